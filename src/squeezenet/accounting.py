@@ -1,0 +1,105 @@
+"""What a network costs, layer by layer: parameters, multiply-accumulates, activation bytes.
+
+Counts are exact and come from `ArchSpec.graph()`; nothing here builds a network.
+
+Use this when you need the paper's layer table or a model's size before it exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .spec import ArchSpec, Op
+
+__all__ = ["ALEXNET_FILE_BYTES", "ALEXNET_MACS", "ALEXNET_PARAMS", "LayerCost", "NetworkCost", "network_cost"]
+
+# AlexNet as the paper compares it (single-crop Caffe model): 240 MB of float32 (Iandola et al. 2016, table 2).
+ALEXNET_FILE_BYTES = 240_000_000
+ALEXNET_PARAMS = 60_965_224  # CaffeNet/AlexNet with grouped convolutions: 2,334,080 in conv1-5, 58,631,144 in fc6-8
+ALEXNET_MACS = 724_406_816  # the same network on one 227x227 crop
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """One row of the paper's table 1: a convolution, a pool or a whole Fire module."""
+
+    name: str
+    kind: str
+    out_channels: int
+    out_size: int
+    """Height and width of the output."""
+    params: int = 0
+    macs: int = 0
+    activation_bytes: int = 0
+    """Bytes of the uint8 tensors that the integer network writes for this row."""
+    kernel: int | None = None
+    stride: int | None = None
+    squeeze_channels: int | None = None
+    expand1x1_channels: int | None = None
+    expand3x3_channels: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCost:
+    """All rows and their totals."""
+
+    layers: tuple[LayerCost, ...]
+    params: int
+    macs: int
+    activation_bytes: int
+
+    @property
+    def fp32_bytes(self) -> int:
+        """Bytes of the weights and biases as float32."""
+        return FLOAT32_BYTES * self.params
+
+
+def network_cost(spec: ArchSpec) -> NetworkCost:
+    """Count what one image costs in this network.
+
+    Args:
+        spec: The architecture; batch norm is counted as folded, since it is when the network is used.
+
+    Returns:
+        Rows in network order (a Fire is one row, its bypass included) and totals.
+    """
+    rows: dict[str, list[Op]] = {}
+    for op in spec.graph():
+        rows.setdefault(op.name.split(".")[0], []).append(op)
+    layers = tuple(_row(name, ops, spec) for name, ops in rows.items())
+    last = layers[-1]
+    layers += (LayerCost(name=f"avgpool{last.name[4:]}", kind="avg_pool", out_channels=last.out_channels, out_size=1),)
+    return NetworkCost(
+        layers=layers,
+        params=sum(layer.params for layer in layers),
+        macs=sum(layer.macs for layer in layers),
+        activation_bytes=sum(layer.activation_bytes for layer in layers),
+    )
+
+
+def _row(name: str, ops: list[Op], spec: ArchSpec) -> LayerCost:
+    last = ops[-1]
+    is_fire = name.startswith("fire")
+    widths: dict[str, int] = {}
+    if is_fire:
+        fire = spec.fires[int(name[4:]) - 2]
+        widths = {
+            "squeeze_channels": fire.squeeze_channels,
+            "expand1x1_channels": fire.expand1x1_channels,
+            "expand3x3_channels": fire.expand3x3_channels,
+        }
+    else:
+        widths = {"kernel": last.kernel, "stride": last.stride}
+    return LayerCost(
+        name=name,
+        kind="fire" if is_fire else last.kind,
+        out_channels=spec.fires[int(name[4:]) - 2].out_channels if is_fire else last.out_channels,
+        out_size=last.out_size,
+        params=sum(op.params for op in ops),
+        macs=sum(op.macs for op in ops),
+        # The head's sums are averaged as they are made; no tensor is written.
+        activation_bytes=sum(op.out_channels * op.out_size**2 for op in ops if not op.is_head),
+        **widths,
+    )

@@ -1,0 +1,85 @@
+"""The classes a network tells apart: names for people, ids for matching folders.
+
+Use this when you need to match class folders, wnids or names to output positions.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import DataError
+
+__all__ = ["Labels"]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class names in output order, with an id (such as a WordNet id) for each where the data set has them."""
+
+    names: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse ids that do not belong to the names."""
+        if self.ids and len(self.ids) != len(self.names):
+            raise DataError(f"expected one id for each of {len(self.names)} class names, got {len(self.ids)}")
+
+    def __len__(self) -> int:
+        """Count the classes."""
+        return len(self.names)
+
+    def match(self, folders: Iterable[str]) -> dict[str, int]:
+        """Map class folder names to output positions, by id, full name or any synonym; never by position.
+
+        Case, underscores and spaces do not matter; a name may list synonyms after commas ("tench, Tinca tinca").
+
+        Raises:
+            DataError: If a folder matches no class, or fits several classes equally well.
+        """
+        by_id = {_normalise(id_): index for index, id_ in enumerate(self.ids)}
+        by_name: dict[str, set[int]] = {}
+        by_synonym: dict[str, set[int]] = {}
+        for index, name in enumerate(self.names):
+            by_name.setdefault(_normalise(name), set()).add(index)
+            for synonym in name.split(","):
+                by_synonym.setdefault(_normalise(synonym), set()).add(index)
+        positions: dict[str, int] = {}
+        for folder in folders:
+            key = _normalise(folder)
+            candidates = {by_id[key]} if key in by_id else by_name.get(key) or by_synonym.get(key, set())
+            if len(candidates) != 1:
+                problem = "matches no class" if not candidates else f"matches {len(candidates)} classes"
+                raise DataError(
+                    f"class folder {folder!r} {problem} of the model (such as {self._example()}):"
+                    " name folders after the model's class ids or names"
+                )
+            positions[folder] = candidates.pop()
+        return positions
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` reads it back."""
+        return {"names": list(self.names), **({"ids": list(self.ids)} if self.ids else {})}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Labels:
+        """Build from `to_dict`'s data.
+
+        Raises:
+            DataError: If names or ids are not lists of text.
+        """
+        lists = [data.get("names"), data.get("ids", [])]
+        for values in lists:
+            if not isinstance(values, Sequence) or not all(isinstance(value, str) for value in values):
+                raise DataError("expected `names` (and `ids`) as lists of text")
+        return cls(tuple(lists[0] or ()), tuple(lists[1] or ()))
+
+    def _example(self) -> str:
+        first = f"{self.names[0]!r}" if self.names else "none"
+        return f"{first}, id {self.ids[0]!r}" if self.ids else first
+
+
+def _normalise(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).replace("_", " ").casefold().split())

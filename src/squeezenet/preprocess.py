@@ -1,0 +1,209 @@
+"""From image bytes to the uint8 RGB pixels a network reads.
+
+`load_image` turns any supported file into an upright RGB image; `Preprocessing` is the geometry (resize, crop)
+that belongs to a network and travels inside its file. Both are part of the contract in docs/format.md: the same bytes
+give the same pixels everywhere. Normalisation is not applied here: engines fold it into conv1.
+
+Use this when you need exactly the pixels that `Classifier` sees.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from .errors import ImageError
+
+__all__ = ["IMAGE_FORMATS", "MAX_IMAGE_PIXELS", "Preprocessing", "ResizeMode", "load_image"]
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+MAX_IMAGE_PIXELS = 100_000_000
+
+ResizeMode = Literal["short_side", "squash"]
+_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_MAX_SIZE = 4096
+
+ImageSource = str | Path | bytes | BinaryIO | Image.Image
+
+
+def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """Decode the first frame of an image as upright 8-bit RGB.
+
+    EXIF orientation is applied, transparency is laid over white, grey and CMYK become RGB, and 16-bit channels keep
+    their high byte.
+
+    Args:
+        source: Path, encoded bytes, binary stream or a Pillow image.
+        max_pixels: Refuse larger images before decoding them.
+
+    Raises:
+        ImageError: If the source is no readable image of `IMAGE_FORMATS`, is truncated, or is too large.
+    """
+    name = str(source) if isinstance(source, (str, Path)) else "image"
+    try:
+        with warnings.catch_warnings():
+            # Size is checked below, before any pixel is decoded; Pillow's own warnings about it and about odd EXIF
+            # blocks would only repeat it.
+            warnings.simplefilter("ignore")
+            image = source if isinstance(source, Image.Image) else _open(source, name)
+            if image.width * image.height > max_pixels:
+                raise ImageError(
+                    f"{name}: expected at most {max_pixels} pixels, got {image.width}x{image.height}: scale it down first"
+                )
+            image.load()
+            # `exif_transpose` keeps the image as it is where it has no orientation or an unreadable one.
+            return _to_rgb(_upright(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        expected = ", ".join(IMAGE_FORMATS)
+        raise ImageError(f"{name}: expected an image ({expected}), got something else") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except Exception as error:  # Pillow's plugins raise almost anything on broken files
+        raise ImageError(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from None
+
+
+def _open(source: str | Path | bytes | BinaryIO, name: str) -> ImageFile.ImageFile:
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if path.exists() and not path.is_file():
+            raise ImageError(f"{name}: expected a file, got a directory or a device")
+        source = path.read_bytes()
+    if isinstance(source, bytes):
+        if not source:
+            raise ImageError(f"{name}: the file is empty")
+        source = io.BytesIO(source)
+    return Image.open(source, formats=IMAGE_FORMATS)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # 16-bit grey; Pillow's own conversion clips at 255 instead of scaling.
+        high_byte = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(high_byte)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image.alpha_composite(rgba)
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Geometry and normalisation that a network was trained with.
+
+    Calling it gives the engine's input; `mean` and `std` are for float networks and are folded into conv1 elsewhere.
+
+    Raises:
+        ImageError: On construction, if a value is impossible.
+    """
+
+    crop_size: int
+    """Height and width of the centre crop: the network's input size."""
+    resize_size: int
+    """Side length to resize to before the crop, in pixels."""
+    resize_mode: ResizeMode = "short_side"
+    """`short_side` keeps the aspect ratio; `squash` makes a square of both sides, as the authors' Caffe tools did."""
+    resample: str = "bilinear"
+    """Pillow's antialiased kernel: `bilinear` or `bicubic`."""
+    mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    """Subtracted from R, G, B, in pixel units 0 to 255."""
+    std: tuple[float, float, float] = (64.0, 64.0, 64.0)
+    """Divided by after the mean, in pixel units."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be carried out."""
+        for name in ("crop_size", "resize_size"):
+            if not 1 <= getattr(self, name) <= _MAX_SIZE:
+                raise ImageError(f"expected `{name}` from 1 to {_MAX_SIZE}, got {getattr(self, name)}")
+        if self.resize_size < self.crop_size:
+            raise ImageError(f"expected `resize_size` of at least `crop_size` (={self.crop_size}), got {self.resize_size}")
+        if self.resize_mode not in get_args(ResizeMode):
+            raise ImageError(f"expected `resize_mode` to be one of {get_args(ResizeMode)}, got {self.resize_mode!r}")
+        if self.resample not in _RESAMPLE:
+            raise ImageError(f"expected `resample` to be one of {sorted(_RESAMPLE)}, got {self.resample!r}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(np.isfinite((*self.mean, *self.std))):
+            raise ImageError(f"expected three finite numbers each for mean and std, got {self.mean} and {self.std}")
+        if min(self.std) <= 0:
+            raise ImageError(f"expected a positive `std`, got {self.std}")
+
+    def __call__(self, source: ImageSource) -> NDArray[np.uint8]:
+        """Decode, resize and centre-crop one image.
+
+        Returns:
+            Pixels, shape (crop_size, crop_size, 3), uint8, RGB.
+
+        Raises:
+            ImageError: If the image cannot be read.
+        """
+        image = load_image(source)
+        resized = image.resize(self.resized_size(image.width, image.height), _RESAMPLE[self.resample])
+        left, top = (_crop_offset(side, self.crop_size) for side in resized.size)
+        return np.asarray(resized.crop((left, top, left + self.crop_size, top + self.crop_size)))
+
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after the resize, before the crop."""
+        if self.resize_mode == "squash":
+            return self.resize_size, self.resize_size
+        short = min(width, height)
+        # The long side is rounded down, as torchvision's Resize does, but never so far that the crop would not fit.
+        return max(self.resize_size * width // short, 1), max(self.resize_size * height // short, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:
+        """Build from `to_dict`'s data.
+
+        Raises:
+            ImageError: If fields are missing, unknown, of another type, or impossible.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise ImageError(f"expected only {sorted(known)} in a preprocessing, got {unknown}")
+        try:
+            settings = dict(data)
+            for key in ("crop_size", "resize_size"):
+                if type(settings[key]) is not int:
+                    raise ImageError(f"expected a whole number for `{key}`, got {settings[key]!r}")
+            for key in ("mean", "std"):
+                if key in settings:
+                    settings[key] = tuple(float(value) for value in settings[key])
+            return cls(**settings)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ImageError):
+                raise
+            raise ImageError(f"expected the fields of a preprocessing, got {dict(data)!r} ({error})") from None
+
+
+def _crop_offset(side: int, crop: int) -> int:
+    return round((side - crop) / 2)  # half to even, as torchvision's CenterCrop does
+
+
+# The preprocessings of published weights.
+TORCHVISION_PREPROCESSING = Preprocessing(
+    resize_size=256, crop_size=224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)
+)
+CAFFE_PREPROCESSING = Preprocessing(
+    resize_size=256, crop_size=227, resize_mode="squash", mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0)
+)
