@@ -118,6 +118,4 @@ class MissingDependencyError(SqueezeNetError, ImportError):
     """An optional dependency that is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"this needs `{package}`, which is not installed: run `pip install squeezenet[{extra}]`"
-        )
+        super().__init__(f"this needs `{package}`, which is not installed: run `pip install squeezenet[{extra}]`")

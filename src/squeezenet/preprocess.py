@@ -56,10 +56,10 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Im
             image = source if isinstance(source, Image.Image) else _open(source, name)
             if image.width * image.height > max_pixels:
                 raise ImageError(
-                    f"{name}: expected at most {max_pixels} pixels, got {image.width}x{image.height}: scale it down first"
+                    f"{name}: expected at most {max_pixels} pixels, got {image.width}x{image.height}:"
+                    " scale it down first"
                 )
             image.load()
-            # `exif_transpose` keeps the image as it is where it has no orientation or an unreadable one.
             return _to_rgb(_upright(image))
     except ImageError:
         raise
@@ -135,7 +135,9 @@ class Preprocessing:
             if not 1 <= getattr(self, name) <= _MAX_SIZE:
                 raise ImageError(f"expected `{name}` from 1 to {_MAX_SIZE}, got {getattr(self, name)}")
         if self.resize_size < self.crop_size:
-            raise ImageError(f"expected `resize_size` of at least `crop_size` (={self.crop_size}), got {self.resize_size}")
+            raise ImageError(
+                f"expected `resize_size` of at least `crop_size` (={self.crop_size}), got {self.resize_size}"
+            )
         if self.resize_mode not in get_args(ResizeMode):
             raise ImageError(f"expected `resize_mode` to be one of {get_args(ResizeMode)}, got {self.resize_mode!r}")
         if self.resample not in _RESAMPLE:

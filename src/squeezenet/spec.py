@@ -202,9 +202,7 @@ class ArchSpec:
                 "kernel": 1, "stride": 1, "padding": 0, "relu": True,
             }  # fmt: skip
             settings.update(overrides)
-            out_size = _conv_size(
-                settings["in_size"], settings["kernel"], settings["stride"], settings["padding"]
-            )
+            out_size = _conv_size(settings["in_size"], settings["kernel"], settings["stride"], settings["padding"])
             return Op(name=name, kind="conv", out_channels=out_channels, out_size=out_size, **settings)
 
         def append(op: Op) -> None:
