@@ -1,0 +1,212 @@
+"""The normative engine: the integer network in NumPy, exact through BLAS.
+
+Convolutions are matrix products of integer-valued floats. A float32 product is exact while no partial sum can reach
+2^24, whatever order BLAS adds in; layers where one could are computed in float64. docs/format.md states the arithmetic;
+every other engine must give the same bits as this one.
+
+Legend: N images, H and W height and width, C channels, P positions (N*H*W), K products a sum, O output channels.
+
+Use this when no native engine was built, or to check one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..network import Network, TensorQuant, largest_sum
+from ..spec import Op
+
+__all__ = ["ReferenceEngine"]
+
+# Images are taken in groups whose unfolded inputs stay within a few megabytes, which is both faster and bounded.
+_COLUMN_BYTES = 32 << 20
+_EXACT_IN_FLOAT32 = 1 << 24
+
+
+@dataclass(frozen=True)
+class _Conv:
+    """One convolution, laid out for a matrix product."""
+
+    op: Op
+    w_KO: NDArray[np.floating]
+    """Integer-valued; float32 where that is exact, else float64."""
+    bias: NDArray[np.floating]
+    multiplier: NDArray[np.float32]
+    in_zero: int
+    out_zero: int
+
+    @classmethod
+    def build(cls, network: Network, op: Op) -> _Conv:
+        params = network.convs[op.name]
+        dtype = np.float32 if largest_sum(params) < _EXACT_IN_FLOAT32 else np.float64
+        return cls(
+            op=op,
+            w_KO=np.ascontiguousarray(params.weight.transpose(2, 3, 1, 0).reshape(-1, op.out_channels), dtype=dtype),
+            bias=params.bias.astype(dtype),
+            multiplier=params.multiplier,
+            in_zero=network.tensor(op.inputs[0]).zero_point,
+            out_zero=0 if op.is_head else network.tensor(op.output).zero_point,
+        )
+
+    def sums(self, x_NHWC: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """Exact sums with bias, shape (N, H, W, O)."""
+        op = self.op
+        columns = self._unfold(x_NHWC)
+        acc = columns @ self.w_KO
+        acc += self.bias
+        return acc.reshape(len(x_NHWC), op.out_size, op.out_size, op.out_channels)
+
+    def _unfold(self, x_NHWC: NDArray[np.uint8]) -> NDArray[np.floating]:
+        op, dtype = self.op, self.w_KO.dtype
+        x = x_NHWC.astype(dtype)
+        if self.in_zero:
+            x -= self.in_zero
+        if op.padding:  # padding is the zero-point, which is 0 here
+            x = np.pad(x, ((0, 0), (op.padding, op.padding), (op.padding, op.padding), (0, 0)))
+        if op.kernel == 1 and op.stride == 1:
+            return x.reshape(-1, op.in_channels)
+        span = op.stride * (op.out_size - 1) + 1
+        windows = np.empty((len(x), op.out_size, op.out_size, op.kernel, op.kernel, op.in_channels), dtype)
+        for row in range(op.kernel):
+            for column in range(op.kernel):
+                windows[:, :, :, row, column] = x[:, row : row + span : op.stride, column : column + span : op.stride]
+        return windows.reshape(-1, op.products_per_sum)
+
+
+class ReferenceEngine:
+    """Runs a `Network` on raw pixels."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._graph = network.spec.graph()
+        self._convs = {op.name: _Conv.build(network, op) for op in self._graph if op.kind == "conv"}
+        self._last_use = {name: op.name for op in self._graph for name in op.inputs}
+        widest = max(
+            op.out_size**2 * op.products_per_sum * self._convs[op.name].w_KO.itemsize for op in network.spec.convs
+        )
+        self._group = max(1, _COLUMN_BYTES // widest)
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Compute class scores.
+
+        Args:
+            pixels: Raw RGB, shape (N, H, W, 3), uint8, H = W = the network's input size.
+
+        Returns:
+            Shape (N, classes), float64; bit-identical on every engine.
+        """
+        head = self._convs[self.network.spec.head_name]
+        rows = [self._sums_of_head(group).sum(axis=(1, 2), dtype=np.float64) for group in self._groups(pixels)]
+        totals = np.concatenate(rows) if rows else np.empty((0, head.op.out_channels))
+        scaled: NDArray[np.float64] = totals * head.multiplier.astype(np.float64) / head.op.out_size**2
+        return scaled
+
+    def activation_map(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Compute the class activation map: the tensor whose mean over positions is `logits`.
+
+        Args:
+            pixels: As for `logits`.
+
+        Returns:
+            Shape (N, h, w, classes), float64, one map a class.
+
+        Source: Zhou et al. 2016; exact here because conv10 is followed by the average alone.
+        """
+        head = self._convs[self.network.spec.head_name]
+        size, channels = head.op.out_size, head.op.out_channels
+        rows = [self._sums_of_head(group).astype(np.float64) for group in self._groups(pixels)]
+        sums = np.concatenate(rows) if rows else np.empty((0, size, size, channels))
+        return sums * head.multiplier.astype(np.float64)
+
+    def tensors(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+        """Compute every uint8 tensor of the graph, by name, for checks against other engines."""
+        kept: dict[str, NDArray[np.uint8]] = {}
+        self._run(pixels, keep=kept)
+        return kept
+
+    def _groups(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        size = self.network.spec.input_size
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"expected `pixels` of shape (N, {size}, {size}, 3) and dtype uint8, got {pixels.shape} {pixels.dtype}"
+            )
+        return [pixels[start : start + self._group] for start in range(0, len(pixels), self._group)]
+
+    def _sums_of_head(self, pixels: NDArray[np.uint8]) -> NDArray[np.floating]:
+        return self._run(pixels, keep=None)
+
+    def _run(self, pixels: NDArray[np.uint8], keep: dict[str, NDArray[np.uint8]] | None) -> NDArray[np.floating]:
+        """Sums of the head after its ReLU; `keep` collects all tensors, otherwise each is freed after its last use."""
+        live: dict[str, NDArray[np.uint8]] = {"input": pixels}
+        for op in self._graph:
+            if op.kind == "max_pool":
+                live[op.output] = _max_pool(live[op.inputs[0]], op)
+            elif op.kind == "add":
+                live[op.output] = self._add(op, live)
+            else:
+                conv = self._convs[op.name]
+                acc = conv.sums(live[op.inputs[0]])
+                if op.is_head:
+                    if keep is not None:
+                        keep.update(live)
+                    return np.maximum(acc, 0, out=acc) if op.relu else acc
+                self._store(op, _requantize(acc, conv.multiplier, conv.out_zero), live)
+            if keep is None:
+                for name in op.inputs:
+                    if self._last_use[name] == op.name:
+                        del live[name]
+        raise AssertionError("a graph ends with its head")
+
+    def _store(self, op: Op, y: NDArray[np.uint8], live: dict[str, NDArray[np.uint8]]) -> None:
+        """Put a convolution's result where the graph wants it: a tensor of its own, or its part of a concatenation."""
+        width = next(other.in_channels for other in self._graph if op.output in other.inputs)
+        if width == op.out_channels:
+            live[op.output] = y
+            return
+        if op.output not in live:
+            live[op.output] = np.empty((*y.shape[:3], width), np.uint8)
+        live[op.output][..., op.channel_offset : op.channel_offset + op.out_channels] = y
+
+    def _add(self, op: Op, live: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        out = self.network.tensor(op.output)
+        terms = [_rescale(live[name], self.network.tensor(name), out) for name in op.inputs]
+        return _round_and_clamp(terms[0] + terms[1], out.zero_point)
+
+
+def _rescale(x: NDArray[np.uint8], quant: TensorQuant, out: TensorQuant) -> NDArray[np.float32]:
+    """One float32 product: (x - zero) in steps of the output tensor."""
+    values = x.astype(np.float32)
+    values -= np.float32(quant.zero_point)
+    values *= np.float32(quant.scale / out.scale)  # a float64 quotient, rounded once
+    return values
+
+
+def _requantize(acc: NDArray[np.floating], multiplier: NDArray[np.float32], zero: int) -> NDArray[np.uint8]:
+    scaled = acc.astype(np.float32, copy=False)  # the one int -> float rounding; exact below 2^24
+    scaled *= multiplier
+    return _round_and_clamp(scaled, zero)
+
+
+def _round_and_clamp(values: NDArray[np.float32], zero: int) -> NDArray[np.uint8]:
+    np.rint(values, out=values)
+    np.clip(values, -zero, 255 - zero, out=values)
+    values += zero
+    return values.astype(np.uint8)
+
+
+def _max_pool(x_NHWC: NDArray[np.uint8], op: Op) -> NDArray[np.uint8]:
+    # Windows of a pool that rounds up may hang over the edge; 0 is neutral for a maximum of uint8.
+    size = op.stride * (op.out_size - 1) + op.kernel
+    overhang = max(0, size - op.in_size)
+    x = np.pad(x_NHWC, ((0, 0), (0, overhang), (0, overhang), (0, 0))) if overhang else x_NHWC
+    span = op.stride * (op.out_size - 1) + 1
+    rows = x[:, 0 : span : op.stride]
+    for row in range(1, op.kernel):
+        rows = np.maximum(rows, x[:, row : row + span : op.stride])
+    y = rows[:, :, 0 : span : op.stride]
+    for column in range(1, op.kernel):
+        y = np.maximum(y, rows[:, :, column : column + span : op.stride])
+    return y

@@ -1,0 +1,147 @@
+"""The integer network: the program that every engine runs, and the proof that it cannot overflow.
+
+A `Network` is an architecture plus integers: uint8 zero-points and float32 scales of its activation tensors, and for
+each convolution int8 weights, int32 biases and float32 multipliers. What the engines compute from it is laid down in
+docs/format.md ("The integer network"); `engine.reference` is the normative implementation.
+
+Legend: O output channels, I input channels, k kernel size.
+
+Use this when you need the quantised parameters themselves; use `Classifier` to run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import QuantizationError
+from .spec import ArchSpec, Op
+
+__all__ = ["ConvParams", "Network", "TensorQuant", "largest_sum", "quantized_tensors"]
+
+MAX_ABS_WEIGHT = 127
+# Multipliers outside this range would make every output 0 or 255; inside it their products stay finite float32.
+MIN_MULTIPLIER = 2.0**-40
+MAX_MULTIPLIER = 2.0**20
+# The same for scales: far from float32's limits, so that quotients of two scales are normal numbers.
+MIN_SCALE = 2.0**-40
+MAX_SCALE = 2.0**40
+
+_INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class TensorQuant:
+    """How a uint8 tensor stands for real numbers: real = (q - zero_point) * scale."""
+
+    scale: float
+    """Positive, a float32 value."""
+    zero_point: int
+    """0 to 255; 0 makes the clamp at 0 a ReLU."""
+
+
+@dataclass(frozen=True)
+class ConvParams:
+    """Integers of one convolution.
+
+    `multiplier[o]` takes the int32 sum to the output tensor's steps; for the head it takes the sum to the logit.
+    """
+
+    weight: NDArray[np.int8]
+    """(O, I, k, k), from -127 to 127."""
+    bias: NDArray[np.int32]
+    """(O,), in units of the sum."""
+    multiplier: NDArray[np.float32]
+    """(O,), positive."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """An integer network, checked on construction.
+
+    Raises:
+        QuantizationError: If shapes, types or ranges are wrong, or a sum could leave int32.
+    """
+
+    spec: ArchSpec
+    tensors: Mapping[str, TensorQuant]
+    """One entry for each of `quantized_tensors(spec)`."""
+    convs: Mapping[str, ConvParams]
+    """One entry for each of `spec.convs`, by name."""
+
+    def __post_init__(self) -> None:
+        """Prove that every engine can run this network in int32."""
+        if self.spec.batch_norm:
+            raise QuantizationError("expected a network with its batch norm folded: call `fold_batch_norm` first")
+        _check_names("tensors", self.tensors, quantized_tensors(self.spec))
+        _check_names("convolutions", self.convs, [op.name for op in self.spec.convs])
+        for name, quant in self.tensors.items():
+            if not 0 <= quant.zero_point <= 255:
+                raise QuantizationError(f"tensor {name}: expected a zero-point from 0 to 255, got {quant.zero_point}")
+            if not MIN_SCALE <= quant.scale <= MAX_SCALE or float(np.float32(quant.scale)) != quant.scale:
+                raise QuantizationError(
+                    f"tensor {name}: expected a float32 scale from 2^-40 to 2^40, got {quant.scale!r}"
+                )
+        for op in self.spec.convs:
+            _check_conv(op, self.convs[op.name])
+
+    def tensor(self, name: str) -> TensorQuant:
+        """Quantisation of any tensor of the graph; a pooled tensor has that of its input."""
+        while name not in self.tensors:
+            name = self._producer(name).inputs[0]
+        return self.tensors[name]
+
+    def weight_scale(self, op: Op) -> NDArray[np.float64]:
+        """Real value of one weight step for each output channel, shape (O,), derived from the multipliers."""
+        out_scale = 1.0 if op.is_head else self.tensor(op.output).scale
+        return self.convs[op.name].multiplier.astype(np.float64) * out_scale / self.tensor(op.inputs[0]).scale
+
+    def _producer(self, tensor: str) -> Op:
+        return next(op for op in self.spec.graph() if op.output == tensor)
+
+
+def quantized_tensors(spec: ArchSpec) -> list[str]:
+    """Names of the tensors that carry a scale and a zero-point, in the order files store them.
+
+    The input, then what convolutions and additions write, in graph order. Pools keep the quantisation of their input;
+    the head's sums are no uint8 tensor.
+    """
+    names = ["input"]
+    for op in spec.graph():
+        if op.kind != "max_pool" and not op.is_head and op.output not in names:
+            names.append(op.output)
+    return names
+
+
+def largest_sum(params: ConvParams) -> int:
+    """Bound on |sum of products| plus |bias| over all outputs: what an accumulator must hold."""
+    per_output = np.abs(params.weight.reshape(len(params.weight), -1).astype(np.int64)).sum(axis=1) * 255
+    return int((per_output + np.abs(params.bias.astype(np.int64))).max())
+
+
+def _check_names(what: str, given: Mapping[str, object], expected: list[str]) -> None:
+    if set(given) != set(expected):
+        raise QuantizationError(f"expected the {what} {expected}, got {sorted(given)}")
+
+
+def _check_conv(op: Op, params: ConvParams) -> None:
+    shape = (op.out_channels, op.in_channels, op.kernel, op.kernel)
+    for field, values, dtype, expected in (
+        ("weight", params.weight, np.int8, shape),
+        ("bias", params.bias, np.int32, shape[:1]),
+        ("multiplier", params.multiplier, np.float32, shape[:1]),
+    ):
+        if values.dtype != dtype or values.shape != expected:
+            raise QuantizationError(
+                f"{op.name}.{field}: expected {np.dtype(dtype)} of shape {expected}, got {values.dtype} {values.shape}"
+            )
+    if (params.weight == -128).any():
+        raise QuantizationError(f"{op.name}.weight: expected values from -127 to 127, got -128")
+    # Written so that NaN fails as well.
+    if not ((params.multiplier >= MIN_MULTIPLIER) & (params.multiplier <= MAX_MULTIPLIER)).all():
+        raise QuantizationError(f"{op.name}.multiplier: expected values from 2^-40 to 2^20")
+    if largest_sum(params) > _INT32_MAX:
+        raise QuantizationError(f"{op.name}: sums can reach {largest_sum(params)}, beyond int32; use smaller biases")
