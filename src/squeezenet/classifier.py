@@ -1,0 +1,125 @@
+"""Predict with a `.sqz` file; no torch needed.
+
+Use this when you have a compressed model and images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engine import ReferenceEngine
+from .errors import ImageError
+from .fileformat import SqzFile, read_sqz
+from .labels import Labels
+from .preprocess import ImageSource, Preprocessing
+
+__all__ = ["Classifier", "Prediction"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class and how sure the network is of it."""
+
+    index: int
+    label: str
+    probability: float
+    """Softmax of the logits, 0 to 1."""
+
+
+class Classifier:
+    """A compressed network, ready to run.
+
+    Example:
+        >>> from squeezenet import Classifier
+        >>> classifier = Classifier("flowers.sqz")           # doctest: +SKIP
+        >>> classifier.predict(["rose.jpg"], top=1)          # doctest: +SKIP
+        [[Prediction(index=7, label='rose', probability=0.98)]]
+    """
+
+    def __init__(
+        self, model: str | os.PathLike[str] | SqzFile, *, engine: Literal["auto", "reference"] = "auto"
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: Path of a `.sqz` file, or its contents.
+            engine: `auto` takes the fastest engine there is; all give the same bits.
+
+        Raises:
+            FormatError: If the file is damaged or no `.sqz` file.
+        """
+        contents = model if isinstance(model, SqzFile) else read_sqz(model)
+        self.contents = contents
+        self.spec = contents.network.spec
+        self.labels = contents.labels or Labels(tuple(str(index) for index in range(self.spec.num_classes)))
+        self.preprocessing = contents.preprocessing or Preprocessing(
+            crop_size=self.spec.input_size, resize_size=self.spec.input_size
+        )
+        self._engine = ReferenceEngine(contents.network)
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Compute class scores from pixels that are already of the network's size.
+
+        Args:
+            pixels: Raw RGB, shape (N, H, W, 3), uint8.
+
+        Returns:
+            Shape (N, classes), float64, bit-identical on every engine.
+        """
+        return self._engine.logits(pixels)
+
+    def predict(self, images: ImageSource | Iterable[ImageSource], *, top: int = 5) -> list[list[Prediction]]:
+        """Classify images: paths, encoded bytes, binary streams or Pillow images, one or many.
+
+        Args:
+            images: Any number of them, in any mix.
+            top: How many classes to return for each, most probable first.
+
+        Raises:
+            ImageError: If one cannot be read; the message names it.
+        """
+        sources: Sequence[ImageSource]
+        single = isinstance(images, (str, os.PathLike, bytes)) or hasattr(images, "read") or hasattr(images, "convert")
+        sources = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+        if not sources:
+            return []
+        pixels = np.stack([self.preprocessing(source) for source in sources])
+        return self.rank(self.logits(pixels), top=top)
+
+    def rank(self, logits: NDArray[np.float64], *, top: int = 5) -> list[list[Prediction]]:
+        """Turn class scores, shape (N, classes), into the `top` most probable classes of each row."""
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
+        return [
+            [Prediction(int(index), self.labels.names[index], float(row[index])) for index in best]
+            for row, best in zip(probabilities, order, strict=True)
+        ]
+
+    def activation_map(self, image: ImageSource, *, target: int | None = None) -> NDArray[np.float64]:
+        """Show where the network sees a class.
+
+        Args:
+            image: One image, as for `predict`.
+            target: Output position of the class; the most probable one by default.
+
+        Returns:
+            Shape (h, w), float64: the head's tensor for that class, whose mean is its logit.
+
+        Raises:
+            ImageError: If the image cannot be read, or there is no such class.
+        """
+        pixels = self.preprocessing(image)[None]
+        maps = self._engine.activation_map(pixels)[0]
+        if target is None:
+            target = int(self.logits(pixels)[0].argmax())
+        if not 0 <= target < self.spec.num_classes:
+            raise ImageError(f"expected `target` from 0 to {self.spec.num_classes - 1}, got {target}")
+        chosen: NDArray[np.float64] = maps[:, :, target]
+        return chosen

@@ -1,0 +1,389 @@
+"""The `.sqz` container: reading, writing and measuring it.
+
+A signature, then chunks of `length, type, data, crc32`: `ARCH` (the architecture and its activation scales), `WGHT`
+(one coded stream a convolution), `META` (labels, preprocessing and facts as deflated JSON), and `HASH` (SHA-256 of all
+before it), in this order. docs/format.md is normative. Everything read is taken as hostile: each length is checked
+against the bytes that are there and against `Limits` before anything is allocated.
+
+Use this when you need a file's contents; use `Classifier` to predict with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from .codec.weights import decode_conv, encode_conv
+from .errors import (
+    BadMagic,
+    BadTable,
+    ChecksumMismatch,
+    DataError,
+    FormatError,
+    ImageError,
+    LimitExceeded,
+    QuantizationError,
+    SpecError,
+    Truncated,
+    UnsupportedVersion,
+)
+from .files import atomic_write
+from .labels import Labels
+from .network import ConvParams, Network, TensorQuant, quantized_tensors
+from .preprocess import Preprocessing
+from .spec import ArchSpec, Bypass, FireSpec, StemSpec
+
+__all__ = ["Limits", "SqzFile", "decode_sqz", "encode_sqz", "read_sqz", "stream_bytes", "write_sqz"]
+
+SIGNATURE: Final = b"\x89SQZ\r\n\x1a\n"  # a high bit and line ends, so that text-mode transfers are noticed
+VERSION: Final = 1
+
+_BYPASS_CODES: tuple[Bypass, ...] = ("none", "simple", "complex")
+_CHUNK_HEADER = struct.Struct("<I4s")
+_CRC = struct.Struct("<I")
+_ARCH_HEADER = struct.Struct("<BHHBHBBBB")
+_FIRE = struct.Struct("<HHH")
+_TENSOR = struct.Struct("<fB")
+_MAX_NAME_BYTES = 64
+_OVERHEAD_BYTES = _CHUNK_HEADER.size + _CRC.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a reader is willing to spend on a file. Raise a limit for files you trust."""
+
+    file_bytes: int = 64 << 20
+    meta_bytes: int = 4 << 20
+    """Size of the metadata once inflated."""
+    weights: int = 1 << 24
+    """Weights to decode: a few seconds a million in plain Python."""
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqzFile:
+    """Contents of a `.sqz` file."""
+
+    network: Network
+    labels: Labels | None = None
+    preprocessing: Preprocessing | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Further metadata, plain JSON: provenance, measured accuracy."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not belong together."""
+        spec = self.network.spec
+        if self.labels is not None and len(self.labels) != spec.num_classes:
+            raise BadTable(f"expected {spec.num_classes} labels, got {len(self.labels)}")
+        if self.preprocessing is not None and self.preprocessing.crop_size != spec.input_size:
+            raise BadTable(
+                f"expected a preprocessing that crops to {spec.input_size} pixels, got {self.preprocessing.crop_size}"
+            )
+
+
+def write_sqz(path: str | os.PathLike[str], contents: SqzFile) -> int:
+    """Write a file, whole or not at all.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        OSError: If it cannot be written; what was at `path` is kept.
+    """
+    data = encode_sqz(contents)
+    with atomic_write(path) as stream:
+        stream.write(data)
+    return len(data)
+
+
+def read_sqz(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> SqzFile:
+    """Read a file.
+
+    Raises:
+        FormatError: A subclass that names what is wrong, with the path in the message.
+        OSError: If the file cannot be opened.
+    """
+    with Path(path).open("rb") as stream:
+        data = stream.read(limits.file_bytes + 1)  # one more than allowed tells a long file from a full one
+    try:
+        return decode_sqz(data, limits)
+    except FormatError as error:
+        raise type(error)(f"{os.fspath(path)}: {error}") from None
+
+
+def encode_sqz(contents: SqzFile) -> bytes:
+    """Encode to bytes; equal contents give equal bytes."""
+    network = contents.network
+    streams = [encode_conv(op, network.convs[op.name]) for op in network.spec.convs]
+    weights = b"".join(_varint(len(stream)) for stream in streams) + b"".join(streams)
+    meta: dict[str, Any] = dict(contents.facts)
+    if contents.labels is not None:
+        meta["labels"] = contents.labels.to_dict()
+    if contents.preprocessing is not None:
+        meta["preprocessing"] = contents.preprocessing.to_dict()
+    text = json.dumps(meta, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    data = SIGNATURE + _chunk(b"ARCH", _encode_arch(network)) + _chunk(b"WGHT", weights)
+    if meta:
+        data += _chunk(b"META", zlib.compress(text.encode(), 9))
+    return data + _chunk(b"HASH", hashlib.sha256(data).digest())
+
+
+def decode_sqz(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SqzFile:
+    """Decode bytes; memory and time are bounded by `limits`.
+
+    Raises:
+        BadMagic: Not a `.sqz` file.
+        Truncated: A length points past the end, or a required chunk is missing.
+        ChecksumMismatch: A chunk or the file is not as it was written.
+        UnsupportedVersion: A newer version, or an unknown critical chunk.
+        LimitExceeded: More bytes or weights than allowed.
+        BadTable: Fields that contradict each other.
+    """
+    chunks = _split(data, limits)
+    spec, tensors = _decode_arch(chunks[b"ARCH"])
+    count = sum(op.params for op in spec.convs)
+    if count > limits.weights:
+        raise LimitExceeded(f"expected at most {limits.weights} weights, got {count}")
+    meta = _decode_meta(chunks.get(b"META", b""), limits)
+    convs = _decode_weights(spec, chunks[b"WGHT"])
+    try:
+        network = Network(spec, tensors, convs)
+        labels = Labels.from_dict(meta.pop("labels")) if "labels" in meta else None
+        preprocessing = Preprocessing.from_dict(meta.pop("preprocessing")) if "preprocessing" in meta else None
+        return SqzFile(network=network, labels=labels, preprocessing=preprocessing, facts=meta)
+    except (AttributeError, TypeError) as error:
+        raise BadTable(f"expected labels and preprocessing as objects ({error})") from None
+    except (QuantizationError, DataError, ImageError) as error:
+        raise BadTable(str(error)) from None
+
+
+def stream_bytes(data: bytes) -> dict[str, int]:
+    """Measure where the bytes of an encoded file go: one entry a convolution, then `ARCH`, `META` and `container`.
+
+    Raises:
+        FormatError: If the bytes are no `.sqz` file.
+    """
+    chunks = _split(data, DEFAULT_LIMITS)
+    spec, _ = _decode_arch(chunks[b"ARCH"])
+    sizes = {op.name: len(stream) for op, stream in zip(spec.convs, _streams(spec, chunks[b"WGHT"]), strict=True)}
+    sizes["ARCH"] = len(chunks[b"ARCH"])
+    sizes["META"] = len(chunks.get(b"META", b""))
+    sizes["container"] = len(data) - sum(sizes.values())
+    return sizes
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return _CHUNK_HEADER.pack(len(data), kind) + data + _CRC.pack(zlib.crc32(kind + data))
+
+
+def _split(data: bytes, limits: Limits) -> dict[bytes, bytes]:
+    """Check the frame of a file and cut it into chunks; no chunk's data is interpreted yet."""
+    if len(data) > limits.file_bytes:
+        raise LimitExceeded(f"expected a file of at most {limits.file_bytes} bytes, got more")
+    if data[: len(SIGNATURE)] != SIGNATURE:
+        if SIGNATURE.startswith(data[: len(SIGNATURE)]):
+            raise Truncated(f"the file ends after {len(data)} bytes, inside its signature")
+        raise BadMagic(f"expected a .sqz file, got one that starts with {data[:8]!r}")
+    chunks: dict[bytes, bytes] = {}
+    offset = len(SIGNATURE)
+    while b"HASH" not in chunks:
+        if offset + _OVERHEAD_BYTES > len(data):
+            raise Truncated(f"the file ends at byte {len(data)}, before its HASH chunk")
+        length, kind = _CHUNK_HEADER.unpack_from(data, offset)
+        end = offset + _OVERHEAD_BYTES + length
+        if end > len(data):
+            raise Truncated(
+                f"chunk {_printable(kind)} at byte {offset} wants {length} bytes, beyond the end of the file"
+            )
+        body = data[offset + _CHUNK_HEADER.size : end - _CRC.size]
+        if zlib.crc32(body, zlib.crc32(kind)) != _CRC.unpack_from(data, end - _CRC.size)[0]:
+            raise ChecksumMismatch(f"chunk {_printable(kind)} at byte {offset} is damaged: its CRC does not match")
+        if kind in chunks:
+            raise BadTable(f"expected one chunk {_printable(kind)}, got a second at byte {offset}")
+        if kind == b"HASH" and hashlib.sha256(data[:offset]).digest() != body:
+            raise ChecksumMismatch("the file is damaged: its SHA-256 does not match")
+        if not kind.isalpha():
+            raise BadTable(f"expected a chunk type of four letters at byte {offset}, got {_printable(kind)}")
+        if kind not in _KNOWN_CHUNKS and not kind[:1].islower():
+            raise UnsupportedVersion(f"critical chunk {_printable(kind)} at byte {offset} is of a newer format")
+        chunks[kind] = body
+        offset = end
+    if offset != len(data):
+        raise BadTable(f"expected the end of the file at byte {offset}, got {len(data) - offset} more bytes")
+    known = [kind for kind in chunks if kind in _KNOWN_CHUNKS]
+    if known != [kind for kind in _KNOWN_CHUNKS if kind in chunks] or not {b"ARCH", b"WGHT"} <= chunks.keys():
+        raise BadTable(f"expected the chunks ARCH, WGHT, META, HASH in this order, got {[k.decode() for k in known]}")
+    return chunks
+
+
+_KNOWN_CHUNKS: Final = (b"ARCH", b"WGHT", b"META", b"HASH")
+
+
+def _printable(kind: bytes) -> str:
+    return ascii(kind.decode("latin-1"))
+
+
+def _encode_arch(network: Network) -> bytes:
+    spec = network.spec
+    flags = (
+        spec.pool_ceil_mode
+        | spec.squeeze_relu << 1
+        | spec.head_relu << 2
+        | spec.head_padding << 3
+        | _BYPASS_CODES.index(spec.bypass) << 4
+    )
+    stem = spec.stem
+    name = spec.name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore").encode()  # cut between characters
+    parts = [
+        _ARCH_HEADER.pack(
+            VERSION, spec.input_size, spec.num_classes, flags, stem.channels, stem.kernel, stem.stride, stem.padding,
+            len(spec.fires),
+        ),
+        *(
+            _FIRE.pack(fire.squeeze_channels, fire.expand1x1_channels, fire.expand3x3_channels)
+            for fire in spec.fires
+        ),
+        bytes([len(spec.pools), *spec.pools]),
+        bytes([len(name)]) + name,
+        *(
+            _TENSOR.pack(network.tensors[tensor].scale, network.tensors[tensor].zero_point)
+            for tensor in quantized_tensors(spec)
+        ),
+    ]  # fmt: skip
+    return b"".join(parts)
+
+
+def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
+    if data[:1] and data[0] != VERSION:
+        raise UnsupportedVersion(f"expected format version {VERSION}, got {data[0]}: upgrade squeezenet to read it")
+    reader = _Reader(data, "ARCH")
+    _, input_size, num_classes, flags, channels, kernel, stride, padding, n_fires = reader.unpack(_ARCH_HEADER)
+    bypass = flags >> 4
+    if bypass >= len(_BYPASS_CODES):
+        raise BadTable(f"ARCH: expected flags below {len(_BYPASS_CODES) << 4}, got {flags}")
+    fires = []
+    for _ in range(n_fires):
+        squeeze, expand1x1, expand3x3 = reader.unpack(_FIRE)
+        fires.append(FireSpec(squeeze_channels=squeeze, expand1x1_channels=expand1x1, expand3x3_channels=expand3x3))
+    pools = tuple(reader.take(reader.byte()))
+    try:
+        name = reader.take(reader.byte()).decode()
+    except UnicodeDecodeError:
+        raise BadTable("ARCH: expected a name in UTF-8") from None
+    try:
+        spec = ArchSpec(
+            stem=StemSpec(channels=channels, kernel=kernel, stride=stride, padding=padding),
+            fires=tuple(fires),
+            pools=pools,
+            input_size=input_size,
+            num_classes=num_classes,
+            bypass=_BYPASS_CODES[bypass],
+            pool_ceil_mode=bool(flags & 1),
+            squeeze_relu=bool(flags & 2),
+            head_relu=bool(flags & 4),
+            head_padding=flags >> 3 & 1,
+            name=name,
+        )
+    except SpecError as error:
+        raise BadTable(f"ARCH: {error}") from None
+    tensors = {}
+    for tensor in quantized_tensors(spec):
+        scale, zero_point = reader.unpack(_TENSOR)
+        tensors[tensor] = TensorQuant(scale, zero_point)
+    reader.finish()
+    return spec, tensors
+
+
+def _decode_weights(spec: ArchSpec, data: bytes) -> dict[str, ConvParams]:
+    return {op.name: decode_conv(op, stream) for op, stream in zip(spec.convs, _streams(spec, data), strict=True)}
+
+
+def _streams(spec: ArchSpec, data: bytes) -> list[bytes]:
+    reader = _Reader(data, "WGHT")
+    lengths = [reader.varint() for _ in spec.convs]
+    streams = [reader.take(length) for length in lengths]
+    reader.finish()
+    return streams
+
+
+def _decode_meta(data: bytes, limits: Limits) -> dict[str, Any]:
+    if not data:
+        return {}
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(data, limits.meta_bytes)
+        if inflater.unconsumed_tail:
+            raise LimitExceeded(f"META: expected at most {limits.meta_bytes} bytes once inflated, got more")
+        if not inflater.eof or inflater.unused_data:
+            raise BadTable("META: expected one complete deflate stream")
+        meta = json.loads(text.decode(), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise LimitExceeded("META: nested too deeply") from None
+    except (zlib.error, ValueError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise BadTable(f"META: expected deflated JSON in UTF-8 ({error})") from None
+    if not isinstance(meta, dict):
+        raise BadTable(f"META: expected a JSON object, got {type(meta).__name__}")
+    return meta
+
+
+def _refuse_constant(name: str) -> None:
+    raise BadTable(f"META: {name} is no JSON number")
+
+
+def _varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, low ones first, the high bit set on all but the last."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class _Reader:
+    """Takes fields off a chunk in order, and says which chunk ended too early."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self._data = data
+        self._name = name
+        self._offset = 0
+
+    def take(self, count: int) -> bytes:
+        end = self._offset + count
+        if end > len(self._data):
+            raise Truncated(
+                f"{self._name}: expected {count} bytes at byte {self._offset}, got {len(self._data)} in all"
+            )
+        data = self._data[self._offset : end]
+        self._offset = end
+        return data
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        return layout.unpack(self.take(layout.size))
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise BadTable(f"{self._name}: expected a length of at most five bytes at byte {self._offset}")
+
+    def finish(self) -> None:
+        if self._offset != len(self._data):
+            raise BadTable(f"{self._name}: expected {self._offset} bytes, got {len(self._data)}")
