@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .errors import QuantizationError
 from .spec import ArchSpec, Op
 
-__all__ = ["ConvParams", "Network", "TensorQuant", "largest_sum", "quantized_tensors"]
+__all__ = ["ConvParams", "Network", "TensorQuant", "largest_sum", "quantized_source", "quantized_tensors"]
 
 MAX_ABS_WEIGHT = 127
 # Multipliers outside this range would make every output 0 or 255; inside it their products stay finite float32.
@@ -90,17 +90,12 @@ class Network:
 
     def tensor(self, name: str) -> TensorQuant:
         """Quantisation of any tensor of the graph; a pooled tensor has that of its input."""
-        while name not in self.tensors:
-            name = self._producer(name).inputs[0]
-        return self.tensors[name]
+        return self.tensors[quantized_source(self.spec, name)]
 
     def weight_scale(self, op: Op) -> NDArray[np.float64]:
         """Real value of one weight step for each output channel, shape (O,), derived from the multipliers."""
         out_scale = 1.0 if op.is_head else self.tensor(op.output).scale
         return self.convs[op.name].multiplier.astype(np.float64) * out_scale / self.tensor(op.inputs[0]).scale
-
-    def _producer(self, tensor: str) -> Op:
-        return next(op for op in self.spec.graph() if op.output == tensor)
 
 
 def quantized_tensors(spec: ArchSpec) -> list[str]:
@@ -114,6 +109,14 @@ def quantized_tensors(spec: ArchSpec) -> list[str]:
         if op.kind != "max_pool" and not op.is_head and op.output not in names:
             names.append(op.output)
     return names
+
+
+def quantized_source(spec: ArchSpec, tensor: str) -> str:
+    """Name of the quantised tensor whose values a tensor holds: itself, or what was pooled into it."""
+    for op in reversed(spec.graph()):
+        if op.kind == "max_pool" and op.output == tensor:
+            tensor = op.inputs[0]
+    return tensor
 
 
 def largest_sum(params: ConvParams) -> int:

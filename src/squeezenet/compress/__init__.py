@@ -1,0 +1,1 @@
+"""Compressors: from a float network to the integers of a `.sqz` file."""
