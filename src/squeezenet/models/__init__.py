@@ -3,26 +3,47 @@
 This is the lowest layer that imports torch; `import squeezenet` does not reach it.
 """
 
-from .imagenet import imagenet_labels
-from .squeezenet import (
+from importlib.util import find_spec
+
+from ..errors import MissingDependencyError
+
+for _package in ("torch", "safetensors"):
+    if find_spec(_package) is None:
+        raise MissingDependencyError(_package, "train")
+
+from .caffe import load_net  # noqa: E402
+from .imagenet import imagenet_labels  # noqa: E402
+from .pretrained import create_model, load_model, squeezenet1_0, squeezenet1_1  # noqa: E402
+from .squeezenet import (  # noqa: E402
     Fire,
     NormConv2d,
     SqueezeNet,
     build_model,
     fold_batch_norm,
+    model_from_convs,
     model_from_state,
     normalize_pixels,
     state_shapes,
 )
+from .weights import import_pth, load_safetensors, save_safetensors  # noqa: E402
 
 __all__ = [
     "Fire",
     "NormConv2d",
     "SqueezeNet",
     "build_model",
+    "create_model",
     "fold_batch_norm",
     "imagenet_labels",
+    "import_pth",
+    "load_model",
+    "load_net",
+    "load_safetensors",
+    "model_from_convs",
     "model_from_state",
     "normalize_pixels",
+    "save_safetensors",
+    "squeezenet1_0",
+    "squeezenet1_1",
     "state_shapes",
 ]

@@ -28,6 +28,7 @@ __all__ = [
     "SqueezeNet",
     "build_model",
     "fold_batch_norm",
+    "model_from_convs",
     "model_from_state",
     "normalize_pixels",
     "state_shapes",
@@ -220,6 +221,8 @@ class SqueezeNet(nn.Module):
         self.labels = None
 
     def _initialize(self) -> None:
+        if self.head.weight.is_meta:
+            return  # nothing to fill; only finding that out for `normal_` costs torch two seconds
         for module in self.modules():
             if module is self.head:
                 _initialize_head(self.head)
@@ -267,6 +270,27 @@ def model_from_state(
         raise WeightsError(f"{source}: expected only the tensors of {spec.name}, but {_list(unknown)} not of it")
     model.load_state_dict({name: _fit(state[name], like, name, source) for name, like in expected.items()}, assign=True)
     return model
+
+
+def model_from_convs(
+    spec: ArchSpec, convs: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]], *, source: str = "arrays"
+) -> SqueezeNet:
+    """Build a network around arrays for its convolutions, keyed by their names in the spec.
+
+    Args:
+        spec: The architecture, without batch norm.
+        convs: Weights, shape (out, in, kernel, kernel), and biases, shape (out,), of each convolution. They are copied.
+        source: Where they come from, for messages.
+
+    Raises:
+        WeightsError: As in `model_from_state`.
+    """
+    paths = _meta_model(spec).conv_paths
+    state = {}
+    for name, (weight, bias) in convs.items():
+        state[f"{paths.get(name, name)}.weight"] = torch.tensor(weight)
+        state[f"{paths.get(name, name)}.bias"] = torch.tensor(bias)
+    return model_from_state(spec, state, source=source)
 
 
 def fold_batch_norm(model: SqueezeNet) -> SqueezeNet:
@@ -336,9 +360,11 @@ def _meta_model(spec: ArchSpec, *, dropout: float = 0.5) -> SqueezeNet:
 
 def _fit(tensor: Tensor, like: Tensor, name: str, source: str) -> Tensor:
     # Shape comes first: a hostile file can describe a huge tensor in few bytes, which only a conversion would make.
-    if tensor.shape != like.shape or tensor.layout != torch.strided:
+    if tensor.shape != like.shape:
         raise WeightsError(f"{source}: {name}: expected shape {tuple(like.shape)}, got {tuple(tensor.shape)}")
-    if tensor.is_floating_point() != like.is_floating_point() or tensor.is_complex() or tensor.is_quantized:
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        raise WeightsError(f"{source}: {name}: expected a dense tensor with values, got another kind of tensor")
+    if tensor.is_floating_point() != like.is_floating_point() or tensor.is_complex():
         raise WeightsError(f"{source}: {name}: expected values like {like.dtype}, got {tensor.dtype}")
     tensor = tensor.to(like.dtype).contiguous()
     if not torch.isfinite(tensor).all():

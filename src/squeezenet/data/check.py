@@ -1,0 +1,234 @@
+"""Look through a data set before the first epoch, so that a long run does not end on a bad file.
+
+Every file's header is read, none is decoded: 50,000 small images take seconds. What only shows when an image is
+decoded (a truncated JPEG) is skipped and counted later, against the same limit.
+
+Use this when you are about to train on, or to trust an accuracy measured on, somebody's folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import DataError, ImageError
+from ..preprocess import IMAGE_FORMATS, MAX_IMAGE_PIXELS, load_image
+from .decode import Unreadable
+from .imageset import ImageSet
+
+__all__ = ["MAX_UNREADABLE_SHARE", "DataCheck", "check_data", "refuse_unreadable"]
+
+MAX_UNREADABLE_SHARE = 0.1
+
+_HEADER_BYTES = 1 << 16
+_MAX_NAMED = 5
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCheck:
+    """What was found, and the sets without their unreadable files."""
+
+    train: ImageSet
+    val: ImageSet | None
+    train_sizes: NDArray[np.int64]
+    """Width and height of every image of `train` as stored, shape (n, 2), pixels."""
+    unreadable: tuple[Unreadable, ...]
+    empty_classes: tuple[str, ...]
+    """Classes to train on that have no image."""
+    missing_in_train: tuple[str, ...]
+    """Classes with images for validation only."""
+    missing_in_val: tuple[str, ...]
+    """Classes with images for training only."""
+    duplicates: tuple[tuple[str, str], ...]
+    """Pairs (validation image, training image) of the same bytes."""
+    ignored: tuple[tuple[str, str], ...]
+
+    def summary(self) -> list[str]:
+        """Say in lines what a person should know; the first line counts, the others are warnings."""
+        counts = sorted(self.train.class_counts().values())
+        spread = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+        n_val = 0 if self.val is None else len(self.val)
+        lines = [
+            f"{len(self.train)} images to train on, {n_val} to validate on;"
+            f" number of classes: {len(self.train.classes)}, with {spread} images each"
+        ]
+        for problem, names in (
+            ("unreadable, skipped", [f"{name} ({reason})" for name, reason in self.unreadable]),
+            ("ignored", [f"{name} ({reason})" for name, reason in self.ignored]),
+            ("class folders without images", list(self.empty_classes)),
+            ("classes without images to validate on", list(self.missing_in_val)),
+            ("classes with images to validate on but none to train on", list(self.missing_in_train)),
+            (
+                "images to validate on that are also trained on (their accuracy says nothing)",
+                [f"{one} = {other}" for one, other in self.duplicates],
+            ),
+        ):
+            if names:
+                shown = "; ".join(names[:_MAX_NAMED])
+                more = f"; and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+                lines.append(f"{problem} ({len(names)}): {shown}{more}")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "n_train": len(self.train),
+            "n_val": 0 if self.val is None else len(self.val),
+            "class_counts": self.train.class_counts(),
+            "unreadable": [list(entry) for entry in self.unreadable],
+            "ignored": [list(entry) for entry in self.ignored],
+            "empty_classes": list(self.empty_classes),
+            "missing_in_train": list(self.missing_in_train),
+            "missing_in_val": list(self.missing_in_val),
+            "duplicates": [list(pair) for pair in self.duplicates],
+        }
+
+
+def check_data(
+    train: ImageSet,
+    val: ImageSet | None = None,
+    *,
+    max_unreadable_share: float = MAX_UNREADABLE_SHARE,
+    on_progress: Progress | None = None,
+) -> DataCheck:
+    """Read every header and compare the splits.
+
+    Args:
+        train: Images to train on.
+        val: Images to validate on, with classes of their own numbering; comes back numbered as `train`.
+        max_unreadable_share: Part of the files that may be unreadable, 0 to 1.
+        on_progress: Called now and then with the number of files looked at and the number of all.
+
+    Raises:
+        DataError: If too many files are unreadable, no class is left, or `val` has classes that `train` lacks.
+    """
+    total = len(train) + (0 if val is None else len(val))
+    train_headers = _read_headers(train, on_progress, 0, total)
+    val_headers = _read_headers(val, on_progress, len(train), total) if val is not None else []
+
+    unreadable = [header for header in (*train_headers, *val_headers) if isinstance(header, Unreadable)]
+    refuse_unreadable(unreadable, total, max_unreadable_share)
+    good = [index for index, header in enumerate(train_headers) if not isinstance(header, Unreadable)]
+    readable, emptied = _drop_empty_classes(train.subset(good))
+    missing_in_train: tuple[str, ...] = ()
+    missing_in_val: tuple[str, ...] = ()
+    readable_val: ImageSet | None = None
+    if val is not None:
+        val_good = [index for index, header in enumerate(val_headers) if not isinstance(header, Unreadable)]
+        readable_val, _ = _drop_empty_classes(val.subset(val_good))
+        missing_in_train = tuple(sorted(set(readable_val.classes) - set(readable.classes)))
+        missing_in_val = tuple(sorted(set(readable.classes) - set(readable_val.classes)))
+        readable_val = readable_val.with_classes_of(readable)
+    return DataCheck(
+        train=readable,
+        val=readable_val,
+        train_sizes=np.array([header.size for header in train_headers if isinstance(header, _Header)], np.int64),
+        unreadable=tuple(unreadable),
+        empty_classes=tuple(sorted({*train.empty_classes, *emptied})),
+        missing_in_train=missing_in_train,
+        missing_in_val=missing_in_val,
+        duplicates=_find_duplicates(train, train_headers, val, val_headers) if val is not None else (),
+        ignored=train.ignored + (() if val is None or val.ignored == train.ignored else val.ignored),
+    )
+
+
+def refuse_unreadable(unreadable: Sequence[Unreadable], n_images: int, max_share: float = MAX_UNREADABLE_SHARE) -> None:
+    """Stop where more than a share of the files cannot be used.
+
+    Raises:
+        DataError: If so; the message names the first of them.
+    """
+    if len(unreadable) > max_share * n_images:
+        first = unreadable[0]
+        raise DataError(
+            f"expected at most {max_share:.0%} unreadable images, got {len(unreadable)} of {n_images}, such as"
+            f" {first.name} ({first.reason}): remove or replace them"
+        )
+
+
+@dataclass(frozen=True)
+class _Header:
+    size: tuple[int, int]
+    file_bytes: int
+    digest: bytes
+    """Of the first bytes only; whole files are compared where these agree."""
+
+
+def _read_headers(images: ImageSet, on_progress: Progress | None, done: int, total: int) -> list[_Header | Unreadable]:
+    headers: list[_Header | Unreadable] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a size that Pillow warns about is judged by `MAX_IMAGE_PIXELS`
+        for index, item in enumerate(images.items):
+            try:
+                headers.append(_read_header(images, index))
+            except ImageError as error:
+                headers.append(Unreadable.because(item.name, error))
+            if on_progress and (index % 1000 == 999 or index + 1 == len(images)):
+                on_progress(done + index + 1, total)
+    return headers
+
+
+def _read_header(images: ImageSet, index: int) -> _Header:
+    start = images.read(index, _HEADER_BYTES)
+    size = _image_size(start)
+    if size is None:
+        # A header longer than the part read, or no image: the full reader finds out, and words the error.
+        size = load_image(images.read(index)).size
+    if size[0] * size[1] > MAX_IMAGE_PIXELS:
+        raise ImageError(f"expected at most {MAX_IMAGE_PIXELS} pixels, got {size[0]}x{size[1]}")
+    return _Header(size, images.size_bytes(index), hashlib.blake2b(start, digest_size=16).digest())
+
+
+def _image_size(start: bytes) -> tuple[int, int] | None:
+    try:
+        with Image.open(io.BytesIO(start), formats=IMAGE_FORMATS) as image:
+            return image.size
+    except Exception:  # Pillow's plugins raise almost anything on broken files
+        return None
+
+
+def _drop_empty_classes(images: ImageSet) -> tuple[ImageSet, tuple[str, ...]]:
+    counts = images.class_counts()
+    kept = [name for name, count in counts.items() if count]
+    if not kept:
+        raise DataError(f"{images.name}: expected readable images, got none")
+    positions = {name: kept.index(name) if count else -1 for name, count in counts.items()}
+    return images.relabel(positions, kept), tuple(name for name, count in counts.items() if not count)
+
+
+def _find_duplicates(
+    train: ImageSet,
+    train_headers: Sequence[_Header | Unreadable],
+    val: ImageSet,
+    val_headers: Sequence[_Header | Unreadable],
+) -> tuple[tuple[str, str], ...]:
+    candidates: dict[tuple[int, bytes], list[int]] = {}
+    for index, header in enumerate(train_headers):
+        if isinstance(header, _Header):
+            candidates.setdefault((header.file_bytes, header.digest), []).append(index)
+    pairs = []
+    for index, header in enumerate(val_headers):
+        if isinstance(header, Unreadable):
+            continue
+        for other in candidates.get((header.file_bytes, header.digest), []):
+            if header.file_bytes <= _HEADER_BYTES or _same_bytes(val, index, train, other):
+                pairs.append((val.items[index].name, train.items[other].name))
+                break
+    return tuple(pairs)
+
+
+def _same_bytes(one: ImageSet, index: int, other: ImageSet, other_index: int) -> bool:
+    try:
+        return one.read(index) == other.read(other_index)
+    except ImageError:
+        return False

@@ -1,0 +1,330 @@
+"""Where encoded images lie: a folder, a zip, a list of files, or the embedded `digits`.
+
+A source lists its files as path parts below its root, and reads one file's bytes on request. What the parts
+mean (splits, classes) is `imageset.py`'s business. Nothing here trusts a name or a size: links cannot make the
+listing loop, only regular files are opened, and no file is read beyond `MAX_FILE_BYTES`.
+
+Use this when you add another kind of place to read images from.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from ..errors import DataError, ImageError, MissingDependencyError
+
+__all__ = [
+    "EMBEDDED_NAMES",
+    "IMAGE_EXTENSIONS",
+    "MAX_FILE_BYTES",
+    "DigitsSource",
+    "FileSource",
+    "FolderSource",
+    "Listing",
+    "Source",
+    "ZipSource",
+    "open_source",
+]
+
+IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif"})
+MAX_FILE_BYTES = 256_000_000
+EMBEDDED_NAMES = ("digits",)
+
+_DIGITS_VAL_EVERY = 5  # every fifth image of a class is for validation
+_READ_ERRORS = (
+    OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, struct.error, ValueError,
+)  # fmt: skip
+
+
+@dataclass
+class Listing:
+    """What a source holds."""
+
+    files: list[tuple[tuple[str, ...], Any]] = field(default_factory=list)
+    """Path parts below the root, printable, and the key that `Source.read` takes; only files named like images."""
+    folders: set[tuple[str, ...]] = field(default_factory=set)
+    """Path parts of every folder seen, empty ones included."""
+    ignored: list[tuple[str, str]] = field(default_factory=list)
+    """Name and reason of what is no image: other extensions, devices, unreadable folders. Hidden files and what macOS
+    adds to its zips are passed over in silence."""
+
+
+class Source(Protocol):
+    """A place that encoded images can be read from; may be pickled and used from several threads."""
+
+    name: str
+
+    def list_files(self) -> Listing:
+        """Find every file named like an image, in an order that does not depend on the file system."""
+
+    def read(self, key: Any, limit: int | None = None) -> bytes:
+        """Return a file's bytes, or its first `limit` bytes.
+
+        Raises:
+            ImageError: If the file is gone, damaged or too large.
+        """
+
+    def size_bytes(self, key: Any) -> int:
+        """Return a file's size without reading it; 0 if it is gone."""
+
+
+def open_source(source: str | os.PathLike[str]) -> Source:
+    """Open what a DATA argument names: `digits`, a folder, a zip or one image file.
+
+    Raises:
+        DataError: If it is none of these, or the zip cannot be used.
+    """
+    text = os.fspath(source)
+    path = Path(text)
+    if text in EMBEDDED_NAMES and not path.exists():
+        return DigitsSource()
+    if path.is_dir():
+        return FolderSource(path)
+    if not path.exists():
+        raise DataError(
+            f"{printable(text)}: no such file or folder; expected a folder of class folders, a zip of one, or one of"
+            f" {', '.join(EMBEDDED_NAMES)}"
+        )
+    if path.is_file() and path.suffix.lower() in IMAGE_EXTENSIONS:
+        return FileSource(path)
+    if path.is_file() and _is_zip(path):
+        return ZipSource(path)
+    raise DataError(f"{printable(text)}: expected a folder of class folders or a zip of one, got another kind of file")
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        # A damaged zip is still meant as one: the suffix counts too, so that the error names the damage.
+        return zipfile.is_zipfile(stream) or path.suffix.lower() == ".zip"
+
+
+def printable(name: str) -> str:
+    """Show a file name that is not valid UTF-8 with its odd bytes escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _is_hidden(part: str) -> bool:
+    return (part.startswith(".") and part != "..") or part == "__MACOSX"
+
+
+def _has_image_extension(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+
+
+class FolderSource:
+    """A folder tree on disk; links are followed, but no folder is entered twice."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = printable(str(root))
+
+    def list_files(self) -> Listing:
+        """Walk the tree in sorted order."""
+        listing = Listing()
+        seen: set[tuple[int, int]] = set()
+        pending: list[tuple[str, tuple[str, ...]]] = [(str(self.root), ())]
+        while pending:
+            folder, parts = pending.pop()
+            try:
+                status = os.stat(folder)
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError as error:
+                listing.ignored.append((printable(folder), f"cannot be listed: {error.strerror}"))
+                continue
+            if (status.st_dev, status.st_ino) in seen:
+                listing.ignored.append((printable(folder), "a link to a folder already listed"))
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if parts:
+                listing.folders.add(parts)
+            folders = []
+            for entry in entries:
+                inner = (*parts, printable(entry.name))
+                if _is_hidden(entry.name):
+                    continue
+                if _entry_is(entry, stat.S_ISDIR):
+                    folders.append((entry.path, inner))
+                elif not _entry_is(entry, stat.S_ISREG):
+                    listing.ignored.append((printable(entry.path), "not a regular file"))
+                elif not _has_image_extension(entry.name):
+                    listing.ignored.append((printable(entry.path), "not named like an image"))
+                else:
+                    listing.files.append((inner, entry.path))
+            pending.extend(reversed(folders))
+        return listing
+
+    def read(self, key: str, limit: int | None = None) -> bytes:
+        """Read one file; see `Source.read`."""
+        return _read_path(key, limit)
+
+    def size_bytes(self, key: str) -> int:
+        """Ask the file system; see `Source.size_bytes`."""
+        return _path_size(key)
+
+
+def _entry_is(entry: os.DirEntry[str], kind: Any) -> bool:
+    try:
+        return bool(kind(entry.stat().st_mode))
+    except OSError:  # a dangling or circular link
+        return False
+
+
+def _read_path(path: str, limit: int | None) -> bytes:
+    name = printable(path)
+    try:
+        # Opening without O_NONBLOCK would wait for ever on a FIFO that took a file's place.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{name}: expected a file, got a folder or a device")
+            return _read_bounded(stream, name, status.st_size, limit)
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
+
+
+def _read_bounded(stream: Any, name: str, size: int, limit: int | None) -> bytes:
+    if size > MAX_FILE_BYTES:
+        raise ImageError(f"{name}: expected at most {MAX_FILE_BYTES} bytes, got {size}")
+    data: bytes = stream.read(MAX_FILE_BYTES if limit is None else limit)
+    return data
+
+
+def _path_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+class FileSource:
+    """One image file, given by name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = printable(str(path))
+
+    def list_files(self) -> Listing:
+        """List the file itself."""
+        return Listing(files=[((), str(self.path))])
+
+    def read(self, key: str, limit: int | None = None) -> bytes:
+        """Read the file; see `Source.read`."""
+        return _read_path(key, limit)
+
+    def size_bytes(self, key: str) -> int:
+        """Ask the file system; see `Source.size_bytes`."""
+        return _path_size(key)
+
+
+class ZipSource:
+    """A zip archive; nothing is ever extracted, so hostile member names lead nowhere."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = printable(str(path))
+        self._handle: tuple[int, zipfile.ZipFile] | None = None
+
+    def list_files(self) -> Listing:
+        """List the members in name order.
+
+        Raises:
+            DataError: If the zip is damaged or encrypted.
+        """
+        listing = Listing()
+        try:
+            members = self._open().infolist()
+        except _READ_ERRORS as error:
+            raise DataError(f"{self.name}: expected a zip archive, got one that cannot be read ({error})") from None
+        for index, member in enumerate(members):
+            path = member.filename.replace("\\", "/")
+            parts = tuple(printable(part) for part in path.split("/") if part not in ("", "."))
+            if not parts or any(map(_is_hidden, parts)):
+                continue
+            if member.flag_bits & 1:
+                raise DataError(f"{self.name}: expected a zip without a password, but {path!r} is encrypted")
+            if ".." in parts:
+                listing.ignored.append((f"{self.name}/{path}", "a path that leaves the archive"))
+            elif path.endswith("/"):
+                listing.folders.update(parts[:depth] for depth in range(1, len(parts) + 1))
+            elif not _has_image_extension(parts[-1]):
+                listing.ignored.append((f"{self.name}/{path}", "not named like an image"))
+            else:
+                listing.files.append((parts, index))
+                listing.folders.update(parts[:depth] for depth in range(1, len(parts)))
+        listing.files.sort()
+        return listing
+
+    def read(self, key: int, limit: int | None = None) -> bytes:
+        """Read one member; see `Source.read`."""
+        name = self.name
+        try:
+            archive = self._open()
+            member = archive.infolist()[key]
+            name = f"{self.name}/{member.filename}"
+            with archive.open(member) as stream:
+                return _read_bounded(stream, name, member.file_size, limit)
+        except ImageError:
+            raise
+        except (*_READ_ERRORS, IndexError) as error:
+            raise ImageError(f"{name}: cannot be read ({type(error).__name__}: {error})") from None
+
+    def size_bytes(self, key: int) -> int:
+        """Look it up in the directory; see `Source.size_bytes`."""
+        return self._open().infolist()[key].file_size
+
+    def _open(self) -> zipfile.ZipFile:
+        # One handle a process: threads may share it, but a forked worker would share its file position.
+        if self._handle is None or self._handle[0] != os.getpid():
+            self._handle = (os.getpid(), zipfile.ZipFile(self.path))
+        return self._handle[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+
+class DigitsSource:
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels, as PNG files in a train and a val split."""
+
+    name = "digits"
+
+    def __init__(self) -> None:
+        try:
+            from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        except ImportError:
+            raise MissingDependencyError("scikit-learn", "train") from None
+        digits = load_digits()
+        self._labels = [int(label) for label in digits.target]
+        # Values are 0 to 16 (counts of set pixels in 4x4 blocks).
+        self._pixels = (digits.images * (255 / 16)).round().astype("uint8")
+
+    def list_files(self) -> Listing:
+        """List the images as `<split>/<digit>/<number>.png`."""
+        listing = Listing()
+        seen = [0] * 10
+        for index, label in enumerate(self._labels):
+            seen[label] += 1
+            split = "val" if seen[label] % _DIGITS_VAL_EVERY == 0 else "train"
+            listing.files.append(((split, str(label), f"{index:04d}.png"), index))
+        listing.files.sort()
+        return listing
+
+    def read(self, key: int, limit: int | None = None) -> bytes:
+        """Encode one image; see `Source.read`."""
+        buffer = io.BytesIO()
+        Image.fromarray(self._pixels[key]).save(buffer, "PNG")
+        return buffer.getvalue()[:limit]
+
+    def size_bytes(self, key: int) -> int:
+        """Encode and measure; see `Source.size_bytes`."""
+        return len(self.read(key))

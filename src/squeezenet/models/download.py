@@ -1,0 +1,151 @@
+"""Fetching published weight files once: over HTTPS, checked against the hash in their name, kept in a cache.
+
+The cache is `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`; a mirror can be named in `$SQUEEZENET_WEIGHTS_URL`. No torch
+here.
+
+Use this when you want a published file itself; `pretrained` makes networks of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import DownloadError
+from ..files import atomic_write
+
+__all__ = ["WEIGHTS_URL", "cache_folder", "fetch_weights"]
+
+WEIGHTS_URL = "https://download.pytorch.org/models"
+"""Where torchvision publishes its weights."""
+
+MAX_DOWNLOAD_BYTES = 16 << 20  # the published files have less than 5 MB
+STALL_TIMEOUT_S = 20.0  # for the connection and for every read
+TOTAL_TIMEOUT_S = 600.0
+_CHUNK_BYTES = 1 << 16
+
+
+def cache_folder() -> Path:
+    """Where downloaded weights are kept: `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`."""
+    return Path(os.environ.get("SQUEEZENET_HOME") or Path("~/.cache/squeezenet")).expanduser()
+
+
+def fetch_weights(file_name: str, *, base_url: str | None = None, progress: bool = True) -> Path:
+    """Find a published file in the cache, or download it there first.
+
+    A file takes its place in the cache only when it is whole and its hash is right, so an interrupted download leaves
+    nothing and the next call starts again. Once it is there, no network is needed.
+
+    Args:
+        file_name: Published name, with the first digits of the file's SHA-256 in it, as in `name-b8a52dc0.pth`.
+        base_url: Address of the folder it is published in. Default: `$SQUEEZENET_WEIGHTS_URL`, or `WEIGHTS_URL`.
+        progress: Show how far the download is, on standard error.
+
+    Returns:
+        Path of the file; its hash has been checked.
+
+    Raises:
+        DownloadError: If the file cannot be fetched or stored, or is not the published one; the message says
+            what to do.
+    """
+    match = re.search(r"-([0-9a-f]{8,64})\.", file_name)
+    assert match, f"{file_name} holds no hash"
+    base_url = base_url or os.environ.get("SQUEEZENET_WEIGHTS_URL") or WEIGHTS_URL
+    url = f"{base_url.rstrip('/')}/{file_name}"
+    path = cache_folder() / file_name
+    try:
+        if path.is_file() and _sha256(path).startswith(match[1]):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as stream:
+            digest = _download(url, stream, name=file_name, progress=progress)
+            if not digest.startswith(match[1]):
+                raise DownloadError(f"expected a SHA-256 that starts with {match[1]}, got {digest[:8]}")
+    # HTTPException: an answer that breaks the protocol. ValueError: an address that is none.
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise DownloadError(
+            f"{file_name} could not be fetched from {url} ({reason}): check the network,"
+            f" or put the file at {path} yourself, or name a mirror in SQUEEZENET_WEIGHTS_URL"
+        ) from None
+    return path
+
+
+def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
+    """Copy what the server sends into a stream, within the limits; return its SHA-256 in hex."""
+    if not url.startswith(("https://", "http://")):  # urllib opens local files, too
+        raise DownloadError("expected an https:// address")
+    deadline_s = time.monotonic() + TOTAL_TIMEOUT_S
+    digest = hashlib.sha256()
+    received_bytes = 0
+    request = urllib.request.Request(url, headers={"User-Agent": "squeezenet"})
+    with _open(request) as response:
+        expected_bytes = response.length  # None if the server does not say
+        with _progress_bar(name, expected_bytes) if progress else contextlib.nullcontext(_ignore) as show:
+            while chunk := response.read1(_CHUNK_BYTES):
+                received_bytes += len(chunk)
+                if received_bytes > MAX_DOWNLOAD_BYTES:
+                    raise DownloadError(f"expected at most {MAX_DOWNLOAD_BYTES} bytes")
+                if time.monotonic() > deadline_s:
+                    raise DownloadError(f"not complete after {TOTAL_TIMEOUT_S:.0f} s")
+                stream.write(chunk)
+                digest.update(chunk)
+                show(received_bytes)
+    if expected_bytes not in (None, received_bytes):
+        raise DownloadError(f"expected {expected_bytes} bytes, got {received_bytes}")
+    return digest.hexdigest()
+
+
+def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
+    try:
+        response = urllib.request.urlopen(request, timeout=STALL_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        with error:  # it is the answer, with an open connection
+            raise DownloadError(f"HTTP {error.code} {error.reason}") from None
+    assert isinstance(response, http.client.HTTPResponse)
+    return response
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _progress_bar(name: str, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """Yield what to call with the bytes received: a bar on a terminal, plain lines elsewhere."""
+    if sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            with Progress(*columns, console=Console(stderr=True)) as bar:
+                task = bar.add_task(name, total=total_bytes)
+                yield lambda received_bytes: bar.update(task, completed=received_bytes)
+            return
+    print(f"downloading {name}" + (f" ({total_bytes / 1e6:.1f} MB)" if total_bytes else ""), file=sys.stderr)
+    quarters_shown = 0
+
+    def show(received_bytes: int) -> None:
+        nonlocal quarters_shown
+        quarters = 4 * received_bytes // total_bytes if total_bytes else 0
+        if quarters > quarters_shown:
+            print(f"downloading {name}: {25 * quarters} %", file=sys.stderr)
+            quarters_shown = quarters
+
+    yield show
+
+
+def _ignore(received_bytes: int) -> None:
+    pass

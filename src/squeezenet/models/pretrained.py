@@ -1,0 +1,154 @@
+"""Networks by name, new or with published weights, and any model a user can point at.
+
+`load_model` is the one place that decides what a MODEL argument means.
+
+Use this when you want a network ready to train or to run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import WeightsError
+from ..preprocess import TORCHVISION_PREPROCESSING
+from ..spec import SPEC_NAMES, named_spec
+from .caffe import load_net
+from .download import fetch_weights
+from .imagenet import imagenet_labels
+from .squeezenet import SqueezeNet, build_model, model_from_state
+from .weights import load_safetensors, read_pth
+
+__all__ = ["PUBLISHED_WEIGHTS", "RUN_WEIGHTS", "create_model", "load_model", "squeezenet1_0", "squeezenet1_1"]
+
+PUBLISHED_WEIGHTS = {
+    "squeezenet1_0": "squeezenet1_0-b66bff10.pth",
+    "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
+}
+"""torchvision's ImageNet weights; the name of each file holds the start of its SHA-256."""
+
+RUN_WEIGHTS = ("best.safetensors", "last.safetensors")
+"""Files that `load_model` looks for in a run folder, in this order."""
+
+
+def squeezenet1_0(
+    *, num_classes: int = 1000, pretrained: bool = False, progress: bool = True, dropout: float = 0.5, **options: Any
+) -> SqueezeNet:
+    """Build SqueezeNet 1.0, the network of the paper: `create_model("squeezenet1_0", ...)`."""
+    return create_model(
+        "squeezenet1_0", num_classes=num_classes, pretrained=pretrained, progress=progress, dropout=dropout, **options
+    )
+
+
+def squeezenet1_1(
+    *, num_classes: int = 1000, pretrained: bool = False, progress: bool = True, dropout: float = 0.5, **options: Any
+) -> SqueezeNet:
+    """Build SqueezeNet 1.1, 2.4 times less work than 1.0 at its accuracy: `create_model("squeezenet1_1", ...)`."""
+    return create_model(
+        "squeezenet1_1", num_classes=num_classes, pretrained=pretrained, progress=progress, dropout=dropout, **options
+    )
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    pretrained: bool = False,
+    input_size: int = 224,
+    progress: bool = True,
+    dropout: float = 0.5,
+    **options: Any,
+) -> SqueezeNet:
+    """Build a named network, in training mode as torch builds them.
+
+    Args:
+        name: One of `SPEC_NAMES`.
+        num_classes: Outputs. With `pretrained`, any number but 1000 puts a new head on the published features, without
+            ReLU unless `head_relu` asks for it.
+        pretrained: Start from torchvision's ImageNet weights, downloaded on first use.
+        input_size: Height and width in pixels that the network is meant for; below 96 its small-image form is built.
+        progress: Show a download's progress.
+        dropout: Share of feature values that training sets to zero before the head.
+        options: Other fields of `ArchSpec` (`bypass`, `head_relu`, `squeeze_relu`, `batch_norm`, ...).
+
+    Raises:
+        SpecError: If the name is unknown or the options make no network.
+        DownloadError: If published weights cannot be fetched.
+        WeightsError: If none are published for this architecture.
+    """
+    if not pretrained:
+        return build_model(named_spec(name, input_size=input_size, num_classes=num_classes, **options), dropout=dropout)
+    spec = named_spec(name, input_size=input_size, **options)
+    if name not in PUBLISHED_WEIGHTS:
+        raise WeightsError(f"expected one of {', '.join(PUBLISHED_WEIGHTS)} for published weights, got {name!r}")
+    path = fetch_weights(PUBLISHED_WEIGHTS[name], progress=progress)
+    model = model_from_state(spec, read_pth(path), dropout=dropout, source=path.name)
+    model.labels = imagenet_labels()
+    model.preprocessing = dataclasses.replace(
+        TORCHVISION_PREPROCESSING,
+        crop_size=input_size,
+        resize_size=round(input_size * TORCHVISION_PREPROCESSING.resize_size / TORCHVISION_PREPROCESSING.crop_size),
+    )
+    model.provenance = {"source": path.name}
+    if num_classes != spec.num_classes:
+        model.reset_classifier(num_classes, head_relu=options.get("head_relu", False))
+    return model
+
+
+def load_model(source: str | os.PathLike[str], *, num_classes: int | None = None) -> SqueezeNet:
+    """Load whatever a MODEL argument names, as a float network in training mode.
+
+    Args:
+        source: A name with published weights, a `.safetensors`, `.net` or `.sqz` file, or the folder of a training run
+            (its best weights, or the last ones while there are no best).
+        num_classes: Put a new head for so many classes on it, unless it has as many.
+
+    Raises:
+        WeightsError: If the source is none of these, or its weights cannot be read.
+        FormatError: If a `.sqz` file is malformed.
+        DownloadError: If published weights cannot be fetched.
+        SpecError: If `num_classes` is out of range.
+    """
+    model = _load(source)
+    if num_classes not in (None, model.spec.num_classes):
+        model.reset_classifier(num_classes)
+    return model
+
+
+def _load(source: str | os.PathLike[str]) -> SqueezeNet:
+    if source in SPEC_NAMES:
+        return create_model(str(source), pretrained=True)
+    path = Path(source)
+    if path.is_dir():
+        for name in RUN_WEIGHTS:
+            if (path / name).is_file():
+                return load_safetensors(path / name)
+        raise WeightsError(f"{path}: expected a run folder with {' or '.join(RUN_WEIGHTS)}, got a folder without")
+    if path.suffix in (".pth", ".pt"):
+        raise WeightsError(
+            f"{path}: torch files are read only by an explicit import: run `squeezenet import {path} -o NAME.safetensors`"
+            " and use its output"
+        )
+    if path.suffix not in _LOADERS:
+        raise WeightsError(
+            f"expected a name ({', '.join(PUBLISHED_WEIGHTS)}), a {', '.join(_LOADERS)} file or a run folder,"
+            f" got {str(source)!r}"
+        )
+    return _LOADERS[path.suffix](path)
+
+
+def _load_sqz(path: Path) -> SqueezeNet:
+    from .quantized import model_from_sqz  # type: ignore[import-not-found, unused-ignore]
+
+    model: SqueezeNet = model_from_sqz(path)
+    return model
+
+
+_LOADERS: dict[str, Callable[[Path], SqueezeNet]] = {
+    ".safetensors": load_safetensors,
+    ".net": load_net,
+    ".sqz": _load_sqz,
+}

@@ -1,0 +1,243 @@
+"""Weight files of torch networks: safetensors with the network's description in it, and torch's own `.pth`.
+
+A safetensors file written here says what it holds, under the key `squeezenet` of its `__metadata__`: JSON with `spec`,
+`labels`, `preprocessing` and `provenance`. A file without it is taken for one of torchvision's networks, recognised by
+the names and shapes of its tensors. Every file is hostile until its sizes have been checked.
+
+Use this when you store a network for later training, or read one that somebody stored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..errors import SqueezeNetError, WeightsError
+from ..files import atomic_write
+from ..labels import Labels
+from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
+from ..spec import MAX_WEIGHTS, SPEC_NAMES, ArchSpec, named_spec
+from .imagenet import imagenet_labels
+from .squeezenet import SqueezeNet, model_from_state, state_shapes
+
+__all__ = ["import_pth", "infer_spec", "load_safetensors", "read_bounded", "read_pth", "save_safetensors"]
+
+METADATA_KEY = "squeezenet"
+
+_MAX_HEADER_BYTES = 16 << 20  # the names of 65,535 classes fit
+_MAX_TENSORS = 4096  # 64 Fire modules of four convolutions, each with its batch norm, have 1,546
+_MAX_FILE_BYTES = 8 * MAX_WEIGHTS + _MAX_HEADER_BYTES  # float64 is the widest that is read
+_DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # I64: how many batches a batch norm has seen
+_IMAGENET_CLASSES = 1000
+
+
+def save_safetensors(model: SqueezeNet, path: str | os.PathLike[str]) -> None:
+    """Write a network whole or not at all, with its spec, labels, preprocessing and provenance.
+
+    The same network gives the same bytes.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    description = {
+        "spec": model.spec.to_dict(),
+        "labels": model.labels and model.labels.to_dict(),
+        "preprocessing": model.preprocessing and model.preprocessing.to_dict(),
+        "provenance": model.provenance,
+    }
+    metadata = {METADATA_KEY: json.dumps(description, ensure_ascii=False, allow_nan=False, separators=(",", ":"))}
+    # Channels-last networks hold their weights in another order than files do.
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_write(path) as stream:
+        stream.write(safetensors.torch.save(tensors, metadata))
+
+
+def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
+    """Read a network as float32, in training mode as torch builds them.
+
+    Args:
+        path: A file of `save_safetensors`, or one with the tensors of a torchvision SqueezeNet. With 1000 classes the
+            latter is taken for published ImageNet weights: its labels and preprocessing are theirs.
+
+    Raises:
+        WeightsError: If the file cannot be read, is malformed, or holds no SqueezeNet.
+    """
+    data = read_bounded(path, max_bytes=_MAX_FILE_BYTES)
+    description = _read_description(data, path)
+    try:
+        tensors = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path}: expected a safetensors file, got something else ({error})") from None
+    if description is None:
+        return _published_model(tensors, str(path))
+    try:
+        spec, labels, preprocessing, provenance = _parse_description(description)
+    except SqueezeNetError as error:
+        raise WeightsError(f"{path}: the description of the network is damaged: {error}") from None
+    model = model_from_state(spec, tensors, source=str(path))
+    model.labels, model.preprocessing, model.provenance = labels, preprocessing, provenance
+    return model
+
+
+def import_pth(path: str | os.PathLike[str]) -> SqueezeNet:
+    """Read a torchvision SqueezeNet from the file of its state dict that `torch.save` wrote.
+
+    No code in the file is run: anything but tensors in a flat dictionary is refused.
+
+    Args:
+        path: A `.pth` or `.pt` file, of torchvision's 1.0 or 1.1 with any number of classes. With 1000 it is taken for
+            published ImageNet weights: its labels and preprocessing are theirs.
+
+    Raises:
+        WeightsError: If the file cannot be read, is malformed, or holds no SqueezeNet.
+    """
+    return _published_model(read_pth(path), str(path))
+
+
+def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a flat dictionary of tensors that `torch.save` wrote, without running code from it.
+
+    Raises:
+        WeightsError: If the file cannot be read, or holds anything else.
+    """
+    _check_file(path, max_bytes=_MAX_FILE_BYTES)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
+            if unpacked_bytes > _MAX_FILE_BYTES:
+                raise WeightsError(f"{path}: expected at most {_MAX_FILE_BYTES} bytes unpacked, got {unpacked_bytes}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except Exception as error:  # the unpickler and the archive reader raise almost anything on broken files
+        reason = (str(error).splitlines() or [""])[0].split(". ")[0]
+        raise WeightsError(
+            f"{path}: expected a state dict saved by torch.save, got a file that cannot be read as plain tensors"
+            f" ({type(error).__name__}: {reason})"
+        ) from None
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"{path}: expected a dictionary of tensors, got {type(state).__name__}")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise WeightsError(
+                f"{path}: expected a flat dictionary of tensors, got {type(tensor).__name__} under {name!r}:"
+                " save the network's state_dict() alone"
+            )
+    return dict(state)
+
+
+def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state dict") -> ArchSpec:
+    """Recognise a named architecture by the names and shapes of its tensors.
+
+    A simple bypass has no tensors and cannot be seen; it is taken for none.
+
+    Args:
+        shapes: Shape of every tensor, in torchvision's naming.
+        source: Where they come from, for messages.
+
+    Raises:
+        WeightsError: If they are not those of any of `SPEC_NAMES`.
+    """
+    head_shape = shapes.get("classifier.1.weight", ())
+    num_classes = head_shape[0] if head_shape else 0
+    differences = []
+    for name in SPEC_NAMES:
+        try:
+            spec = named_spec(name, num_classes=num_classes)
+        except SqueezeNetError:
+            break
+        expected = state_shapes(spec)
+        if different := [key for key in {**expected, **shapes} if expected.get(key) != shapes.get(key)]:
+            differences.append((len(different), name, different[0]))
+        else:
+            return spec
+    # The nearest architecture makes the most useful message.
+    nearest = ""
+    if differences:
+        count, name, key = min(differences)
+        nearest = f"; the nearest, {name}, differs in {count} tensors, {key} the first"
+    raise WeightsError(f"{source}: expected the tensors of one of {', '.join(SPEC_NAMES)}, got others{nearest}")
+
+
+def read_bounded(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
+    """Read a regular file of at most `max_bytes` bytes.
+
+    Raises:
+        WeightsError: If there is no such file, it cannot be read, or it is larger.
+    """
+    _check_file(path, max_bytes=max_bytes)
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(max_bytes)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _check_file(path: str | os.PathLike[str], *, max_bytes: int) -> None:
+    if not Path(path).is_file():
+        problem = "got a folder or a device" if Path(path).exists() else "but there is none"
+        raise WeightsError(f"{path}: expected a weight file, {problem}")
+    size_bytes = Path(path).stat().st_size
+    if size_bytes > max_bytes:
+        raise WeightsError(f"{path}: expected at most {max_bytes} bytes, got {size_bytes}: this is no SqueezeNet")
+
+
+def _read_description(data: bytes, path: str | os.PathLike[str]) -> Any:
+    """Check the file's header and return the network's description in it, as yet unchecked; None if there is none."""
+    header_bytes = int.from_bytes(data[:8], "little")
+    if not 2 <= header_bytes <= min(_MAX_HEADER_BYTES, len(data) - 8):
+        raise WeightsError(
+            f"{path}: expected a safetensors file, got a header of {header_bytes} bytes in a file of {len(data)}"
+        )
+    try:
+        header = json.loads(data[8 : 8 + header_bytes])
+        metadata = header.pop("__metadata__", {})
+        if len(header) > _MAX_TENSORS:
+            raise WeightsError(f"{path}: expected at most {_MAX_TENSORS} tensors, got {len(header)}")
+        for name, entry in header.items():
+            if entry["dtype"] not in _DTYPES:
+                raise WeightsError(f"{path}: {name}: expected one of {', '.join(_DTYPES)}, got {entry['dtype']!r}")
+        return json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
+    except WeightsError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise WeightsError(
+            f"{path}: expected a safetensors header, got broken JSON ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _parse_description(description: Any) -> tuple[ArchSpec, Labels | None, Preprocessing | None, dict[str, Any]]:
+    if not isinstance(description, dict) or not isinstance(description.get("spec"), dict):
+        raise WeightsError("expected an object with a `spec`")
+    spec = ArchSpec.from_dict(description["spec"])
+    labels, preprocessing, provenance = (description.get(key) for key in ("labels", "preprocessing", "provenance"))
+    for part in (labels, preprocessing, provenance):
+        if not isinstance(part, (dict, type(None))):
+            raise WeightsError(f"expected objects for labels, preprocessing and provenance, got {type(part).__name__}")
+    if labels is not None and len(Labels.from_dict(labels)) != spec.num_classes:
+        raise WeightsError(f"expected {spec.num_classes} labels, got {len(Labels.from_dict(labels))}")
+    return (
+        spec,
+        None if labels is None else Labels.from_dict(labels),
+        None if preprocessing is None else Preprocessing.from_dict(preprocessing),
+        provenance or {},
+    )
+
+
+def _published_model(tensors: Mapping[str, Tensor], source: str) -> SqueezeNet:
+    spec = infer_spec({name: tuple(tensor.shape) for name, tensor in tensors.items()}, source=source)
+    model = model_from_state(spec, tensors, source=source)
+    model.provenance = {"source": Path(source).name}
+    if spec.num_classes == _IMAGENET_CLASSES:
+        model.labels, model.preprocessing = imagenet_labels(), TORCHVISION_PREPROCESSING
+    return model
