@@ -19,7 +19,7 @@ from .fileformat import SqzFile, read_sqz
 from .labels import Labels
 from .preprocess import ImageSource, Preprocessing
 
-__all__ = ["Classifier", "Prediction"]
+__all__ = ["Classifier", "Prediction", "rank"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,21 @@ class Prediction:
     label: str
     probability: float
     """Softmax of the logits, 0 to 1."""
+
+
+def rank(logits: NDArray[np.float64], top: int) -> list[tuple[int, float]]:
+    """Find the most probable classes.
+
+    Args:
+        logits: Class scores of one image, shape (classes,).
+        top: How many classes to return.
+
+    Returns:
+        Output position and softmax probability, most probable first; equal scores in output order.
+    """
+    exponentials = np.exp(logits - logits.max())
+    probabilities = exponentials / exponentials.sum()
+    return [(int(index), float(probabilities[index])) for index in np.argsort(-logits, kind="stable")[:top]]
 
 
 class Classifier:
@@ -90,16 +105,9 @@ class Classifier:
         if not sources:
             return []
         pixels = np.stack([self.preprocessing(source) for source in sources])
-        return self.rank(self.logits(pixels), top=top)
-
-    def rank(self, logits: NDArray[np.float64], *, top: int = 5) -> list[list[Prediction]]:
-        """Turn class scores, shape (N, classes), into the `top` most probable classes of each row."""
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-        order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
         return [
-            [Prediction(int(index), self.labels.names[index], float(row[index])) for index in best]
-            for row, best in zip(probabilities, order, strict=True)
+            [Prediction(index, self.labels.names[index], probability) for index, probability in rank(row, top)]
+            for row in self.logits(pixels)
         ]
 
     def activation_map(self, image: ImageSource, *, target: int | None = None) -> NDArray[np.float64]:

@@ -8,11 +8,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from .errors import DataError
 
-__all__ = ["Labels"]
+__all__ = ["Labels", "imagenet_labels"]
+
+_IMAGENET_CLASSES = Path(__file__).with_name("imagenet_classes.txt")  # a line a class: WordNet id, name, synonyms
+_IMAGENET_SET = "imagenet-1k"
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ class Labels:
         return positions
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `from_dict` reads it back."""
+        """Plain data for JSON; `from_dict` reads it back. The classes of ImageNet-1k are stored by that name alone."""
+        if len(self) == 1000 and self == imagenet_labels():
+            return {"set": _IMAGENET_SET}
         return {"names": list(self.names), **({"ids": list(self.ids)} if self.ids else {})}
 
     @classmethod
@@ -68,8 +75,12 @@ class Labels:
         """Build from `to_dict`'s data.
 
         Raises:
-            DataError: If names or ids are not lists of text.
+            DataError: If names or ids are not lists of text, or name a set of classes that is not known.
         """
+        if "set" in data:
+            if data["set"] != _IMAGENET_SET:
+                raise DataError(f"expected the class set {_IMAGENET_SET!r}, got {data['set']!r}")
+            return imagenet_labels()
         lists = [data.get("names"), data.get("ids", [])]
         for values in lists:
             if not isinstance(values, Sequence) or not all(isinstance(value, str) for value in values):
@@ -79,6 +90,20 @@ class Labels:
     def _example(self) -> str:
         first = f"{self.names[0]!r}" if self.names else "none"
         return f"{first}, id {self.ids[0]!r}" if self.ids else first
+
+
+@cache
+def imagenet_labels() -> Labels:
+    """Names and WordNet ids of the ImageNet-1k classes, in the order of the published networks' outputs.
+
+    Example:
+        >>> labels = imagenet_labels()
+        >>> len(labels), labels.ids[0], labels.names[0]
+        (1000, 'n01440764', 'tench, Tinca tinca')
+    """
+    lines = _IMAGENET_CLASSES.read_text(encoding="utf-8").splitlines()
+    ids, names = zip(*(line.split(" ", 1) for line in lines), strict=True)
+    return Labels(names, ids)
 
 
 def _normalise(text: str) -> str:

@@ -45,11 +45,14 @@ class Unreadable(NamedTuple):
 class DecodedBatch(NamedTuple):
     """Some images of a set, decoded."""
 
+    tried: range
+    """Positions in the set that this batch covers."""
     indices: NDArray[np.int64]
     """Positions in the set, shape (n,); unreadable images are missing."""
     pixels: NDArray[np.uint8]
     """Shape (n, crop_size, crop_size, 3), RGB."""
     unreadable: list[Unreadable]
+    """Those of `tried` that are not in `indices`, in order."""
 
 
 def decode_for_crops(data: bytes, short_side: int) -> NDArray[np.uint8]:
@@ -122,6 +125,7 @@ def decode_batches(
             for row, (_, result) in enumerate(good):
                 pixels[row] = result
             yield DecodedBatch(
+                tried=tried,
                 indices=np.array([index for index, _ in good], dtype=np.int64),
                 pixels=pixels,
                 unreadable=[result for result in results if isinstance(result, Unreadable)],

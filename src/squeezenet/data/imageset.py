@@ -152,7 +152,7 @@ def open_data(
 
     Args:
         sources: `digits`, a folder, a zip, or several of them, which are joined by class name; with `unlabelled`
-            also image files.
+            also files, which are taken for images whatever their extension.
         split: Which split to take where the sources together have more than one; no effect where they have none or
             only one. Without it, all images are taken.
         unlabelled: Take images from anywhere and give none a class, for calibration and prediction.
@@ -168,7 +168,7 @@ def open_data(
     listed = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     if not listed:
         raise DataError("expected at least one folder or zip of images, got none")
-    opened = tuple(open_source(source) for source in listed)
+    opened = tuple(open_source(source, any_file=unlabelled) for source in listed)
     entries: list[_Entry] = []
     ignored: list[tuple[str, str]] = []
     folders: set[tuple[Split | None, str]] = set()

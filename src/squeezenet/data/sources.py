@@ -78,8 +78,12 @@ class Source(Protocol):
         """Return a file's size without reading it; 0 if it is gone."""
 
 
-def open_source(source: str | os.PathLike[str]) -> Source:
+def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> Source:
     """Open what a DATA argument names: `digits`, a folder, a zip or one image file.
+
+    Args:
+        source: The argument.
+        any_file: Take any other file for an image as well, whatever its extension.
 
     Raises:
         DataError: If it is none of these, or the zip cannot be used.
@@ -95,10 +99,10 @@ def open_source(source: str | os.PathLike[str]) -> Source:
             f"{printable(text)}: no such file or folder; expected a folder of class folders, a zip of one, or one of"
             f" {', '.join(EMBEDDED_NAMES)}"
         )
-    if path.is_file() and path.suffix.lower() in IMAGE_EXTENSIONS:
-        return FileSource(path)
-    if path.is_file() and _is_zip(path):
+    if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS and _is_zip(path):
         return ZipSource(path)
+    if path.is_file() and (any_file or path.suffix.lower() in IMAGE_EXTENSIONS):
+        return FileSource(path)
     raise DataError(f"{printable(text)}: expected a folder of class folders or a zip of one, got another kind of file")
 
 

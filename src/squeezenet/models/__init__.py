@@ -12,7 +12,6 @@ for _package in ("torch", "safetensors"):
         raise MissingDependencyError(_package, "train")
 
 from .caffe import load_net  # noqa: E402
-from .imagenet import imagenet_labels  # noqa: E402
 from .pretrained import create_model, load_model, squeezenet1_0, squeezenet1_1  # noqa: E402
 from .squeezenet import (  # noqa: E402
     Fire,
@@ -34,7 +33,6 @@ __all__ = [
     "build_model",
     "create_model",
     "fold_batch_norm",
-    "imagenet_labels",
     "import_pth",
     "load_model",
     "load_net",

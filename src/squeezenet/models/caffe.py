@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import WeightsError
+from ..labels import imagenet_labels
 from ..preprocess import CAFFE_PREPROCESSING
 from ..spec import ArchSpec, Op, named_spec
-from .imagenet import imagenet_labels
 from .squeezenet import SqueezeNet, model_from_convs
 from .weights import read_bounded
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..labels import imagenet_labels
 from ..preprocess import TORCHVISION_PREPROCESSING
 from ..spec import SPEC_NAMES, named_spec
 from .caffe import load_net
 from .download import fetch_weights
-from .imagenet import imagenet_labels
 from .squeezenet import SqueezeNet, build_model, model_from_state
 from .weights import load_safetensors, read_pth
 
@@ -129,8 +129,8 @@ def _load(source: str | os.PathLike[str]) -> SqueezeNet:
         raise WeightsError(f"{path}: expected a run folder with {' or '.join(RUN_WEIGHTS)}, got a folder without")
     if path.suffix in (".pth", ".pt"):
         raise WeightsError(
-            f"{path}: torch files are read only by an explicit import: run `squeezenet import {path} -o NAME.safetensors`"
-            " and use its output"
+            f"{path}: torch files are read only by an explicit import:"
+            f" run `squeezenet import {path} -o NAME.safetensors` and use its output"
         )
     if path.suffix not in _LOADERS:
         raise WeightsError(

@@ -23,10 +23,9 @@ from torch import Tensor
 
 from ..errors import SqueezeNetError, WeightsError
 from ..files import atomic_write
-from ..labels import Labels
+from ..labels import Labels, imagenet_labels
 from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
 from ..spec import MAX_WEIGHTS, SPEC_NAMES, ArchSpec, named_spec
-from .imagenet import imagenet_labels
 from .squeezenet import SqueezeNet, model_from_state, state_shapes
 
 __all__ = ["import_pth", "infer_spec", "load_safetensors", "read_bounded", "read_pth", "save_safetensors"]

@@ -1,0 +1,5 @@
+"""`python -m squeezenet` is the `squeezenet` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,74 @@
+"""The `squeezenet` command: one module a verb.
+
+A verb's module is imported only when it runs, and imports what is heavy inside its function, so that help and light
+verbs start at once. Errors that this package raises on purpose end as one line and exit code 1.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import SqueezeNetError
+
+__all__ = ["cli", "main"]
+
+# Verb -> (module, the line that `squeezenet --help` shows), in the order of use.
+_VERBS = {
+    "demo": ("demo", "Train, compress and predict on handwritten digits, start to end."),
+    "train": ("train", "Train a network on class folders."),
+    "compress": ("compress", "Squeeze a trained network into a .sqz file."),
+    "predict": ("predict", "Classify images."),
+    "evaluate": ("evaluate", "Measure accuracy on labelled images."),
+    "info": ("info", "Show what a network or a file is made of."),
+    "import": ("import_", "Turn a torch .pth file into safetensors."),
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = import_module(f".{_VERBS[cmd_name][0]}", __name__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in _VERBS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SqueezeNetError as error:
+            raise click.ClickException(str(error)) from None
+        except BrokenPipeError:
+            # The reader of our output has gone, as in `... | head`; the interpreter must not complain when it flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            ctx.exit(1)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from None
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="squeezenet")
+def cli() -> None:
+    """Train an image classifier, squeeze it below half a megabyte, run the same integers everywhere.
+
+    \b
+    A MODEL is a .sqz or .safetensors file, the authors' .net file, a folder that `train` wrote,
+    or a name such as squeezenet1_1 (published weights, fetched once).
+    DATA is a folder of class folders, a zip of one, or `digits`.
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="squeezenet")

@@ -1,0 +1,132 @@
+"""`squeezenet predict`: classify images, one record each, whatever their state."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .text import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..evaluate.predictor import Predictor
+
+_BATCH = 32
+
+
+@click.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to show.")
+@click.option("--json", "layout", flag_value="json", help="One JSON object a line for each image.")
+@click.option("--csv", "layout", flag_value="csv", help="One CSV row for each image and class.")
+def command(model: str, images: tuple[str, ...], top: int, layout: str | None) -> None:
+    """Classify images.
+
+    \b
+    IMAGE is a file, a folder or zip (all images in it), a pattern such as "photos/*.jpg",
+    or - for the bytes of one image on standard input. An image that cannot be read becomes
+    an error record; the exit code is 1 only if no image could be read.
+    """
+    from ..evaluate.predictor import open_predictor
+
+    predictor = open_predictor(model)
+    names = list(predictor.labels.names if predictor.labels else map(str, range(predictor.spec.num_classes)))
+    writers: dict[str | None, Callable[[dict[str, Any]], None]] = {"json": _write_json, "csv": _CsvWriter()}
+    write = writers.get(layout, _write_table)
+    good = 0
+    for record in _records(predictor, images, names, top):
+        good += "error" not in record
+        write(record)
+    if not good:
+        raise click.ClickException("no image could be read")
+
+
+def _records(predictor: Predictor, images: tuple[str, ...], names: list[str], top: int) -> Iterator[dict[str, Any]]:
+    """One record an image, in the order given; the order within a folder is that of its names."""
+    from ..data import Unreadable, open_data
+    from ..errors import SqueezeNetError
+    from ..evaluate.predictor import predict_each
+
+    for sources in _grouped(images):
+        try:
+            if sources == ["-"]:
+                pixels = predictor.preprocessing(sys.stdin.buffer.read())
+                yield _record("-", predictor.logits(pixels[None])[0], names, top)
+                continue
+            found = open_data(sources, unlabelled=True)
+        except SqueezeNetError as error:
+            yield {"image": str(sources[0]), "error": str(error)}
+            continue
+        for name, outcome in predict_each(predictor, found, batch_size=_BATCH):
+            if isinstance(outcome, Unreadable):
+                yield {"image": name, "error": outcome.reason}
+            else:
+                yield _record(name, outcome, names, top)
+
+
+def _grouped(images: tuple[str, ...]) -> Iterator[list[str | Path]]:
+    """Patterns expanded, and files beside each other put together, so that they are read and classified in batches."""
+    files: list[str | Path] = []
+    for argument in images:
+        # A pattern that the shell has not expanded; anything that exists is taken as it is.
+        is_pattern = glob.has_magic(argument) and not Path(argument).exists()
+        for source in sorted(glob.glob(argument, recursive=True)) if is_pattern else [argument]:
+            if Path(source).is_file():
+                files.append(source)
+            else:
+                if files:
+                    yield files
+                files = []
+                yield [source]
+        if is_pattern and not files:
+            yield [argument]
+    if files:
+        yield files
+
+
+def _record(image: str, logits: NDArray[np.float64], names: list[str], top: int) -> dict[str, Any]:
+    from ..classifier import rank
+
+    best = [
+        {"index": index, "label": names[index], "probability": probability} for index, probability in rank(logits, top)
+    ]
+    return {"image": image, "predictions": best}
+
+
+def _write_json(record: dict[str, Any]) -> None:
+    click.echo(json.dumps(record, ensure_ascii=False))
+
+
+def _write_table(record: dict[str, Any]) -> None:
+    if "error" in record:
+        click.echo(f"{printable(record['image'])}\n    error: {printable(record['error'])}", err=True)
+        return
+    click.echo(printable(record["image"]))
+    for prediction in record["predictions"]:
+        click.echo(f"    {100 * prediction['probability']:5.1f} %  {printable(prediction['label'])}")
+
+
+class _CsvWriter:
+    def __init__(self) -> None:
+        self._writer = csv.writer(sys.stdout, lineterminator="\n")
+        self._has_header = False
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if not self._has_header:
+            self._writer.writerow(("image", "rank", "index", "label", "probability", "error"))
+            self._has_header = True
+        if "error" in record:
+            self._writer.writerow((record["image"], "", "", "", "", record["error"]))
+            return
+        for rank, prediction in enumerate(record["predictions"], start=1):
+            self._writer.writerow((record["image"], rank, *prediction.values(), ""))

@@ -1,0 +1,1 @@
+"""Accuracy, agreement and how to measure them on any MODEL."""
