@@ -129,8 +129,8 @@ def _load(source: str | os.PathLike[str]) -> SqueezeNet:
         raise WeightsError(f"{path}: expected a run folder with {' or '.join(RUN_WEIGHTS)}, got a folder without")
     if path.suffix in (".pth", ".pt"):
         raise WeightsError(
-            f"{path}: torch files are read only by an explicit import: run `squeezenet import {path} -o NAME.safetensors`"
-            " and use its output"
+            f"{path}: torch files are read only by an explicit import:"
+            f" run `squeezenet import {path} -o {path.with_suffix('.safetensors')}` and use its output"
         )
     if path.suffix not in _LOADERS:
         raise WeightsError(
