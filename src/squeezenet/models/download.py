@@ -74,7 +74,8 @@ def fetch_weights(file_name: str, *, base_url: str | None = None, progress: bool
                 raise DownloadError(f"expected a SHA-256 that starts with {match[1]}, got {digest[:8]}")
     # HTTPException: an answer that breaks the protocol. ValueError: an address that is none.
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        text = str(getattr(error, "reason", None) or error or type(error).__name__)
+        reason = "".join(char if char.isprintable() else " " for char in text[:200]).strip()  # a server's words
         raise DownloadError(
             f"{file_name} could not be fetched from {url} ({reason}): check the network,"
             f" or put the file at {path} yourself, or name a mirror in SQUEEZENET_WEIGHTS_URL"

@@ -37,6 +37,7 @@ _MAX_HEADER_BYTES = 16 << 20  # the names of 65,535 classes fit
 _MAX_TENSORS = 4096  # 64 Fire modules of four convolutions, each with its batch norm, have 1,546
 _MAX_FILE_BYTES = 8 * MAX_WEIGHTS + _MAX_HEADER_BYTES  # float64 is the widest that is read
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # I64: how many batches a batch norm has seen
+_MAX_REASON_CHARS = 400  # of what others say of a file, which may quote it
 _IMAGENET_CLASSES = 1000
 
 
@@ -82,7 +83,8 @@ def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
     try:
         spec, labels, preprocessing, provenance = _parse_description(description)
     except SqueezeNetError as error:
-        raise WeightsError(f"{path}: the description of the network is damaged: {error}") from None
+        reason = str(error)[:_MAX_REASON_CHARS]
+        raise WeightsError(f"{path}: the description of the network is damaged: {reason}") from None
     model = model_from_state(spec, tensors, source=str(path))
     model.labels, model.preprocessing, model.provenance = labels, preprocessing, provenance
     return model
@@ -120,7 +122,7 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except Exception as error:  # the unpickler and the archive reader raise almost anything on broken files
-        reason = (str(error).splitlines() or [""])[0].split(". ")[0]
+        reason = ascii((str(error).splitlines() or [""])[0].split(". ")[0])[1:-1][:_MAX_REASON_CHARS]
         raise WeightsError(
             f"{path}: expected a state dict saved by torch.save, got a file that cannot be read as plain tensors"
             f" ({type(error).__name__}: {reason})"
@@ -165,7 +167,7 @@ def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state di
     nearest = ""
     if differences:
         count, name, key = min(differences)
-        nearest = f"; the nearest, {name}, differs in {count} tensors, {key} the first"
+        nearest = f"; the nearest, {name}, differs in {count} tensors, {key!r} the first"
     raise WeightsError(f"{source}: expected the tensors of one of {', '.join(SPEC_NAMES)}, got others{nearest}")
 
 
@@ -206,7 +208,7 @@ def _read_description(data: bytes, path: str | os.PathLike[str]) -> Any:
             raise WeightsError(f"{path}: expected at most {_MAX_TENSORS} tensors, got {len(header)}")
         for name, entry in header.items():
             if entry["dtype"] not in _DTYPES:
-                raise WeightsError(f"{path}: {name}: expected one of {', '.join(_DTYPES)}, got {entry['dtype']!r}")
+                raise WeightsError(f"{path}: {name!r}: expected one of {', '.join(_DTYPES)}, got {entry['dtype']!r}")
         return json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
     except WeightsError:
         raise
