@@ -10,8 +10,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from networks import random_network, tiny_spec
 from shared import shared_path
 from squeezenet.errors import WeightsError
+from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.models import (
     build_model,
@@ -166,6 +168,7 @@ ONE_TENSOR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (described(labels={"names": ["a", "b"]}), "damaged: expected 3 labels, got 2"),
         (described(labels={"names": [1, 2, 3]}), "damaged: expected `names`"),
         (described(preprocessing={"crop_size": "x", "resize_size": 4}), "damaged: expected a whole number"),
+        (described(preprocessing={}), "damaged: expected the fields of a preprocessing"),
         (described(provenance="here"), "damaged: expected objects for labels, preprocessing and provenance, got str"),
         (described(), "features.0.weight, features.3.squeeze.weight, features.3.squeeze.bias and 48 more are missing"),
         ({"x": ONE_TENSOR}, "expected the tensors of one of squeezenet1_0"),
@@ -278,6 +281,14 @@ def test_load_model_changes_the_head_only_for_other_classes(tmp_path):
     assert (other.spec.num_classes, other.spec.head_relu, other.labels) == (10, False, None)
 
 
+def test_compressed_file_is_loaded_for_training(tmp_path):
+    write_sqz(tmp_path / "a.sqz", SqzFile(network=random_network(tiny_spec())))
+    model = load_model(tmp_path / "a.sqz")
+    assert model.spec == tiny_spec()
+    assert model.training
+    assert load_model(tmp_path / "a.sqz", num_classes=2).spec.num_classes == 2
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -285,11 +296,13 @@ def test_load_model_changes_the_head_only_for_other_classes(tmp_path):
         ("squeezenet1_2", r"expected a name \(squeezenet1_0, squeezenet1_1\), a .safetensors.* got '.*squeezenet1_2'"),
         ("a.onnx", "expected a name"),
         ("absent.safetensors", "expected a weight file, but there is none"),
+        ("absent.sqz", "expected a weight file, but there is none"),
         ("absent.net", "expected a weight file, but there is none"),
         ("\0.net", "expected a weight file, but there is none"),
         ("folder", "expected a run folder with best.safetensors or last.safetensors"),
         ("folder.safetensors", "expected a run folder with"),
         ("fifo.net", "got a folder or a device"),
+        ("fifo.sqz", "got a folder or a device"),
         ("a.pth", "run `squeezenet import .*a.pth -o .*a.safetensors`"),
     ],
 )
@@ -297,7 +310,8 @@ def test_what_is_no_model_is_refused(tmp_path, source, message):
 
     for folder in ("folder", "folder.safetensors"):
         (tmp_path / folder).mkdir()
-    os.mkfifo(tmp_path / "fifo.net")
+    for fifo in ("fifo.net", "fifo.sqz"):
+        os.mkfifo(tmp_path / fifo)
     with pytest.raises(WeightsError, match=message):
         load_model(tmp_path / source if source else "no_such_thing")
 

@@ -29,7 +29,7 @@ from ..spec import MAX_WEIGHTS, SPEC_NAMES, ArchSpec, named_spec
 from .imagenet import imagenet_labels
 from .squeezenet import SqueezeNet, model_from_state, state_shapes
 
-__all__ = ["import_pth", "infer_spec", "load_safetensors", "read_bounded", "read_pth", "save_safetensors"]
+__all__ = ["check_file", "import_pth", "infer_spec", "load_safetensors", "read_bounded", "read_pth", "save_safetensors"]
 
 METADATA_KEY = "squeezenet"
 
@@ -111,7 +111,7 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         WeightsError: If the file cannot be read, or holds anything else.
     """
-    _check_file(path, max_bytes=_MAX_FILE_BYTES)
+    check_file(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -177,7 +177,7 @@ def read_bounded(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
     Raises:
         WeightsError: If there is no such file, it cannot be read, or it is larger.
     """
-    _check_file(path, max_bytes=max_bytes)
+    check_file(path, max_bytes=max_bytes)
     try:
         with open(path, "rb") as stream:
             return stream.read(max_bytes)
@@ -185,7 +185,12 @@ def read_bounded(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _check_file(path: str | os.PathLike[str], *, max_bytes: int) -> None:
+def check_file(path: str | os.PathLike[str], *, max_bytes: int = _MAX_FILE_BYTES) -> None:
+    """Make sure that there is a regular file of at most `max_bytes` bytes, before anything is read.
+
+    Raises:
+        WeightsError: If there is not.
+    """
     if not Path(path).is_file():
         problem = "got a folder or a device" if Path(path).exists() else "but there is none"
         raise WeightsError(f"{path}: expected a weight file, {problem}")
@@ -221,19 +226,16 @@ def _read_description(data: bytes, path: str | os.PathLike[str]) -> Any:
 def _parse_description(description: Any) -> tuple[ArchSpec, Labels | None, Preprocessing | None, dict[str, Any]]:
     if not isinstance(description, dict) or not isinstance(description.get("spec"), dict):
         raise WeightsError("expected an object with a `spec`")
-    spec = ArchSpec.from_dict(description["spec"])
-    labels, preprocessing, provenance = (description.get(key) for key in ("labels", "preprocessing", "provenance"))
-    for part in (labels, preprocessing, provenance):
+    parts = [description.get(key) for key in ("labels", "preprocessing", "provenance")]
+    for part in parts:
         if not isinstance(part, (dict, type(None))):
             raise WeightsError(f"expected objects for labels, preprocessing and provenance, got {type(part).__name__}")
-    if labels is not None and len(Labels.from_dict(labels)) != spec.num_classes:
-        raise WeightsError(f"expected {spec.num_classes} labels, got {len(Labels.from_dict(labels))}")
-    return (
-        spec,
-        None if labels is None else Labels.from_dict(labels),
-        None if preprocessing is None else Preprocessing.from_dict(preprocessing),
-        provenance or {},
-    )
+    spec = ArchSpec.from_dict(description["spec"])
+    labels = None if parts[0] is None else Labels.from_dict(parts[0])
+    preprocessing = None if parts[1] is None else Preprocessing.from_dict(parts[1])
+    if labels is not None and len(labels) != spec.num_classes:
+        raise WeightsError(f"expected {spec.num_classes} labels, got {len(labels)}")
+    return spec, labels, preprocessing, parts[2] or {}
 
 
 def _published_model(tensors: Mapping[str, Tensor], source: str) -> SqueezeNet:
