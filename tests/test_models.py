@@ -36,8 +36,7 @@ def test_parameter_count(name, params):
     assert sum(p.numel() for p in build_model(named_spec(name)).parameters()) == params
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("input_size", [32, 96])
+@pytest.mark.parametrize(("input_size", "batch_norm"), [(16, False), (96, True)])
 @pytest.mark.parametrize("name", SPEC_NAMES)
 def test_every_spec_trains_and_costs_what_accounting_says(name, input_size, batch_norm):
     model = small_model(name, input_size=input_size, batch_norm=batch_norm)

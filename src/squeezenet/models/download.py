@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import importlib.util
 import os
 import re
 import sys
@@ -73,7 +74,8 @@ def fetch_weights(file_name: str, *, base_url: str | None = None, progress: bool
                 raise DownloadError(f"expected a SHA-256 that starts with {match[1]}, got {digest[:8]}")
     # HTTPException: an answer that breaks the protocol. ValueError: an address that is none.
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        text = str(getattr(error, "reason", None) or error or type(error).__name__)
+        reason = "".join(char if char.isprintable() else " " for char in text[:200]).strip()  # a server's words
         raise DownloadError(
             f"{file_name} could not be fetched from {url} ({reason}): check the network,"
             f" or put the file at {path} yourself, or name a mirror in SQUEEZENET_WEIGHTS_URL"
@@ -91,7 +93,7 @@ def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
     request = urllib.request.Request(url, headers={"User-Agent": "squeezenet"})
     with _open(request) as response:
         expected_bytes = response.length  # None if the server does not say
-        with _progress_bar(name, expected_bytes) if progress else contextlib.nullcontext(_ignore) as show:
+        with _progress(name, expected_bytes) if progress else contextlib.nullcontext(_ignore) as show:
             while chunk := response.read1(_CHUNK_BYTES):
                 received_bytes += len(chunk)
                 if received_bytes > MAX_DOWNLOAD_BYTES:
@@ -121,19 +123,25 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
-def _progress_bar(name: str, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
-    """Yield what to call with the bytes received: a bar on a terminal, plain lines elsewhere."""
-    if sys.stderr.isatty():
-        with contextlib.suppress(ImportError):
-            from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+def _progress(name: str, total_bytes: int | None) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+    """Give what to call with the bytes received so far: a bar on a terminal, plain lines elsewhere."""
+    if sys.stderr.isatty() and importlib.util.find_spec("rich"):
+        return _bar(name, total_bytes)
+    return contextlib.nullcontext(_lines(name, total_bytes))
 
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            with Progress(*columns, console=Console(stderr=True)) as bar:
-                task = bar.add_task(name, total=total_bytes)
-                yield lambda received_bytes: bar.update(task, completed=received_bytes)
-            return
+
+@contextlib.contextmanager
+def _bar(name: str, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=total_bytes)
+        yield lambda received_bytes: bar.update(task, completed=received_bytes)
+
+
+def _lines(name: str, total_bytes: int | None) -> Callable[[int], None]:
     print(f"downloading {name}" + (f" ({total_bytes / 1e6:.1f} MB)" if total_bytes else ""), file=sys.stderr)
     quarters_shown = 0
 
@@ -144,7 +152,7 @@ def _progress_bar(name: str, total_bytes: int | None) -> Iterator[Callable[[int]
             print(f"downloading {name}: {25 * quarters} %", file=sys.stderr)
             quarters_shown = quarters
 
-    yield show
+    return show
 
 
 def _ignore(received_bytes: int) -> None:

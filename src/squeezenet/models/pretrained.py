@@ -19,8 +19,9 @@ from ..preprocess import TORCHVISION_PREPROCESSING
 from ..spec import SPEC_NAMES, named_spec
 from .caffe import load_net
 from .download import fetch_weights
+from .quantized import model_from_sqz
 from .squeezenet import SqueezeNet, build_model, model_from_state
-from .weights import load_safetensors, read_pth
+from .weights import check_file, load_safetensors, read_pth
 
 __all__ = ["PUBLISHED_WEIGHTS", "RUN_WEIGHTS", "create_model", "load_model", "squeezenet1_0", "squeezenet1_1"]
 
@@ -115,7 +116,7 @@ def load_model(source: str | os.PathLike[str], *, num_classes: int | None = None
     model = _load(source)
     if num_classes not in (None, model.spec.num_classes):
         model.reset_classifier(num_classes)
-    return model
+    return model.train()
 
 
 def _load(source: str | os.PathLike[str]) -> SqueezeNet:
@@ -130,25 +131,19 @@ def _load(source: str | os.PathLike[str]) -> SqueezeNet:
     if path.suffix in (".pth", ".pt"):
         raise WeightsError(
             f"{path}: torch files are read only by an explicit import:"
-            f" run `squeezenet import {path} -o NAME.safetensors` and use its output"
+            f" run `squeezenet import {path} -o {path.with_suffix('.safetensors')}` and use its output"
         )
     if path.suffix not in _LOADERS:
         raise WeightsError(
             f"expected a name ({', '.join(PUBLISHED_WEIGHTS)}), a {', '.join(_LOADERS)} file or a run folder,"
             f" got {str(source)!r}"
         )
+    check_file(path)
     return _LOADERS[path.suffix](path)
-
-
-def _load_sqz(path: Path) -> SqueezeNet:
-    from .quantized import model_from_sqz  # type: ignore[import-not-found, unused-ignore]
-
-    model: SqueezeNet = model_from_sqz(path)
-    return model
 
 
 _LOADERS: dict[str, Callable[[Path], SqueezeNet]] = {
     ".safetensors": load_safetensors,
     ".net": load_net,
-    ".sqz": _load_sqz,
+    ".sqz": model_from_sqz,
 }

@@ -387,5 +387,7 @@ def _float64(tensor: Tensor | None) -> Tensor:
 
 
 def _list(names: list[str]) -> str:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    shown = ", ".join(ascii(name)[1:-1] for name in names[:3]) + (
+        f" and {len(names) - 3} more" if len(names) > 3 else ""
+    )
     return f"{shown} {'is' if len(names) == 1 else 'are'}"

@@ -28,7 +28,7 @@ from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
 from ..spec import MAX_WEIGHTS, SPEC_NAMES, ArchSpec, named_spec
 from .squeezenet import SqueezeNet, model_from_state, state_shapes
 
-__all__ = ["import_pth", "infer_spec", "load_safetensors", "read_bounded", "read_pth", "save_safetensors"]
+__all__ = ["check_file", "import_pth", "infer_spec", "load_safetensors", "read_bounded", "read_pth", "save_safetensors"]
 
 METADATA_KEY = "squeezenet"
 
@@ -36,6 +36,7 @@ _MAX_HEADER_BYTES = 16 << 20  # the names of 65,535 classes fit
 _MAX_TENSORS = 4096  # 64 Fire modules of four convolutions, each with its batch norm, have 1,546
 _MAX_FILE_BYTES = 8 * MAX_WEIGHTS + _MAX_HEADER_BYTES  # float64 is the widest that is read
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # I64: how many batches a batch norm has seen
+_MAX_REASON_CHARS = 400  # of what others say of a file, which may quote it
 _IMAGENET_CLASSES = 1000
 
 
@@ -81,7 +82,8 @@ def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
     try:
         spec, labels, preprocessing, provenance = _parse_description(description)
     except SqueezeNetError as error:
-        raise WeightsError(f"{path}: the description of the network is damaged: {error}") from None
+        reason = str(error)[:_MAX_REASON_CHARS]
+        raise WeightsError(f"{path}: the description of the network is damaged: {reason}") from None
     model = model_from_state(spec, tensors, source=str(path))
     model.labels, model.preprocessing, model.provenance = labels, preprocessing, provenance
     return model
@@ -108,7 +110,7 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         WeightsError: If the file cannot be read, or holds anything else.
     """
-    _check_file(path, max_bytes=_MAX_FILE_BYTES)
+    check_file(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -119,7 +121,7 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except Exception as error:  # the unpickler and the archive reader raise almost anything on broken files
-        reason = (str(error).splitlines() or [""])[0].split(". ")[0]
+        reason = ascii((str(error).splitlines() or [""])[0].split(". ")[0])[1:-1][:_MAX_REASON_CHARS]
         raise WeightsError(
             f"{path}: expected a state dict saved by torch.save, got a file that cannot be read as plain tensors"
             f" ({type(error).__name__}: {reason})"
@@ -164,7 +166,7 @@ def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state di
     nearest = ""
     if differences:
         count, name, key = min(differences)
-        nearest = f"; the nearest, {name}, differs in {count} tensors, {key} the first"
+        nearest = f"; the nearest, {name}, differs in {count} tensors, {key!r} the first"
     raise WeightsError(f"{source}: expected the tensors of one of {', '.join(SPEC_NAMES)}, got others{nearest}")
 
 
@@ -174,7 +176,7 @@ def read_bounded(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
     Raises:
         WeightsError: If there is no such file, it cannot be read, or it is larger.
     """
-    _check_file(path, max_bytes=max_bytes)
+    check_file(path, max_bytes=max_bytes)
     try:
         with open(path, "rb") as stream:
             return stream.read(max_bytes)
@@ -182,7 +184,12 @@ def read_bounded(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _check_file(path: str | os.PathLike[str], *, max_bytes: int) -> None:
+def check_file(path: str | os.PathLike[str], *, max_bytes: int = _MAX_FILE_BYTES) -> None:
+    """Make sure that there is a regular file of at most `max_bytes` bytes, before anything is read.
+
+    Raises:
+        WeightsError: If there is not.
+    """
     if not Path(path).is_file():
         problem = "got a folder or a device" if Path(path).exists() else "but there is none"
         raise WeightsError(f"{path}: expected a weight file, {problem}")
@@ -205,7 +212,7 @@ def _read_description(data: bytes, path: str | os.PathLike[str]) -> Any:
             raise WeightsError(f"{path}: expected at most {_MAX_TENSORS} tensors, got {len(header)}")
         for name, entry in header.items():
             if entry["dtype"] not in _DTYPES:
-                raise WeightsError(f"{path}: {name}: expected one of {', '.join(_DTYPES)}, got {entry['dtype']!r}")
+                raise WeightsError(f"{path}: {name!r}: expected one of {', '.join(_DTYPES)}, got {entry['dtype']!r}")
         return json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
     except WeightsError:
         raise
@@ -218,19 +225,16 @@ def _read_description(data: bytes, path: str | os.PathLike[str]) -> Any:
 def _parse_description(description: Any) -> tuple[ArchSpec, Labels | None, Preprocessing | None, dict[str, Any]]:
     if not isinstance(description, dict) or not isinstance(description.get("spec"), dict):
         raise WeightsError("expected an object with a `spec`")
-    spec = ArchSpec.from_dict(description["spec"])
-    labels, preprocessing, provenance = (description.get(key) for key in ("labels", "preprocessing", "provenance"))
-    for part in (labels, preprocessing, provenance):
+    parts = [description.get(key) for key in ("labels", "preprocessing", "provenance")]
+    for part in parts:
         if not isinstance(part, (dict, type(None))):
             raise WeightsError(f"expected objects for labels, preprocessing and provenance, got {type(part).__name__}")
-    if labels is not None and len(Labels.from_dict(labels)) != spec.num_classes:
-        raise WeightsError(f"expected {spec.num_classes} labels, got {len(Labels.from_dict(labels))}")
-    return (
-        spec,
-        None if labels is None else Labels.from_dict(labels),
-        None if preprocessing is None else Preprocessing.from_dict(preprocessing),
-        provenance or {},
-    )
+    spec = ArchSpec.from_dict(description["spec"])
+    labels = None if parts[0] is None else Labels.from_dict(parts[0])
+    preprocessing = None if parts[1] is None else Preprocessing.from_dict(parts[1])
+    if labels is not None and len(labels) != spec.num_classes:
+        raise WeightsError(f"expected {spec.num_classes} labels, got {len(labels)}")
+    return spec, labels, preprocessing, parts[2] or {}
 
 
 def _published_model(tensors: Mapping[str, Tensor], source: str) -> SqueezeNet:

@@ -1,0 +1,282 @@
+"""Published weights: fetched once, checked, cached, and refused in one line; all against a server on loopback."""
+
+import hashlib
+import http.server
+import io
+import socket
+import threading
+import time
+
+import pytest
+import torch
+
+from squeezenet.errors import DownloadError, SpecError, WeightsError
+from squeezenet.models import build_model, create_model, download, load_model, pretrained, squeezenet1_1
+from squeezenet.models.download import cache_folder, fetch_weights
+from squeezenet.preprocess import TORCHVISION_PREPROCESSING
+from squeezenet.spec import named_spec
+
+CONTENT = bytes(range(256)) * 1000
+NAME = f"thing-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `files`; what each request does with its content is up to `answer`."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {NAME: CONTENT}
+        self.requests = []
+        self.answer = Handler.send_whole
+        self.is_over = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/models"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        folder, _, name = self.path.rpartition("/")
+        content = self.server.files.get(name) if folder == "/models" else None
+        if content is None:
+            self.send_error(404)
+        else:
+            self.server.answer(self, content)
+
+    def send_whole(self, content):
+        self.send_part(content, len(content))
+
+    def send_part(self, content, length):
+        self.send_response(200)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("SQUEEZENET_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        monkeypatch.setenv("SQUEEZENET_WEIGHTS_URL", server.url)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.is_over.set()
+        server.shutdown()
+        thread.join()
+
+
+def check_refused(message):
+    """One line that says what to do, and nothing left in the cache."""
+    with pytest.raises(DownloadError, match=message) as caught:
+        fetch_weights(NAME, progress=False)
+    assert str(caught.value).isprintable()
+    assert f"check the network, or put the file at {cache_folder() / NAME} yourself" in str(caught.value)
+    assert list(cache_folder().glob("*")) == []
+
+
+def test_second_call_needs_no_network(server):
+    path = fetch_weights(NAME, progress=False)
+    assert path == cache_folder() / NAME
+    assert path.read_bytes() == CONTENT
+    server.files.clear()
+    assert fetch_weights(NAME, progress=False) == path
+    assert server.requests == [f"/models/{NAME}"]
+    assert [entry.name for entry in cache_folder().iterdir()] == [NAME]
+
+
+def test_address_can_be_given(server, monkeypatch):
+    monkeypatch.setenv("SQUEEZENET_WEIGHTS_URL", "http://127.0.0.1:9/elsewhere")
+    assert fetch_weights(NAME, base_url=server.url + "/", progress=False).read_bytes() == CONTENT
+
+
+def test_damaged_cache_is_fetched_again(server):
+    path = fetch_weights(NAME, progress=False)
+    path.write_bytes(CONTENT[:-1] + b"x")
+    assert fetch_weights(NAME, progress=False).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_length_need_not_be_announced(server):
+    server.answer = lambda handler, content: handler.send_part(content, None)
+    assert fetch_weights(NAME, progress=False).read_bytes() == CONTENT
+
+
+def test_corrupt_content_is_refused(server):
+    server.files[NAME] = CONTENT[:-1] + b"x"
+    check_refused(rf"expected a SHA-256 that starts with {NAME[6:14]}, got [0-9a-f]{{8}}\)")
+
+
+def test_truncated_content_is_refused_and_the_next_call_starts_again(server):
+    server.answer = lambda handler, content: handler.send_part(content[:100_000], len(content))
+    check_refused("expected 256000 bytes, got 100000|IncompleteRead")
+    server.answer = Handler.send_whole
+    assert fetch_weights(NAME, progress=False).read_bytes() == CONTENT
+
+
+def test_missing_file_is_refused(server):
+    server.files.clear()
+    check_refused(f"could not be fetched from {server.url}/{NAME} .HTTP 404 Not Found.:")
+
+
+def test_redirect_out_of_http_is_refused(server, tmp_path):
+    (tmp_path / "secret").write_bytes(CONTENT)
+
+    def redirect(handler, content):
+        handler.send_response(302)
+        handler.send_header("Location", (tmp_path / "secret").as_uri())
+        handler.end_headers()
+
+    server.answer = redirect
+    check_refused("HTTP 302")
+
+
+def test_refused_connection(server, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("SQUEEZENET_WEIGHTS_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        check_refused("Connection refused")
+
+
+@pytest.mark.parametrize("length", [None, 1 << 40])
+def test_more_bytes_than_the_limit_are_refused(server, monkeypatch, length):
+    monkeypatch.setattr(download, "MAX_DOWNLOAD_BYTES", 70_000)
+    server.answer = lambda handler, content: handler.send_part(content, length)
+    check_refused("expected at most 70000 bytes")
+
+
+def test_silent_server_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(download, "STALL_TIMEOUT_S", 0.2)
+
+    def stall(handler, content):
+        handler.send_part(content[:10], len(content))
+        server.is_over.wait(10)
+
+    server.answer = stall
+    check_refused("timed out")
+
+
+def test_dripping_server_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(download, "TOTAL_TIMEOUT_S", 0.3)
+
+    def drip(handler, content):
+        handler.send_part(b"", len(content))
+        while not server.is_over.wait(0.02):
+            try:
+                handler.wfile.write(b"x")
+            except OSError:
+                return
+
+    server.answer = drip
+    start_s = time.monotonic()
+    check_refused("not complete after 0 s")
+    assert time.monotonic() - start_s < 5
+
+
+def test_answer_that_is_no_http_is_refused(server):
+    server.answer = lambda handler, content: handler.wfile.write(b"\x1b[2J nonsense\r\n\r\n")
+    check_refused("nonsense")
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc", "ftp://127.0.0.1", "/", "nonsense", "http://", "http://[", "https://a b"]
+)
+def test_address_that_is_none_is_refused(server, url):
+    with pytest.raises(DownloadError, match=f"^{NAME} could not be fetched from"):
+        fetch_weights(NAME, base_url=url, progress=False)
+
+
+def test_cache_that_cannot_be_written_is_refused(server, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SQUEEZENET_HOME", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DownloadError, match="Not a directory"):
+        fetch_weights(NAME, progress=False)
+
+
+def test_cache_is_in_the_home_folder_by_default(monkeypatch, tmp_path):
+    monkeypatch.delenv("SQUEEZENET_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "squeezenet"
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(server, capsys):
+    fetch_weights(NAME)
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == ""
+    assert lines[0] == f"downloading {NAME} (0.3 MB)"
+    assert lines[-1] == f"downloading {NAME}: 100 %"
+    assert len(lines) <= 5
+
+
+def test_progress_is_a_bar_on_a_terminal(server, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    fetch_weights(NAME)
+    assert "256.0/256.0 kB" in terminal.getvalue()
+    assert "━" in terminal.getvalue()
+
+
+@pytest.fixture
+def published(server, monkeypatch):
+    """A network in the place of torchvision's published 1.1."""
+    torch.manual_seed(3)
+    model = build_model(named_spec("squeezenet1_1"))
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    name = f"squeezenet1_1-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
+    server.files[name] = buffer.getvalue()
+    monkeypatch.setitem(pretrained.PUBLISHED_WEIGHTS, "squeezenet1_1", name)
+    return model
+
+
+def test_pretrained_network_has_the_published_weights_labels_and_preprocessing(published, server):
+    for model in (squeezenet1_1(pretrained=True, progress=False), load_model("squeezenet1_1")):
+        assert torch.equal(model.head.weight, published.head.weight)
+        assert torch.equal(model.features[0].weight, published.features[0].weight)
+        assert model.spec == named_spec("squeezenet1_1")
+        assert model.labels.names[1] == "goldfish, Carassius auratus"
+        assert model.preprocessing == TORCHVISION_PREPROCESSING
+    assert len(server.requests) == 1
+
+
+def test_pretrained_network_gets_a_new_head_for_other_classes(published):
+    model = create_model("squeezenet1_1", pretrained=True, num_classes=10, input_size=112, dropout=0.1, progress=False)
+    assert torch.equal(model.features[0].weight, published.features[0].weight)
+    assert (model.spec.num_classes, model.spec.head_relu, model.labels) == (10, False, None)
+    assert (model.preprocessing.crop_size, model.preprocessing.resize_size) == (112, 128)
+    assert model.dropout == 0.1
+
+
+@pytest.mark.parametrize("options", [{"bypass": "complex"}, {"input_size": 16}, {"batch_norm": True}])
+def test_options_that_published_weights_do_not_fit_are_refused(published, options):
+    with pytest.raises(WeightsError, match="expected the tensors of squeezenet1_1|expected only the tensors of"):
+        squeezenet1_1(pretrained=True, progress=False, **options)
+
+
+def test_names_without_published_weights_are_refused_before_any_download(server):
+    with pytest.raises(WeightsError, match="expected one of squeezenet1_0, squeezenet1_1 for published weights"):
+        load_model("squeezenet1_0_complex_bypass")
+    with pytest.raises(SpecError, match="got 'resnet18'"):
+        create_model("resnet18", pretrained=True)
+    assert server.requests == []
+
+
+def test_published_names_are_those_of_torchvision():
+    assert pretrained.PUBLISHED_WEIGHTS == {
+        "squeezenet1_0": "squeezenet1_0-b66bff10.pth",
+        "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
+    }
+    assert download.WEIGHTS_URL == "https://download.pytorch.org/models"
