@@ -90,10 +90,9 @@ class Network:
         for op in self.spec.convs:
             _check_conv(op, self.convs[op.name])
             # The clamp at 0 is the ReLU; with another zero-point it would let negative values through.
-            if op.relu and not op.is_head and self.tensors[op.output].zero_point:
-                raise QuantizationError(
-                    f"tensor {op.output}: expected the zero-point 0 after a ReLU, got {self.tensors[op.output].zero_point}"
-                )
+            zero_point = 0 if op.is_head else self.tensors[op.output].zero_point
+            if op.relu and zero_point:
+                raise QuantizationError(f"tensor {op.output}: expected the zero-point 0 after a ReLU, got {zero_point}")
 
     def tensor(self, name: str) -> TensorQuant:
         """Quantisation of any tensor of the graph; a pooled tensor has that of its input."""

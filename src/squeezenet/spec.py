@@ -178,7 +178,9 @@ class ArchSpec:
                 f"expected at most {MAX_ACTIVATION_ELEMENTS} activations an image, got {elements}: use a smaller input"
             )
         if macs > MAX_MACS:
-            raise SpecError(f"expected at most {MAX_MACS} multiply-accumulates an image, got {macs}: use narrower layers")
+            raise SpecError(
+                f"expected at most {MAX_MACS} multiply-accumulates an image, got {macs}: use narrower layers"
+            )
 
     @property
     def head_name(self) -> str:
@@ -417,4 +419,3 @@ def _check_range(field: str, value: int, lowest: int, highest: int) -> None:
         raise SpecError(f"expected a whole number for `{field}`, got {value!r}")
     if not lowest <= value <= highest:
         raise SpecError(f"expected `{field}` from {lowest} to {highest}, got {value}")
-
