@@ -1,8 +1,9 @@
 """Deep Compression, the 2016 method: prune, retrain, share weights, train the centroids, count Huffman bits.
 
-Pruning goes by magnitude relative to each layer's spread, in rounds with retraining between them; conv1 stays dense, as in the
-paper. Sharing is 1-D k-means per layer from a linear initialisation; a centroid's gradient is the sum of its weights'
-gradients. The result becomes an integer network with one weight scale a layer, so that shared values stay shared.
+Pruning goes by magnitude relative to each layer's spread, in rounds with retraining between them; conv1 stays dense,
+as in the paper. Sharing is 1-D k-means per layer from a linear initialisation; a centroid's gradient is the sum of its
+weights' gradients. The result becomes an integer network with one weight scale a layer, so that shared values stay
+shared.
 
 Use this as the baseline that the paper published; the `rate-distortion` preset makes smaller files.
 

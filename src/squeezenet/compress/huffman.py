@@ -1,4 +1,6 @@
-"""Sizes of the 2016 storage scheme: Huffman-coded codes and relative indices. For the report; `.sqz` files use another coder.
+"""Sizes of the 2016 storage scheme: Huffman-coded codes and relative indices.
+
+They are for the report; `.sqz` files use another coder.
 
 Use this when you compare with the paper's table 2.
 
