@@ -1,0 +1,125 @@
+"""Accuracy and what it is worth: top-k, its confidence interval, and the confusion matrix. Plain NumPy.
+
+Use this when you have logits and labels; nothing here knows where they come from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Accuracy", "confusion_matrix", "label_ranks", "top_k_correct", "wilson_interval"]
+
+_Z_95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """How many of how many images a classifier got right."""
+
+    n_images: int
+    top1_correct: int
+    top5_correct: int
+
+    @classmethod
+    def of(cls, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Accuracy:
+        """Count; `logits` of shape (n, classes), `labels` of shape (n,)."""
+        ranks = label_ranks(logits, labels)
+        return cls(n_images=len(ranks), top1_correct=int((ranks < 1).sum()), top5_correct=int((ranks < 5).sum()))
+
+    def __add__(self, other: Accuracy) -> Accuracy:
+        """Join the counts of two batches."""
+        return Accuracy(
+            n_images=self.n_images + other.n_images,
+            top1_correct=self.top1_correct + other.top1_correct,
+            top5_correct=self.top5_correct + other.top5_correct,
+        )
+
+    @property
+    def top1(self) -> float:
+        """Percent of images whose first answer is right; 0 without images."""
+        return 100 * self.top1_correct / max(self.n_images, 1)
+
+    @property
+    def top5(self) -> float:
+        """Percent of images with the right class among the first five answers; 0 without images."""
+        return 100 * self.top5_correct / max(self.n_images, 1)
+
+    @property
+    def top1_interval(self) -> tuple[float, float]:
+        """Bounds of `top1` at 95 % confidence, percent."""
+        return wilson_interval(self.top1_correct, self.n_images)
+
+    @property
+    def top5_interval(self) -> tuple[float, float]:
+        """Bounds of `top5` at 95 % confidence, percent."""
+        return wilson_interval(self.top5_correct, self.n_images)
+
+
+def label_ranks(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Count the classes that a classifier puts before the right one.
+
+    Of equal logits the lower class comes first, as in `argmax`. A logit that is not a number loses to all others.
+
+    Args:
+        logits: Shape (n, classes).
+        labels: Right classes, shape (n,), 0 to classes - 1.
+
+    Returns:
+        Ranks from 0 (right), shape (n,).
+
+    Example:
+        >>> label_ranks(np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.5]]), np.array([2, 1]))
+        array([1, 1])
+    """
+    scores = np.where(np.isnan(logits), -np.inf, logits)
+    labels = np.asarray(labels, dtype=np.int64)
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    is_lower_class = np.arange(scores.shape[1]) < labels[:, None]
+    before = (scores > own) | ((scores == own) & is_lower_class)
+    ranks: NDArray[np.int64] = before.sum(axis=1, dtype=np.int64)
+    # An image without a single usable logit is wrong, whatever its class.
+    ranks[np.isnan(np.take_along_axis(np.asarray(logits), labels[:, None], axis=1))[:, 0]] = scores.shape[1]
+    return ranks
+
+
+def top_k_correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> NDArray[np.bool_]:
+    """Tell for each image whether the right class is among the first k; see `label_ranks`."""
+    return label_ranks(logits, labels) < k
+
+
+def wilson_interval(correct: int, n_images: int, z: float = _Z_95) -> tuple[float, float]:
+    """Bounds of a percentage that was measured on a sample.
+
+    Args:
+        correct: Images that were right.
+        n_images: All images.
+        z: Width in standard deviations; 1.96 for 95 %.
+
+    Returns:
+        Lower and upper bound, percent; 0 and 100 without images.
+
+    Example:
+        >>> [round(bound, 2) for bound in wilson_interval(95, 100)]
+        [88.82, 97.85]
+
+    Source: Wilson 1927.
+    """
+    if n_images == 0:
+        return 0.0, 100.0
+    share = correct / n_images
+    center = share + z * z / (2 * n_images)
+    margin = z * math.sqrt(share * (1 - share) / n_images + z * z / (4 * n_images**2))
+    scale = 100 / (1 + z * z / n_images)
+    return max(0.0, scale * (center - margin)), min(100.0, scale * (center + margin))
+
+
+def confusion_matrix(
+    predicted: NDArray[np.integer], labels: NDArray[np.integer], num_classes: int
+) -> NDArray[np.int64]:
+    """Count answers by right class (rows) and predicted class (columns), shape (num_classes, num_classes)."""
+    cells = np.asarray(labels, dtype=np.int64) * num_classes + np.asarray(predicted, dtype=np.int64)
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
