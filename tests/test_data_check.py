@@ -89,7 +89,7 @@ def test_whole_images_for_crops_keep_shape_and_orientation(messy_folder):
     assert shapes["grey.jpg"] == (24, 36, 3)
     assert shapes["rotated.JPG"] == (36, 24, 3)
     assert shapes["one_pixel.png"] == (1, 1, 3)
-    assert shapes["wide.png"] == (2, 3000, 3)
+    assert shapes["wide.png"] == (2, 16, 3)
 
 
 def test_reduced_decoding_of_a_large_jpeg_looks_like_the_full_one():

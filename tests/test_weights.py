@@ -111,7 +111,7 @@ def test_published_state_loads_with_no_mapping():
 def test_other_tensors_are_refused_with_the_nearest_architecture():
     shapes = {name: tuple(tensor.shape) for name, tensor in small_model().state_dict().items()}
     shapes["features.12.squeeze.weight"] = (65, 512, 1, 1)
-    with pytest.raises(WeightsError, match=r"squeezenet1_1, differs in 1 tensors, 'features\.12\.squeeze\.weight'"):
+    with pytest.raises(WeightsError, match=r"squeezenet1_1, differs in 1 tensors, features\.12\.squeeze\.weight"):
         infer_spec(shapes)
     for other in ({}, {"classifier.1.weight": (0,)}, {"classifier.1.weight": (10**9, 512, 1, 1)}):
         with pytest.raises(WeightsError, match="expected the tensors of one of squeezenet1_0"):
@@ -146,12 +146,14 @@ ONE_TENSOR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (b"[" * 10_000 + b"]" * 10_000, "broken JSON"),
         ({"x": []}, "broken JSON"),
         ({"x": {"shape": [1], "data_offsets": [0, 4]}}, "broken JSON"),
-        ({"x": {**ONE_TENSOR, "dtype": "F8_E4M3"}}, "'x': expected one of F16"),
-        ({"x": {**ONE_TENSOR, "dtype": ["F32"]}}, "'x': expected one of F16"),
+        ({"x": {**ONE_TENSOR, "dtype": "F8_E4M3"}}, "x: expected one of F16"),
+        ({"x": {**ONE_TENSOR, "dtype": ["F32"]}}, "x: expected one of F16"),
         ({"x": {**ONE_TENSOR, "shape": [1 << 62]}}, "expected a safetensors file"),
         ({"x": {**ONE_TENSOR, "shape": [-1]}}, "expected a safetensors file"),
         ({"x": {**ONE_TENSOR, "data_offsets": [0, 1 << 40]}}, "expected a safetensors file"),
         ({"x": ONE_TENSOR, "y": ONE_TENSOR}, "expected a safetensors file"),
+        ({"x" * 100_000: {**ONE_TENSOR, "dtype": "X" * 100_000}}, "x: expected one of F16"),
+        ({"x\n" * 50_000: ONE_TENSOR}, "expected the tensors of one of"),
         ({f"x{i}": ONE_TENSOR for i in range(5000)}, "at most 4096 tensors, got 5000"),
         ({"__metadata__": "text", "x": ONE_TENSOR}, "expected a safetensors file"),
         ({"__metadata__": ["squeezenet"], "x": ONE_TENSOR}, "broken JSON"),
@@ -163,7 +165,7 @@ ONE_TENSOR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (described(spec={"stem": 3}), "damaged: expected the fields of an architecture"),
         (described(spec={"num_classes": 10**9}), "damaged"),
         (described(spec={"stem": "x" * 100_000}), "damaged: expected the fields of an architecture"),
-        ({"\x1b[2J": {**ONE_TENSOR, "dtype": "X"}}, r"'\\x1b\[2J': expected one of F16"),
+        ({"\x1b[2J": {**ONE_TENSOR, "dtype": "X"}}, r"safetensors: \[2J: expected one of F16"),
         (described(labels=["a", "b", "c"]), "damaged: expected objects for labels"),
         (described(labels={"names": ["a", "b"]}), "damaged: expected 3 labels, got 2"),
         (described(labels={"names": [1, 2, 3]}), "damaged: expected `names`"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from typing import Any
@@ -24,7 +23,7 @@ def command(model: str, data: tuple[str, ...], as_json: bool) -> None:
     model's classes by id (wnid) or name, never by position.
     """
     from ..data import open_data
-    from ..evaluate.metrics import measure_accuracy
+    from ..evaluate.metrics import Accuracy
     from ..evaluate.predictor import collect_logits, match_classes, open_predictor
 
     predictor = open_predictor(model)
@@ -32,9 +31,9 @@ def command(model: str, data: tuple[str, ...], as_json: bool) -> None:
     start = time.perf_counter()
     scores = collect_logits(predictor, images)
     seconds = time.perf_counter() - start
-    accuracy = measure_accuracy(scores.logits, scores.labels)
+    accuracy = Accuracy.of(scores.logits, scores.labels)
     if as_json:
-        facts: dict[str, Any] = {"model": model, "data": images.name, **dataclasses.asdict(accuracy)}
+        facts: dict[str, Any] = {"model": model, "data": images.name, **accuracy.to_dict()}
         facts["n_unreadable"] = len(scores.unreadable)
         facts["ms_per_image"] = 1000 * seconds / accuracy.n_images
         click.echo(json.dumps(facts))
@@ -45,7 +44,7 @@ def command(model: str, data: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"skipped {len(scores.unreadable) - 5} more unreadable images", err=True)
     n_images = accuracy.n_images
     for name in ("top1", "top5"):
-        percent, low, high = (getattr(accuracy, name + part) for part in ("", "_low", "_high"))
-        count = round(percent * n_images / 100)
+        percent, count = getattr(accuracy, name), getattr(accuracy, f"{name}_correct")
+        low, high = getattr(accuracy, f"{name}_interval")
         click.echo(f"{name}  {percent:6.2f} %  ({count} of {n_images}; 95 % interval {low:.2f} to {high:.2f})")
     click.echo(f"{1000 * seconds / n_images:.1f} ms an image, reading and decoding included")

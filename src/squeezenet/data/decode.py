@@ -26,6 +26,9 @@ from .imageset import ImageSet
 
 __all__ = ["DecodedBatch", "Unreadable", "decode_all", "decode_batches", "decode_for_crops", "decode_views"]
 
+MAX_ASPECT = 8
+"""A strip one pixel high would otherwise become gigabytes when its short side is scaled up."""
+
 View = Callable[[bytes], NDArray[np.uint8]]
 """From encoded bytes to pixels, shape (H, W, 3)."""
 
@@ -55,15 +58,16 @@ class DecodedBatch(NamedTuple):
     """Those of `tried` that are not in `indices`, in order."""
 
 
-def decode_for_crops(data: bytes, short_side: int) -> NDArray[np.uint8]:
+def decode_for_crops(data: bytes, short_side: int, *, enlarge: bool = False) -> NDArray[np.uint8]:
     """Decode a whole image, upright, no larger than needed to take crops from.
 
     Args:
         data: Encoded bytes.
-        short_side: Size in pixels that larger images are scaled down to; smaller ones stay as they are.
+        short_side: Size in pixels that larger images are scaled down to.
+        enlarge: Scale smaller ones up to it; otherwise they stay as they are.
 
     Returns:
-        Pixels, shape (H, W, 3), uint8, RGB.
+        Pixels, shape (H, W, 3), uint8, RGB. The ends of a side longer than `MAX_ASPECT` times the other are cut off.
 
     Raises:
         ImageError: If the image cannot be read.
@@ -80,7 +84,11 @@ def decode_for_crops(data: bytes, short_side: int) -> NDArray[np.uint8]:
         image.draft(None, (short_side * image.width // short, short_side * image.height // short))
     upright = load_image(image)
     short = min(upright.size)
-    if short > short_side:
+    if max(upright.size) > MAX_ASPECT * short:
+        width, height = (min(side, MAX_ASPECT * short) for side in upright.size)
+        left, top = (upright.width - width) // 2, (upright.height - height) // 2
+        upright = upright.crop((left, top, left + width, top + height))
+    if short > short_side or (enlarge and short < short_side):
         width, height = (max(1, short_side * side // short) for side in upright.size)
         upright = upright.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(upright)

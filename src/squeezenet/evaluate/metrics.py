@@ -1,92 +1,144 @@
-"""What a classifier's scores say about it: accuracy with its uncertainty, agreement, confusion. NumPy alone.
+"""Accuracy and what it is worth, agreement and confusion. Plain NumPy.
 
-Percentages are 0 to 100; every one comes with the number of images it was measured on.
-
-Use this when you have class scores and the true classes.
+Use this when you have logits and labels; nothing here knows where they come from.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Accuracy", "confusion_matrix", "kl_divergence", "measure_accuracy", "top_k_correct", "wilson_interval"]
+__all__ = ["Accuracy", "confusion_matrix", "kl_divergence", "label_ranks", "top_k_correct", "wilson_interval"]
 
-_Z_95 = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
+_Z_95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Top-1 and top-5 accuracy with 95 % intervals."""
+    """How many of how many images a classifier got right."""
 
     n_images: int
-    top1: float
-    top5: float
-    top1_low: float
-    top1_high: float
-    top5_low: float
-    top5_high: float
+    top1_correct: int
+    top5_correct: int
+
+    @classmethod
+    def of(cls, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Accuracy:
+        """Count; `logits` of shape (n, classes), `labels` of shape (n,)."""
+        ranks = label_ranks(logits, labels)
+        return cls(n_images=len(ranks), top1_correct=int((ranks < 1).sum()), top5_correct=int((ranks < 5).sum()))
+
+    def __add__(self, other: Accuracy) -> Accuracy:
+        """Join the counts of two batches."""
+        return Accuracy(
+            n_images=self.n_images + other.n_images,
+            top1_correct=self.top1_correct + other.top1_correct,
+            top5_correct=self.top5_correct + other.top5_correct,
+        )
+
+    @property
+    def top1(self) -> float:
+        """Percent of images whose first answer is right; 0 without images."""
+        return 100 * self.top1_correct / max(self.n_images, 1)
+
+    @property
+    def top5(self) -> float:
+        """Percent of images with the right class among the first five answers; 0 without images."""
+        return 100 * self.top5_correct / max(self.n_images, 1)
+
+    @property
+    def top1_interval(self) -> tuple[float, float]:
+        """Bounds of `top1` at 95 % confidence, percent."""
+        return wilson_interval(self.top1_correct, self.n_images)
+
+    @property
+    def top5_interval(self) -> tuple[float, float]:
+        """Bounds of `top5` at 95 % confidence, percent."""
+        return wilson_interval(self.top5_correct, self.n_images)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Percentages, intervals and counts as plain data for JSON."""
+        return {
+            **dataclasses.asdict(self),
+            "top1": self.top1,
+            "top5": self.top5,
+            "top1_interval": list(self.top1_interval),
+            "top5_interval": list(self.top5_interval),
+        }
 
 
-def top_k_correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int) -> NDArray[np.bool_]:
-    """Say for each image whether its class is among the k best; equal scores count in output order.
+def label_ranks(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Count the classes that a classifier puts before the right one.
+
+    Of equal logits the lower class comes first, as in `argmax`. A logit that is not a number loses to all others.
 
     Args:
-        logits: Class scores, shape (N, classes).
-        labels: True classes, shape (N,).
-        k: How many of the best classes count; all of them if there are fewer.
-    """
-    best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
-    correct: NDArray[np.bool_] = (best == labels[:, None]).any(axis=1)
-    return correct
+        logits: Shape (n, classes).
+        labels: Right classes, shape (n,), 0 to classes - 1.
 
-
-def wilson_interval(correct: int, n_images: int) -> tuple[float, float]:
-    """95 % interval of an accuracy, in percent; (0, 100) for no images.
+    Returns:
+        Ranks from 0 (right), shape (n,).
 
     Example:
-        >>> [round(bound, 1) for bound in wilson_interval(90, 100)]
-        [82.6, 94.5]
+        >>> label_ranks(np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.5]]), np.array([2, 1]))
+        array([1, 1])
+    """
+    scores = np.where(np.isnan(logits), -np.inf, logits)
+    labels = np.asarray(labels, dtype=np.int64)
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    is_lower_class = np.arange(scores.shape[1]) < labels[:, None]
+    before = (scores > own) | ((scores == own) & is_lower_class)
+    ranks: NDArray[np.int64] = before.sum(axis=1, dtype=np.int64)
+    # An image without a single usable logit is wrong, whatever its class.
+    ranks[np.isnan(np.take_along_axis(np.asarray(logits), labels[:, None], axis=1))[:, 0]] = scores.shape[1]
+    return ranks
+
+
+def top_k_correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> NDArray[np.bool_]:
+    """Tell for each image whether the right class is among the first k; see `label_ranks`."""
+    return label_ranks(logits, labels) < k
+
+
+def wilson_interval(correct: int, n_images: int, z: float = _Z_95) -> tuple[float, float]:
+    """Bounds of a percentage that was measured on a sample.
+
+    Args:
+        correct: Images that were right.
+        n_images: All images.
+        z: Width in standard deviations; 1.96 for 95 %.
+
+    Returns:
+        Lower and upper bound, percent; 0 and 100 without images.
+
+    Example:
+        >>> [round(bound, 2) for bound in wilson_interval(95, 100)]
+        [88.82, 97.85]
 
     Source: Wilson 1927.
     """
     if n_images == 0:
         return 0.0, 100.0
     share = correct / n_images
-    z2 = _Z_95**2 / n_images
-    centre = (share + z2 / 2) / (1 + z2)
-    half = math.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    center = share + z * z / (2 * n_images)
+    margin = z * math.sqrt(share * (1 - share) / n_images + z * z / (4 * n_images**2))
+    scale = 100 / (1 + z * z / n_images)
+    return max(0.0, scale * (center - margin)), min(100.0, scale * (center + margin))
 
 
-def measure_accuracy(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Accuracy:
-    """Compute top-1 and top-5 of class scores (N, classes) against true classes (N,); N at least 1."""
-    n_images = len(labels)
-    top1, top5 = (int(top_k_correct(logits, labels, k).sum()) for k in (1, 5))
-    (top1_low, top1_high), (top5_low, top5_high) = wilson_interval(top1, n_images), wilson_interval(top5, n_images)
-    return Accuracy(
-        n_images=n_images,
-        top1=100 * top1 / n_images,
-        top5=100 * top5 / n_images,
-        top1_low=top1_low,
-        top1_high=top1_high,
-        top5_low=top5_low,
-        top5_high=top5_high,
-    )
-
-
-def confusion_matrix(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Count images by true class (rows) and predicted class (columns), shape (classes, classes)."""
-    counts = np.zeros((logits.shape[1],) * 2, np.int64)
-    np.add.at(counts, (labels, logits.argmax(axis=1)), 1)
-    return counts
+def confusion_matrix(
+    predicted: NDArray[np.integer], labels: NDArray[np.integer], num_classes: int
+) -> NDArray[np.int64]:
+    """Count answers by right class (rows) and predicted class (columns), shape (num_classes, num_classes)."""
+    cells = np.asarray(labels, dtype=np.int64) * num_classes + np.asarray(predicted, dtype=np.int64)
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def kl_divergence(reference: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Mean over images of KL(reference || other) between the softmaxes of two sets of scores (N, classes), in nats."""
+    """Mean over images of KL(reference || other) between the softmaxes of two sets of logits (n, classes), in nats."""
     p, q = _log_softmax(reference), _log_softmax(other)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 

@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from ..errors import DownloadError
 from ..files import atomic_write
+from .messages import printable
 
 __all__ = ["WEIGHTS_URL", "cache_folder", "fetch_weights"]
 
@@ -74,8 +75,7 @@ def fetch_weights(file_name: str, *, base_url: str | None = None, progress: bool
                 raise DownloadError(f"expected a SHA-256 that starts with {match[1]}, got {digest[:8]}")
     # HTTPException: an answer that breaks the protocol. ValueError: an address that is none.
     except (OSError, http.client.HTTPException, ValueError) as error:
-        text = str(getattr(error, "reason", None) or error or type(error).__name__)
-        reason = "".join(char if char.isprintable() else " " for char in text[:200]).strip()  # a server's words
+        reason = printable(getattr(error, "reason", None) or str(error) or type(error).__name__)
         raise DownloadError(
             f"{file_name} could not be fetched from {url} ({reason}): check the network,"
             f" or put the file at {path} yourself, or name a mirror in SQUEEZENET_WEIGHTS_URL"

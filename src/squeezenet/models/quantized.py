@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..fileformat import SqzFile, read_sqz
 from ..network import Network, TensorQuant
 from ..spec import Op
-from .squeezenet import SqueezeNet, build_model
+from .squeezenet import SqueezeNet, model_from_convs
 
 __all__ = ["dequantize", "integer_logits", "model_from_sqz"]
 
@@ -36,23 +36,20 @@ def dequantize(contents: SqzFile) -> SqueezeNet:
     The normalisation is taken out of conv1 again, so the model reads the same images as the one that was compressed.
     """
     network, preprocessing = contents.network, contents.preprocessing
-    model = build_model(network.spec)
+    convs = {}
+    for op in network.spec.convs:
+        params = network.convs[op.name]
+        scale = network.weight_scale(op)
+        weight = params.weight * scale[:, None, None, None]
+        bias = params.bias * scale * network.tensor(op.inputs[0]).scale
+        if op.name == "conv1" and preprocessing is not None:
+            offset = np.array(preprocessing.mean) - network.tensors["input"].zero_point
+            bias = bias + (weight * offset[:, None, None]).sum(axis=(1, 2, 3))
+            weight = weight * np.array(preprocessing.std)[:, None, None]
+        convs[op.name] = (weight.astype(np.float32), bias.astype(np.float32))
+    model = model_from_convs(network.spec, convs)
     model.labels, model.preprocessing = contents.labels, preprocessing
     model.provenance = dict(contents.facts)
-    with torch.no_grad():
-        for op in network.spec.convs:
-            params = network.convs[op.name]
-            scale = network.weight_scale(op)
-            weight = params.weight * scale[:, None, None, None]
-            bias = params.bias * scale * network.tensor(op.inputs[0]).scale
-            if op.name == "conv1" and preprocessing is not None:
-                offset = np.array(preprocessing.mean) - network.tensors["input"].zero_point
-                bias = bias + (weight * offset[:, None, None]).sum(axis=(1, 2, 3))
-                weight = weight * np.array(preprocessing.std)[:, None, None]
-            module = model.convs[op.name]
-            assert module.bias is not None
-            module.weight.copy_(torch.from_numpy(weight))
-            module.bias.copy_(torch.from_numpy(bias))
     return model.eval()
 
 

@@ -21,6 +21,7 @@ from ..errors import WeightsError
 from ..labels import Labels
 from ..preprocess import Preprocessing
 from ..spec import ArchSpec, Op
+from .messages import printable
 
 __all__ = [
     "Fire",
@@ -387,7 +388,6 @@ def _float64(tensor: Tensor | None) -> Tensor:
 
 
 def _list(names: list[str]) -> str:
-    shown = ", ".join(ascii(name)[1:-1] for name in names[:3]) + (
-        f" and {len(names) - 3} more" if len(names) > 3 else ""
-    )
-    return f"{shown} {'is' if len(names) == 1 else 'are'}"
+    shown = ", ".join(printable(name) for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{shown}{more} {'is' if len(names) == 1 else 'are'}"

@@ -26,6 +26,7 @@ from ..files import atomic_write
 from ..labels import Labels, imagenet_labels
 from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
 from ..spec import MAX_WEIGHTS, SPEC_NAMES, ArchSpec, named_spec
+from .messages import printable
 from .squeezenet import SqueezeNet, model_from_state, state_shapes
 
 __all__ = ["check_file", "import_pth", "infer_spec", "load_safetensors", "read_bounded", "read_pth", "save_safetensors"]
@@ -36,7 +37,6 @@ _MAX_HEADER_BYTES = 16 << 20  # the names of 65,535 classes fit
 _MAX_TENSORS = 4096  # 64 Fire modules of four convolutions, each with its batch norm, have 1,546
 _MAX_FILE_BYTES = 8 * MAX_WEIGHTS + _MAX_HEADER_BYTES  # float64 is the widest that is read
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # I64: how many batches a batch norm has seen
-_MAX_REASON_CHARS = 400  # of what others say of a file, which may quote it
 _IMAGENET_CLASSES = 1000
 
 
@@ -76,14 +76,13 @@ def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
     try:
         tensors = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
-        raise WeightsError(f"{path}: expected a safetensors file, got something else ({error})") from None
+        raise WeightsError(f"{path}: expected a safetensors file, got something else ({printable(error)})") from None
     if description is None:
         return _published_model(tensors, str(path))
     try:
         spec, labels, preprocessing, provenance = _parse_description(description)
     except SqueezeNetError as error:
-        reason = str(error)[:_MAX_REASON_CHARS]
-        raise WeightsError(f"{path}: the description of the network is damaged: {reason}") from None
+        raise WeightsError(f"{path}: the description of the network is damaged: {printable(error)}") from None
     model = model_from_state(spec, tensors, source=str(path))
     model.labels, model.preprocessing, model.provenance = labels, preprocessing, provenance
     return model
@@ -121,7 +120,7 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except Exception as error:  # the unpickler and the archive reader raise almost anything on broken files
-        reason = ascii((str(error).splitlines() or [""])[0].split(". ")[0])[1:-1][:_MAX_REASON_CHARS]
+        reason = printable((str(error).splitlines() or [""])[0].split(". ")[0])
         raise WeightsError(
             f"{path}: expected a state dict saved by torch.save, got a file that cannot be read as plain tensors"
             f" ({type(error).__name__}: {reason})"
@@ -131,8 +130,8 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise WeightsError(
-                f"{path}: expected a flat dictionary of tensors, got {type(tensor).__name__} under {name!r}:"
-                " save the network's state_dict() alone"
+                f"{path}: expected a flat dictionary of tensors, got {type(tensor).__name__}"
+                f" under {printable(repr(name))}: save the network's state_dict() alone"
             )
     return dict(state)
 
@@ -166,7 +165,7 @@ def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state di
     nearest = ""
     if differences:
         count, name, key = min(differences)
-        nearest = f"; the nearest, {name}, differs in {count} tensors, {key!r} the first"
+        nearest = f"; the nearest, {name}, differs in {count} tensors, {printable(key)} the first"
     raise WeightsError(f"{source}: expected the tensors of one of {', '.join(SPEC_NAMES)}, got others{nearest}")
 
 
@@ -211,8 +210,9 @@ def _read_description(data: bytes, path: str | os.PathLike[str]) -> Any:
         if len(header) > _MAX_TENSORS:
             raise WeightsError(f"{path}: expected at most {_MAX_TENSORS} tensors, got {len(header)}")
         for name, entry in header.items():
-            if entry["dtype"] not in _DTYPES:
-                raise WeightsError(f"{path}: {name!r}: expected one of {', '.join(_DTYPES)}, got {entry['dtype']!r}")
+            if (dtype := entry["dtype"]) not in _DTYPES:
+                expected = ", ".join(_DTYPES)
+                raise WeightsError(f"{path}: {printable(name)}: expected one of {expected}, got {printable(dtype)}")
         return json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
     except WeightsError:
         raise

@@ -1,0 +1,66 @@
+"""Photos that show a compressor what the network's activations look like.
+
+Use this when a compressor needs pixels and the user gave a DATA argument, or nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data import ImageSet, decode_batches
+from ..errors import DataError
+from ..preprocess import Preprocessing
+
+__all__ = ["Calibration", "calibration_from_images", "calibration_from_noise"]
+
+_HELD_OUT_EVERY = 5
+_NOISE_IMAGES = 64
+
+
+class Calibration:
+    """Pixels to calibrate on, and a fifth of them set aside to measure on."""
+
+    def __init__(self, pixels: NDArray[np.uint8], *, is_synthetic: bool = False) -> None:
+        """Split pixels, shape (N, H, W, 3), uint8: every fifth image is set aside, if there are five."""
+        held = np.zeros(len(pixels), np.bool_)
+        if not is_synthetic and len(pixels) >= _HELD_OUT_EVERY:
+            held[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY] = True
+        self.pixels = pixels[~held]
+        self.held_out = pixels[held]
+        self.is_synthetic = is_synthetic
+
+    def batches(self, batch_size: int = 25) -> list[NDArray[np.uint8]]:
+        """The pixels to calibrate on, in batches."""
+        return [self.pixels[start : start + batch_size] for start in range(0, len(self.pixels), batch_size)]
+
+
+def calibration_from_images(images: ImageSet, preprocessing: Preprocessing, *, n_images: int) -> Calibration:
+    """Decode up to `n_images` photos, evenly spaced over the set; unreadable ones are left out.
+
+    Raises:
+        DataError: If none can be read.
+    """
+    chosen = np.linspace(0, len(images) - 1, min(n_images, len(images))).astype(int).tolist()
+    pixels = np.concatenate([batch.pixels for batch in decode_batches(images.subset(chosen), preprocessing)])
+    if not len(pixels):
+        raise DataError(f"{images.name}: none of {len(chosen)} photos could be read")
+    return Calibration(pixels)
+
+
+def calibration_from_noise(preprocessing: Preprocessing, *, seed: int = 0) -> Calibration:
+    """Make pictures with the power spectrum of photographs (amplitude falls as 1/frequency), for want of any.
+
+    Source: Field 1987 (statistics of natural images).
+    """
+    size = preprocessing.crop_size
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    frequency[0, 0] = 1
+    # Channels of photographs move together: what they share is twice as strong as what is their own.
+    own, common = (rng.normal(size=(2, _NOISE_IMAGES, channels, *frequency.shape)) for channels in (3, 1))
+    spectrum = (own + 2 * common) / frequency
+    images = np.fft.irfft2(spectrum[0] + 1j * spectrum[1], s=(size, size))
+    images -= images.min(axis=(1, 2, 3), keepdims=True)
+    images *= 255 / images.max(axis=(1, 2, 3), keepdims=True).clip(1e-9)
+    return Calibration(np.rint(images).astype(np.uint8).transpose(0, 2, 3, 1), is_synthetic=True)

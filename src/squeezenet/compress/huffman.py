@@ -1,0 +1,104 @@
+"""Sizes of the 2016 storage scheme: Huffman-coded codes and relative indices.
+
+They are for the report; `.sqz` files use another coder.
+
+Use this when you compare with the paper's table 2.
+
+Source: Han et al. 2015, sections 2 and 4.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SparseSizes", "huffman_bits", "relative_gaps", "sparse_sizes"]
+
+_GAP_BITS = 4  # the authors' choice for convolutions: a gap of up to 16 in four bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseSizes:
+    """What one layer's weights take, in bits, step by step."""
+
+    n_entries: int
+    """Kept weights plus fillers."""
+    fillers: int
+    """Zeros stored because a gap was larger than an index can say."""
+    fixed_bits: int
+    """Codes of `index_bits` and gaps of four bits, before entropy coding."""
+    huffman_bits: int
+    """The same, both Huffman-coded; tables not counted."""
+
+
+def relative_gaps(positions: NDArray[np.int64], *, max_gap: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Turn sorted positions of kept weights into bounded relative gaps.
+
+    Args:
+        positions: Flat indices of nonzero weights, shape (n,), strictly increasing.
+        max_gap: Largest gap a code can hold; larger gaps are split with fillers.
+
+    Returns:
+        Gaps in [1, max_gap], and which of them lead to a filler.
+
+    Example:
+        >>> gaps, is_filler = relative_gaps(np.array([0, 1, 40]), max_gap=16)
+        >>> gaps.tolist(), is_filler.tolist()
+        ([1, 1, 16, 16, 7], [False, False, True, True, False])
+
+    Source: Han et al. 2015, section 2 (relative index, zero padding).
+    """
+    gaps = np.diff(positions, prepend=-1)
+    fillers = (gaps - 1) // max_gap
+    counts = fillers + 1
+    ends = np.cumsum(counts) - 1
+    expanded = np.full(int(counts.sum()), max_gap, np.int64)
+    expanded[ends] = gaps - fillers * max_gap
+    is_filler = np.ones(len(expanded), np.bool_)
+    is_filler[ends] = False
+    return expanded, is_filler
+
+
+def huffman_bits(symbols: NDArray[np.int64]) -> int:
+    """Count the bits of a sequence under its own Huffman code.
+
+    Args:
+        symbols: Non-negative, shape (n,). A sequence of one symbol alone takes one bit each.
+
+    Example:
+        >>> huffman_bits(np.array([0, 0, 0, 1, 2]))
+        7
+    """
+    counts = np.bincount(symbols)
+    heap = counts[counts > 0].tolist()
+    if len(heap) < 2:
+        return len(symbols)
+    heapq.heapify(heap)
+    total = 0
+    while len(heap) > 1:  # each merge adds one bit to every symbol below it
+        merged = heapq.heappop(heap) + heapq.heappop(heap)
+        total += merged
+        heapq.heappush(heap, merged)
+    return total
+
+
+def sparse_sizes(codes: NDArray[np.int64], *, index_bits: int) -> SparseSizes:
+    """Measure a layer.
+
+    Args:
+        codes: Code of every weight in storage order, shape (n,); 0 is a weight that is not kept.
+        index_bits: Bits of a code before entropy coding.
+    """
+    positions = np.flatnonzero(codes)
+    gaps, is_filler = relative_gaps(positions, max_gap=1 << _GAP_BITS)
+    stored = np.zeros(len(gaps), np.int64)
+    stored[~is_filler] = codes[positions]
+    return SparseSizes(
+        n_entries=len(gaps),
+        fillers=int(is_filler.sum()),
+        fixed_bits=len(gaps) * (index_bits + _GAP_BITS),
+        huffman_bits=huffman_bits(stored) + huffman_bits(gaps - 1),
+    )

@@ -1,0 +1,116 @@
+"""Training inside a compressor: short runs in memory, under a constraint on the weights.
+
+The data is checked and decoded once and used by every run; nothing is written.
+
+Use this when a compressor must recover accuracy; use `train_model` to train a network.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..data import ImageSet, check_data, decode_batches
+from ..data.augment import Augmentation, draw_epoch
+from ..data.loader import TrainBatches
+from ..errors import TrainingError
+from ..models import SqueezeNet
+from ..train.progress import Reporter
+from ..train.recipe import Recipe
+from ..train.state import TrainingState
+from ..train.steps import Constraint, choose_precision, train_step
+from .quantize import required_preprocessing
+
+__all__ = ["Retrainer"]
+
+_MAX_SKIPPED_IN_A_ROW = 10
+
+
+class Retrainer:
+    """Labelled data, ready to train on again and again."""
+
+    def __init__(self, images: ImageSet, model: SqueezeNet, reporter: Reporter) -> None:
+        """Check and decode the data.
+
+        Args:
+            images: Images whose classes are numbered as the model's; all of them are trained on.
+            model: Its preprocessing says at what size.
+            reporter: Shows progress.
+
+        Raises:
+            DataError: If the images cannot be used.
+            QuantizationError: If the model has no preprocessing.
+        """
+        preprocessing = required_preprocessing(model)
+        check = check_data(images, None)
+        for line in check.summary():
+            reporter.say(line)
+        # Crops vary less than in training from scratch: a trained network is to be kept, not found.
+        is_photo = preprocessing.resize_size > preprocessing.crop_size
+        augmentation = Augmentation(
+            size=preprocessing.crop_size,
+            crop="random_resized" if is_photo else "random",
+            crop_scale=(0.35, 1.0),
+            crop_ratio=(0.75, 4 / 3),
+            crop_pad=0 if is_photo else max(1, preprocessing.crop_size // 8),
+            hflip=is_photo,
+        )
+        with reporter.task("decoding", len(check.train)) as task:
+            self._batches = TrainBatches.open(
+                check.train,
+                check.train_sizes,
+                augmentation,
+                preprocessing,
+                on_progress=lambda done, _: task.update(done),
+            )
+        self._preprocessing = preprocessing
+        self._reporter = reporter
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def run(self, model: SqueezeNet, recipe: Recipe, constraint: Constraint, *, title: str) -> SqueezeNet:
+        """Train a copy of a network.
+
+        Args:
+            model: Where to start; not changed.
+            recipe: Optimiser, learning rate and length; how images are augmented is settled.
+            constraint: Holds in the result exactly.
+            title: What the progress bar says.
+
+        Raises:
+            TrainingError: If the loss stays infinite.
+        """
+        n_images = self._batches.n_images
+        batch_size = min(recipe.batch_size, n_images)
+        steps = n_images // batch_size
+        state = TrainingState.start(
+            recipe,
+            copy.deepcopy(model),
+            precision=choose_precision(self._device),
+            data_id="",
+            device=self._device,
+        )
+        skipped = 0
+        with self._reporter.task(title, recipe.epochs * steps * batch_size) as task:
+            for state.epoch in range(recipe.epochs):
+                draw = draw_epoch(n_images, seed=recipe.seed, epoch=state.epoch)
+                for state.step, batch in enumerate(
+                    self._batches.epoch(draw, batch_size=batch_size, first_step=0, n_steps=steps)
+                ):
+                    loss = train_step(state, batch, steps_per_epoch=steps, constraint=constraint)
+                    skipped = skipped + 1 if loss is None else 0
+                    if skipped >= _MAX_SKIPPED_IN_A_ROW:
+                        raise TrainingError(f"{title}: the loss stays infinite: use a smaller learning rate")
+                    done = (state.epoch * steps + state.step + 1) * batch_size
+                    task.update(done, f"loss {loss:.3f}" if loss is not None else "step undone")
+        return state.model.cpu().eval()
+
+    def calibration(self, n_images: int) -> Iterator[NDArray[np.uint8]]:
+        """Some of the images, evenly spaced over the set, as the network sees them in use."""
+        images = self._batches.images
+        chosen = np.linspace(0, len(images) - 1, min(n_images, len(images))).astype(int)
+        for batch in decode_batches(images.subset(chosen.tolist()), self._preprocessing):
+            yield batch.pixels

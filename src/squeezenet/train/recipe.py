@@ -1,0 +1,278 @@
+"""Recipes: everything that decides how a network is trained, in one frozen dataclass and its TOML file.
+
+The package's own recipes lie in `recipes/`, one file each, and load by name.
+
+Use this when you want to see or change how `train_model` trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ..errors import RecipeError, SpecError
+from ..preprocess import Preprocessing
+from ..spec import ArchSpec, Bypass, named_spec
+
+__all__ = ["RECIPE_NAMES", "Recipe", "load_recipe"]
+
+_RECIPES = resources.files(__package__) / "recipes"
+RECIPE_NAMES: tuple[str, ...] = tuple(
+    sorted(entry.name.removesuffix(".toml") for entry in _RECIPES.iterdir() if entry.name.endswith(".toml"))
+)
+"""Names that `load_recipe` knows."""
+
+_MAX_FILE_BYTES = 1 << 20
+_PHOTO_SIZE = 96  # inputs from here on are crops of a larger image: 224 of 256, and in proportion
+_DEFAULT_INPUT_SIZE = 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train, and what, if there are no weights to start from.
+
+    Raises:
+        RecipeError: On construction, if a value is of another type or out of range.
+    """
+
+    name: str = "custom"
+    description: str = ""
+
+    epochs: int
+    batch_size: int = 64
+    """Images a step; a smaller set is one batch. What is left of an epoch after whole batches is dropped."""
+    seed: int = 0
+    """Decides the initial weights, the order of images, their augmentation and dropout."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the processor multiplies it natively."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float
+    """Peak learning rate of the head, and of everything else unless `features_lr_scale` says otherwise."""
+    features_lr_scale: float = 1.0
+    """Learning rate of the layers before the head, relative to `lr`; below 1 for layers that come trained."""
+    momentum: float = 0.9
+    """SGD's momentum; AdamW's first moment."""
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    decay_biases: bool = False
+    """Apply weight decay to biases and batch norms too, as the 2016 solver does."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """How the learning rate falls to 0 after the warm-up."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the learning rate rises from 0."""
+    clip_grad_norm: float = 0.0
+    """Largest gradient norm a step may have; 0 for no limit."""
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.0
+    """Keep a running average of the weights, and validate and save that; 0 for none, 0.999 for about 1000 steps."""
+    freeze_features_epochs: int = 0
+    """Epochs at the start that train the head alone."""
+
+    input_size: int | None = None
+    """Height and width in pixels; by default the one of the weights to start from, or 224."""
+    resize_size: int | None = None
+    """Short side before the centre crop of validation; by default 8/7 of photos' input size, and no more of small
+    images'."""
+    crop: Literal["random_resized", "random", "center"] = "random_resized"
+    """`random_resized`: any part of the image, scaled to the input size; `random`: any position at scale `resize_size`,
+    after padding; `center`: what validation sees."""
+    crop_scale: tuple[float, float] = (0.25, 1.0)
+    """Area of a random resized crop relative to the image, smallest and largest."""
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Width over height of a random resized crop, smallest and largest."""
+    crop_pad: int = 0
+    """Black pixels added to each side before a random crop."""
+    hflip: bool = True
+    """Mirror half of the images."""
+
+    architecture: str = "squeezenet1_1"
+    """A name of `spec.SPEC_NAMES`; like all that follows but dropout, it is ignored where weights are given."""
+    bypass: Bypass | None = None
+    pools: tuple[int, ...] | None = None
+    """Layers that a pool follows, in paper numbers; by default the architecture's for this input size."""
+    squeeze_relu: bool = True
+    head_relu: bool = False
+    batch_norm: bool = False
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        for field, kind in get_type_hints(type(self)).items():
+            value = getattr(self, field)
+            if not _is_of(value, kind):
+                raise RecipeError(f"expected `{field}` to be {_describe(kind)}, got {value!r}")
+        for field, (lowest, highest) in _RANGES.items():
+            values = getattr(self, field)
+            for value in values if isinstance(values, tuple) else [values]:
+                if value is not None and not (math.isfinite(value) and lowest <= value <= highest):
+                    raise RecipeError(f"expected `{field}` from {lowest} to {highest}, got {value}")
+        for field in ("crop_scale", "crop_ratio"):
+            smallest, largest = getattr(self, field)
+            if smallest > largest:
+                raise RecipeError(f"expected `{field}` as smallest and largest, got {smallest} and {largest}")
+        if self.warmup_epochs >= self.epochs:
+            raise RecipeError(f"expected `warmup_epochs` below `epochs` (={self.epochs}), got {self.warmup_epochs}")
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise RecipeError("expected `optimizer` sgd and a positive `momentum` with `nesterov`, got none of that")
+        if self.resize_size is not None and self.resize_size < (self.input_size or 0):
+            raise RecipeError(
+                f"expected `resize_size` of at least `input_size` (={self.input_size}), got {self.resize_size}"
+            )
+
+    def spec(self, num_classes: int) -> ArchSpec:
+        """Describe the network to build where no weights are given.
+
+        Raises:
+            RecipeError: If the settings make no network.
+        """
+        options: dict[str, Any] = {} if self.bypass is None else {"bypass": self.bypass}
+        try:
+            spec = named_spec(
+                self.architecture, input_size=self.input_size or _DEFAULT_INPUT_SIZE, num_classes=num_classes,
+                squeeze_relu=self.squeeze_relu, head_relu=self.head_relu, batch_norm=self.batch_norm, **options,
+            )  # fmt: skip
+            return spec if self.pools is None else spec.replace(pools=self.pools)
+        except SpecError as error:
+            raise RecipeError(f"recipe {self.name}: {error}") from None
+
+    def preprocessing(self, of_weights: Preprocessing | None = None) -> Preprocessing:
+        """Describe the pixels to train on.
+
+        Args:
+            of_weights: Preprocessing of the weights to start from: its sizes hold unless the recipe has its own, its
+                normalisation always. Without it, pixels are normalised as (pixel - 128) / 64.
+        """
+        if of_weights is not None and self.input_size is None and self.resize_size is None:
+            return of_weights
+        size = self.input_size or (of_weights.crop_size if of_weights else _DEFAULT_INPUT_SIZE)
+        resize_size = self.resize_size or (size if size < _PHOTO_SIZE else round(size * 8 / 7))
+        if of_weights is not None:
+            return dataclasses.replace(of_weights, crop_size=size, resize_size=max(size, resize_size))
+        return Preprocessing(crop_size=size, resize_size=max(size, resize_size))
+
+    def replace(self, **changes: Any) -> Recipe:
+        """Copy with some settings changed; the copy is checked like a new one."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and TOML, without settings that are left to their default; `from_dict` reads it back."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+            if value is not None
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Build from `to_dict`'s data.
+
+        Raises:
+            RecipeError: If a setting is unknown, missing, of another type or out of range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise RecipeError(f"expected only the settings {', '.join(sorted(known))}; got {', '.join(unknown)}")
+        if missing := [name for name in ("epochs", "lr") if name not in data]:
+            raise RecipeError(f"expected a value for {' and '.join(missing)}, got none")
+        settings: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+        }
+        return cls(**settings)
+
+    def to_toml(self) -> str:
+        """Write all settings as the text of a recipe file."""
+        return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in self.to_dict().items())
+
+
+# Smallest and largest values; they catch slips such as percentages for shares.
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 100_000),
+    "batch_size": (1, 65_536),
+    "seed": (0, 2**63 - 1),
+    "lr": (0, 100),
+    "features_lr_scale": (0, 10),
+    "momentum": (0, 0.9999),
+    "weight_decay": (0, 10),
+    "warmup_epochs": (0, 100_000),
+    "clip_grad_norm": (0, 1e9),
+    "label_smoothing": (0, 0.9),
+    "ema_decay": (0, 0.999999),
+    "freeze_features_epochs": (0, 100_000),
+    "input_size": (1, 1024),
+    "resize_size": (1, 4096),
+    "crop_scale": (0.001, 1),
+    "crop_ratio": (0.01, 100),
+    "crop_pad": (0, 1024),
+    "dropout": (0, 0.99),
+}
+
+
+def load_recipe(source: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe by name, or from a TOML file.
+
+    Args:
+        source: One of `RECIPE_NAMES`, or the path of a `.toml` file.
+
+    Raises:
+        RecipeError: If there is no such recipe, or the file is no valid one.
+
+    Example:
+        >>> load_recipe("digits").input_size
+        8
+    """
+    if source in RECIPE_NAMES:
+        text = (_RECIPES / f"{source}.toml").read_text(encoding="utf-8")
+        return Recipe.from_dict({"name": source, **tomllib.loads(text)})
+    path = Path(source)
+    if path.suffix != ".toml":
+        raise RecipeError(f"expected one of {', '.join(RECIPE_NAMES)} or a .toml file, got {str(source)!r}")
+    try:
+        if path.exists() and not path.is_file():
+            raise RecipeError(f"{path}: expected a file, got a folder or a device")
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_FILE_BYTES)
+        return Recipe.from_dict({"name": path.stem, **tomllib.loads(data.decode("utf-8"))})
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: expected TOML, got something else ({error})") from None
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_of(value, choice) for choice in get_args(kind))
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, tuple):
+            return False
+        inner = get_args(kind)
+        if inner[-1] is Ellipsis:
+            return all(_is_of(item, inner[0]) for item in value)
+        return len(value) == len(inner) and all(map(_is_of, value, inner))
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def _describe(kind: Any) -> str:
+    if get_origin(kind) in (Union, UnionType):
+        return _describe(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(kind)))
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        return f"a list of {'' if inner[-1] is Ellipsis else f'{len(inner)} '}numbers"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]

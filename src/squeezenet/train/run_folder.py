@@ -1,0 +1,122 @@
+"""The folder of a run: weights, checkpoint, log and facts, each file whole at any moment.
+
+    best.safetensors   the network with the best validation top-1, ready to use
+    last.safetensors   the network after the last finished epoch
+    checkpoint.pt      everything needed to continue
+    log.csv            a row an epoch
+    recipe.toml        the settings of the run
+    run.json           what was run, on what, and what came out
+
+Use this when you read or write any of these.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+
+from .. import __version__
+from ..errors import TrainingError
+from ..files import atomic_write
+from ..models import SqueezeNet, fold_batch_norm, save_safetensors
+from .recipe import Recipe
+
+__all__ = ["LOG_COLUMNS", "RunFolder"]
+
+LOG_COLUMNS = ("epoch", "train_loss", "val_loss", "top1", "top5", "lr", "img_per_s", "seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths and writers of a run's files."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, resume: bool) -> RunFolder:
+        """Make the folder, or take over one that a run was cut off in.
+
+        Raises:
+            TrainingError: If it holds another run and `resume` is off, or cannot be made.
+        """
+        folder = cls(Path(path))
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{path}: cannot be made a run folder ({error.strerror})") from None
+        if folder.checkpoint.exists() and not resume:
+            raise TrainingError(
+                f"{path}: expected a new or empty run folder, got one with a checkpoint:"
+                " continue it with --resume, or choose another folder"
+            )
+        return folder
+
+    @property
+    def checkpoint(self) -> Path:
+        """Everything needed to continue."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best epoch."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """Weights of the last finished epoch."""
+        return self.path / "last.safetensors"
+
+    def write_model(self, path: Path, model: SqueezeNet, facts: dict[str, Any]) -> None:
+        """Write a network in its final form, with facts about its making; the same run gives the same bytes."""
+        final = fold_batch_norm(model)
+        final.provenance = {**model.provenance, **facts}
+        save_safetensors(final, path)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the settings of the run."""
+        self._write("recipe.toml", recipe.to_toml())
+
+    def write_log(self, history: Sequence[dict[str, float]]) -> None:
+        """Write the log of all epochs."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, LOG_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in history:
+            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+        self._write("log.csv", text.getvalue())
+
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """Write what was run and what came out, with the versions and the machine."""
+        machine = {
+            "command": shlex.join(sys.argv),
+            "versions": {
+                "squeezenet": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "pillow": PIL.__version__,
+            },
+            "hardware": {
+                "machine": platform.machine(),
+                "system": platform.system(),
+                "threads": torch.get_num_threads(),
+            },
+        }
+        self._write("run.json", json.dumps({**machine, **facts}, indent=2, ensure_ascii=False) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        with atomic_write(self.path / name) as stream:
+            stream.write(text.encode("utf-8", "backslashreplace"))

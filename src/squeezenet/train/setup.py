@@ -1,0 +1,140 @@
+"""Before the first step: which images, which recipe, which network.
+
+Use this when you need to know how `train_model` fills in what it was not told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..data.check import DataCheck, check_data
+from ..data.imageset import DataSource, ImageSet, open_data
+from ..errors import DataError
+from ..labels import Labels
+from ..models import SqueezeNet, build_model, load_model
+from .progress import Reporter
+from .recipe import Recipe
+
+__all__ = ["HOLDOUT_SHARE", "Data", "TrainingData", "choose_recipe", "prepare_data", "start_model"]
+
+Data = DataSource | Sequence[DataSource] | ImageSet
+
+HOLDOUT_SHARE = 0.1
+"""Part of the images that is set aside for validation where no others are given."""
+
+_SMALL_IMAGE = 96
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """Checked images to train and to validate on, with the same numbering of classes."""
+
+    check: DataCheck
+
+    @property
+    def train(self) -> ImageSet:
+        """Images to train on."""
+        return self.check.train
+
+    @property
+    def val(self) -> ImageSet:
+        """Images to validate on."""
+        assert self.check.val is not None
+        return self.check.val
+
+    def with_labels(self, labels: Labels | None) -> TrainingData:
+        """Number the classes as a network does.
+
+        Raises:
+            DataError: If a class is none of the network's.
+        """
+        if labels is None:
+            return self
+        positions = labels.match(self.train.classes)
+        train, val = (images.relabel(positions, labels.names) for images in (self.train, self.val))
+        return TrainingData(dataclasses.replace(self.check, train=train, val=val))
+
+
+def prepare_data(data: Data, val: Data | None, say: Reporter) -> TrainingData:
+    """Open and check the images; choose what to validate on if that was left open.
+
+    Raises:
+        DataError: If they cannot be used.
+    """
+    train = data if isinstance(data, ImageSet) else open_data(data, split="train")
+    if val is not None:
+        validation = val if isinstance(val, ImageSet) else open_data(val, split="val")
+    elif not isinstance(data, ImageSet) and {"train", "val"} <= set(train.splits):
+        validation = open_data(data, split="val")
+    else:
+        train, validation = train.split_holdout(HOLDOUT_SHARE)
+        say.say(f"no images to validate on were given: every class sets aside {HOLDOUT_SHARE:.0%} of its images")
+    if len(train.classes) < 2:
+        raise DataError(f"{train.name}: expected at least two classes to tell apart, got only {train.classes[0]!r}")
+    if not len(validation):
+        raise DataError(f"{train.name}: expected two images in at least one class, got one each: add images")
+    with say.task("checking", len(train) + len(validation), "files") as task:
+        check = check_data(train, validation, on_progress=lambda done, _: task.update(done))
+    for line in check.summary():
+        say.say(line)
+    return TrainingData(check)
+
+
+def choose_recipe(prepared: TrainingData, *, has_init: bool) -> tuple[str, str]:
+    """Name the recipe that suits a task, and say why."""
+    if has_init:
+        return "finetune", "there are weights to start from"
+    if prepared.train.name == "digits":
+        return "digits", "made for this data"
+    short_side = int(np.median(prepared.check.train_sizes.min(axis=1)))
+    if short_side < _SMALL_IMAGE:
+        return "cifar10", f"images are small (short side {short_side} pixels)"
+    return "small-photos", f"photos (short side {short_side} pixels) and no weights to start from"
+
+
+def start_model(
+    recipe: Recipe, init: SqueezeNet | str | os.PathLike[str] | None, prepared: TrainingData, say: Reporter
+) -> tuple[SqueezeNet, TrainingData]:
+    """Build or load the network, with a head for the classes of the data.
+
+    A head whose classes are those of the data, by id or name, is kept, and the data is numbered as it is.
+
+    Raises:
+        RecipeError: If the recipe describes no network.
+        WeightsError: If the weights cannot be read.
+        SpecError: If the weights' network cannot have the recipe's input size.
+    """
+    classes = prepared.train.classes
+    torch.manual_seed(recipe.seed)
+    if init is None:
+        model = build_model(recipe.spec(len(classes)), dropout=recipe.dropout)
+    else:
+        model = init if isinstance(init, SqueezeNet) else load_model(init)
+        if _has_classes(model, classes):
+            say.say(f"the weights know these {len(classes)} classes: their head is kept")
+            prepared = prepared.with_labels(model.labels)
+        else:
+            say.say(f"new head for {len(classes)} classes")
+            model.reset_classifier(len(classes))
+        model.provenance = {"init": model.provenance}
+        dropout = model.classifier[0]
+        assert isinstance(dropout, torch.nn.Dropout)
+        dropout.p = recipe.dropout
+    model.labels = model.labels or Labels(classes)
+    model.preprocessing = recipe.preprocessing(model.preprocessing)
+    model.spec = model.spec.replace(input_size=model.preprocessing.crop_size)
+    return model, prepared
+
+
+def _has_classes(model: SqueezeNet, classes: Sequence[str]) -> bool:
+    if model.labels is None or len(model.labels) != len(classes):
+        return False
+    try:
+        return len(set(model.labels.match(classes).values())) == len(classes)
+    except DataError:
+        return False
