@@ -260,7 +260,15 @@ def test_facts_that_no_file_can_hold_are_refused(value, error):
 
 
 def test_facts_of_every_json_kind_come_back():
-    facts = {"n": None, "t": True, "i": -3, "f": 0.1, "s": "\x1b[31m\u202e\0", "l": [[], {}, 10**30], "deep": nested(31)}
+    facts = {
+        "n": None,
+        "t": True,
+        "i": -3,
+        "f": 0.1,
+        "s": "\x1b[31m\u202e\0",
+        "l": [[], {}, 10**30],
+        "deep": nested(31),
+    }
     assert decode_sqz(encode_sqz(contents(facts=facts))).facts == facts
 
 
