@@ -4,9 +4,8 @@ import zlib
 
 import numpy as np
 import pytest
-from networks import random_network, random_pixels, tiny_spec
-from sqz_bytes import SIGNATURE, chunk, join, meta_of, split, with_meta
 
+from networks import random_network, random_pixels, tiny_spec
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import BadTable, LimitExceeded, Truncated
 from squeezenet.fileformat import Limits, SqzFile, decode_sqz, encode_sqz, read_sqz, stream_bytes, write_sqz
@@ -14,6 +13,7 @@ from squeezenet.labels import Labels, imagenet_labels
 from squeezenet.network import Network, TensorQuant
 from squeezenet.preprocess import Preprocessing
 from squeezenet.spec import FireSpec, StemSpec, named_spec
+from sqz_bytes import SIGNATURE, chunk, join, meta_of, split, with_meta
 
 LABELS = Labels(("ant", "bee", "cat", "dog", "eel"))
 PREPROCESSING = Preprocessing(crop_size=16, resize_size=20)

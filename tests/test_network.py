@@ -2,8 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from networks import random_network, random_pixels, tiny_spec
 
+from networks import random_network, random_pixels, tiny_spec
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import QuantizationError
 from squeezenet.network import (

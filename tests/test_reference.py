@@ -3,9 +3,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+
 from networks import random_network, random_pixels, tiny_spec
 from reference_oracle import oracle_logits
-
 from squeezenet.engine import ReferenceEngine, reference
 from squeezenet.network import Network
 from squeezenet.spec import ArchSpec, FireSpec, StemSpec
