@@ -1,4 +1,4 @@
-"""Takes `.sqz` files apart and puts them together again with valid checksums, so that attacks reach what lies inside."""
+"""Takes `.sqz` files apart and puts them together with valid checksums, so that attacks reach what lies inside."""
 
 import hashlib
 import json
