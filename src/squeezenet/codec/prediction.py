@@ -21,27 +21,27 @@ from ..spec import Op
 from .numbers import Coder
 from .range_coder import Contexts
 
-__all__ = ["MAX_ENERGY_SHIFT", "WeightModel", "code_weights"]
+__all__ = ["AGREEMENTS", "LEVELS", "LEVEL_OF", "MAX_EARLIER", "MAX_ENERGY_SHIFT", "WeightModel", "code_weights"]
 
 MAX_ENERGY_SHIFT = 22  # mean squares up to 127^2
 
 # Estimates have seven fraction bits and end at 127; their levels are thirds of an octave: 3 * log2(v / 4 + 1).
 _MAX_ESTIMATE = (1 << 14) - 1
-_LEVEL_OF = [((estimate + 4) ** 3).bit_length() - 7 for estimate in range(_MAX_ESTIMATE + 1)]
-_LEVELS = _LEVEL_OF[-1] + 1
+LEVEL_OF = [((estimate + 4) ** 3).bit_length() - 7 for estimate in range(_MAX_ESTIMATE + 1)]
+LEVELS = LEVEL_OF[-1] + 1
 _MAX_LENGTH = 7  # bit length of magnitudes up to 127
-_AGREEMENTS = 6
+AGREEMENTS = 6
 # Where the contexts of each decision begin.
 _ZERO = 0
-_SIGN = _ZERO + _LEVELS * 8
-_LENGTH = _SIGN + (_LEVELS // 6 + 1) * 8
-_MANTISSA = _LENGTH + _LEVELS * _AGREEMENTS * 8
-_CONTEXTS = _MANTISSA + _LEVELS * 64
+_SIGN = _ZERO + LEVELS * 8
+_LENGTH = _SIGN + (LEVELS // 6 + 1) * 8
+_MANTISSA = _LENGTH + LEVELS * AGREEMENTS * 8
+_CONTEXTS = _MANTISSA + LEVELS * 64
 
 # Coefficients have 21 fraction bits. The second predictor starts from the averages of column and row.
 _MAX_COEFFICIENT = 1 << 21
 _MAX_STEP = 511
-_MAX_EARLIER = 8
+MAX_EARLIER = 8
 _AVERAGE_COEFFICIENTS = [1 << 20, 1 << 19]
 
 
@@ -66,7 +66,7 @@ def code_weights(
     coder: Coder, model: WeightModel, op: Op, energy_shift: int, references: list[int], symbols: list[int]
 ) -> list[int]:
     """Code the weights of a layer; `symbols` are in sixteenths, so that they compare with averages."""
-    bit, contexts, level_of, limit = coder.bit, model.contexts, _LEVEL_OF, _MAX_ESTIMATE
+    bit, contexts, level_of, limit = coder.bit, model.contexts, LEVEL_OF, _MAX_ESTIMATE
     row_size = op.products_per_sum
     predictors = model.predictors(op.kernel)
     row_shifts = [min(6, max(3, (index + 1).bit_length())) for index in range(row_size)]
@@ -133,7 +133,7 @@ def code_weights(
 
 def _earlier_positions(kernel: int) -> list[int]:
     """For each position of a filter, how many of those before it the predictors look at."""
-    return [min(position, _MAX_EARLIER) for position in range(kernel * kernel)]
+    return [min(position, MAX_EARLIER) for position in range(kernel * kernel)]
 
 
 def _saturate(coefficients: list[int]) -> None:
@@ -144,7 +144,7 @@ def _saturate(coefficients: list[int]) -> None:
 
 def _code_size(coder: Coder, contexts: Contexts, level: int, agreement: int, magnitude: int) -> int:
     """Code a magnitude from 1 to 127: its bit length in unary, then the bits below the leading one."""
-    base = _LENGTH + (level * _AGREEMENTS + agreement) * 8
+    base = _LENGTH + (level * AGREEMENTS + agreement) * 8
     length = 1
     while length < _MAX_LENGTH and coder.bit(contexts, base + length, magnitude >> length != 0):
         length += 1

@@ -45,4 +45,5 @@ def choose_references(rows: NDArray[np.int64]) -> list[int]:
     penalty = np.where(best == chosen - 1, 1, 2 * np.log2(chosen))
     if (gains - penalty).sum() <= 0:
         return previous
-    return previous[:2] + best.tolist()
+    references: list[int] = previous[:2] + best.tolist()
+    return references

@@ -99,7 +99,7 @@ def decode_for_crops(data: bytes, short_side: int, *, enlarge: bool = False) -> 
     if short > short_side or (enlarge and short < short_side):
         width, height = (max(1, short_side * side // short) for side in upright.size)
         upright = upright.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(upright)
+    return np.array(upright)  # Pillow's own buffer is read-only, which torch does not take
 
 
 def decode_views(

@@ -21,6 +21,7 @@ import torch
 
 from ..data.augment import Augmentation, draw_epoch
 from ..data.check import refuse_unreadable
+from ..data.imageset import ImageSet
 from ..data.loader import CACHE_BYTES, TrainBatches, ValBatches
 from ..errors import TrainingError
 from ..evaluate.metrics import Accuracy
@@ -38,8 +39,9 @@ __all__ = ["TrainResult", "train_model"]
 
 CHECKPOINT_EVERY_S = 60.0
 MAX_SKIPPED_IN_A_ROW = 10
-# A network that has learnt nothing predicts every class alike: its loss is ln(classes), within this share of it.
+# A network that has learnt nothing gives every image the same answer; its loss lies this close to what guessing costs.
 _DEAD_MARGIN = 0.02
+_DEAD_AFTER_STEPS = 50  # after the warm-up: sooner, a slow start looks the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,15 +328,16 @@ class _Run:
         self.folder.write_facts(self._run_facts())
 
     def _raise_alarm(self, train_loss: float) -> None:
-        state = self.state
-        num_classes = state.model.spec.num_classes
-        chance = math.log(num_classes)
-        is_warm = state.epoch + 1 > state.recipe.warmup_epochs
-        if is_warm and num_classes > 1 and not train_loss < chance * (1 - _DEAD_MARGIN):
+        state, recipe = self.state, self.state.recipe
+        steps_after_warmup = (state.epoch + 1 - recipe.warmup_epochs) * self.steps_per_epoch
+        lowest, highest = guessing_loss(self.batches.images, recipe.label_smoothing)
+        if steps_after_warmup < _DEAD_AFTER_STEPS or len(self.batches.images.classes) < 2:
+            return
+        if lowest * (1 - _DEAD_MARGIN) <= train_loss <= highest * (1 + _DEAD_MARGIN):
             text = (
-                f"ALARM: the loss sits at ln({num_classes}) = {chance:.3f} after epoch {state.epoch + 1}, the"
-                f" network has learnt nothing. Its ReLUs may be dead: use a smaller `lr` (={state.recipe.lr}), a longer"
-                f" `warmup_epochs` (={state.recipe.warmup_epochs}) or `batch_norm = true`"
+                f"ALARM: after epoch {state.epoch + 1} the loss sits at ln(classes) = {highest:.3f}, as if guessed: the"
+                f" network has learnt nothing. Its ReLUs may be dead: use a smaller `lr` (={recipe.lr}), a longer"
+                f" `warmup_epochs` (={recipe.warmup_epochs:g}) or `batch_norm = true`"
             )
             state.alarms.append(text)
             self.say.say(text)
@@ -395,6 +398,17 @@ class _Run:
             seconds=time.monotonic() - self.started,
             alarms=tuple(state.alarms),
         )
+
+
+def guessing_loss(images: ImageSet, label_smoothing: float) -> tuple[float, float]:
+    """Work out the loss of a network that does not look: guessing by the classes' shares, and all classes alike.
+
+    Returns:
+        Both, in nats; they agree where classes are equally frequent.
+    """
+    counts = list(images.class_counts().values())
+    shares = [(1 - label_smoothing) * count / sum(counts) + label_smoothing / len(counts) for count in counts]
+    return -sum(share * math.log(share) for share in shares if share), math.log(len(counts))
 
 
 class _StopSignals:
