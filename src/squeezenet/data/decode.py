@@ -24,7 +24,15 @@ from ..errors import ImageError
 from ..preprocess import Preprocessing, load_image
 from .imageset import ImageSet
 
-__all__ = ["DecodedBatch", "Unreadable", "decode_all", "decode_batches", "decode_for_crops", "decode_views"]
+__all__ = [
+    "DecodedBatch",
+    "Unreadable",
+    "decode_all",
+    "decode_batches",
+    "decode_for_crops",
+    "decode_views",
+    "thread_pool",
+]
 
 MAX_ASPECT = 8
 """A strip one pixel high would otherwise become gigabytes when its short side is scaled up."""

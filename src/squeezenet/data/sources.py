@@ -34,6 +34,7 @@ __all__ = [
     "Source",
     "ZipSource",
     "open_source",
+    "printable",
 ]
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif"})
@@ -304,7 +305,7 @@ class DigitsSource:
 
     def __init__(self) -> None:
         try:
-            from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+            from sklearn.datasets import load_digits
         except ImportError:
             raise MissingDependencyError("scikit-learn", "train") from None
         digits = load_digits()
