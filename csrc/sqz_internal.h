@@ -1,0 +1,178 @@
+/* sqz_internal.h - what the engine's own files share. */
+#ifndef SQZ_INTERNAL_H
+#define SQZ_INTERNAL_H
+
+#include "squeezenet.h"
+
+#ifdef SQZ_FREESTANDING
+void *memcpy(void *to, const void *from, size_t count);
+void *memset(void *to, int value, size_t count);
+int memcmp(const void *a, const void *b, size_t count);
+#else
+#include <string.h>
+#endif
+
+#ifdef __FAST_MATH__
+#error "build without -ffast-math: results must be bit-identical everywhere"
+#endif
+
+#include <float.h>
+#if FLT_EVAL_METHOD != 0
+#error "floats must be rounded after each operation: on 32-bit x86 build with -msse2 -mfpmath=sse"
+#endif
+
+#if defined(__GNUC__)
+#define SQZ_INLINE static inline __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define SQZ_INLINE static __forceinline
+#else
+#define SQZ_INLINE static inline
+#endif
+
+enum {
+    SQZ_LANES = 16,       /* outputs of a panel */
+    SQZ_ALIGN = 64,       /* of every block of memory */
+    SQZ_MAX_SIZE = 1024,  /* limits of a spec, as in spec.py */
+    SQZ_MAX_CHANNELS = 4096,
+    SQZ_SLACK = 64        /* bytes that may be read, never used, behind a tensor */
+};
+
+/* --- kernels ----------------------------------------------------------------------------------------------------- */
+
+/* How weights lie in memory. Outputs are grouped in panels of 16, products in groups of 4, padded with zero weights.
+ *   SQZ_PACK_S8   int8 [panel][group][16][4]
+ *   SQZ_PACK_S16  int16 [panel][group][2][16][2]: products 0 and 2, then 1 and 3
+ *   SQZ_PACK_MIX  a panel of either kind, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), each in S16's space */
+enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX };
+
+/* Kinds of panels in SQZ_PACK_MIX. */
+enum { SQZ_PANEL_WIDE = 0, SQZ_PANEL_PAIRS = 1 };
+
+/* One row, or several, of one convolution. Product k of run r of pixel p is x[r * x_run + p * x_pixel + k]. */
+typedef struct {
+    const uint8_t *x;
+    size_t x_pixel, x_run, x_row; /* bytes from one pixel, run, row to the next */
+    int rows, pixels;
+    int runs, groups; /* products of a sum: runs * groups * 4 */
+    const uint8_t *weights;
+    size_t panel_bytes;
+    const uint8_t *kinds;
+    const int32_t *bias;
+    const float *multiplier;
+    int panels, last_outputs; /* outputs of the last panel: 1 to 16 */
+    int zero;                 /* zero-point of the result */
+    uint8_t *y;               /* result, or NULL to store the sums in `raw` */
+    size_t y_pixel, y_row;
+    int32_t *raw; /* [pixels of all rows][panels * 16] */
+} sqz_conv_job;
+
+typedef struct {
+    const char *name;
+    int pack;
+    int x_offset; /* the kernel multiplies x - x_offset */
+    void (*conv)(const sqz_conv_job *job);
+    int (*is_supported)(void);
+} sqz_kernels;
+
+const sqz_kernels *sqz_find_kernels(const char *name);
+
+/* Kernel sets of this build; each file defines its table under the same condition. */
+extern const sqz_kernels sqz_scalar_kernels;
+#if !defined(SQZ_PORTABLE_ONLY)
+#if defined(__x86_64__) || defined(_M_X64)
+#define SQZ_X86 1
+extern const sqz_kernels sqz_avx2_kernels, sqz_avxvnni_kernels, sqz_avx512vnni_kernels;
+int sqz_has_avx2(void);
+int sqz_has_avxvnni(void);
+int sqz_has_avx512vnni(void);
+#endif
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define SQZ_ARM64 1
+extern const sqz_kernels sqz_neon_kernels, sqz_neon_dotprod_kernels;
+int sqz_has_dotprod(void);
+#endif
+#if defined(__wasm_simd128__)
+#define SQZ_WASM 1
+extern const sqz_kernels sqz_wasm_kernels;
+#endif
+#endif
+
+/* --- model ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int in_channels, out_channels, kernel, stride, padding;
+    int runs, groups; /* as the kernel sees the products of one sum */
+    int panels, last_outputs;
+    size_t panel_bytes;
+    int in_zero, out_zero;
+    int is_set;
+    int64_t largest_sum; /* bound on |sum| */
+    uint8_t *weights;
+    uint8_t *kinds;
+    int32_t *bias; /* with the input's zero-point folded in; padded to whole panels */
+    float *multiplier;
+    int32_t *plain_bias; /* as stored; kept for the head, whose padding sees nothing else */
+} sqz_conv;
+
+typedef struct {
+    sqz_conv squeeze, expand1x1, expand3x3, bypass;
+    int has_bypass_conv, has_add, has_pool;
+    float term_factor[2]; /* scale of each term of the addition over that of the sum */
+    int term_zero[2], sum_zero;
+    int in_channels, out_channels;
+    int size, out_size; /* before and after the pool */
+} sqz_fire;
+
+struct sqz_model {
+    const sqz_kernels *kernels;
+    sqz_conv stem, head;
+    int input_size, stem_size, stem_out_size; /* of the input, of conv1, after pool1 */
+    int stem_has_pool;
+    int head_size, head_relu, head_padding; /* map without and with padding: head_size + 2 * head_padding */
+    int n_fires;
+    size_t n_convs;
+    size_t trunk_bytes;   /* arena: the tensors between layers */
+    size_t scratch_bytes; /* arena: each thread's own */
+    sqz_fire *fires;
+};
+
+SQZ_INLINE size_t sqz_round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
+SQZ_INLINE int sqz_min(int a, int b) { return a < b ? a : b; }
+SQZ_INLINE int sqz_max(int a, int b) { return a > b ? a : b; }
+SQZ_INLINE uint8_t sqz_max_u8(uint8_t a, uint8_t b) { return a > b ? a : b; }
+
+/* Rounds |value| < 2^22 half to even: adding 1.5 * 2^23 leaves no bits for a fraction. */
+SQZ_INLINE int sqz_round(float value) {
+    return (int)((value + 12582912.0f) - 12582912.0f);
+}
+
+/* Bytes from one pixel of a tensor to the next: whole groups of products. */
+SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)channels, 4); }
+
+SQZ_INLINE size_t sqz_tensor_bytes(int size, int channels, int border) {
+    size_t side = (size_t)(size + 2 * border);
+    return sqz_round_up(side * side * sqz_pixel_bytes(channels) + SQZ_SLACK, SQZ_ALIGN);
+}
+
+/* Checks a spec completely and counts what it needs; `sqz_plan.c`. */
+sqz_status sqz_check_spec(const sqz_spec *spec, sqz_sizes *sizes);
+sqz_conv *sqz_conv_at(sqz_model *model, size_t index);
+size_t sqz_head_scratch_bytes(void);                       /* `sqz_run.c` */
+size_t sqz_decode_scratch_bytes(const sqz_spec *spec);     /* `sqz_decode.c` */
+
+/* `sqz_hash.c` */
+uint32_t sqz_crc32(const uint8_t *data, size_t size);
+void sqz_sha256(const uint8_t *data, size_t size, uint8_t digest[32]);
+
+/* --- threads ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    int32_t arrived, generation;
+    int32_t count;
+} sqz_barrier;
+
+void sqz_barrier_wait(sqz_barrier *barrier);
+/* Calls task(context, thread) once on each thread of the pool, and returns when all are done. */
+void sqz_pool_run(sqz_pool *pool, void (*task)(void *context, int thread), void *context);
+
+#endif
