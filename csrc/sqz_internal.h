@@ -45,8 +45,8 @@ enum {
  *   SQZ_PACK_MIX  a panel of either kind, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), each in S16's space */
 enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX };
 
-/* Kinds of panels in SQZ_PACK_MIX. */
-enum { SQZ_PANEL_WIDE = 0, SQZ_PANEL_PAIRS = 1 };
+/* Kinds of panels in SQZ_PACK_MIX: S16, or S8 where the sums of pairs, of as many groups of a run, fit int16. */
+enum { SQZ_PANEL_WIDE = 0, SQZ_PANEL_PAIRS = 1, SQZ_PANEL_PAIRS_OF_2 = 2, SQZ_PANEL_PAIRS_OF_4 = 4 };
 
 /* One row, or several, of one convolution. Product k of run r of pixel p is x[r * x_run + p * x_pixel + k]. */
 typedef struct {

@@ -341,40 +341,46 @@ const char *sqz_kernels_of(const sqz_model *model) { return model->kernels->name
 
 /* --- packing ----------------------------------------------------------------------------------------------------- */
 
-/* Whether every sum of two neighbouring products of the panel fits int16, whatever the activations. */
-static int plan_pairs_fit(const sqz_conv *conv, const int8_t *weight, int first, int outputs) {
-    size_t area = (size_t)(conv->kernel * conv->kernel), row = (size_t)conv->in_channels * area;
+/* Position of a product among the groups of its sum. */
+static size_t plan_product(const sqz_conv *conv, size_t place, size_t channel) {
     int is_stem = conv->runs == 1 && conv->kernel > 1;
-    for (int o = first; o < first + outputs; o++) {
-        const int8_t *w = weight + (size_t)o * row;
-        if (is_stem) { /* pairs run over positions as well: be strict instead of exact */
-            for (size_t i = 0; i < row; i++) {
-                if (w[i] > 64 || w[i] < -64) return 0;
-            }
-            continue;
-        }
-        for (size_t k = 0; k < area; k++) {
-            for (int i = 0; i < conv->in_channels; i += 2) {
-                int a = w[(size_t)i * area + k], b = i + 1 < conv->in_channels ? w[((size_t)i + 1) * area + k] : 0;
-                if ((a < 0 ? -a : a) + (b < 0 ? -b : b) > 128) return 0;
+    return is_stem ? place * 3 + channel : place * sqz_pixel_bytes(conv->in_channels) + channel;
+}
+
+/* The kind of a panel already packed as S8: what holds for its weights holds whatever the activations are. */
+static int plan_panel_kind(const sqz_conv *conv, const uint8_t *panel) {
+    int kind = SQZ_PANEL_PAIRS_OF_4;
+    for (int lane = 0; lane < SQZ_LANES; lane++) {
+        for (int pair = 0; pair < 2; pair++) {
+            for (int run = 0; run < conv->runs; run++) {
+                int recent[4] = {0, 0, 0, 0}; /* |w| + |w'| of the last four groups */
+                for (int group = 0; group < conv->groups; group++) {
+                    const uint8_t *at = panel + (size_t)(run * conv->groups + group) * 64 + lane * 4 + pair * 2;
+                    int a = (int8_t)at[0], b = (int8_t)at[1];
+                    recent[group & 3] = (a < 0 ? -a : a) + (b < 0 ? -b : b);
+                    if (recent[group & 3] > 128) return SQZ_PANEL_WIDE; /* 128 * 255 < 2^15 */
+                    if ((group & 1) && recent[group & 3] + recent[(group - 1) & 3] > 128) kind = SQZ_PANEL_PAIRS;
+                    if (kind == SQZ_PANEL_PAIRS_OF_4 && (group & 3) == 3 &&
+                        recent[0] + recent[1] + recent[2] + recent[3] > 128) {
+                        kind = SQZ_PANEL_PAIRS_OF_2;
+                    }
+                }
             }
         }
     }
-    return 1;
+    return kind;
 }
 
 static void plan_pack_panel(const sqz_conv *conv, const int8_t *weight, int first, int outputs, int is_wide,
                             uint8_t *panel) {
-    size_t area = (size_t)(conv->kernel * conv->kernel), pixel = sqz_pixel_bytes(conv->in_channels);
-    int is_stem = conv->runs == 1 && conv->kernel > 1;
+    size_t area = (size_t)(conv->kernel * conv->kernel), channels = (size_t)conv->in_channels;
     int16_t *wide = (int16_t *)(void *)panel;
     memset(panel, 0, (size_t)(conv->runs * conv->groups) * 64 * (is_wide ? 2 : 1));
     for (int lane = 0; lane < outputs; lane++) {
-        const int8_t *w = weight + (size_t)(first + lane) * (size_t)conv->in_channels * area;
-        for (int i = 0; i < conv->in_channels; i++) {
-            for (size_t k = 0; k < area; k++) { /* row * kernel + column */
-                size_t product = is_stem ? k * 3 + (size_t)i : k * pixel + (size_t)i;
-                size_t group = product / 4, within = product % 4;
+        const int8_t *w = weight + (size_t)(first + lane) * channels * area;
+        for (size_t channel = 0; channel < channels; channel++) {
+            for (size_t place = 0; place < area; place++) {
+                size_t product = plan_product(conv, place, channel), group = product / 4, within = product % 4;
                 int8_t value = *w++;
                 if (is_wide) {
                     wide[group * 64 + (within & 1) * 32 + (size_t)lane * 2 + within / 2] = value;
@@ -419,10 +425,13 @@ sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, co
         conv->plain_bias[o] = bias[o];
     }
     for (int panel = 0; panel < conv->panels; panel++) {
-        int first = panel * SQZ_LANES, outputs = sqz_min(SQZ_LANES, conv->out_channels - first), is_wide;
-        is_wide = pack == SQZ_PACK_S16 || (pack == SQZ_PACK_MIX && !plan_pairs_fit(conv, weight, first, outputs));
-        conv->kinds[panel] = is_wide ? SQZ_PANEL_WIDE : SQZ_PANEL_PAIRS;
-        plan_pack_panel(conv, weight, first, outputs, is_wide, conv->weights + (size_t)panel * conv->panel_bytes);
+        int first = panel * SQZ_LANES, outputs = sqz_min(SQZ_LANES, conv->out_channels - first);
+        uint8_t *to = conv->weights + (size_t)panel * conv->panel_bytes;
+        plan_pack_panel(conv, weight, first, outputs, pack == SQZ_PACK_S16, to);
+        conv->kinds[panel] = pack == SQZ_PACK_MIX ? (uint8_t)plan_panel_kind(conv, to) : SQZ_PANEL_WIDE;
+        if (pack == SQZ_PACK_MIX && conv->kinds[panel] == SQZ_PANEL_WIDE) {
+            plan_pack_panel(conv, weight, first, outputs, 1, to);
+        }
     }
     conv->is_set = 1;
     return SQZ_OK;
