@@ -272,7 +272,7 @@ sqz_status sqz_measure(const sqz_spec *spec, const char *kernels, int threads, s
                                     ((size_t)shape.in_channels * (size_t)(shape.kernel * shape.kernel) + 8));
     }
     sizes->model_bytes = bytes + SQZ_ALIGN;
-    sizes->load_bytes = largest + sqz_decode_scratch_bytes(spec);
+    sizes->load_bytes = largest + 4 + sqz_decode_scratch_bytes(spec);
     sizes->arena_bytes = (model.trunk_bytes + model.scratch_bytes) * (size_t)threads + SQZ_ALIGN;
     return SQZ_OK;
 }
