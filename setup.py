@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent
 class BuildLibrary(build_ext):
     """Picks flags for the compiler at hand."""
 
-    def build_extension(self, ext):
+    def build_extension(self, ext):  # noqa: D102
         kind = self.compiler.compiler_type
         ext.extra_compile_args = FLAGS.get(kind, FLAGS["unix"] if kind == "mingw32" else [])
         ext.extra_link_args = LINK_FLAGS.get(kind, [])

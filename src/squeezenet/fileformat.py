@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .codec.weights import decode_conv, encode_conv
+from .codec.native_weights import decode_conv_fast
+from .codec.weights import encode_conv
 from .errors import (
     BadMagic,
     BadTable,
@@ -304,7 +305,7 @@ def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
 
 
 def _decode_weights(spec: ArchSpec, data: bytes) -> dict[str, ConvParams]:
-    return {op.name: decode_conv(op, stream) for op, stream in zip(spec.convs, _streams(spec, data), strict=True)}
+    return {op.name: decode_conv_fast(op, stream) for op, stream in zip(spec.convs, _streams(spec, data), strict=True)}
 
 
 def _streams(spec: ArchSpec, data: bytes) -> list[bytes]:

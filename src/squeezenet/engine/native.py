@@ -59,7 +59,7 @@ class NativeEngine:
         """
         library = load_library()
         if library is None:
-            raise ImportError(NOT_BUILT)
+            raise ImportError("the native engine was not built: install a C compiler and reinstall squeezenet")
         kernels = kernels or os.environ.get(_KERNELS_VARIABLE) or None
         if kernels is not None and kernels not in native_kernels():
             raise ValueError(f"expected `kernels` to be one of {native_kernels()}, got {kernels!r}")
@@ -151,12 +151,6 @@ class NativeEngine:
         check_status(self._library, status, "network")
 
 
-NOT_BUILT = (
-    "the native engine is not built here, so images are classified with NumPy, some 20 times slower:"
-    " install a C compiler (Debian: apt install gcc) and reinstall squeezenet to get it"
-)
-
-
 class _Pool:
     """Threads that live as long as the engine."""
 
@@ -166,7 +160,9 @@ class _Pool:
         status = library.sqz_pool_create(threads, memory.ctypes.data, memory.nbytes, self.handle)
         check_status(library, status, f"{threads} threads")
         # The finaliser holds the memory until the threads have ended.
-        weakref.finalize(self, lambda library, handle, memory: library.sqz_pool_destroy(handle), library, self.handle, memory)
+        weakref.finalize(
+            self, lambda library, handle, memory: library.sqz_pool_destroy(handle), library, self.handle, memory
+        )
 
 
 def _native_spec(network: Network) -> Spec:
