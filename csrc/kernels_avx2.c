@@ -131,5 +131,13 @@ static void avx2_conv(const sqz_conv_job *job) {
     }
 }
 
-const sqz_kernels sqz_avx2_kernels = {"avx2", SQZ_PACK_MIX, 0, avx2_conv, sqz_has_avx2};
+SQZ_AVX2 void sqz_avx2_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y) {
+    sqz_pool_row_body(rows, size, out_size, pixel, y);
+}
+
+SQZ_AVX2 void sqz_avx2_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y) {
+    sqz_add_row_body(add, a, b, count, y);
+}
+
+const sqz_kernels sqz_avx2_kernels = {"avx2", SQZ_PACK_MIX, 0, avx2_conv, sqz_avx2_pool_row, sqz_avx2_add_row, sqz_has_avx2};
 #endif

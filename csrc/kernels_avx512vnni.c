@@ -21,10 +21,19 @@ SQZ_INLINE VNNI512 __m512i vnni512_broadcast(const uint8_t *x) {
     return _mm512_set1_epi32(four);
 }
 
-/* Sums to bytes: the float is held below 256 first, because a conversion turns large values into the smallest integer. */
-SQZ_INLINE VNNI512 __m512i vnni512_requantize(__m512i acc, __m512 multiplier, __m512 high, __m512i zero) {
-    __m512 scaled = _mm512_min_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), multiplier), high);
-    return _mm512_max_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(scaled), zero), _mm512_setzero_si512());
+/* Sums to int32 of at most 255 - zero. The float is held there first, because a conversion turns large values into the
+ * smallest integer; what is negative is left to the saturating packs. */
+SQZ_INLINE VNNI512 __m512i vnni512_requantize(__m512i acc, __m512 multiplier, __m512 high) {
+    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), multiplier), high));
+}
+
+/* Four vectors of int32 to bytes: those of `a`, then of `b`, `c` and `d`. */
+SQZ_INLINE VNNI512 __m512i vnni512_pack(__m512i a, __m512i b, __m512i c, __m512i d, __m512i zero) {
+    /* Packs work within each quarter of a register, which leaves quarters of a, b, c, d, a, b, ... */
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
+    __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero);
+    return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
 }
 
 /* PIXELS and PANELS are constants wherever this is inlined, so that `acc` lives in registers. */
@@ -68,21 +77,31 @@ SQZ_INLINE VNNI512 void vnni512_block(const sqz_conv_job *job, const uint8_t *x,
         return;
     }
     const __m512 high = _mm512_set1_ps((float)(255 - job->zero));
-    const __m512i zero = _mm512_set1_epi32(job->zero);
+    const __m512i zero = _mm512_set1_epi16((int16_t)job->zero);
     const int outputs = panel + PANELS == job->panels ? job->last_outputs : SQZ_LANES;
-    const __mmask16 mask = (__mmask16)((1u << outputs) - 1);
-#pragma GCC unroll 2
-    for (int n = 0; n < PANELS; n++) {
-        __m512 multiplier = _mm512_loadu_ps(job->multiplier + (panel + n) * SQZ_LANES);
+    const __m512 first = _mm512_loadu_ps(job->multiplier + panel * SQZ_LANES);
+    if (PANELS == 2) {
+        const __m512 second = _mm512_loadu_ps(job->multiplier + (panel + 1) * SQZ_LANES);
+        const __mmask32 mask = 0xFFFFFFFFu >> (SQZ_LANES - outputs);
+#pragma GCC unroll 7
+        for (int m = 0; m < PIXELS; m += 2) {
+            const int next = m + 1 < PIXELS ? m + 1 : m;
+            const __m512i bytes =
+                vnni512_pack(vnni512_requantize(acc[m][0], first, high), vnni512_requantize(acc[m][1], second, high),
+                             vnni512_requantize(acc[next][0], first, high),
+                             vnni512_requantize(acc[next][1], second, high), zero);
+            _mm256_mask_storeu_epi8(y + (size_t)m * job->y_pixel, mask, _mm512_castsi512_si256(bytes));
+            if (next > m) {
+                _mm256_mask_storeu_epi8(y + (size_t)next * job->y_pixel, mask, _mm512_extracti64x4_epi64(bytes, 1));
+            }
+        }
+    } else {
+        const __mmask16 mask = (__mmask16)(0xFFFFu >> (SQZ_LANES - outputs));
 #pragma GCC unroll 14
         for (int m = 0; m < PIXELS; m++) {
-            __m128i bytes = _mm512_cvtusepi32_epi8(vnni512_requantize(acc[m][n], multiplier, high, zero));
-            uint8_t *at = y + (size_t)m * job->y_pixel + n * SQZ_LANES;
-            if (n == PANELS - 1) {
-                _mm_mask_storeu_epi8(at, mask, bytes);
-            } else {
-                _mm_storeu_si128((__m128i *)(void *)at, bytes);
-            }
+            const __m512i value = vnni512_requantize(acc[m][0], first, high);
+            const __m512i bytes = vnni512_pack(value, value, value, value, zero);
+            _mm_mask_storeu_epi8(y + (size_t)m * job->y_pixel, mask, _mm512_castsi512_si128(bytes));
         }
     }
 }
@@ -142,5 +161,13 @@ static void vnni512_conv(const sqz_conv_job *job) {
     }
 }
 
-const sqz_kernels sqz_avx512vnni_kernels = {"avx512vnni", SQZ_PACK_S8, 0, vnni512_conv, sqz_has_avx512vnni};
+static VNNI512 void vnni512_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y) {
+    sqz_pool_row_body(rows, size, out_size, pixel, y);
+}
+
+static VNNI512 void vnni512_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y) {
+    sqz_add_row_body(add, a, b, count, y);
+}
+
+const sqz_kernels sqz_avx512vnni_kernels = {"avx512vnni", SQZ_PACK_S8, 0, vnni512_conv, vnni512_pool_row, vnni512_add_row, sqz_has_avx512vnni};
 #endif

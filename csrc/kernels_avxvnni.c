@@ -66,5 +66,5 @@ static void avxvnni_conv(const sqz_conv_job *job) {
     for (int panel = 0; panel < job->panels; panel++) ymm_rows(job, panel, avxvnni_blocks, AVXVNNI_PIXELS);
 }
 
-const sqz_kernels sqz_avxvnni_kernels = {"avxvnni", SQZ_PACK_S8, 0, avxvnni_conv, YMM_SUPPORTED};
+const sqz_kernels sqz_avxvnni_kernels = {"avxvnni", SQZ_PACK_S8, 0, avxvnni_conv, sqz_avx2_pool_row, sqz_avx2_add_row, YMM_SUPPORTED};
 #endif

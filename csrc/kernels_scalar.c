@@ -62,4 +62,12 @@ static void scalar_conv(const sqz_conv_job *job) {
     }
 }
 
-const sqz_kernels sqz_scalar_kernels = {"scalar", SQZ_PACK_S8, 0, scalar_conv, NULL};
+void sqz_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y) {
+    sqz_pool_row_body(rows, size, out_size, pixel, y);
+}
+
+void sqz_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y) {
+    sqz_add_row_body(add, a, b, count, y);
+}
+
+const sqz_kernels sqz_scalar_kernels = {"scalar", SQZ_PACK_S8, 0, scalar_conv, sqz_pool_row, sqz_add_row, NULL};

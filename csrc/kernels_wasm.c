@@ -88,5 +88,5 @@ static void wasm_conv(const sqz_conv_job *job) {
     }
 }
 
-const sqz_kernels sqz_wasm_kernels = {"wasm", SQZ_PACK_S16, 0, wasm_conv, NULL};
+const sqz_kernels sqz_wasm_kernels = {"wasm", SQZ_PACK_S16, 0, wasm_conv, sqz_pool_row, sqz_add_row, NULL};
 #endif

@@ -13,6 +13,9 @@
 #define SQZ_AVX2
 #endif
 
+void sqz_avx2_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
+void sqz_avx2_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
+
 SQZ_INLINE SQZ_AVX2 __m256i ymm_load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
 
 SQZ_INLINE SQZ_AVX2 __m256i ymm_broadcast(const uint8_t *x) {

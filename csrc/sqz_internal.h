@@ -21,12 +21,22 @@ int memcmp(const void *a, const void *b, size_t count);
 #error "floats must be rounded after each operation: on 32-bit x86 build with -msse2 -mfpmath=sse"
 #endif
 
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF /* GCC and MSVC are told by flags */
+#endif
+
 #if defined(__GNUC__)
 #define SQZ_INLINE static inline __attribute__((always_inline))
 #elif defined(_MSC_VER)
 #define SQZ_INLINE static __forceinline
 #else
 #define SQZ_INLINE static inline
+#endif
+
+#if defined(_MSC_VER)
+#define SQZ_RESTRICT __restrict
+#else
+#define SQZ_RESTRICT restrict
 #endif
 
 enum {
@@ -36,6 +46,17 @@ enum {
     SQZ_MAX_CHANNELS = 4096,
     SQZ_SLACK = 64        /* bytes that may be read, never used, behind a tensor */
 };
+
+SQZ_INLINE size_t sqz_round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
+SQZ_INLINE int sqz_min(int a, int b) { return a < b ? a : b; }
+SQZ_INLINE int sqz_max(int a, int b) { return a > b ? a : b; }
+SQZ_INLINE uint8_t sqz_max_u8(uint8_t a, uint8_t b) { return a > b ? a : b; }
+
+/* Rounds |value| < 2^22 half to even: adding 1.5 * 2^23 leaves no bits for a fraction. */
+SQZ_INLINE int sqz_round(float value) { return (int)((value + 12582912.0f) - 12582912.0f); }
+
+/* Bytes from one pixel of a tensor to the next: whole groups of products. */
+SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)channels, 4); }
 
 /* --- kernels ----------------------------------------------------------------------------------------------------- */
 
@@ -66,13 +87,53 @@ typedef struct {
     int32_t *raw; /* [pixels of all rows][panels * 16] */
 } sqz_conv_job;
 
+/* A bypass addition: y = (a - zero[0]) * factor[0] + (b - zero[1]) * factor[1], rounded, plus `sum_zero`. */
+typedef struct {
+    float factor[2];
+    int zero[2], sum_zero;
+} sqz_add;
+
 typedef struct {
     const char *name;
     int pack;
     int x_offset; /* the kernel multiplies x - x_offset */
     void (*conv)(const sqz_conv_job *job);
+    void (*pool_row)(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
+    void (*add_row)(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
     int (*is_supported)(void);
 } sqz_kernels;
+
+/* One row of a 3x3/2 maximum, for kernel sets to build with their own instructions. A window that hangs over the edge
+ * sees the last row or column twice, which is neutral. */
+SQZ_INLINE void sqz_pool_row_body(const uint8_t *const rows[3], int size, int out_size, size_t pixel,
+                                  uint8_t *SQZ_RESTRICT y) {
+    for (int x = 0; x < out_size; x++, y += pixel) {
+        size_t left = (size_t)(2 * x) * pixel, middle = left + pixel, right = 2 * x + 2 < size ? middle + pixel : middle;
+        const uint8_t *a = rows[0], *b = rows[1], *c = rows[2];
+        for (size_t i = 0; i < pixel; i++) {
+            uint8_t first = sqz_max_u8(sqz_max_u8(a[left + i], b[left + i]), c[left + i]);
+            uint8_t second = sqz_max_u8(sqz_max_u8(a[middle + i], b[middle + i]), c[middle + i]);
+            uint8_t third = sqz_max_u8(sqz_max_u8(a[right + i], b[right + i]), c[right + i]);
+            y[i] = sqz_max_u8(sqz_max_u8(first, second), third);
+        }
+    }
+}
+
+/* Two float products, one sum, one rounding. */
+SQZ_INLINE void sqz_add_row_body(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count,
+                                 uint8_t *SQZ_RESTRICT y) {
+    const float factor_a = add->factor[0], factor_b = add->factor[1];
+    const int zero_a = add->zero[0], zero_b = add->zero[1], zero = add->sum_zero;
+    const float low = (float)-zero, high = (float)(255 - zero);
+    for (size_t i = 0; i < count; i++) {
+        float term_a = (float)(a[i] - zero_a) * factor_a, term_b = (float)(b[i] - zero_b) * factor_b;
+        float sum = term_a + term_b;
+        y[i] = (uint8_t)(sqz_round(sum < low ? low : sum > high ? high : sum) + zero);
+    }
+}
+
+void sqz_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
+void sqz_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
 
 const sqz_kernels *sqz_find_kernels(const char *name);
 
@@ -117,8 +178,7 @@ typedef struct {
 typedef struct {
     sqz_conv squeeze, expand1x1, expand3x3, bypass;
     int has_bypass_conv, has_add, has_pool;
-    float term_factor[2]; /* scale of each term of the addition over that of the sum */
-    int term_zero[2], sum_zero;
+    sqz_add add;
     int in_channels, out_channels;
     int size, out_size; /* before and after the pool */
 } sqz_fire;
@@ -135,19 +195,6 @@ struct sqz_model {
     size_t scratch_bytes; /* arena: each thread's own */
     sqz_fire *fires;
 };
-
-SQZ_INLINE size_t sqz_round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
-SQZ_INLINE int sqz_min(int a, int b) { return a < b ? a : b; }
-SQZ_INLINE int sqz_max(int a, int b) { return a > b ? a : b; }
-SQZ_INLINE uint8_t sqz_max_u8(uint8_t a, uint8_t b) { return a > b ? a : b; }
-
-/* Rounds |value| < 2^22 half to even: adding 1.5 * 2^23 leaves no bits for a fraction. */
-SQZ_INLINE int sqz_round(float value) {
-    return (int)((value + 12582912.0f) - 12582912.0f);
-}
-
-/* Bytes from one pixel of a tensor to the next: whole groups of products. */
-SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)channels, 4); }
 
 SQZ_INLINE size_t sqz_tensor_bytes(int size, int channels, int border) {
     size_t side = (size_t)(size + 2 * border);

@@ -131,11 +131,11 @@ static void plan_fire(plan_walk *walk, int index, sqz_fire *fire, uint8_t *base)
         walk->tensor = plan_next_tensor(walk);
         walk->activations += (uint64_t)wide * (uint64_t)walk->size * (uint64_t)walk->size;
         /* A quotient in double, rounded to float once. */
-        fire->term_factor[0] = (float)((double)joined.scale / (double)walk->tensor.scale);
-        fire->term_factor[1] = (float)((double)other.scale / (double)walk->tensor.scale);
-        fire->term_zero[0] = joined.zero_point;
-        fire->term_zero[1] = other.zero_point;
-        fire->sum_zero = walk->tensor.zero_point;
+        fire->add.factor[0] = (float)((double)joined.scale / (double)walk->tensor.scale);
+        fire->add.factor[1] = (float)((double)other.scale / (double)walk->tensor.scale);
+        fire->add.zero[0] = joined.zero_point;
+        fire->add.zero[1] = other.zero_point;
+        fire->add.sum_zero = walk->tensor.zero_point;
     }
     walk->channels = wide;
     fire->out_size = plan_pool(walk, index + 2, &fire->has_pool);

@@ -50,34 +50,7 @@ static void run_conv(const sqz_model *model, const sqz_conv *conv, sqz_conv_job 
     model->kernels->conv(job);
 }
 
-/* --- rows: pools and additions ----------------------------------------------------------------------------------- */
-
-/* One row of a 3x3/2 maximum. A window that hangs over the edge sees the last row or column twice, which is neutral. */
-static void run_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y) {
-    for (int x = 0; x < out_size; x++, y += pixel) {
-        size_t left = (size_t)(2 * x) * pixel, middle = left + pixel, right = 2 * x + 2 < size ? middle + pixel : middle;
-        const uint8_t *a = rows[0] + left, *b = rows[1] + left, *c = rows[2] + left;
-        middle -= left, right -= left;
-        for (size_t i = 0; i < pixel; i++) {
-            uint8_t first = sqz_max_u8(sqz_max_u8(a[i], b[i]), c[i]);
-            uint8_t second = sqz_max_u8(sqz_max_u8(a[middle + i], b[middle + i]), c[middle + i]);
-            uint8_t third = sqz_max_u8(sqz_max_u8(a[right + i], b[right + i]), c[right + i]);
-            y[i] = sqz_max_u8(sqz_max_u8(first, second), third);
-        }
-    }
-}
-
-/* Two float products, one sum, one rounding. */
-static void run_add_row(const sqz_fire *fire, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y) {
-    const float factor_a = fire->term_factor[0], factor_b = fire->term_factor[1];
-    const int zero_a = fire->term_zero[0], zero_b = fire->term_zero[1], zero = fire->sum_zero;
-    const float low = (float)-zero, high = (float)(255 - zero);
-    for (size_t i = 0; i < count; i++) {
-        float term_a = (float)(a[i] - zero_a) * factor_a, term_b = (float)(b[i] - zero_b) * factor_b;
-        float sum = term_a + term_b;
-        y[i] = (uint8_t)(sqz_round(sum < low ? low : sum > high ? high : sum) + zero);
-    }
-}
+/* --- rows: pools ---------------------------------------------------------------------------------------------------- */
 
 /* Makes rows [first, last) of a tensor at `y`. */
 typedef void (*run_rows)(const run_worker *worker, const void *layer, int first, int last, uint8_t *y);
@@ -96,7 +69,7 @@ static void run_pooled(const run_worker *worker, run_rows make, const void *laye
             make(worker, layer, top + 1, end, strip + row_bytes);
         }
         for (int i = 0; i < 3; i++) rows[i] = strip + (size_t)sqz_min(i, end - top - 1) * row_bytes;
-        run_pool_row(rows, size, out_size, pixel, y + (size_t)out * (size_t)out_size * pixel);
+        worker->model->kernels->pool_row(rows, size, out_size, pixel, y + (size_t)out * (size_t)out_size * pixel);
     }
 }
 
@@ -107,30 +80,48 @@ typedef struct {
     uint8_t *columns;
 } run_stem_layer;
 
+/* Windows of one output row from `column` on, as far as they lie inside the image; returns the first that does not.
+ * Each of a window's lines is copied as COPIED bytes, a few more than it has: what is too much falls on the next line or
+ * window, or on products whose weights are 0. */
+SQZ_INLINE int run_unfold_inside(const sqz_model *model, const uint8_t *pixels, int top, int column, uint8_t *columns,
+                                 const int KERNEL, const size_t COPIED) {
+    const int stride = model->stem.stride, padding = model->stem.padding, size = model->input_size;
+    const size_t window = (size_t)model->stem.groups * 4, line = (size_t)size * 3;
+    for (; column < model->stem_size; column++) {
+        int left = column * stride - padding;
+        size_t at = (size_t)top * line + (size_t)left * 3;
+        uint8_t *to = columns + (size_t)column * window;
+        if (left + KERNEL > size || at + (size_t)(KERNEL - 1) * line + COPIED > (size_t)size * line) break;
+        for (int ky = 0; ky < KERNEL; ky++, at += line, to += 3 * KERNEL) memcpy(to, pixels + at, COPIED);
+    }
+    return column;
+}
+
 /* Lays the windows of one output row side by side: kernel * kernel * 3 bytes each, padded to whole groups. */
 static void run_unfold_row(const sqz_model *model, const uint8_t *pixels, int row, uint8_t *columns) {
     const sqz_conv *conv = &model->stem;
-    int size = model->input_size, kernel = conv->kernel;
-    size_t window = (size_t)conv->groups * 4, line = (size_t)size * 3, run = (size_t)kernel * 3;
-    for (int column = 0; column < model->stem_size; column++, columns += window) {
-        int left = column * conv->stride - conv->padding, top = row * conv->stride - conv->padding;
-        uint8_t *to = columns;
-        if (left >= 0 && top >= 0 && left + kernel <= size && top + kernel <= size) {
-            const uint8_t *from = pixels + (size_t)top * line + (size_t)left * 3;
-            for (int ky = 0; ky < kernel; ky++, from += line, to += run) memcpy(to, from, run);
-        } else {
-            for (int ky = 0; ky < kernel; ky++) {
-                for (int kx = 0; kx < kernel; kx++, to += 3) {
-                    int y = top + ky, x = left + kx;
-                    if (y >= 0 && y < size && x >= 0 && x < size) {
-                        memcpy(to, pixels + (size_t)y * line + (size_t)x * 3, 3);
-                    } else {
-                        memset(to, conv->in_zero, 3);
-                    }
+    const int size = model->input_size, kernel = conv->kernel, top = row * conv->stride - conv->padding;
+    const size_t window = (size_t)conv->groups * 4;
+    for (int column = 0; column < model->stem_size; column++) {
+        const int left = column * conv->stride - conv->padding;
+        uint8_t *to = columns + (size_t)column * window;
+        if (left >= 0 && top >= 0 && top + kernel <= size) {
+            if (kernel == 3) column = run_unfold_inside(model, pixels, top, column, columns, 3, 16);
+            if (kernel == 7) column = run_unfold_inside(model, pixels, top, column, columns, 7, 32);
+            if (column == model->stem_size) return;
+            to = columns + (size_t)column * window;
+        }
+        for (int ky = 0; ky < kernel; ky++) {
+            for (int kx = 0; kx < kernel; kx++, to += 3) {
+                int y = top + ky, x = column * conv->stride - conv->padding + kx;
+                if (y >= 0 && y < size && x >= 0 && x < size) {
+                    memcpy(to, pixels + ((size_t)y * (size_t)size + (size_t)x) * 3, 3);
+                } else {
+                    memset(to, conv->in_zero, 3);
                 }
             }
         }
-        memset(to, 0, (size_t)(columns + window - to));
+        memset(to, 0, (size_t)(columns + (size_t)(column + 1) * window - to));
     }
 }
 
@@ -239,7 +230,7 @@ static void run_fire_rows(const run_worker *worker, const void *of, int first, i
             run_conv(worker->model, &fire->bypass, &job);
             other = layer->other;
         }
-        run_add_row(fire, layer->joined, other, row, y);
+        worker->model->kernels->add_row(&fire->add, layer->joined, other, row, y);
     }
 }
 
