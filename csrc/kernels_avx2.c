@@ -6,7 +6,7 @@
 
 #if defined(SQZ_X86)
 
-enum { AVX2_PIXELS = 4, AVX2_WIDE_PIXELS = 3 };
+enum { AVX2_PIXELS = 4, AVX2_WIDE_PIXELS = 6 };
 
 /* Keeps the compiler from holding weights in registers from one pixel to the next: there are too few, and a spilled one
  * costs more than a load. */
@@ -62,71 +62,92 @@ SQZ_INLINE SQZ_AVX2 void avx2_pairs(const sqz_conv_job *job, const uint8_t *x, c
             weights += 64;
         }
     }
-    YMM_FINISH(job, acc, panel, y, raw, PIXELS, 1);
+    ymm_finish(job, acc, panel, y, raw, PIXELS);
 }
 
-/* Panels of 16-bit weights: even and odd products apart, so that bytes widen by a mask and a shift. */
-SQZ_INLINE SQZ_AVX2 void avx2_wide(const sqz_conv_job *job, const uint8_t *x, const uint8_t *weights, int panel,
-                                   uint8_t *y, int32_t *raw, const int PIXELS, const int PANELS) {
-    const size_t step = job->x_pixel, panel_bytes = job->panel_bytes;
-    const __m256i low_bytes = _mm256_set1_epi16(255);
-    __m256i acc[AVX2_WIDE_PIXELS][4];
-    YMM_UNROLL for (int m = 0; m < PIXELS; m++) {
-        YMM_UNROLL for (int n = 0; n < 2 * PANELS; n++) acc[m][n] = ymm_load(job->bias + panel * SQZ_LANES + 8 * n);
+/* One row of input in 16 bits, all runs behind each other. */
+static SQZ_AVX2 void avx2_widen(const sqz_conv_job *job, const uint8_t *x) {
+    const size_t count = sqz_wide_run(job->pixels, job->x_pixel, job->groups);
+    uint16_t *to = job->wide;
+    for (int run = 0; run < job->runs; run++, x += job->x_run, to += count) {
+        size_t i = 0;
+        for (; i + 16 <= count; i += 16) {
+            __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(x + i)));
+            _mm256_storeu_si256((__m256i *)(void *)(to + i), wide);
+        }
+        for (; i < count; i++) to[i] = x[i];
     }
-    for (int run = 0; run < job->runs; run++, x += job->x_run) {
-        const uint8_t *x0 = x;
-        for (int group = 0; group < job->groups; group++) {
+}
+
+/* Panels of 16-bit weights, by pairs of products. */
+SQZ_INLINE SQZ_AVX2 void avx2_wide(const sqz_conv_job *job, const uint8_t *wide, const uint8_t *weights, int panel,
+                                   uint8_t *y, int32_t *raw, const int PIXELS) {
+    const size_t step = 2 * job->x_pixel, run_bytes = 2 * sqz_wide_run(job->pixels, job->x_pixel, job->groups);
+    __m256i acc[AVX2_WIDE_PIXELS][2];
+    YMM_UNROLL for (int m = 0; m < PIXELS; m++) {
+        acc[m][0] = ymm_load(job->bias + panel * SQZ_LANES);
+        acc[m][1] = ymm_load(job->bias + panel * SQZ_LANES + 8);
+    }
+    for (int run = 0; run < job->runs; run++, wide += run_bytes) {
+        const uint8_t *x0 = wide, *x3 = wide + 3 * step;
+        for (int pair = 0; pair < 2 * job->groups; pair++) {
+            const __m256i low = ymm_load(weights), high = ymm_load(weights + 32);
             YMM_UNROLL for (int m = 0; m < PIXELS; m++) {
-                __m256i four = ymm_broadcast(x0 + (size_t)m * step);
-                __m256i even = _mm256_and_si256(four, low_bytes), odd = _mm256_srli_epi16(four, 8);
-                const uint8_t *start = weights;
-                AVX2_RELOAD(start);
-                YMM_UNROLL for (int n = 0; n < 2 * PANELS; n++) {
-                    const uint8_t *w = start + (size_t)(n / 2) * panel_bytes + (n % 2) * 32;
-                    acc[m][n] = _mm256_add_epi32(acc[m][n], _mm256_madd_epi16(even, ymm_load(w)));
-                    acc[m][n] = _mm256_add_epi32(acc[m][n], _mm256_madd_epi16(odd, ymm_load(w + 64)));
-                }
+                const __m256i two = ymm_broadcast((m < 3 ? x0 : x3) + (size_t)(m % 3) * step);
+                acc[m][0] = _mm256_add_epi32(acc[m][0], _mm256_madd_epi16(two, low));
+                acc[m][1] = _mm256_add_epi32(acc[m][1], _mm256_madd_epi16(two, high));
             }
-            x0 += 4;
-            weights += 128;
+            x0 += 4, x3 += 4;
+            weights += 64;
         }
     }
-    YMM_FINISH(job, acc, panel, y, raw, PIXELS, PANELS);
+    ymm_finish(job, acc, panel, y, raw, PIXELS);
 }
 
-#define AVX2_FUNCTION(NAME, BODY, PIXELS, COUNT)                                                                      \
-    static SQZ_AVX2 void NAME##PIXELS(const sqz_conv_job *job, const uint8_t *x, const uint8_t *weights, int panel,   \
-                                      uint8_t *y, int32_t *raw) {                                                     \
-        BODY(job, x, weights, panel, y, raw, PIXELS, COUNT);                                                          \
+#define AVX2_FUNCTION(NAME, PIXELS, ...)                                                                              \
+    static SQZ_AVX2 void NAME##_##PIXELS(const sqz_conv_job *job, const uint8_t *x, const uint8_t *weights,           \
+                                         int panel, uint8_t *y, int32_t *raw) {                                       \
+        __VA_ARGS__;                                                                                                  \
     }
-#define AVX2_FUNCTIONS(NAME, BODY, COUNT)                                                                             \
-    AVX2_FUNCTION(NAME, BODY, 1, COUNT) AVX2_FUNCTION(NAME, BODY, 2, COUNT) AVX2_FUNCTION(NAME, BODY, 3, COUNT)
-#define AVX2_PAIRS_FUNCTIONS(NAME, COUNT)                                                                             \
-    AVX2_FUNCTIONS(NAME, avx2_pairs, COUNT)                                                                           \
-    AVX2_FUNCTION(NAME, avx2_pairs, 4, COUNT)                                                                         \
-    static ymm_function *const NAME##blocks[AVX2_PIXELS] = {NAME##1, NAME##2, NAME##3, NAME##4};
+#define AVX2_PAIRS(NAME, PIXELS, GROUPS)                                                                              \
+    AVX2_FUNCTION(NAME, PIXELS, avx2_pairs(job, x, weights, panel, y, raw, PIXELS, GROUPS))
+#define AVX2_PAIRS_BLOCKS(NAME, GROUPS)                                                                               \
+    AVX2_PAIRS(NAME, 1, GROUPS)                                                                                       \
+    AVX2_PAIRS(NAME, 2, GROUPS)                                                                                       \
+    AVX2_PAIRS(NAME, 3, GROUPS)                                                                                       \
+    AVX2_PAIRS(NAME, 4, GROUPS)                                                                                       \
+    static ymm_function *const NAME##_blocks[AVX2_PIXELS] = {NAME##_1, NAME##_2, NAME##_3, NAME##_4};
+#define AVX2_WIDE(PIXELS) AVX2_FUNCTION(avx2_wide, PIXELS, avx2_wide(job, x, weights, panel, y, raw, PIXELS))
 
-AVX2_PAIRS_FUNCTIONS(avx2_pairs1_, 1)
-AVX2_PAIRS_FUNCTIONS(avx2_pairs2_, 2)
-AVX2_PAIRS_FUNCTIONS(avx2_pairs4_, 4)
-AVX2_FUNCTIONS(avx2_wide1_, avx2_wide, 1)
-AVX2_FUNCTIONS(avx2_wide2_, avx2_wide, 2)
-static ymm_function *const avx2_wide1_blocks[AVX2_WIDE_PIXELS] = {avx2_wide1_1, avx2_wide1_2, avx2_wide1_3};
-static ymm_function *const avx2_wide2_blocks[AVX2_WIDE_PIXELS] = {avx2_wide2_1, avx2_wide2_2, avx2_wide2_3};
+AVX2_PAIRS_BLOCKS(avx2_pairs1, 1)
+AVX2_PAIRS_BLOCKS(avx2_pairs2, 2)
+AVX2_PAIRS_BLOCKS(avx2_pairs4, 4)
+AVX2_WIDE(1)
+AVX2_WIDE(2)
+AVX2_WIDE(3)
+AVX2_WIDE(4)
+AVX2_WIDE(5)
+AVX2_WIDE(6)
+static ymm_function *const avx2_wide_blocks[AVX2_WIDE_PIXELS] = {avx2_wide_1, avx2_wide_2, avx2_wide_3,
+                                                                 avx2_wide_4, avx2_wide_5, avx2_wide_6};
 
 static void avx2_conv(const sqz_conv_job *job) {
+    int has_wide = 0;
     for (int panel = 0; panel < job->panels; panel++) {
         switch (job->kinds[panel]) {
             case SQZ_PANEL_PAIRS: ymm_rows(job, panel, avx2_pairs1_blocks, AVX2_PIXELS); break;
             case SQZ_PANEL_PAIRS_OF_2: ymm_rows(job, panel, avx2_pairs2_blocks, AVX2_PIXELS); break;
             case SQZ_PANEL_PAIRS_OF_4: ymm_rows(job, panel, avx2_pairs4_blocks, AVX2_PIXELS); break;
-            default:
-                if (panel + 1 < job->panels && job->kinds[panel + 1] == SQZ_PANEL_WIDE) {
-                    ymm_rows(job, panel++, avx2_wide2_blocks, AVX2_WIDE_PIXELS);
-                } else {
-                    ymm_rows(job, panel, avx2_wide1_blocks, AVX2_WIDE_PIXELS);
-                }
+            default: has_wide = 1;
+        }
+    }
+    for (int row = 0; has_wide && row < job->rows; row++) {
+        const uint8_t *wide = (const uint8_t *)job->wide;
+        avx2_widen(job, job->x + (size_t)row * job->x_row);
+        for (int panel = 0; panel < job->panels; panel++) {
+            if (job->kinds[panel] == SQZ_PANEL_WIDE) {
+                ymm_row(job, row, panel, wide, 2 * job->x_pixel, avx2_wide_blocks, AVX2_WIDE_PIXELS);
+            }
         }
     }
 }
@@ -139,5 +160,5 @@ SQZ_AVX2 void sqz_avx2_add_row(const sqz_add *add, const uint8_t *a, const uint8
     sqz_add_row_body(add, a, b, count, y);
 }
 
-const sqz_kernels sqz_avx2_kernels = {"avx2", SQZ_PACK_MIX, 0, avx2_conv, sqz_avx2_pool_row, sqz_avx2_add_row, sqz_has_avx2};
+const sqz_kernels sqz_avx2_kernels = {"avx2", SQZ_PACK_MIX, 0, 1, avx2_conv, sqz_avx2_pool_row, sqz_avx2_add_row, sqz_has_avx2};
 #endif

@@ -169,5 +169,5 @@ static VNNI512 void vnni512_add_row(const sqz_add *add, const uint8_t *a, const 
     sqz_add_row_body(add, a, b, count, y);
 }
 
-const sqz_kernels sqz_avx512vnni_kernels = {"avx512vnni", SQZ_PACK_S8, 0, vnni512_conv, vnni512_pool_row, vnni512_add_row, sqz_has_avx512vnni};
+const sqz_kernels sqz_avx512vnni_kernels = {"avx512vnni", SQZ_PACK_S8, 0, 0, vnni512_conv, vnni512_pool_row, vnni512_add_row, sqz_has_avx512vnni};
 #endif

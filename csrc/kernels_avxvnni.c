@@ -45,7 +45,7 @@ SQZ_INLINE SQZ_AVXVNNI void avxvnni_block(const sqz_conv_job *job, const uint8_t
             weights += 64;
         }
     }
-    YMM_FINISH(job, acc, panel, y, raw, PIXELS, 1);
+    ymm_finish(job, acc, panel, y, raw, PIXELS);
 }
 
 #define AVXVNNI_FUNCTION(PIXELS)                                                                                      \
@@ -66,5 +66,5 @@ static void avxvnni_conv(const sqz_conv_job *job) {
     for (int panel = 0; panel < job->panels; panel++) ymm_rows(job, panel, avxvnni_blocks, AVXVNNI_PIXELS);
 }
 
-const sqz_kernels sqz_avxvnni_kernels = {"avxvnni", SQZ_PACK_S8, 0, avxvnni_conv, sqz_avx2_pool_row, sqz_avx2_add_row, YMM_SUPPORTED};
+const sqz_kernels sqz_avxvnni_kernels = {"avxvnni", SQZ_PACK_S8, 0, 0, avxvnni_conv, sqz_avx2_pool_row, sqz_avx2_add_row, YMM_SUPPORTED};
 #endif

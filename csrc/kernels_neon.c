@@ -184,6 +184,6 @@ static void neon_rows(const sqz_conv_job *job, neon_function *const *blocks, int
 static void neon_dotprod_conv(const sqz_conv_job *job) { neon_rows(job, neon_dot_blocks, NEON_DOT_PIXELS); }
 static void neon_conv(const sqz_conv_job *job) { neon_rows(job, neon_plain_blocks, NEON_PLAIN_PIXELS); }
 
-const sqz_kernels sqz_neon_dotprod_kernels = {"neon_dotprod", SQZ_PACK_S8, 128, neon_dotprod_conv, sqz_pool_row, sqz_add_row, sqz_has_dotprod};
-const sqz_kernels sqz_neon_kernels = {"neon", SQZ_PACK_S8, 128, neon_conv, sqz_pool_row, sqz_add_row, NULL};
+const sqz_kernels sqz_neon_dotprod_kernels = {"neon_dotprod", SQZ_PACK_S8, 128, 0, neon_dotprod_conv, sqz_pool_row, sqz_add_row, sqz_has_dotprod};
+const sqz_kernels sqz_neon_kernels = {"neon", SQZ_PACK_S8, 128, 0, neon_conv, sqz_pool_row, sqz_add_row, NULL};
 #endif

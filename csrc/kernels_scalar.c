@@ -70,4 +70,4 @@ void sqz_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t 
     sqz_add_row_body(add, a, b, count, y);
 }
 
-const sqz_kernels sqz_scalar_kernels = {"scalar", SQZ_PACK_S8, 0, scalar_conv, sqz_pool_row, sqz_add_row, NULL};
+const sqz_kernels sqz_scalar_kernels = {"scalar", SQZ_PACK_S8, 0, 0, scalar_conv, sqz_pool_row, sqz_add_row, NULL};

@@ -14,27 +14,22 @@ SQZ_INLINE v128_t wasm_requantize(v128_t acc, v128_t multiplier, v128_t low, v12
     return wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(scaled), zero);
 }
 
-SQZ_INLINE void wasm_block(const sqz_conv_job *job, const uint8_t *x, const uint8_t *weights, int panel, uint8_t *y,
-                           int32_t *raw, const int PIXELS) {
-    const v128_t low_bytes = wasm_i16x8_const_splat(255);
+SQZ_INLINE void wasm_block(const sqz_conv_job *job, const uint16_t *wide, const uint8_t *weights, int panel,
+                           uint8_t *y, int32_t *raw, const int PIXELS) {
+    const size_t run_products = sqz_wide_run(job->pixels, job->x_pixel, job->groups);
     v128_t acc[WASM_PIXELS][4];
     WASM_UNROLL for (int m = 0; m < PIXELS; m++) {
         WASM_UNROLL for (int n = 0; n < 4; n++) acc[m][n] = wasm_v128_load(job->bias + panel * SQZ_LANES + 4 * n);
     }
-    for (int run = 0; run < job->runs; run++, x += job->x_run) {
-        const uint8_t *at = x;
-        for (int group = 0; group < job->groups; group++, at += 4, weights += 128) {
-            v128_t even[WASM_PIXELS], odd[WASM_PIXELS];
-            WASM_UNROLL for (int m = 0; m < PIXELS; m++) {
-                v128_t four = wasm_v128_load32_splat(at + (size_t)m * job->x_pixel);
-                even[m] = wasm_v128_and(four, low_bytes);
-                odd[m] = wasm_u16x8_shr(four, 8);
-            }
+    for (int run = 0; run < job->runs; run++, wide += run_products) {
+        const uint16_t *at = wide;
+        for (int pair = 0; pair < 2 * job->groups; pair++, at += 2, weights += 64) {
+            v128_t two[WASM_PIXELS];
+            WASM_UNROLL for (int m = 0; m < PIXELS; m++) two[m] = wasm_v128_load32_splat(at + (size_t)m * job->x_pixel);
             WASM_UNROLL for (int n = 0; n < 4; n++) {
-                v128_t first = wasm_v128_load(weights + 16 * n), second = wasm_v128_load(weights + 64 + 16 * n);
+                v128_t w = wasm_v128_load(weights + 16 * n);
                 WASM_UNROLL for (int m = 0; m < PIXELS; m++) {
-                    acc[m][n] = wasm_i32x4_add(acc[m][n], wasm_i32x4_dot_i16x8(even[m], first));
-                    acc[m][n] = wasm_i32x4_add(acc[m][n], wasm_i32x4_dot_i16x8(odd[m], second));
+                    acc[m][n] = wasm_i32x4_add(acc[m][n], wasm_i32x4_dot_i16x8(two[m], w));
                 }
             }
         }
@@ -69,24 +64,36 @@ SQZ_INLINE void wasm_block(const sqz_conv_job *job, const uint8_t *x, const uint
     }
 }
 
+/* One row of input in 16 bits, all runs behind each other. */
+static void wasm_widen(const sqz_conv_job *job, const uint8_t *x) {
+    const size_t count = sqz_wide_run(job->pixels, job->x_pixel, job->groups);
+    uint16_t *to = job->wide;
+    for (int run = 0; run < job->runs; run++, x += job->x_run, to += count) {
+        size_t i = 0;
+        for (; i + 8 <= count; i += 8) wasm_v128_store(to + i, wasm_u16x8_load8x8(x + i));
+        for (; i < count; i++) to[i] = x[i];
+    }
+}
+
 static void wasm_conv(const sqz_conv_job *job) {
-    for (int panel = 0; panel < job->panels; panel++) {
-        const uint8_t *weights = job->weights + (size_t)panel * job->panel_bytes;
-        for (int row = 0; row < job->rows; row++) {
+    for (int row = 0; row < job->rows; row++) {
+        wasm_widen(job, job->x + (size_t)row * job->x_row);
+        for (int panel = 0; panel < job->panels; panel++) {
+            const uint8_t *weights = job->weights + (size_t)panel * job->panel_bytes;
             for (int first = 0; first < job->pixels; first += WASM_PIXELS) {
-                const uint8_t *x = job->x + (size_t)row * job->x_row + (size_t)first * job->x_pixel;
+                const uint16_t *wide = job->wide + (size_t)first * job->x_pixel;
                 size_t at = (size_t)row * job->y_row + (size_t)first * job->y_pixel + (size_t)(panel * SQZ_LANES);
                 uint8_t *y = job->y ? job->y + at : NULL;
                 int32_t *raw = job->y ? NULL : job->raw + (row * job->pixels + first) * job->panels * SQZ_LANES;
                 if (first + WASM_PIXELS <= job->pixels) {
-                    wasm_block(job, x, weights, panel, y, raw, WASM_PIXELS);
+                    wasm_block(job, wide, weights, panel, y, raw, WASM_PIXELS);
                 } else {
-                    wasm_block(job, x, weights, panel, y, raw, 1);
+                    wasm_block(job, wide, weights, panel, y, raw, 1);
                 }
             }
         }
     }
 }
 
-const sqz_kernels sqz_wasm_kernels = {"wasm", SQZ_PACK_S16, 0, wasm_conv, sqz_pool_row, sqz_add_row, NULL};
+const sqz_kernels sqz_wasm_kernels = {"wasm", SQZ_PACK_S16, 0, 1, wasm_conv, sqz_pool_row, sqz_add_row, NULL};
 #endif

@@ -44,6 +44,7 @@ enum {
     SQZ_ALIGN = 64,       /* of every block of memory */
     SQZ_MAX_SIZE = 1024,  /* limits of a spec, as in spec.py */
     SQZ_MAX_CHANNELS = 4096,
+    SQZ_HEAD_PIXELS = 28, /* positions of the head at a time */
     SQZ_SLACK = 64        /* bytes that may be read, never used, behind a tensor */
 };
 
@@ -62,7 +63,7 @@ SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)ch
 
 /* How weights lie in memory. Outputs are grouped in panels of 16, products in groups of 4, padded with zero weights.
  *   SQZ_PACK_S8   int8 [panel][group][16][4]
- *   SQZ_PACK_S16  int16 [panel][group][2][16][2]: products 0 and 2, then 1 and 3
+ *   SQZ_PACK_S16  int16 [panel][group][2][16][2]: products 0 and 1, then 2 and 3
  *   SQZ_PACK_MIX  a panel of either kind, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), each in S16's space */
 enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX };
 
@@ -85,6 +86,7 @@ typedef struct {
     uint8_t *y;               /* result, or NULL to store the sums in `raw` */
     size_t y_pixel, y_row;
     int32_t *raw; /* [pixels of all rows][panels * 16] */
+    uint16_t *wide; /* `sqz_wide_bytes` of memory, for kernel sets that want it */
 } sqz_conv_job;
 
 /* A bypass addition: y = (a - zero[0]) * factor[0] + (b - zero[1]) * factor[1], rounded, plus `sum_zero`. */
@@ -97,6 +99,7 @@ typedef struct {
     const char *name;
     int pack;
     int x_offset; /* the kernel multiplies x - x_offset */
+    int wants_wide; /* wants memory for one row of input in 16 bits */
     void (*conv)(const sqz_conv_job *job);
     void (*pool_row)(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
     void (*add_row)(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
@@ -130,6 +133,11 @@ SQZ_INLINE void sqz_add_row_body(const sqz_add *add, const uint8_t *a, const uin
         float sum = term_a + term_b;
         y[i] = (uint8_t)(sqz_round(sum < low ? low : sum > high ? high : sum) + zero);
     }
+}
+
+/* Products that one row of a job touches in each run. */
+SQZ_INLINE size_t sqz_wide_run(int pixels, size_t x_pixel, int groups) {
+    return (size_t)(pixels - 1) * x_pixel + (size_t)groups * 4;
 }
 
 void sqz_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
@@ -192,7 +200,8 @@ struct sqz_model {
     int n_fires;
     size_t n_convs;
     size_t trunk_bytes;   /* arena: the tensors between layers */
-    size_t scratch_bytes; /* arena: each thread's own */
+    size_t scratch_bytes; /* arena: each thread's own, of which the last `wide_bytes` are for kernels */
+    size_t wide_bytes;
     sqz_fire *fires;
 };
 

@@ -213,11 +213,19 @@ static void plan_at_least(size_t *value, size_t least) {
     if (*value < least) *value = least;
 }
 
+/* Memory for a job of one row of a convolution. */
+static void plan_wide_memory(sqz_model *model, const sqz_conv *conv, int pixels, size_t x_pixel) {
+    if (model->kernels->wants_wide) {
+        plan_at_least(&model->wide_bytes, sqz_wide_run(pixels, x_pixel, conv->groups) * (size_t)conv->runs * 2);
+    }
+}
+
 static void plan_stem_memory(sqz_model *model) {
     size_t columns = (size_t)model->stem_size * (size_t)model->stem.groups * 4;
     size_t row = (size_t)model->stem_size * sqz_pixel_bytes(model->stem.out_channels);
     model->trunk_bytes = sqz_tensor_bytes(model->stem_out_size, model->stem.out_channels, 0);
     model->scratch_bytes = sqz_round_up(columns + SQZ_SLACK, SQZ_ALIGN);
+    plan_wide_memory(model, &model->stem, model->stem_size, (size_t)model->stem.groups * 4);
     if (model->stem_has_pool) model->scratch_bytes += sqz_round_up(3 * row + SQZ_SLACK, SQZ_ALIGN);
 }
 
@@ -229,10 +237,15 @@ static void plan_fire_memory(sqz_model *model, const sqz_fire *fire) {
                                            sqz_tensor_bytes(fire->size, fire->squeeze.out_channels, 1) +
                                            sqz_tensor_bytes(fire->out_size, fire->out_channels, 0));
     plan_at_least(&model->scratch_bytes, rows * row);
+    plan_wide_memory(model, &fire->squeeze, fire->size, sqz_pixel_bytes(fire->in_channels));
+    plan_wide_memory(model, &fire->expand3x3, fire->size, sqz_pixel_bytes(fire->squeeze.out_channels));
+    if (fire->has_bypass_conv) plan_wide_memory(model, &fire->bypass, fire->size, sqz_pixel_bytes(fire->in_channels));
 }
 
 static void plan_head_memory(sqz_model *model) {
     plan_at_least(&model->scratch_bytes, sqz_head_scratch_bytes());
+    plan_wide_memory(model, &model->head, SQZ_HEAD_PIXELS, sqz_pixel_bytes(model->head.in_channels));
+    model->scratch_bytes += sqz_round_up(model->wide_bytes, SQZ_ALIGN);
 }
 
 static size_t plan_total(const sqz_spec *spec, const sqz_kernels *kernels, sqz_model *model, sqz_fire *fires,
@@ -240,6 +253,8 @@ static size_t plan_total(const sqz_spec *spec, const sqz_kernels *kernels, sqz_m
     plan_walk walk;
     sqz_fire fire;
     plan_begin(&walk, spec, kernels);
+    model->kernels = kernels;
+    model->trunk_bytes = model->scratch_bytes = model->wide_bytes = 0;
     plan_take(&walk, sizeof *model);
     plan_take(&walk, sizeof *fires * spec->n_fires);
     plan_stem(&walk, model, base);
@@ -289,10 +304,9 @@ sqz_status sqz_create(const sqz_spec *spec, const char *kernels, void *memory, s
     base = (uint8_t *)memory + (SQZ_ALIGN - (uintptr_t)memory % SQZ_ALIGN) % SQZ_ALIGN;
     model = (sqz_model *)(void *)base;
     memset(model, 0, sizeof *model);
-    model->kernels = sqz_find_kernels(kernels);
     model->n_fires = spec->n_fires;
     model->fires = (sqz_fire *)(void *)(base + sqz_round_up(sizeof *model, SQZ_ALIGN));
-    plan_total(spec, model->kernels, model, model->fires, base, &sizes);
+    plan_total(spec, sqz_find_kernels(kernels), model, model->fires, base, &sizes);
     model->n_convs = sizes.n_convs;
     *result = model;
     return SQZ_OK;
@@ -383,7 +397,7 @@ static void plan_pack_panel(const sqz_conv *conv, const int8_t *weight, int firs
                 size_t product = plan_product(conv, place, channel), group = product / 4, within = product % 4;
                 int8_t value = *w++;
                 if (is_wide) {
-                    wide[group * 64 + (within & 1) * 32 + (size_t)lane * 2 + within / 2] = value;
+                    wide[group * 64 + (within / 2) * 32 + (size_t)lane * 2 + within % 2] = value;
                 } else {
                     panel[group * 64 + (size_t)lane * 4 + within] = (uint8_t)value;
                 }

@@ -5,7 +5,7 @@
  * in each thread's scratch memory and never see a whole tensor. */
 #include "sqz_internal.h"
 
-enum { RUN_HEAD_PIXELS = 28, RUN_HEAD_PANELS = 2 };
+enum { RUN_HEAD_PANELS = 2 };
 
 typedef struct {
     const sqz_model *model;
@@ -26,7 +26,7 @@ typedef struct {
 } run_worker;
 
 size_t sqz_head_scratch_bytes(void) {
-    return sizeof(int32_t) * RUN_HEAD_PIXELS * RUN_HEAD_PANELS * SQZ_LANES;
+    return sizeof(int32_t) * SQZ_HEAD_PIXELS * RUN_HEAD_PANELS * SQZ_LANES;
 }
 
 static void run_wait(const run_worker *worker) {
@@ -36,7 +36,10 @@ static void run_wait(const run_worker *worker) {
 /* First item of thread `thread`'s share of `count` items. */
 static int run_share(int count, int thread, int threads) { return (int)((int64_t)count * thread / threads); }
 
-static void run_conv(const sqz_model *model, const sqz_conv *conv, sqz_conv_job *job) {
+static void run_conv(const run_worker *worker, const sqz_conv *conv, sqz_conv_job *job) {
+    const sqz_model *model = worker->model;
+    size_t wide = model->scratch_bytes - sqz_round_up(model->wide_bytes, SQZ_ALIGN);
+    job->wide = (uint16_t *)(void *)(worker->scratch + wide);
     job->runs = conv->runs;
     job->groups = conv->groups;
     job->weights = conv->weights;
@@ -138,7 +141,7 @@ static void run_stem_rows(const run_worker *worker, const void *layer, int first
         job.pixels = model->stem_size;
         job.y = y;
         job.y_pixel = pixel;
-        run_conv(model, &model->stem, &job);
+        run_conv(worker, &model->stem, &job);
     }
 }
 
@@ -186,7 +189,7 @@ static void run_squeeze(const run_worker *worker, const sqz_fire *fire, const ui
     job.y = squeezed + (size_t)(first + 1) * row + pixel;
     job.y_pixel = pixel;
     job.y_row = row;
-    run_conv(worker->model, &fire->squeeze, &job);
+    run_conv(worker, &fire->squeeze, &job);
 }
 
 static void run_expand(const run_worker *worker, const run_fire_layer *layer, int first, int last, uint8_t *y) {
@@ -201,10 +204,10 @@ static void run_expand(const run_worker *worker, const run_fire_layer *layer, in
     job.y_row = (size_t)fire->size * job.y_pixel;
     job.x = layer->squeezed + (size_t)(first + 1) * in_row + in_pixel;
     job.y = y;
-    run_conv(worker->model, &fire->expand1x1, &job);
+    run_conv(worker, &fire->expand1x1, &job);
     job.x = layer->squeezed + (size_t)first * in_row;
     job.y = y + fire->expand1x1.out_channels;
-    run_conv(worker->model, &fire->expand3x3, &job);
+    run_conv(worker, &fire->expand3x3, &job);
 }
 
 static void run_fire_rows(const run_worker *worker, const void *of, int first, int last, uint8_t *y) {
@@ -227,7 +230,7 @@ static void run_fire_rows(const run_worker *worker, const void *of, int first, i
             job.pixels = fire->size;
             job.y = layer->other;
             job.y_pixel = sqz_pixel_bytes(fire->out_channels);
-            run_conv(worker->model, &fire->bypass, &job);
+            run_conv(worker, &fire->bypass, &job);
             other = layer->other;
         }
         worker->model->kernels->add_row(&fire->add, layer->joined, other, row, y);
@@ -258,7 +261,7 @@ static void run_fire(const run_worker *worker, const sqz_fire *fire, const uint8
 static void run_collect(const sqz_model *model, const int32_t *raw, int first_pixel, int pixels, int first_class,
                         int lanes, int64_t *totals, double *map) {
     const sqz_conv *head = &model->head;
-    int is_narrow = head->largest_sum * RUN_HEAD_PIXELS <= INT32_MAX, floor = model->head_relu ? 0 : INT32_MIN;
+    int is_narrow = head->largest_sum * SQZ_HEAD_PIXELS <= INT32_MAX, floor = model->head_relu ? 0 : INT32_MIN;
     int classes = sqz_min(lanes, head->out_channels - first_class);
     if (is_narrow) {
         int32_t sums[RUN_HEAD_PANELS * SQZ_LANES] = {0};
@@ -318,14 +321,14 @@ static void run_head(const run_worker *worker, const uint8_t *x, double *logits,
         part.kinds += panel;
         part.bias += first_class;
         part.multiplier += first_class;
-        for (int first = 0; first < pixels; first += RUN_HEAD_PIXELS) {
+        for (int first = 0; first < pixels; first += SQZ_HEAD_PIXELS) {
             sqz_conv_job job = {0};
             job.x_pixel = sqz_pixel_bytes(head->in_channels);
             job.x = x + (size_t)first * job.x_pixel;
             job.rows = 1;
-            job.pixels = sqz_min(RUN_HEAD_PIXELS, pixels - first);
+            job.pixels = sqz_min(SQZ_HEAD_PIXELS, pixels - first);
             job.raw = raw;
-            run_conv(model, &part, &job);
+            run_conv(worker, &part, &job);
             run_collect(model, raw, first, job.pixels, first_class, part.panels * SQZ_LANES, totals, map);
         }
         if (model->head_padding) run_collect_border(model, first_class, part.panels * SQZ_LANES, totals, map);
