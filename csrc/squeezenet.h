@@ -103,6 +103,7 @@ typedef struct {
 
 typedef struct sqz_model sqz_model;
 typedef struct sqz_pool sqz_pool;
+typedef struct sqz_decoder sqz_decoder;
 
 /* One short English sentence for a status. */
 SQZ_API const char *sqz_status_text(sqz_status status);
@@ -128,9 +129,15 @@ SQZ_API sqz_status sqz_load(sqz_model *model, const sqz_header *header, const vo
 SQZ_API sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, const int32_t *bias,
                                 const float *multiplier);
 
-/* Decode one convolution's stream into (O, I, k, k), (O) and (O). */
-SQZ_API sqz_status sqz_decode_conv(const void *stream, size_t size, const sqz_conv_shape *shape, int8_t *weight,
-                                   int32_t *bias, float *multiplier);
+/* Decode streams one by one, in the order of the network: each goes on from what was learnt in the one before.
+ * `shapes` are those of all convolutions that will be decoded; 0 bytes mean that they are impossible. */
+SQZ_API size_t sqz_decoder_bytes(const sqz_conv_shape *shapes, size_t count);
+SQZ_API sqz_status sqz_decoder_create(const sqz_conv_shape *shapes, size_t count, void *memory, size_t bytes,
+                                      sqz_decoder **decoder);
+
+/* Decode the next convolution's stream into (O, I, k, k), (O) and (O). After an error, start anew. */
+SQZ_API sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *stream, size_t size, const sqz_conv_shape *shape,
+                                   int8_t *weight, int32_t *bias, float *multiplier);
 
 /* Classify `count` images.
  *   pool    NULL to use the calling thread alone

@@ -213,8 +213,8 @@ SQZ_INLINE size_t sqz_tensor_bytes(int size, int channels, int border) {
 /* Checks a spec completely and counts what it needs; `sqz_plan.c`. */
 sqz_status sqz_check_spec(const sqz_spec *spec, sqz_sizes *sizes);
 sqz_conv *sqz_conv_at(sqz_model *model, size_t index);
-size_t sqz_head_scratch_bytes(void);                       /* `sqz_run.c` */
-size_t sqz_decode_scratch_bytes(const sqz_spec *spec);     /* `sqz_decode.c` */
+size_t sqz_head_scratch_bytes(void);                         /* `sqz_run.c` */
+size_t sqz_load_bytes(const sqz_spec *spec, size_t n_convs); /* `sqz_decode.c` */
 
 /* `sqz_hash.c` */
 uint32_t sqz_crc32(const uint8_t *data, size_t size);

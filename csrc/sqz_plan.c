@@ -274,20 +274,14 @@ sqz_status sqz_measure(const sqz_spec *spec, const char *kernels, int threads, s
     const sqz_kernels *set = sqz_find_kernels(kernels);
     sqz_model model;
     sqz_status status;
-    size_t bytes, largest = 0;
+    size_t bytes;
     if (!spec || !sizes || threads < 1 || threads > 1024) return SQZ_BAD_ARGUMENT;
     if (!set) return SQZ_NO_KERNEL;
     status = sqz_check_spec(spec, sizes);
     if (status) return status;
     bytes = plan_total(spec, set, &model, NULL, NULL, sizes);
-    for (size_t i = 0; i < sizes->n_convs; i++) {
-        sqz_conv_shape shape;
-        sqz_conv_shape_of(spec, i, &shape);
-        plan_at_least(&largest, (size_t)shape.out_channels *
-                                    ((size_t)shape.in_channels * (size_t)(shape.kernel * shape.kernel) + 8));
-    }
     sizes->model_bytes = bytes + SQZ_ALIGN;
-    sizes->load_bytes = largest + 4 + sqz_decode_scratch_bytes(spec);
+    sizes->load_bytes = sqz_load_bytes(spec, sizes->n_convs);
     sizes->arena_bytes = (model.trunk_bytes + model.scratch_bytes) * (size_t)threads + SQZ_ALIGN;
     return SQZ_OK;
 }

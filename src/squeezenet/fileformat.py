@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .codec.native_weights import decode_conv_fast
-from .codec.weights import encode_conv
+from .codec.native_weights import decode_convs_fast
+from .codec.weights import encode_convs
 from .errors import (
     BadMagic,
     BadTable,
@@ -124,7 +124,7 @@ def read_sqz(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> S
 def encode_sqz(contents: SqzFile) -> bytes:
     """Encode to bytes; equal contents give equal bytes."""
     network = contents.network
-    streams = [encode_conv(op, network.convs[op.name]) for op in network.spec.convs]
+    streams = encode_convs(network.spec.convs, network.convs)
     weights = b"".join(_varint(len(stream)) for stream in streams) + b"".join(streams)
     meta: dict[str, Any] = dict(contents.facts)
     if contents.labels is not None:
@@ -305,7 +305,7 @@ def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
 
 
 def _decode_weights(spec: ArchSpec, data: bytes) -> dict[str, ConvParams]:
-    return {op.name: decode_conv_fast(op, stream) for op, stream in zip(spec.convs, _streams(spec, data), strict=True)}
+    return decode_convs_fast(spec.convs, _streams(spec, data))
 
 
 def _streams(spec: ArchSpec, data: bytes) -> list[bytes]:

@@ -120,7 +120,7 @@ def check_status(library: ctypes.CDLL, status: int, where: str) -> None:
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, integer, text = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p
-    out, spec = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(Spec)
+    out, spec, shape = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(Spec), ctypes.POINTER(ConvShape)
     functions = {
         "sqz_status_text": (text, [integer]),
         "sqz_kernels_name": (text, [integer]),
@@ -128,7 +128,9 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "sqz_measure": (integer, [spec, text, integer, ctypes.POINTER(Sizes)]),
         "sqz_create": (integer, [spec, text, pointer, size, out]),
         "sqz_set_conv": (integer, [pointer, size, pointer, pointer, pointer]),
-        "sqz_decode_conv": (integer, [pointer, size, ctypes.POINTER(ConvShape), pointer, pointer, pointer]),
+        "sqz_decoder_bytes": (size, [shape, size]),
+        "sqz_decoder_create": (integer, [shape, size, pointer, size, out]),
+        "sqz_decode_conv": (integer, [pointer, text, size, shape, pointer, pointer, pointer]),
         "sqz_run": (integer, [pointer, pointer, pointer, size, pointer, size, pointer, pointer]),
         "sqz_pool_bytes": (size, [integer]),
         "sqz_pool_create": (integer, [integer, pointer, size, out]),

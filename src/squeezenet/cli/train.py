@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from ..errors import SqueezeNetError
-
 _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 
 
@@ -17,7 +15,7 @@ _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 @click.option("--epochs", type=click.IntRange(min=1), help="Another number of epochs than the recipe's.")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder, if there is one.")
 @click.option("-o", "--output", required=True, metavar="RUN/", help="Folder for weights, checkpoint and log.")
-def train(
+def command(
     data: tuple[str, ...],
     val: tuple[str, ...],
     init: str | None,
@@ -31,13 +29,10 @@ def train(
     The output folder gets best.safetensors, last.safetensors, log.csv, recipe.toml and run.json. A run that was cut
     off continues with the same command and --resume.
     """
-    try:
-        from ..train import train_model
+    from ..train import train_model
 
-        result = train_model(
-            list(data), list(val) or None, run_dir=output, recipe=recipe, init=init, epochs=epochs, resume=resume
-        )
-    except SqueezeNetError as error:
-        raise click.ClickException(str(error)) from None
+    result = train_model(
+        list(data), list(val) or None, run_dir=output, recipe=recipe, init=init, epochs=epochs, resume=resume
+    )
     if not result.is_finished:
         raise click.exceptions.Exit(_INTERRUPTED)

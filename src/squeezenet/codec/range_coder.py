@@ -1,40 +1,46 @@
 """A binary adaptive range coder in integer arithmetic.
 
 `RangeEncoder` and `RangeDecoder` share one interface, so that a model is written once and serves both: `bit` codes a
-decision under an adaptive probability of `Contexts`, `raw` codes bits that are worth no model. docs/format.md states
+decision under an adaptive probability of `Contexts`, `raw` codes bits that are worth no model. docs/coding.md states
 every step; the C engine repeats them.
 
 State, both sides: `range` in [2^24, 2^32) between calls, renormalised a byte at a time. Encoder: `low` < 2^32 with
-carries pushed into bytes already written. Decoder: `code` = value - low. Bytes past the end of a stream read as zero;
-the encoder leaves trailing zeros out, and a decoder that needs more than four of them has left the stream.
+carries pushed into bytes already written. Decoder: `code` = value - low, always below `range`. The last three bytes of
+a stream are zero by construction and not stored: a decoder needs exactly three bytes past the end, neither more
+(truncated) nor fewer (something follows). The encoding is canonical: what decodes re-encodes to the same bytes.
 
 Use this when you have decisions and contexts; `weights` has the model for networks.
 
-Source: Martin 1979 (range encoding); Mahoney 2005 (two adaptation speeds, averaged).
+Source: Martin 1979 (range encoding); Mahoney 2005 (adaptation by 1 / count).
 """
 
 from __future__ import annotations
 
-from ..errors import Truncated
+from ..errors import BadTable, Truncated
 
 __all__ = ["Contexts", "RangeDecoder", "RangeEncoder"]
 
 _TOP = 1 << 24
 _MASK = (1 << 32) - 1
-_HALF = 1 << 15
-_FAST = 4
-_SLOW = 7
-_MAX_MISSING_BYTES = 4
+_UNSTORED_BYTES = 3
+_MAX_COUNT = 255
+_RELAXED_COUNT = 30
+# A context that has seen n decisions moves 1 / (n + 1.8) of the way to the next one, in units of 2^-16.
+_RATES = [655360 // (10 * count + 18) for count in range(_MAX_COUNT + 1)]
 
 
 class Contexts:
-    """Adaptive probabilities that a bit is 1: a fast and a slow one per context, in units of 2^-16, averaged in use."""
+    """Adaptive probabilities that a bit is 1, in units of 2^-16, and how many decisions each has seen (up to 255)."""
 
-    __slots__ = ("fast", "slow")
+    __slots__ = ("count", "probability")
 
-    def __init__(self, count: int) -> None:
-        self.fast = [_HALF] * count
-        self.slow = [_HALF] * count
+    def __init__(self, size: int) -> None:
+        self.probability = [1 << 15] * size
+        self.count = [0] * size
+
+    def relax(self) -> None:
+        """Keep the probabilities but let them adapt faster again, for a new layer."""
+        self.count = [min(count, _RELAXED_COUNT) for count in self.count]
 
 
 class RangeEncoder:
@@ -49,18 +55,20 @@ class RangeEncoder:
 
     def bit(self, contexts: Contexts, index: int, value: int) -> int:
         """Code one decision (0 or 1) and adapt its context; returns the decision."""
-        fast, slow = contexts.fast[index], contexts.slow[index]
-        bound = (self._range >> 15) * ((fast + slow) >> 2)
+        probability = contexts.probability[index]
+        count = contexts.count[index]
+        bound = (self._range >> 16) * probability
         if value:
-            self._range = bound
-            contexts.fast[index] = fast + ((65536 - fast) >> _FAST)
-            contexts.slow[index] = slow + ((65536 - slow) >> _SLOW)
+            span = bound
+            contexts.probability[index] = probability + (((65536 - probability) * _RATES[count] + 32768) >> 16)
         else:
             self._low += bound
-            self._range -= bound
-            contexts.fast[index] = fast - (fast >> _FAST)
-            contexts.slow[index] = slow - (slow >> _SLOW)
-        if self._range < _TOP:
+            span = self._range - bound
+            contexts.probability[index] = probability - ((probability * _RATES[count] + 32768) >> 16)
+        if count < _MAX_COUNT:
+            contexts.count[index] = count + 1
+        self._range = span
+        if span < _TOP:
             self._renormalise()
         return value
 
@@ -73,18 +81,10 @@ class RangeEncoder:
         return value
 
     def finish(self) -> bytes:
-        """Close the stream with the fewest bytes that no continuation by zeros can change."""
-        # Of the values in [low, low + range), take one that ends in as many zero bits as fit.
-        for zeros in range(32, -1, -1):
-            value = (self._low + (1 << zeros) - 1) >> zeros << zeros
-            if value < self._low + self._range:
-                break
-        self._low = value
-        for _ in range(4):
-            self._shift()
-        if self._low > _MASK:
-            self._carry()
-        return bytes(self._out).rstrip(b"\0")
+        """Close the stream with the one value of [low, low + range) that is the lowest multiple of 2^24."""
+        self._low = (self._low + _TOP - 1) & ~(_TOP - 1)
+        self._shift()
+        return bytes(self._out)
 
     def _renormalise(self) -> None:
         while self._range < _TOP:
@@ -93,29 +93,32 @@ class RangeEncoder:
 
     def _shift(self) -> None:
         if self._low > _MASK:
-            self._carry()
+            self._low &= _MASK
+            position = len(self._out) - 1
+            while self._out[position] == 255:
+                self._out[position] = 0
+                position -= 1
+            self._out[position] += 1
         self._out.append(self._low >> 24)
         self._low = (self._low << 8) & _MASK
 
-    def _carry(self) -> None:
-        self._low &= _MASK
-        position = len(self._out) - 1
-        while self._out[position] == 255:
-            self._out[position] = 0
-            position -= 1
-        self._out[position] += 1
-
 
 class RangeDecoder:
-    """Reads the decisions that a `RangeEncoder` wrote, given the same contexts in the same order."""
+    """Reads the decisions that a `RangeEncoder` wrote, given the same contexts in the same order.
+
+    Raises:
+        BadTable: If no encoder writes such a beginning.
+    """
 
     __slots__ = ("_code", "_data", "_position", "_range")
 
     def __init__(self, data: bytes) -> None:
-        self._data = data + bytes(_MAX_MISSING_BYTES)
-        self._code = int.from_bytes(self._data[:4], "big")
+        self._data = data + bytes(_UNSTORED_BYTES)
+        self._code = int.from_bytes(self._data[:4].ljust(4, b"\0"), "big")
         self._position = 4
         self._range = _MASK
+        if self._code >= self._range:
+            raise BadTable("a weight stream starts with a value outside its range")
 
     def bit(self, contexts: Contexts, index: int, value: int = 0) -> int:
         """Decode one decision and adapt its context; `value` is not read.
@@ -123,19 +126,20 @@ class RangeDecoder:
         Raises:
             Truncated: If the stream ends before the decision.
         """
-        fast, slow = contexts.fast[index], contexts.slow[index]
-        bound = (self._range >> 15) * ((fast + slow) >> 2)
+        probability = contexts.probability[index]
+        count = contexts.count[index]
+        bound = (self._range >> 16) * probability
         if self._code < bound:
             value = 1
             span = bound
-            contexts.fast[index] = fast + ((65536 - fast) >> _FAST)
-            contexts.slow[index] = slow + ((65536 - slow) >> _SLOW)
+            contexts.probability[index] = probability + (((65536 - probability) * _RATES[count] + 32768) >> 16)
         else:
             value = 0
             self._code -= bound
             span = self._range - bound
-            contexts.fast[index] = fast - (fast >> _FAST)
-            contexts.slow[index] = slow - (slow >> _SLOW)
+            contexts.probability[index] = probability - ((probability * _RATES[count] + 32768) >> 16)
+        if count < _MAX_COUNT:
+            contexts.count[index] = count + 1
         self._range = span
         if span < _TOP:
             self._renormalise()
@@ -146,18 +150,28 @@ class RangeDecoder:
 
         Raises:
             Truncated: If the stream ends before the bits.
+            BadTable: If no encoder writes such bits.
         """
         self._range >>= bits
-        value = min(self._code // self._range, (1 << bits) - 1)
+        value = self._code // self._range
+        if value >> bits:
+            raise BadTable("a weight stream holds a value outside its range")
         self._code -= value * self._range
         if self._range < _TOP:
             self._renormalise()
         return value
 
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether every byte of the stream was needed."""
-        return self._position >= len(self._data) - _MAX_MISSING_BYTES
+    def finish(self) -> None:
+        """Check that the stream ends here.
+
+        Raises:
+            Truncated: If bytes are missing.
+            BadTable: If bytes follow, or no encoder ends a stream like this.
+        """
+        if self._position > len(self._data):
+            raise Truncated("a weight stream ends before its last weight")
+        if self._position < len(self._data) or self._code >= _TOP:
+            raise BadTable("a weight stream goes on after its last weight")
 
     def _renormalise(self) -> None:
         try:

@@ -1,43 +1,55 @@
-"""The probability model of a convolution's integers: weights, biases and multipliers.
+"""The probability model of a network's integers: weights, biases and multipliers.
 
-`encode_conv` and `decode_conv` run the same walk over a layer, one with an encoder, one with a decoder; docs/format.md
-describes it.
+`encode_convs` and `decode_convs` run the same walk over the convolutions of a network, once with an encoder, once with
+a decoder; docs/coding.md is normative. Each convolution has its own stream, but what was learnt from one (contexts,
+predictor coefficients) is where the next one starts, so streams decode in order.
 
-* Multipliers: float32 values with at most eight fraction bits, as exponent and fraction, or "same as the one before".
-* Biases: sign and magnitude, magnitude as its bit length and the bits below the leading one.
-* Weights: a zero flag whose context is how large the weights nearby are (in the same column of earlier outputs, and in
-  the same row), a raw sign, and the magnitude as its bit length and the bits below the leading one. A layer whose
-  weights take few values (a codebook) codes positions in the sorted table of its values instead of the values.
+* Multipliers: float32 bit patterns without the low bits that no multiplier of the layer uses, above the least of them.
+* Biases: sign and magnitude, without the low bits that no bias uses.
+* Codebook: a layer whose weights take few values codes positions in the sorted table of its values.
+* References: a layer whose rows resemble earlier rows (conv10: related classes) names one for each.
+* Weights: `prediction`.
 
-Use this when you have the integers of one layer; `fileformat` stores whole networks.
+Use this when you have the integers of a network; `fileformat` stores whole files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadTable, CodecError
+from ..errors import BadTable, CodecError, FormatError
 from ..network import ConvParams
 from ..spec import Op
+from .numbers import Coder, code_magnitude, code_raw, code_tree
+from .prediction import MAX_ENERGY_SHIFT, WeightModel, code_weights
 from .range_coder import Contexts, RangeDecoder, RangeEncoder
+from .references import choose_references
 
-__all__ = ["FRACTION_BITS", "decode_conv", "encode_conv", "round_multiplier"]
+__all__ = ["FRACTION_BITS", "decode_convs", "encode_convs", "round_multiplier"]
 
 FRACTION_BITS = 8
-_MAX_CODEBOOK = 255
 
-_Coder = RangeEncoder | RangeDecoder
 
-# How a neighbourhood of weights (0 to 480) maps to one of twelve contexts.
-_LEVEL_BOUNDS = (1, 4, 8, 13, 19, 26, 36, 50, 72, 110, 180)
-_LEVELS = len(_LEVEL_BOUNDS) + 1
-_LEVEL_OF = [sum(value >= bound for bound in _LEVEL_BOUNDS) for value in range(512)]
-_MAX_CLASSES = 8  # bit lengths of magnitudes up to 255
+class _Model:
+    """What is carried from layer to layer."""
+
+    def __init__(self) -> None:
+        self.weights = WeightModel()
+        self.bias_lengths, self.bias_bits = Contexts(32), Contexts(96)
+        self.distance_lengths, self.distance_bits = Contexts(32), Contexts(96)
+        self.codebook = Contexts(4)
+
+    def relax(self) -> None:
+        """Let every context adapt fast again."""
+        for contexts in vars(self).values():
+            (contexts.contexts if isinstance(contexts, WeightModel) else contexts).relax()
 
 
 def round_multiplier(values: NDArray[np.floating], fraction_bits: int = FRACTION_BITS) -> NDArray[np.float32]:
-    """Round positive multipliers up to the nearest ones that a file can hold.
+    """Round positive multipliers up to ones with few fraction bits; the file spends bits on those alone.
 
     Up, so that weights quantised with the resulting scale stay within their range.
     """
@@ -47,143 +59,147 @@ def round_multiplier(values: NDArray[np.floating], fraction_bits: int = FRACTION
     return rounded
 
 
-def encode_conv(op: Op, params: ConvParams) -> bytes:
-    """Code one convolution.
+def encode_convs(ops: Sequence[Op], convs: Mapping[str, ConvParams]) -> list[bytes]:
+    """Code the convolutions of a network, in order.
+
+    Returns:
+        One stream for each.
 
     Raises:
-        CodecError: If a multiplier has more fraction bits than a file can hold.
+        CodecError: If a multiplier is negative, or a bias or weight is the lowest of its type.
     """
+    model = _Model()
+    return [_encode(model, op, convs[op.name]) for op in ops]
+
+
+def decode_convs(ops: Sequence[Op], streams: Sequence[bytes]) -> dict[str, ConvParams]:
+    """Decode the convolutions of a network; time and memory are bounded by the shapes of `ops`.
+
+    Raises:
+        Truncated: If a stream ends early.
+        BadTable: If one holds values no encoder writes, or goes on after the last weight.
+    """
+    model = _Model()
+    convs = {}
+    for op, stream in zip(ops, streams, strict=True):
+        try:
+            convs[op.name] = _decode(model, op, stream)
+        except FormatError as error:
+            raise type(error)(f"{op.name}: {error}") from None
+    return convs
+
+
+def _encode(model: _Model, op: Op, params: ConvParams) -> bytes:
+    words = params.multiplier.view(np.uint32)
+    if (words >> 31).any() or (params.bias == -(2**31)).any() or (params.weight == -128).any():
+        raise CodecError(f"{op.name}: expected positive multipliers, biases above -2^31 and weights above -128")
+    model.relax()
     encoder = RangeEncoder()
-    _code_multipliers(encoder, op.out_channels, params.multiplier)
-    _code_biases(encoder, op.out_channels, params.bias.tolist())
-    codebook = _code_codebook(encoder, _codebook(params.weight))
-    symbols = params.weight.reshape(-1).astype(np.int64)
+    _code_multipliers(encoder, words.tolist())
+    _code_biases(encoder, model, params.bias.tolist())
+    codebook = _code_codebook(encoder, model, _codebook(params.weight))
+    rows = params.weight.reshape(op.out_channels, -1).astype(np.int64)
     if codebook:
-        symbols = np.searchsorted(codebook, symbols) - codebook.index(0)
-    _code_weights(encoder, op, symbols.tolist())
+        rows = np.searchsorted(codebook, rows) - codebook.index(0)
+    references = _code_references(encoder, model, choose_references(rows))
+    # The power of two nearest to the mean square, times 256.
+    energy_shift = max((int((rows**2).sum()) * 362 // rows.size).bit_length() - 1, 0)
+    code_weights(encoder, model.weights, op, encoder.raw(5, energy_shift), references, (rows << 4).reshape(-1).tolist())
     return encoder.finish()
 
 
-def decode_conv(op: Op, data: bytes) -> ConvParams:
-    """Decode one convolution; time and memory are bounded by the shape of `op`.
-
-    Raises:
-        Truncated: If the stream ends early.
-        BadTable: If it holds values no encoder writes, or goes on after the last weight.
-    """
+def _decode(model: _Model, op: Op, data: bytes) -> ConvParams:
+    model.relax()
     decoder = RangeDecoder(data)
-    multiplier = _code_multipliers(decoder, op.out_channels, np.zeros(op.out_channels, np.float32))
-    bias = _code_biases(decoder, op.out_channels, [0] * op.out_channels)
-    codebook = _code_codebook(decoder, [])
-    symbols = np.array(_code_weights(decoder, op, [0] * (op.out_channels * op.products_per_sum)), np.int64)
+    words = _code_multipliers(decoder, [0] * op.out_channels)
+    bias = _code_biases(decoder, model, [0] * op.out_channels)
+    codebook = _code_codebook(decoder, model, [])
+    references = _code_references(decoder, model, [-1] * op.out_channels)
+    energy_shift = decoder.raw(5)
+    if energy_shift > MAX_ENERGY_SHIFT:
+        raise BadTable(f"expected an energy of at most {MAX_ENERGY_SHIFT}, got {energy_shift}")
+    blank = [0] * (op.out_channels * op.products_per_sum)
+    weight = np.array(code_weights(decoder, model.weights, op, energy_shift, references, blank), np.int64) >> 4
+    decoder.finish()
     if codebook:
-        symbols += codebook.index(0)
-        if symbols.min() < 0 or symbols.max() >= len(codebook):
-            raise BadTable(f"{op.name}: a code points outside its codebook of {len(codebook)} values")
-        symbols = np.array(codebook, np.int64)[symbols]
-    if np.abs(symbols).max() > 127:
-        raise BadTable(f"{op.name}: expected weights from -127 to 127, got {np.abs(symbols).max()}")
-    if not decoder.is_exhausted:
-        raise BadTable(f"{op.name}: its stream goes on after the last weight")
-    shape = (op.out_channels, op.in_channels, op.kernel, op.kernel)
-    return ConvParams(symbols.astype(np.int8).reshape(shape), np.array(bias, np.int32), multiplier)
+        weight += codebook.index(0)
+        if weight.min() < 0 or weight.max() >= len(codebook):
+            raise BadTable(f"a code points outside the codebook of {len(codebook)} values")
+        weight = np.array(codebook, np.int64)[weight]
+    return ConvParams(
+        weight.astype(np.int8).reshape(op.out_channels, op.in_channels, op.kernel, op.kernel),
+        np.array(bias, np.int32),
+        np.array(words, np.uint32).view(np.float32),
+    )
 
 
-def _code_multipliers(coder: _Coder, count: int, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    words = values.view(np.uint32).tolist()
-    is_same, exponent_bits, fraction_bits = Contexts(1), Contexts(256), Contexts(256)
-    previous = 0
-    for index in range(count):
-        word = words[index] >> (23 - FRACTION_BITS)
-        if word << (23 - FRACTION_BITS) != words[index]:
-            raise CodecError(f"expected multipliers with {FRACTION_BITS} fraction bits, got {values[index]!r}")
-        if not coder.bit(is_same, 0, int(word == previous)):
-            exponent = _code_tree(coder, exponent_bits, 8, word >> FRACTION_BITS)
-            fraction = _code_tree(coder, fraction_bits, FRACTION_BITS, word & ((1 << FRACTION_BITS) - 1))
-            previous = exponent << FRACTION_BITS | fraction
-        words[index] = previous << (23 - FRACTION_BITS)
-    return np.array(words, np.uint32).view(np.float32)
+def _code_multipliers(coder: Coder, words: list[int]) -> list[int]:
+    """Bit patterns of float32 values, without the low bits that are zero in all of them, above the least."""
+    shift = coder.raw(5, min(_trailing_zeros(words), 31))
+    least = code_raw(coder, 31 - shift, min(words) >> shift)
+    width = coder.raw(5, ((max(words) >> shift) - least).bit_length())
+    tree_bits = min(width, 6)
+    contexts = Contexts(1 << tree_bits)
+    for index, word in enumerate(words):
+        above = (word >> shift) - least
+        high = code_tree(coder, contexts, tree_bits, above >> (width - tree_bits))
+        low = code_raw(coder, width - tree_bits, above & ((1 << (width - tree_bits)) - 1))
+        words[index] = least + (high << (width - tree_bits) | low) << shift
+        if words[index] >> 31:
+            raise BadTable(f"expected a multiplier of 31 bits, got {words[index]:#x}")
+    return words
 
 
-def _code_biases(coder: _Coder, count: int, values: list[int]) -> list[int]:
-    lengths, top_bits = Contexts(32), Contexts(96)
-    for index in range(count):
-        magnitude = abs(values[index])
-        length = _code_tree(coder, lengths, 5, magnitude.bit_length())
-        if length:
-            is_negative = coder.raw(1, int(values[index] < 0))
-            magnitude = _code_below_leading_one(coder, top_bits, length, magnitude)
-            values[index] = -magnitude if is_negative else magnitude
+def _code_biases(coder: Coder, model: _Model, values: list[int]) -> list[int]:
+    """Sign and magnitude, without the low bits that are zero in all of them."""
+    shift = coder.raw(5, _trailing_zeros(values) % 32)
+    for index, value in enumerate(values):
+        magnitude = code_magnitude(coder, model.bias_lengths, model.bias_bits, abs(value) >> shift)
+        if magnitude:
+            magnitude <<= shift
+            if magnitude >> 31:
+                raise BadTable(f"expected a bias of at most 31 bits, got {magnitude}")
+            values[index] = -magnitude if coder.raw(1, int(value < 0)) else magnitude
     return values
 
 
 def _codebook(weight: NDArray[np.int8]) -> list[int]:
     """The sorted values of a layer, zero among them, if a table of them pays; else nothing."""
     values: list[int] = np.union1d(weight, np.zeros(1, np.int8)).tolist()
-    span = max(values[-1], -values[0])
-    return values if len(values) <= min(_MAX_CODEBOOK, span) else []
+    return values if len(values) <= max(values[-1], -values[0]) else []
 
 
-def _code_codebook(coder: _Coder, codebook: list[int]) -> list[int]:
-    size = coder.raw(8, len(codebook))
-    values = [coder.raw(8, codebook[index] + 128 if codebook else 0) - 128 for index in range(size)]
-    if size and (values != sorted(set(values)) or 0 not in values):
-        raise BadTable("expected a codebook of increasing values with 0 among them")
+def _code_codebook(coder: Coder, model: _Model, codebook: list[int]) -> list[int]:
+    """A flag, then for each value but 0 whether it is there, its context whether the two before it are."""
+    if not coder.raw(1, int(bool(codebook))):
+        return []
+    present = set(codebook)
+    values = []
+    history = 0
+    for value in range(-127, 128):
+        is_present = value == 0 or coder.bit(model.codebook, history, int(value in present))
+        if is_present:
+            values.append(value)
+        history = (history << 1 & 2) | is_present
     return values
 
 
-def _code_weights(coder: _Coder, op: Op, symbols: list[int]) -> list[int]:
-    is_nonzero, lengths, top_bits = Contexts(_LEVELS), Contexts(_LEVELS * _MAX_CLASSES), Contexts(96)
-    bit, raw, level_of = coder.bit, coder.raw, _LEVEL_OF
-    columns = [0] * op.products_per_sum
-    position = row = 0
-    for _ in range(op.out_channels):
-        for index, column in enumerate(columns):
-            level = level_of[row + column]
-            symbol = symbols[position]
-            if bit(is_nonzero, level, symbol != 0):
-                is_negative = raw(1, symbol < 0)
-                magnitude = abs(symbol)
-                # The bit length in unary, its context the neighbourhood; then the bits below the leading one.
-                length = 1
-                base = level * _MAX_CLASSES
-                while length < _MAX_CLASSES and bit(lengths, base + length, magnitude >> length != 0):
-                    length += 1
-                magnitude = _code_below_leading_one(coder, top_bits, length, magnitude) if length > 1 else 1
-                symbols[position] = -magnitude if is_negative else magnitude
-                energy = min(magnitude, 15) << 4
-                columns[index] = column + ((energy - column) >> 2)
-                row += (energy - row) >> 3
-            else:
-                columns[index] = column - ((column + 3) >> 2)
-                row -= (row + 7) >> 3
-            position += 1
-    return symbols
+def _code_references(coder: Coder, model: _Model, references: list[int]) -> list[int]:
+    """The earlier row that each row resembles: the one before it, unless a flag says that each row names its own."""
+    previous = list(range(-1, len(references) - 1))
+    if not coder.raw(1, int(references != previous)):
+        return previous
+    for row in range(2, len(references)):
+        distance = code_magnitude(coder, model.distance_lengths, model.distance_bits, row - references[row])
+        if not 1 <= distance <= row:
+            raise BadTable(f"row {row} refers {distance} rows back")
+        references[row] = row - distance
+    return previous[:2] + references[2:]
 
 
-def _code_tree(coder: _Coder, contexts: Contexts, bits: int, value: int) -> int:
-    """Code a value of `bits` bits from its highest bit down; each bit's context is the bits above it."""
-    node = 1
-    for shift in range(bits - 1, -1, -1):
-        node = node << 1 | coder.bit(contexts, node, value >> shift & 1)
-    return node - (1 << bits)
-
-
-def _code_below_leading_one(coder: _Coder, contexts: Contexts, length: int, magnitude: int) -> int:
-    """Code the bits below the leading one of a magnitude whose bit length is known.
-
-    The first bit's context is the length, the second's the length and the first; later ones are raw.
-    """
-    value = 1
-    remaining = length - 1
-    if remaining:
-        remaining -= 1
-        value = 2 | coder.bit(contexts, length, magnitude >> remaining & 1)
-    if remaining:
-        remaining -= 1
-        value = value << 1 | coder.bit(contexts, 32 * (1 + (value & 1)) + length, magnitude >> remaining & 1)
-    while remaining:
-        step = min(remaining, 8)
-        remaining -= step
-        value = value << step | coder.raw(step, magnitude >> remaining & ((1 << step) - 1))
-    return value
+def _trailing_zeros(values: list[int]) -> int:
+    """Number of low bits that are zero in all values; 32 if all are zero."""
+    union = 1 << 32
+    for value in values:
+        union |= abs(value)
+    return (union & -union).bit_length() - 1

@@ -304,7 +304,7 @@ class DigitsSource:
 
     def __init__(self) -> None:
         try:
-            from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+            from sklearn.datasets import load_digits
         except ImportError:
             raise MissingDependencyError("scikit-learn", "train") from None
         digits = load_digits()

@@ -1,0 +1,79 @@
+"""`squeezenet demo`: the whole path on data that is already there."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from .text import format_bytes, table
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
+              help="Folder for everything the demo writes.")  # fmt: skip
+def command(output: Path) -> None:
+    """Train on handwritten digits, compress, measure and predict; a minute or two on two cores."""
+    from ..classifier import Classifier
+    from ..compress.deep_compression import DeepCompression, deep_compress
+    from ..compress.retrain import Retrainer
+    from ..data import open_data
+    from ..evaluate.metrics import Accuracy
+    from ..evaluate.predictor import FloatPredictor, Predictor, collect_logits, match_classes
+    from ..fileformat import SqzFile, write_sqz
+    from ..models import load_model
+    from ..train import train_model
+    from ..train.progress import reporter_for
+
+    start = time.monotonic()
+    reporter = reporter_for()
+    click.echo("1/4  Training SqueezeNet on scikit-learn's 8x8 handwritten digits.")
+    output.mkdir(parents=True, exist_ok=True)
+    run = train_model("digits", run_dir=_fresh(output / "run"), progress=reporter)
+    model = load_model(run.best).eval()
+
+    click.echo("2/4  Squeezing it: prune, retrain, share weights, train the shared values.")
+    val = open_data("digits", split="val")
+    retrainer = Retrainer(open_data("digits", split="train"), model, reporter)
+    settings = DeepCompression(density=0.2, index_bits=5, prune_epochs=4, share_epochs=3, lr=0.01)
+    result = deep_compress(model, retrainer, list(retrainer.calibration(250)), settings)
+    file = output / "digits.sqz"
+    contents = SqzFile(network=result.network, labels=model.labels, preprocessing=model.preprocessing)
+    file_bytes = write_sqz(file, contents)
+
+    click.echo("3/4  Measuring both on images that neither has seen.")
+    rows = []
+    fp32_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
+    for name, predictor, size in (
+        ("float", FloatPredictor(model), fp32_bytes),
+        ("squeezed", Classifier(file), file_bytes),
+    ):
+        scores = collect_logits(predictor, match_classes(predictor, val))
+        accuracy = Accuracy.of(scores.logits, scores.labels)
+        low, high = accuracy.top1_interval
+        rows.append(
+            (name, f"{size:,}", f"{fp32_bytes / size:.1f}x", f"{accuracy.top1:.2f} %", f"{low:.1f} to {high:.1f}")
+        )
+    click.echo(table(("network", "bytes", "ratio", "top-1", "95 % interval"), rows))
+
+    click.echo("4/4  Predicting one of them with the squeezed file alone.")
+    image = output / "digit.png"
+    image.write_bytes(val.read(0))
+    best = Classifier(file).predict(image, top=1)[0][0]
+    truth = val.classes[val.labels[0]]
+    click.echo(f"{image}: a {best.label}, {100 * best.probability:.1f} % sure (it is a {truth})")
+    click.echo(
+        f"\nDone in {time.monotonic() - start:.0f} s. The files: {run.best} ({format_bytes(fp32_bytes)} of weights)"
+    )
+    click.echo(f"and {file} ({format_bytes(file_bytes)}). Next: squeezenet train YOUR_PHOTOS/ -o run/")
+
+
+def _fresh(run_dir: Path) -> Path:
+    """A folder name that no earlier demo has used, since a run is never overwritten."""
+    number = 1
+    fresh = run_dir
+    while fresh.exists():
+        number += 1
+        fresh = run_dir.with_name(f"{run_dir.name}-{number}")
+    return fresh
