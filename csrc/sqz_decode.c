@@ -57,7 +57,7 @@ struct sqz_decoder {
 
 /* --- range decoder ------------------------------------------------------------------------------------------------ */
 
-static void decode_fail(decode_stream *stream, sqz_status status) {
+SQZ_INLINE void decode_fail(decode_stream *stream, sqz_status status) {
     if (!stream->status) stream->status = status;
 }
 
@@ -109,22 +109,41 @@ SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_c
     return bit;
 }
 
-/* Up to 31 equally likely bits, 8 at a time. */
+/* The same without a branch on the bit, for bits that are hard to foresee and decide nothing else. */
+SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode_context *context) {
+    uint32_t p = context->p, rate = rates[context->n], bound = (stream->range >> 16) * p;
+    uint32_t bit = stream->code < bound, mask = 0 - bit;
+    uint32_t distance = (p ^ mask) + (65537 & mask); /* 65536 - p or p */
+    uint32_t move = (distance * rate + 32768) >> 16;
+    stream->code -= bound & ~mask;
+    stream->range = (bound & mask) | ((stream->range - bound) & ~mask);
+    context->p = (uint16_t)(p + (move ^ ~mask) + (1 & ~mask));
+    context->n = (uint16_t)(context->n + (context->n < 255));
+    decode_refill(stream);
+    return (int)bit;
+}
+
+/* Up to 8 equally likely bits. */
+SQZ_INLINE uint32_t decode_raw(decode_stream *stream, int bits) {
+    uint32_t value;
+    stream->range >>= bits;
+    value = stream->code / stream->range;
+    if (value >> bits) {
+        decode_fail(stream, SQZ_BAD_TABLE);
+        stream->code = value = 0;
+    }
+    stream->code -= value * stream->range;
+    decode_refill(stream);
+    return value;
+}
+
+/* Up to 31 of them. */
 static uint32_t decode_raws(decode_stream *stream, int bits) {
     uint32_t value = 0;
     while (bits > 0) {
         int step = sqz_min(bits, 8);
-        uint32_t part;
         bits -= step;
-        stream->range >>= step;
-        part = stream->code / stream->range;
-        if (part >> step) {
-            decode_fail(stream, SQZ_BAD_TABLE);
-            stream->code = part = 0;
-        }
-        stream->code -= part * stream->range;
-        decode_refill(stream);
-        value = value << step | part;
+        value = value << step | decode_raw(stream, step);
     }
     return value;
 }
@@ -231,9 +250,9 @@ SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int leve
     int length = 1, value = 1, left;
     while (length < 7 && decode_bit(stream, decoder->rates, &lengths[length])) length++;
     for (left = length - 1; left > 0 && value < 8; left--) {
-        value = value << 1 | decode_bit(stream, decoder->rates, &mantissa[length * 8 + value]);
+        value = value << 1 | decode_noise(stream, decoder->rates, &mantissa[length * 8 + value]);
     }
-    if (left > 0) value = value << left | (int)decode_raws(stream, left);
+    if (left > 0) value = value << left | (int)decode_raw(stream, left);
     return value;
 }
 
@@ -249,7 +268,7 @@ SQZ_INLINE int decode_symbol(decode_stream *stream, sqz_decoder *decoder, int64_
     certainty = decode_level(certainty_64) - level + 11;
     certainty = certainty < 0 ? 0 : sqz_min(certainty >> 1, 7);
     if (!decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_ZERO + level * 8 + certainty])) return 0;
-    surprise = decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_SIGN + level / 6 * 8 + certainty]);
+    surprise = decode_noise(stream, decoder->rates, &decoder->contexts[DECODE_SIGN + level / 6 * 8 + certainty]);
     agreement = surprise ? (certainty > 3 ? 5 : 0) : sqz_max(certainty - 3, 0);
     symbol = decode_size(stream, decoder, level, agreement);
     return surprise != is_expected_negative ? -symbol : symbol;
@@ -266,7 +285,7 @@ typedef struct {
     int layer, average; /* running averages of magnitudes */
 } decode_layer;
 
-/* One weight, from EARLIER before it in the row. */
+/* One weight, by EARLIER of those before it in the row; a constant for the first position of a kernel. */
 SQZ_INLINE void decode_weight(decode_stream *stream, sqz_decoder *decoder, decode_predictor *predictor,
                               decode_layer *layer, int index, const int8_t *reference, int8_t *row,
                               const int EARLIER) {
@@ -308,8 +327,9 @@ static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sq
     const int area = shape->kernel * shape->kernel, products = shape->in_channels * area;
     decode_predictor *predictors = decoder->predictors[shape->kernel];
     decode_layer layer = {energy, 0, ((energy & 1 ? 218 : 154) << (energy >> 1)) >> 4, 0};
+    decode_stream local = *stream; /* in registers */
     for (int i = 0; i < products; i++) decoder->column_sizes[i] = layer.layer, decoder->column_means[i] = 0;
-    for (int row = 0; row < shape->out_channels && !stream->status; row++) {
+    for (int row = 0; row < shape->out_channels && !local.status; row++) {
         int8_t *to = weight + (size_t)row * (size_t)products;
         const int8_t *reference = row ? weight + (size_t)decoder->references[row] * (size_t)products : NULL;
         int column_bits = decode_bits_of((uint64_t)row + 1);
@@ -317,23 +337,14 @@ static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sq
         layer.column_shift = column_bits < 2 ? 2 : sqz_min(column_bits, 5);
         layer.average = layer.layer;
         for (int index = 0; index < products; index += area) {
-            for (int p = 0; p < area; p++) {
-#define DECODE_WEIGHT(EARLIER) \
-    decode_weight(stream, decoder, &predictors[p], &layer, index + p, reference, to, EARLIER)
-                switch (p) { /* a function for each number of neighbours */
-                    case 0: DECODE_WEIGHT(0); break;
-                    case 1: DECODE_WEIGHT(1); break;
-                    case 2: DECODE_WEIGHT(2); break;
-                    case 3: DECODE_WEIGHT(3); break;
-                    case 4: DECODE_WEIGHT(4); break;
-                    case 5: DECODE_WEIGHT(5); break;
-                    case 6: DECODE_WEIGHT(6); break;
-                    case 7: DECODE_WEIGHT(7); break;
-                    default: DECODE_WEIGHT(8);
-                }
+            decode_weight(&local, decoder, &predictors[0], &layer, index, reference, to, 0);
+            for (int p = 1; p < area; p++) {
+                decode_weight(&local, decoder, &predictors[p], &layer, index + p, reference, to,
+                              sqz_min(p, DECODE_EARLIER));
             }
         }
     }
+    *stream = local;
 }
 
 /* Symbols are places in the table, counted from that of 0. */
