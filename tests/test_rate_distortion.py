@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from networks import random_pixels, tiny_spec
 
+from networks import random_pixels, tiny_spec
 from squeezenet.compress.rate_distortion import RDSettings, compress_rate_distortion
 from squeezenet.compress.rate_distortion.activation_scales import choose_ranges
 from squeezenet.compress.rate_distortion.distill import DistillSettings, augmented_photos, distill
@@ -168,9 +168,7 @@ def test_distillation_lowers_the_kl_and_can_leave_weights_alone():
         return float((log_p.exp() * (log_p - found)).sum(1).mean())
 
     settings = DistillSettings(bias_rate=0.2)
-    best, best_kl = distill(
-        net, integers, torch.from_numpy(photos), teacher, 2.0, settings, kl, train_weights=False
-    )
+    best, best_kl = distill(net, integers, torch.from_numpy(photos), teacher, 2.0, settings, kl, train_weights=False)
 
     assert best_kl < 0.9 * kl(integers)
     assert best_kl == kl(best)
