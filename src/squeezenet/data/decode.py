@@ -188,8 +188,13 @@ _CHUNK = 256
 
 def thread_pool(n_threads: int | None = None) -> ThreadPoolExecutor:
     """Start decoding threads, one per core that this process may use unless told otherwise."""
+    return ThreadPoolExecutor(n_threads or usable_cores(), thread_name_prefix="decode")
+
+
+def usable_cores() -> int:
+    """Count the processor cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(n_threads or cores or 1, thread_name_prefix="decode")
+    return cores or 1
 
 
 def _is_pixels(result: NDArray[np.uint8] | Unreadable) -> bool:
