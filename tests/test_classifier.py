@@ -138,6 +138,10 @@ def test_equal_scores_are_ranked_in_output_order():
     assert [share for _, share in best] == pytest.approx([0.4404, 0.4404, 0.0596], abs=1e-4)
 
 
+def test_many_equal_scores_are_ranked_in_output_order():
+    assert [index for index, _ in rank(np.zeros(1000), 1000)] == list(range(1000))
+
+
 def test_huge_scores_do_not_overflow():
     assert rank(np.array([1e300, -1e300]), 2) == [(0, 1.0), (1, 0.0)]
 

@@ -65,3 +65,10 @@ def test_output_must_be_named(pth):
     result = run("import", pth)
     assert result.exit_code == 2
     assert "Missing option '-o'" in result.stderr
+
+
+def test_output_must_be_named_like_its_contents(pth, tmp_path):
+    result = run("import", pth, "-o", tmp_path / "out.pth")
+    assert result.exit_code == 2
+    assert "expected an output named *.safetensors, got" in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -125,6 +125,14 @@ def test_json_of_a_file_adds_what_it_holds(model):
     assert facts["facts"] == {"top1": 90.5, "note": HOSTILE[0]}
 
 
+def test_float_model_shows_its_layers(tmp_path):
+    from squeezenet.models import build_model, save_safetensors
+
+    save_safetensors(build_model(tiny_spec()), tmp_path / "m.safetensors")
+    facts = json.loads(run("info", tmp_path / "m.safetensors", "--json").stdout)
+    assert (facts["name"], facts["params"], "file_bytes" in facts) == ("tiny", 1085, False)
+
+
 def test_file_of_a_thousand_labels_shows_five(tmp_path):
     labels = Labels(tuple(f"c{number}" for number in range(9)))
     write_sqz(tmp_path / "m.sqz", SqzFile(network=random_network(tiny_spec(num_classes=9)), labels=labels))
@@ -133,6 +141,15 @@ def test_file_of_a_thousand_labels_shows_five(tmp_path):
     assert "Labels: none\n" in run("info", tmp_path / "n.sqz").stdout
     facts = json.loads(run("info", tmp_path / "n.sqz", "--json").stdout)
     assert (facts["labels"], facts["preprocessing"], facts["facts"]) == (None, None, {})
+
+
+def test_program_runs_as_installed(monkeypatch, capsys):
+    from squeezenet.cli import main
+
+    monkeypatch.setattr("sys.argv", ["squeezenet", "info", "squeezenet1_0"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code, capsys.readouterr().out) == (0, INFO_1_0)
 
 
 def test_missing_and_damaged_files_are_one_line(model, tmp_path):

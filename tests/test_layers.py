@@ -14,11 +14,10 @@ ROOT = Path(squeezenet.__file__).parent
 # may import each other as long as no circle arises.
 LEVELS = [
     {"errors"},
-    {"spec", "labels", "files", "preprocess"},
+    {"spec", "labels", "files", "preprocess", "native_library"},
     {"accounting", "network"},
     {"codec"},
     {"fileformat"},
-    {"native_library"},
     {"engine"},
     {"classifier"},
     {"data"},

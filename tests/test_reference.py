@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from networks import random_network, random_pixels, tiny_spec
-from reference_oracle import oracle_logits
+from reference_oracle import float32, oracle_logits
 from squeezenet.engine import ReferenceEngine, reference
-from squeezenet.network import Network
+from squeezenet.network import ConvParams, Network, TensorQuant
 from squeezenet.spec import ArchSpec, FireSpec, StemSpec
 
 
@@ -82,6 +82,26 @@ def test_layers_too_wide_for_float32_are_exact():
     assert reference._Conv.build(wide, spec.convs[0]).w_KO.dtype == np.float64
     assert reference._Conv.build(wide, spec.convs[1]).w_KO.dtype == np.float32
     check_against_oracle(wide, random_pixels(spec, 1))
+
+
+def test_sum_is_rounded_to_float32_before_the_product():
+    # f32(2^24 + 1) = 2^24, and 2^24 * m = 2.5 rounds to 2; without the first rounding it would be above 2.5.
+    network = random_network(tiny_spec())
+    params = network.convs["conv1"]
+    bias = np.array([2**24, 2**24 + 1, 2**24 + 2, 2**24 + 3, 2**25, 2**25 + 1, 2**25 + 3, 0], np.int32)
+    changed = ConvParams(np.zeros_like(params.weight), bias, np.full(8, 2.5 * 2.0**-24, np.float32))
+    engine = ReferenceEngine(Network(network.spec, network.tensors, {**network.convs, "conv1": changed}))
+    assert engine.tensors(random_pixels(network.spec, 1))["conv1"][0, 0, 0].tolist() == [2, 2, 3, 3, 5, 5, 5, 0]
+
+
+def test_quotient_of_scales_is_rounded_once():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        scale, out_scale = (float(np.float32(value)) for value in rng.uniform(0.01, 1, 2))
+        x, zero_point = int(rng.integers(256)), int(rng.integers(256))
+        found = reference._rescale(np.array([x], np.uint8), TensorQuant(scale, zero_point), TensorQuant(out_scale, 0))
+        assert found.dtype == np.float32
+        assert found.tolist() == [float32((x - zero_point) * float32(scale / out_scale))]
 
 
 def test_float64_is_taken_exactly_where_float32_ends():

@@ -158,11 +158,11 @@ def decode_sqz(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SqzFile:
 
     Raises:
         BadMagic: Not a `.sqz` file.
-        Truncated: A length points past the end, or a required chunk is missing.
+        Truncated: The data end before a length says so, or before the HASH chunk.
         ChecksumMismatch: A chunk or the file is not as it was written.
         UnsupportedVersion: A newer version, or an unknown critical chunk.
         LimitExceeded: More bytes, weights or nesting than allowed.
-        BadTable: Fields that contradict each other.
+        BadTable: Fields that contradict each other, or chunks missing or out of order.
     """
     chunks = _split(data, limits)
     spec, tensors = _decode_arch(chunks[b"ARCH"])

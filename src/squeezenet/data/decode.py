@@ -32,6 +32,7 @@ __all__ = [
     "decode_for_crops",
     "decode_views",
     "thread_pool",
+    "usable_cores",
 ]
 
 MAX_ASPECT = 8
