@@ -289,6 +289,19 @@ def test_closed_pipe_ends_quietly(model, photos):
     assert process.wait() in (0, 1)
 
 
+def test_closed_pipe_ends_with_code_1(model, photos, monkeypatch):
+    from squeezenet.cli import predict
+
+    def broken(record):
+        raise BrokenPipeError
+
+    moved = []
+    monkeypatch.setattr(predict, "_write_json", broken)
+    monkeypatch.setattr(os, "dup2", lambda old, new: moved.append(new))  # not the test's own output
+    result = run("predict", model, photos / "b.png", "--json")
+    assert (result.exit_code, result.output, moved) == (1, "", [1])
+
+
 def test_letters_that_the_terminal_lacks_are_escaped(tmp_path, photos):
     import subprocess
     import sys

@@ -5,21 +5,26 @@ Use this when you have a compressed model and images.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .engine import ReferenceEngine
+from .engine import NativeEngine, ReferenceEngine, native_kernels
 from .fileformat import SqzFile, read_sqz
+from .network import Network
 from .preprocess import ImageSource, Preprocessing
 
-__all__ = ["Classifier", "Prediction", "rank"]
+__all__ = ["Classifier", "EngineName", "Prediction", "rank"]
+
+EngineName = Literal["auto", "native", "reference"]
 
 _BATCH = 32
 
@@ -62,17 +67,25 @@ class Classifier:
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | SqzFile, *, engine: Literal["auto", "reference"] = "auto"
+        self,
+        model: str | os.PathLike[str] | SqzFile,
+        *,
+        engine: EngineName = "auto",
+        threads: int | None = None,
     ) -> None:
         """Load a model.
 
         Args:
             model: Path of a `.sqz` file, or its contents.
             engine: `auto` takes the fastest engine there is; all give the same bits.
+            threads: Threads of the native engine, by default one for each core.
 
         Raises:
             FormatError: If the file is damaged or no `.sqz` file.
+            ImportError: If `engine` is `native` and the native engine was not built.
         """
+        if engine not in get_args(EngineName):
+            raise ValueError(f"expected `engine` to be one of {get_args(EngineName)}, got {engine!r}")
         contents = model if isinstance(model, SqzFile) else read_sqz(model)
         self.contents = contents
         self.spec = contents.network.spec
@@ -80,7 +93,12 @@ class Classifier:
         self.preprocessing = contents.preprocessing or Preprocessing(
             crop_size=self.spec.input_size, resize_size=self.spec.input_size
         )
-        self._engine = ReferenceEngine(contents.network)
+        self._engine = _build_engine(contents.network, engine, threads)
+
+    @property
+    def engine(self) -> NativeEngine | ReferenceEngine:
+        """What runs the network."""
+        return self._engine
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute class scores from pixels that are already of the network's size.
@@ -139,3 +157,20 @@ class Classifier:
             target = int(self.logits(pixels)[0].argmax())
         chosen: NDArray[np.float64] = maps[:, :, target]
         return chosen
+
+
+def _build_engine(network: Network, engine: EngineName, threads: int | None) -> NativeEngine | ReferenceEngine:
+    if engine == "native" or (engine == "auto" and native_kernels()):
+        return NativeEngine(network, threads=threads)
+    if engine == "auto":
+        _warn_of_slow_engine()
+    return ReferenceEngine(network)
+
+
+@functools.cache  # once a process, however many models it loads
+def _warn_of_slow_engine() -> None:
+    warnings.warn(
+        "the native engine was not built, NumPy does its work some 20 times slower:"
+        " install a C compiler (Debian: apt install gcc) and reinstall squeezenet to get it",
+        stacklevel=4,
+    )

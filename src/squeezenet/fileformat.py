@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .codec.weights import decode_convs, encode_convs
+from .codec.native_weights import decode_convs_fast
+from .codec.weights import encode_convs
 from .errors import (
     BadMagic,
     BadTable,
@@ -324,7 +325,7 @@ def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
 
 
 def _decode_weights(spec: ArchSpec, data: bytes) -> dict[str, ConvParams]:
-    return decode_convs(spec.convs, _streams(spec, data))
+    return decode_convs_fast(spec.convs, _streams(spec, data))
 
 
 def _streams(spec: ArchSpec, data: bytes) -> list[bytes]:

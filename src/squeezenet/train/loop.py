@@ -35,7 +35,7 @@ from .signals import StopSignals
 from .state import TrainingState, data_fingerprint
 from .steps import choose_precision, train_step, validate
 
-__all__ = ["TrainResult", "train_model"]
+__all__ = ["TrainResult", "guessing_loss", "train_model"]
 
 CHECKPOINT_EVERY_S = 60.0
 MAX_SKIPPED_IN_A_ROW = 10

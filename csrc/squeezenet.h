@@ -1,0 +1,165 @@
+/* squeezenet.h - run `.sqz` image classifiers: the integer network of docs/format.md in C99.
+ *
+ * Nothing here allocates, keeps global state, prints, or aborts. The caller owns all memory: ask for sizes, hand over
+ * blocks, keep them alive while they are in use. Every function that reads foreign bytes checks them before it believes
+ * them. Results are bit-identical on every processor, for every kernel set and any number of threads.
+ *
+ *     sqz_header header;                       sqz_sizes sizes;
+ *     sqz_read_header(data, n, NULL, &header);          // container, checksums, architecture
+ *     sqz_measure(&header.spec, NULL, 1, &sizes);       // how much memory the rest needs
+ *     sqz_create(&header.spec, NULL, block, sizes.model_bytes, &model);
+ *     sqz_load(model, &header, data, scratch, sizes.load_bytes);        // decode and pack the weights
+ *     sqz_run(model, NULL, arena, sizes.arena_bytes, pixels, 1, logits, NULL);
+ *
+ * A loaded model is read-only: any number of threads may run it, each with an arena of its own.
+ */
+#ifndef SQUEEZENET_H
+#define SQUEEZENET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef SQZ_API
+#if defined(_WIN32) && defined(SQZ_BUILD_SHARED)
+#define SQZ_API __declspec(dllexport)
+#elif defined(__GNUC__)
+#define SQZ_API __attribute__((visibility("default")))
+#else
+#define SQZ_API
+#endif
+#endif
+
+typedef enum {
+    SQZ_OK = 0,
+    SQZ_BAD_MAGIC,           /* not a `.sqz` file */
+    SQZ_TRUNCATED,           /* ends before its own lengths say that it does */
+    SQZ_CHECKSUM_MISMATCH,   /* not the bytes that were written */
+    SQZ_UNSUPPORTED_VERSION, /* a newer format, or an unknown critical chunk */
+    SQZ_LIMIT_EXCEEDED,      /* asks for more than the limits allow */
+    SQZ_BAD_TABLE,           /* fields that contradict each other or lie outside their range */
+    SQZ_BAD_ARGUMENT,        /* the caller's mistake: a null pointer, a wrong index, an incomplete model */
+    SQZ_NO_MEMORY,           /* a block smaller than `sqz_measure` asked for */
+    SQZ_NO_KERNEL            /* this processor or this build lacks the kernel set asked for */
+} sqz_status;
+
+/* What a reader is willing to spend on a file. */
+typedef struct {
+    size_t file_bytes; /* default 64 MiB */
+    size_t weights;    /* default 2^24 */
+} sqz_limits;
+
+enum { SQZ_MAX_FIRES = 64, SQZ_MAX_TENSORS = 2 + 4 * SQZ_MAX_FIRES };
+
+enum { SQZ_BYPASS_NONE = 0, SQZ_BYPASS_SIMPLE = 1, SQZ_BYPASS_COMPLEX = 2 };
+
+typedef struct {
+    float scale;
+    uint8_t zero_point;
+} sqz_tensor;
+
+typedef struct {
+    uint16_t squeeze_channels, expand1x1_channels, expand3x3_channels;
+} sqz_fire_spec;
+
+/* An architecture and the quantisation of its activations: all of the network but its weights. */
+typedef struct {
+    uint16_t input_size; /* height and width in pixels */
+    uint16_t num_classes;
+    uint16_t stem_channels;
+    uint8_t stem_kernel, stem_stride, stem_padding;
+    uint8_t bypass; /* SQZ_BYPASS_* */
+    uint8_t pool_ceil_mode, squeeze_relu, head_relu, head_padding;
+    uint8_t n_fires;
+    uint8_t has_pool[SQZ_MAX_FIRES + 2]; /* by paper number: [1] follows conv1, [2] fire2, ... */
+    sqz_fire_spec fires[SQZ_MAX_FIRES];
+    uint16_t n_tensors;
+    sqz_tensor tensors[SQZ_MAX_TENSORS]; /* in file order: input, conv1, then of each Fire squeeze, expand, bypass, add */
+} sqz_spec;
+
+typedef struct {
+    sqz_spec spec;
+    size_t weights_offset, weights_bytes; /* the WGHT chunk's data within the file */
+    size_t meta_offset, meta_bytes;       /* the META chunk's data (deflated JSON), or 0 bytes */
+} sqz_header;
+
+/* Shape of one convolution, in the order weights are stored in. */
+typedef struct {
+    int in_channels, out_channels, kernel;
+} sqz_conv_shape;
+
+typedef struct {
+    size_t model_bytes; /* for `sqz_create` */
+    size_t load_bytes;  /* scratch for `sqz_load`, free afterwards */
+    size_t arena_bytes; /* for `sqz_run`: peak of all activations for the given number of threads */
+    size_t n_convs;
+    size_t n_weights; /* weights and biases */
+    uint64_t n_macs;  /* multiply-accumulates an image */
+    int map_size;     /* height and width of the class activation map */
+} sqz_sizes;
+
+typedef struct sqz_model sqz_model;
+typedef struct sqz_pool sqz_pool;
+typedef struct sqz_decoder sqz_decoder;
+
+/* One short English sentence for a status. */
+SQZ_API const char *sqz_status_text(sqz_status status);
+
+/* Check a whole file's frame, checksums and architecture. `limits` may be NULL for the defaults. Allocates nothing and
+ * takes time linear in `size`. */
+SQZ_API sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limits, sqz_header *header);
+
+/* Memory needs of a network. `kernels` is a name, or NULL for the best set of this processor; `threads` >= 1. */
+SQZ_API sqz_status sqz_measure(const sqz_spec *spec, const char *kernels, int threads, sqz_sizes *sizes);
+
+/* Shape of convolution `index` (0 to n_convs - 1). */
+SQZ_API sqz_status sqz_conv_shape_of(const sqz_spec *spec, size_t index, sqz_conv_shape *shape);
+
+/* Set up a model without weights in `memory` (any alignment), which must outlive it. `kernels` as for `sqz_measure`. */
+SQZ_API sqz_status sqz_create(const sqz_spec *spec, const char *kernels, void *memory, size_t bytes, sqz_model **model);
+
+/* Decode and pack all weights of the file that `header` was read from. */
+SQZ_API sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes);
+
+/* Give one convolution its integers, copied: weight (O, I, k, k), bias (O), multiplier (O).
+ * SQZ_BAD_TABLE if a value is out of range or a sum could leave int32. */
+SQZ_API sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, const int32_t *bias,
+                                const float *multiplier);
+
+/* Decode streams one by one, in the order of the network: each goes on from what was learnt in the one before.
+ * `shapes` are those of all convolutions that will be decoded; 0 bytes mean that they are impossible. */
+SQZ_API size_t sqz_decoder_bytes(const sqz_conv_shape *shapes, size_t count);
+SQZ_API sqz_status sqz_decoder_create(const sqz_conv_shape *shapes, size_t count, void *memory, size_t bytes,
+                                      sqz_decoder **decoder);
+
+/* Decode the next convolution's stream into (O, I, k, k), (O) and (O). After an error, start anew. */
+SQZ_API sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *stream, size_t size, const sqz_conv_shape *shape,
+                                   int8_t *weight, int32_t *bias, float *multiplier);
+
+/* Classify `count` images.
+ *   pool    NULL to use the calling thread alone
+ *   arena   at least `arena_bytes` measured for the pool's number of threads
+ *   pixels  raw RGB, (count, H, W, 3)
+ *   logits  (count, classes), or NULL
+ *   map     (count, h, w, classes), the tensor whose mean over positions is the logit, or NULL */
+SQZ_API sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes,
+                           const uint8_t *pixels, size_t count, double *logits, double *map);
+
+/* Name of a model's kernel set; and of the sets in this build that this processor can run, best first, or NULL. */
+SQZ_API const char *sqz_kernels_of(const sqz_model *model);
+SQZ_API const char *sqz_kernels_name(int index);
+
+/* Threads that wait for work. `memory` must outlive the pool; `sqz_pool_destroy` joins the threads.
+ * SQZ_NO_MEMORY also if the system refuses a thread. A pool serves one `sqz_run` at a time. */
+SQZ_API size_t sqz_pool_bytes(int threads);
+SQZ_API sqz_status sqz_pool_create(int threads, void *memory, size_t bytes, sqz_pool **pool);
+SQZ_API void sqz_pool_destroy(sqz_pool *pool);
+SQZ_API int sqz_pool_threads(const sqz_pool *pool);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

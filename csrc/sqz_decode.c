@@ -1,0 +1,522 @@
+/* sqz_decode.c - weight streams: the range decoder and the model of docs/coding.md, whose names are kept here.
+ *
+ * Any bytes decode to something or are refused. After the first error the walk goes on for at most a row, reading zeros;
+ * nothing that it computes then is used. */
+#include "sqz_internal.h"
+
+enum {
+    DECODE_UNSTORED = 3, /* zero bytes that belong to a stream but are not in it */
+    DECODE_RELAXED = 30,
+    DECODE_MAX_ENERGY = 22,
+    DECODE_MAX_KERNEL = 11,
+    DECODE_EARLIER = 8,
+    DECODE_TAPS = DECODE_EARLIER + 3,
+    DECODE_MAX_ESTIMATE = (1 << 14) - 1,
+    DECODE_MAX_STEP = 511,
+    DECODE_COEFFICIENT = 1 << 21, /* where coefficients are clamped: 1.0 */
+    DECODE_LEVELS = 37,
+    DECODE_AGREEMENTS = 6,
+    /* where the contexts of each decision begin */
+    DECODE_ZERO = 0,
+    DECODE_SIGN = DECODE_ZERO + DECODE_LEVELS * 8,
+    DECODE_LENGTH = DECODE_SIGN + (DECODE_LEVELS / 6 + 1) * 8,
+    DECODE_MANTISSA = DECODE_LENGTH + DECODE_LEVELS * DECODE_AGREEMENTS * 8,
+    DECODE_BIAS_LENGTHS = DECODE_MANTISSA + DECODE_LEVELS * 64,
+    DECODE_BIAS_TOPS = DECODE_BIAS_LENGTHS + 32,
+    DECODE_DISTANCE_LENGTHS = DECODE_BIAS_TOPS + 96,
+    DECODE_DISTANCE_TOPS = DECODE_DISTANCE_LENGTHS + 32,
+    DECODE_CODEBOOK = DECODE_DISTANCE_TOPS + 96,
+    DECODE_CONTEXTS = DECODE_CODEBOOK + 4
+};
+
+/* Probability that a bit is 1, in units of 2^-16, and how many bits it has seen. */
+typedef struct {
+    uint16_t p;
+    uint16_t n;
+} decode_context;
+
+/* Coefficients of the mean and the size predictor at one kernel position. In a hostile file they outgrow 32 bits. */
+typedef struct {
+    int64_t mean[DECODE_TAPS], size[DECODE_TAPS];
+} decode_predictor;
+
+typedef struct {
+    const uint8_t *data;
+    size_t size, position;
+    uint32_t range, code;
+    sqz_status status; /* the first thing that went wrong */
+} decode_stream;
+
+struct sqz_decoder {
+    decode_context contexts[DECODE_CONTEXTS];
+    uint16_t rates[256];
+    decode_predictor *predictors[DECODE_MAX_KERNEL + 1]; /* by kernel size, one for each position */
+    int32_t *references, *column_sizes, *column_means;   /* of the convolution at hand */
+    size_t max_rows, max_products;
+};
+
+/* --- range decoder ------------------------------------------------------------------------------------------------ */
+
+SQZ_INLINE void decode_fail(decode_stream *stream, sqz_status status) {
+    if (!stream->status) stream->status = status;
+}
+
+SQZ_INLINE void decode_refill(decode_stream *stream) {
+    while (stream->range < 1u << 24) {
+        uint32_t byte = 0;
+        if (stream->position < stream->size) {
+            byte = stream->data[stream->position];
+        } else if (stream->position >= stream->size + DECODE_UNSTORED) {
+            decode_fail(stream, SQZ_TRUNCATED);
+        }
+        stream->position++;
+        stream->code = stream->code << 8 | byte;
+        stream->range <<= 8;
+    }
+}
+
+static void decode_start(decode_stream *stream, const uint8_t *data, size_t size) {
+    stream->data = data;
+    stream->size = size;
+    stream->status = SQZ_OK;
+    stream->code = 0;
+    for (stream->position = 0; stream->position < 4; stream->position++) {
+        stream->code = stream->code << 8 | (stream->position < size ? data[stream->position] : 0);
+    }
+    stream->range = 0xFFFFFFFF;
+    if (stream->code == stream->range) decode_fail(stream, SQZ_BAD_TABLE);
+}
+
+static void decode_finish(decode_stream *stream) {
+    size_t end = stream->size + DECODE_UNSTORED;
+    if (stream->position > end) decode_fail(stream, SQZ_TRUNCATED);
+    if (stream->position < end || stream->code >= 1u << 24) decode_fail(stream, SQZ_BAD_TABLE);
+}
+
+SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_context *context) {
+    uint32_t p = context->p, rate = rates[context->n], bound = (stream->range >> 16) * p;
+    int bit = stream->code < bound;
+    if (bit) {
+        stream->range = bound;
+        context->p = (uint16_t)(p + (((65536 - p) * rate + 32768) >> 16));
+    } else {
+        stream->code -= bound;
+        stream->range -= bound;
+        context->p = (uint16_t)(p - ((p * rate + 32768) >> 16));
+    }
+    context->n = (uint16_t)(context->n + (context->n < 255));
+    decode_refill(stream);
+    return bit;
+}
+
+/* The same without a branch on the bit, for bits that are hard to foresee and decide nothing else. */
+SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode_context *context) {
+    uint32_t p = context->p, rate = rates[context->n], bound = (stream->range >> 16) * p;
+    uint32_t bit = stream->code < bound, mask = 0 - bit;
+    uint32_t distance = (p ^ mask) + (65537 & mask); /* 65536 - p or p */
+    uint32_t move = (distance * rate + 32768) >> 16;
+    stream->code -= bound & ~mask;
+    stream->range = (bound & mask) | ((stream->range - bound) & ~mask);
+    context->p = (uint16_t)(p + (move ^ ~mask) + (1 & ~mask));
+    context->n = (uint16_t)(context->n + (context->n < 255));
+    decode_refill(stream);
+    return (int)bit;
+}
+
+/* Up to 8 equally likely bits. */
+SQZ_INLINE uint32_t decode_raw(decode_stream *stream, int bits) {
+    uint32_t value;
+    stream->range >>= bits;
+    value = stream->code / stream->range;
+    if (value >> bits) {
+        decode_fail(stream, SQZ_BAD_TABLE);
+        stream->code = value = 0;
+    }
+    stream->code -= value * stream->range;
+    decode_refill(stream);
+    return value;
+}
+
+/* Up to 31 of them. */
+static uint32_t decode_raws(decode_stream *stream, int bits) {
+    uint32_t value = 0;
+    while (bits > 0) {
+        int step = sqz_min(bits, 8);
+        bits -= step;
+        value = value << step | decode_raw(stream, step);
+    }
+    return value;
+}
+
+/* --- numbers ------------------------------------------------------------------------------------------------------ */
+
+static uint32_t decode_tree(decode_stream *stream, const uint16_t *rates, decode_context *contexts, int bits) {
+    uint32_t node = 1;
+    for (int i = 0; i < bits; i++) node = node << 1 | (uint32_t)decode_bit(stream, rates, &contexts[node]);
+    return node - (1u << bits);
+}
+
+static uint32_t decode_magnitude(decode_stream *stream, sqz_decoder *decoder, int lengths, int tops) {
+    decode_context *contexts = decoder->contexts + tops;
+    uint32_t length = decode_tree(stream, decoder->rates, decoder->contexts + lengths, 5), value;
+    int left = (int)length - 2;
+    if (left < 0) return length;
+    value = 2 | (uint32_t)decode_bit(stream, decoder->rates, &contexts[length]);
+    if (left > 0) {
+        left--;
+        value = value << 1 | (uint32_t)decode_bit(stream, decoder->rates, &contexts[32 * (value - 1) + length]);
+    }
+    return value << left | decode_raws(stream, left);
+}
+
+static int decode_bits_of(uint64_t value) {
+#if defined(__GNUC__)
+    return value ? 64 - __builtin_clzll(value) : 0;
+#else
+    int bits = 0;
+    while (value) value >>= 1, bits++;
+    return bits;
+#endif
+}
+
+/* Thirds of an octave: floor(3 * log2(estimate / 4 + 1)). */
+SQZ_INLINE int decode_level(int64_t estimate) {
+    uint64_t v = (uint64_t)estimate + 4;
+    return decode_bits_of(v * v * v) - 7;
+}
+
+/* --- a convolution -------------------------------------------------------------------------------------------------- */
+
+static void decode_multipliers(decode_stream *stream, const sqz_decoder *decoder, int count, float *multiplier) {
+    decode_context contexts[64];
+    int shift = (int)decode_raws(stream, 5);
+    uint64_t least = decode_raws(stream, 31 - shift);
+    int width = (int)decode_raws(stream, 5), tree = sqz_min(width, 6);
+    for (int i = 0; i < 64; i++) contexts[i].p = 1 << 15, contexts[i].n = 0;
+    for (int i = 0; i < count && !stream->status; i++) {
+        uint64_t above = (uint64_t)decode_tree(stream, decoder->rates, contexts, tree) << (width - tree);
+        uint64_t pattern = (least + (above | decode_raws(stream, width - tree))) << shift;
+        uint32_t word = (uint32_t)pattern;
+        if (pattern >> 31) decode_fail(stream, SQZ_BAD_TABLE);
+        memcpy(&multiplier[i], &word, 4);
+    }
+}
+
+static void decode_biases(decode_stream *stream, sqz_decoder *decoder, int count, int32_t *bias) {
+    int shift = (int)decode_raws(stream, 5);
+    for (int i = 0; i < count && !stream->status; i++) {
+        uint64_t value = (uint64_t)decode_magnitude(stream, decoder, DECODE_BIAS_LENGTHS, DECODE_BIAS_TOPS) << shift;
+        if (value >> 31) {
+            decode_fail(stream, SQZ_BAD_TABLE);
+            value = 0;
+        }
+        bias[i] = (int32_t)value;
+        if (value && decode_raws(stream, 1)) bias[i] = -bias[i];
+    }
+}
+
+/* Reads the layer's table of values, if it has one; returns how many there are, and where 0 is. */
+static int decode_codebook(decode_stream *stream, sqz_decoder *decoder, int8_t values[255], int *zero) {
+    int count = 0, history = 0;
+    *zero = 0;
+    if (!decode_raws(stream, 1)) return 0;
+    for (int value = -127; value < 128; value++) {
+        int is_present =
+            value == 0 || decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_CODEBOOK + history]);
+        if (value == 0) *zero = count;
+        if (is_present) values[count++] = (int8_t)value;
+        history = (history << 1 & 2) | is_present;
+    }
+    return count;
+}
+
+static void decode_references(decode_stream *stream, sqz_decoder *decoder, int rows) {
+    int names_its_own = (int)decode_raws(stream, 1);
+    for (int row = 0; row < rows; row++) decoder->references[row] = row - 1;
+    for (int row = 2; names_its_own && row < rows && !stream->status; row++) {
+        uint32_t distance = decode_magnitude(stream, decoder, DECODE_DISTANCE_LENGTHS, DECODE_DISTANCE_TOPS);
+        if (distance < 1 || distance > (uint32_t)row) {
+            decode_fail(stream, SQZ_BAD_TABLE);
+            return;
+        }
+        decoder->references[row] = row - (int32_t)distance;
+    }
+}
+
+/* A magnitude from 1 to 127: its bit length in unary, then the bits below the leading one. */
+SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int level, int agreement) {
+    decode_context *lengths = &decoder->contexts[DECODE_LENGTH + (level * DECODE_AGREEMENTS + agreement) * 8];
+    decode_context *mantissa = &decoder->contexts[DECODE_MANTISSA + level * 64];
+    int length = 1, value = 1, left;
+    while (length < 7 && decode_bit(stream, decoder->rates, &lengths[length])) length++;
+    for (left = length - 1; left > 0 && value < 8; left--) {
+        value = value << 1 | decode_noise(stream, decoder->rates, &mantissa[length * 8 + value]);
+    }
+    if (left > 0) value = value << left | (int)decode_raw(stream, left);
+    return value;
+}
+
+/* One decision after another on one weight; returns its symbol. */
+SQZ_INLINE int decode_symbol(decode_stream *stream, sqz_decoder *decoder, int64_t mean, int64_t size, int layer) {
+    int64_t estimate = size >> 18, certainty_64;
+    int level, certainty, is_expected_negative = mean < 0, surprise, agreement, symbol;
+    if (estimate > DECODE_MAX_ESTIMATE) estimate = DECODE_MAX_ESTIMATE;
+    if (estimate < layer >> 5) estimate = layer >> 5;
+    level = decode_level(estimate);
+    certainty_64 = (mean < 0 ? -mean : mean) >> 18;
+    if (certainty_64 > DECODE_MAX_ESTIMATE) certainty_64 = DECODE_MAX_ESTIMATE;
+    certainty = decode_level(certainty_64) - level + 11;
+    certainty = certainty < 0 ? 0 : sqz_min(certainty >> 1, 7);
+    if (!decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_ZERO + level * 8 + certainty])) return 0;
+    surprise = decode_noise(stream, decoder->rates, &decoder->contexts[DECODE_SIGN + level / 6 * 8 + certainty]);
+    agreement = surprise ? (certainty > 3 ? 5 : 0) : sqz_max(certainty - 3, 0);
+    symbol = decode_size(stream, decoder, level, agreement);
+    return surprise != is_expected_negative ? -symbol : symbol;
+}
+
+SQZ_INLINE int64_t decode_step(int64_t error, int shift) {
+    int64_t step = (error + ((int64_t)1 << (shift - 1))) >> shift;
+    return step > DECODE_MAX_STEP ? DECODE_MAX_STEP : step < -DECODE_MAX_STEP ? -DECODE_MAX_STEP : step;
+}
+
+/* What all weights of a layer share. */
+typedef struct {
+    int energy, column_shift;
+    int layer, average; /* running averages of magnitudes */
+} decode_layer;
+
+/* One weight, by EARLIER of those before it in the row; a constant for the first position of a kernel. */
+SQZ_INLINE void decode_weight(decode_stream *stream, sqz_decoder *decoder, decode_predictor *predictor,
+                              decode_layer *layer, int index, const int8_t *reference, int8_t *row,
+                              const int EARLIER) {
+    int32_t near[DECODE_TAPS], sizes[DECODE_TAPS], *column_size = &decoder->column_sizes[index];
+    int32_t *column_mean = &decoder->column_means[index];
+    int64_t mean = 0, size = 0, step;
+    int symbol, x, magnitude, row_shift = index < 3 ? 3 : index < 31 ? decode_bits_of((uint64_t)index + 1) : 6;
+    for (int i = 0; i < EARLIER; i++) near[i] = 16 * row[index - EARLIER + i];
+    near[EARLIER] = reference ? 16 * reference[index] : 0;
+    for (int i = 0; i <= EARLIER; i++) sizes[i] = near[i] < 0 ? -near[i] : near[i];
+    near[EARLIER + 1] = *column_mean >> 4;
+    sizes[EARLIER + 1] = *column_size >> 4;
+    sizes[EARLIER + 2] = layer->average >> 4;
+    for (int i = 0; i < EARLIER + 2; i++) mean += predictor->mean[i] * near[i];
+    for (int i = 0; i < EARLIER + 3; i++) size += predictor->size[i] * sizes[i];
+    symbol = decode_symbol(stream, decoder, mean, size, layer->layer);
+    row[index] = (int8_t)symbol;
+    x = 16 * symbol;
+    magnitude = x < 0 ? -x : x;
+    step = decode_step((int64_t)x * DECODE_COEFFICIENT - mean, layer->energy + 9);
+    for (int i = 0; i < EARLIER + 2; i++) predictor->mean[i] += step * near[i];
+    step = decode_step((int64_t)magnitude * DECODE_COEFFICIENT - size, layer->energy + 10);
+    for (int i = 0; i < EARLIER + 3; i++) predictor->size[i] += step * sizes[i];
+    *column_size += (16 * magnitude - *column_size) >> layer->column_shift;
+    *column_mean += (16 * x - *column_mean) >> layer->column_shift;
+    layer->average += (16 * magnitude - layer->average) >> row_shift;
+    layer->layer += (16 * magnitude - layer->layer) >> 7;
+}
+
+static void decode_clamp(int64_t *coefficients) {
+    for (int i = 0; i < DECODE_TAPS; i++) {
+        if (coefficients[i] > DECODE_COEFFICIENT) coefficients[i] = DECODE_COEFFICIENT;
+        if (coefficients[i] < -DECODE_COEFFICIENT) coefficients[i] = -DECODE_COEFFICIENT;
+    }
+}
+
+static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sqz_conv_shape *shape, int energy,
+                           int8_t *weight) {
+    const int area = shape->kernel * shape->kernel, products = shape->in_channels * area;
+    decode_predictor *predictors = decoder->predictors[shape->kernel];
+    decode_layer layer = {energy, 0, ((energy & 1 ? 218 : 154) << (energy >> 1)) >> 4, 0};
+    decode_stream local = *stream; /* in registers */
+    for (int i = 0; i < products; i++) decoder->column_sizes[i] = layer.layer, decoder->column_means[i] = 0;
+    for (int row = 0; row < shape->out_channels && !local.status; row++) {
+        int8_t *to = weight + (size_t)row * (size_t)products;
+        const int8_t *reference = row ? weight + (size_t)decoder->references[row] * (size_t)products : NULL;
+        int column_bits = decode_bits_of((uint64_t)row + 1);
+        for (int p = 0; p < area; p++) decode_clamp(predictors[p].mean), decode_clamp(predictors[p].size);
+        layer.column_shift = column_bits < 2 ? 2 : sqz_min(column_bits, 5);
+        layer.average = layer.layer;
+        for (int index = 0; index < products; index += area) {
+            decode_weight(&local, decoder, &predictors[0], &layer, index, reference, to, 0);
+            for (int p = 1; p < area; p++) {
+                decode_weight(&local, decoder, &predictors[p], &layer, index + p, reference, to,
+                              sqz_min(p, DECODE_EARLIER));
+            }
+        }
+    }
+    *stream = local;
+}
+
+/* Symbols are places in the table, counted from that of 0. */
+static sqz_status decode_look_up(const int8_t *values, int count, int zero, int8_t *weight, size_t weights) {
+    for (size_t i = 0; i < weights; i++) {
+        int place = weight[i] + zero;
+        if (place < 0 || place >= count) return SQZ_BAD_TABLE;
+        weight[i] = values[place];
+    }
+    return SQZ_OK;
+}
+
+/* --- the decoder ---------------------------------------------------------------------------------------------------- */
+
+static int decode_shape_is_valid(const sqz_conv_shape *shape) {
+    return shape->kernel >= 1 && shape->kernel <= DECODE_MAX_KERNEL && shape->in_channels >= 1 &&
+           shape->in_channels <= SQZ_MAX_CHANNELS && shape->out_channels >= 1 && shape->out_channels <= 65535;
+}
+
+static size_t decode_products(const sqz_conv_shape *shape) {
+    return (size_t)shape->in_channels * (size_t)(shape->kernel * shape->kernel);
+}
+
+/* Lays the decoder out from `base` on, or only measures it. Returns its bytes, 0 for impossible shapes. */
+static size_t decode_layout(const sqz_conv_shape *shapes, size_t count, uint8_t *base, sqz_decoder *decoder) {
+    size_t bytes = sqz_round_up(sizeof(sqz_decoder), SQZ_ALIGN), rows = 0, products = 0;
+    sqz_decoder none;
+    if (!decoder) decoder = &none;
+    for (int kernel = 0; kernel <= DECODE_MAX_KERNEL; kernel++) decoder->predictors[kernel] = NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (!decode_shape_is_valid(&shapes[i])) return 0;
+        if ((size_t)shapes[i].out_channels > rows) rows = (size_t)shapes[i].out_channels;
+        if (decode_products(&shapes[i]) > products) products = decode_products(&shapes[i]);
+        if (!decoder->predictors[shapes[i].kernel]) {
+            /* When only measuring, any pointer but NULL marks a kernel size as seen. */
+            decoder->predictors[shapes[i].kernel] = (decode_predictor *)(void *)(base ? base + bytes : (uint8_t *)&none);
+            bytes += sqz_round_up(sizeof(decode_predictor) * (size_t)(shapes[i].kernel * shapes[i].kernel), SQZ_ALIGN);
+        }
+    }
+    if (base) {
+        decoder->max_rows = rows;
+        decoder->max_products = products;
+        decoder->references = (int32_t *)(void *)(base + bytes);
+        decoder->column_sizes = decoder->references + rows;
+        decoder->column_means = decoder->column_sizes + products;
+    }
+    return bytes + 4 * (rows + 2 * products);
+}
+
+size_t sqz_decoder_bytes(const sqz_conv_shape *shapes, size_t count) {
+    size_t bytes = shapes ? decode_layout(shapes, count, NULL, NULL) : 0;
+    return bytes ? bytes + SQZ_ALIGN : 0;
+}
+
+sqz_status sqz_decoder_create(const sqz_conv_shape *shapes, size_t count, void *memory, size_t bytes,
+                              sqz_decoder **result) {
+    uint8_t *base = (uint8_t *)memory + (SQZ_ALIGN - (uintptr_t)memory % SQZ_ALIGN) % SQZ_ALIGN;
+    sqz_decoder *decoder = (sqz_decoder *)(void *)base;
+    if (!shapes || !memory || !result || !sqz_decoder_bytes(shapes, count)) return SQZ_BAD_ARGUMENT;
+    if (bytes < sqz_decoder_bytes(shapes, count)) return SQZ_NO_MEMORY;
+    decode_layout(shapes, count, base, decoder);
+    for (int i = 0; i < DECODE_CONTEXTS; i++) decoder->contexts[i].p = 1 << 15, decoder->contexts[i].n = 0;
+    for (int n = 0; n < 256; n++) decoder->rates[n] = (uint16_t)(655360 / (10 * n + 18));
+    for (int kernel = 1; kernel <= DECODE_MAX_KERNEL; kernel++) {
+        for (int p = 0; decoder->predictors[kernel] && p < kernel * kernel; p++) {
+            decode_predictor *predictor = &decoder->predictors[kernel][p];
+            memset(predictor, 0, sizeof *predictor);
+            predictor->size[sqz_min(p, DECODE_EARLIER) + 1] = 1 << 20;
+            predictor->size[sqz_min(p, DECODE_EARLIER) + 2] = 1 << 19;
+        }
+    }
+    *result = decoder;
+    return SQZ_OK;
+}
+
+sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *data, size_t size, const sqz_conv_shape *shape,
+                           int8_t *weight, int32_t *bias, float *multiplier) {
+    decode_stream stream;
+    int8_t values[255];
+    int n_values, zero, energy;
+    if (!decoder || (!data && size) || !shape || !weight || !bias || !multiplier) return SQZ_BAD_ARGUMENT;
+    if (!decode_shape_is_valid(shape) || !decoder->predictors[shape->kernel] ||
+        (size_t)shape->out_channels > decoder->max_rows || decode_products(shape) > decoder->max_products) {
+        return SQZ_BAD_ARGUMENT;
+    }
+    for (int i = 0; i < DECODE_CONTEXTS; i++) {
+        if (decoder->contexts[i].n > DECODE_RELAXED) decoder->contexts[i].n = DECODE_RELAXED;
+    }
+    decode_start(&stream, data, size);
+    decode_multipliers(&stream, decoder, shape->out_channels, multiplier);
+    decode_biases(&stream, decoder, shape->out_channels, bias);
+    n_values = decode_codebook(&stream, decoder, values, &zero);
+    decode_references(&stream, decoder, shape->out_channels);
+    energy = (int)decode_raws(&stream, 5);
+    if (energy > DECODE_MAX_ENERGY) decode_fail(&stream, SQZ_BAD_TABLE);
+    if (!stream.status) decode_weights(&stream, decoder, shape, energy, weight);
+    if (!stream.status) decode_finish(&stream);
+    if (stream.status || !n_values) return stream.status;
+    return decode_look_up(values, n_values, zero, weight, (size_t)shape->out_channels * decode_products(shape));
+}
+
+/* --- a whole file --------------------------------------------------------------------------------------------------- */
+
+/* LEB128 of at most five bytes; the status of a cut or over-long one. */
+static sqz_status decode_length(const uint8_t *data, size_t size, size_t *offset, uint64_t *length) {
+    *length = 0;
+    for (int shift = 0; shift < 35; shift += 7) {
+        if (*offset >= size) return SQZ_TRUNCATED;
+        *length |= (uint64_t)(data[*offset] & 127) << shift;
+        if (data[(*offset)++] < 128) return SQZ_OK;
+    }
+    return SQZ_BAD_TABLE;
+}
+
+enum { DECODE_MAX_CONVS = 2 + 4 * SQZ_MAX_FIRES };
+
+static size_t decode_shapes(const sqz_spec *spec, size_t n_convs, sqz_conv_shape shapes[DECODE_MAX_CONVS]) {
+    size_t largest = 0;
+    for (size_t i = 0; i < n_convs && i < DECODE_MAX_CONVS; i++) {
+        sqz_conv_shape_of(spec, i, &shapes[i]);
+        size_t bytes = (size_t)shapes[i].out_channels * (decode_products(&shapes[i]) + 8);
+        if (bytes > largest) largest = bytes;
+    }
+    return largest;
+}
+
+size_t sqz_load_bytes(const sqz_spec *spec, size_t n_convs) {
+    sqz_conv_shape shapes[DECODE_MAX_CONVS];
+    size_t largest = decode_shapes(spec, n_convs, shapes);
+    return largest + SQZ_ALIGN + sqz_decoder_bytes(shapes, n_convs);
+}
+
+sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes) {
+    sqz_conv_shape shapes[DECODE_MAX_CONVS];
+    sqz_decoder *decoder;
+    sqz_sizes sizes;
+    const uint8_t *chunk;
+    uint8_t *integers;
+    size_t size, next = 0, at = 0, decoder_bytes;
+    uint64_t length;
+    sqz_status status;
+    if (!model || !header || !data || !scratch) return SQZ_BAD_ARGUMENT;
+    status = sqz_measure(&header->spec, sqz_kernels_of(model), 1, &sizes);
+    if (status) return status;
+    if (bytes < sizes.load_bytes) return SQZ_NO_MEMORY;
+    if (sizes.n_convs != model->n_convs) return SQZ_BAD_ARGUMENT;
+    chunk = (const uint8_t *)data + header->weights_offset;
+    size = header->weights_bytes;
+    decode_shapes(&header->spec, sizes.n_convs, shapes);
+    decoder_bytes = sqz_decoder_bytes(shapes, sizes.n_convs);
+    status = sqz_decoder_create(shapes, sizes.n_convs, scratch, decoder_bytes, &decoder);
+    integers = (uint8_t *)scratch + decoder_bytes;
+    integers += (SQZ_ALIGN - (uintptr_t)integers % SQZ_ALIGN) % SQZ_ALIGN;
+    for (size_t i = 0; i < sizes.n_convs && !status; i++) status = decode_length(chunk, size, &at, &length);
+    for (size_t i = 0; i < sizes.n_convs && !status; i++) { /* streams follow all lengths */
+        const sqz_conv *conv = sqz_conv_at(model, i);
+        size_t rows = (size_t)shapes[i].out_channels;
+        int32_t *bias = (int32_t *)(void *)integers;
+        float *multiplier = (float *)(void *)(bias + rows);
+        int8_t *weight = (int8_t *)(multiplier + rows);
+        if (conv->in_channels != shapes[i].in_channels || conv->out_channels != shapes[i].out_channels ||
+            conv->kernel != shapes[i].kernel) {
+            return SQZ_BAD_ARGUMENT;
+        }
+        status = decode_length(chunk, size, &next, &length);
+        if (!status && length > size - at) status = SQZ_TRUNCATED;
+        if (!status) {
+            status = sqz_decode_conv(decoder, chunk + at, (size_t)length, &shapes[i], weight, bias, multiplier);
+        }
+        if (!status) status = sqz_set_conv(model, i, weight, bias, multiplier);
+        at += (size_t)length;
+    }
+    if (!status && at != size) status = SQZ_BAD_TABLE;
+    return status;
+}

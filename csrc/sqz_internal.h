@@ -1,0 +1,234 @@
+/* sqz_internal.h - what the engine's own files share. */
+#ifndef SQZ_INTERNAL_H
+#define SQZ_INTERNAL_H
+
+#include "squeezenet.h"
+
+#ifdef SQZ_FREESTANDING
+void *memcpy(void *to, const void *from, size_t count);
+void *memset(void *to, int value, size_t count);
+int memcmp(const void *a, const void *b, size_t count);
+#else
+#include <string.h>
+#endif
+
+#ifdef __FAST_MATH__
+#error "build without -ffast-math: results must be bit-identical everywhere"
+#endif
+
+#include <float.h>
+#if FLT_EVAL_METHOD != 0
+#error "floats must be rounded after each operation: on 32-bit x86 build with -msse2 -mfpmath=sse"
+#endif
+
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF /* GCC and MSVC are told by flags */
+#endif
+
+#if defined(__GNUC__)
+#define SQZ_INLINE static inline __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define SQZ_INLINE static __forceinline
+#else
+#define SQZ_INLINE static inline
+#endif
+
+#if defined(_MSC_VER)
+#define SQZ_RESTRICT __restrict
+#else
+#define SQZ_RESTRICT restrict
+#endif
+
+enum {
+    SQZ_LANES = 16,       /* outputs of a panel */
+    SQZ_ALIGN = 64,       /* of every block of memory */
+    SQZ_MAX_SIZE = 1024,  /* limits of a spec, as in spec.py */
+    SQZ_MAX_CHANNELS = 4096,
+    SQZ_HEAD_PIXELS = 28, /* positions of the head at a time */
+    SQZ_SLACK = 64        /* bytes that may be read, never used, behind a tensor */
+};
+
+SQZ_INLINE size_t sqz_round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
+SQZ_INLINE int sqz_min(int a, int b) { return a < b ? a : b; }
+SQZ_INLINE int sqz_max(int a, int b) { return a > b ? a : b; }
+SQZ_INLINE uint8_t sqz_max_u8(uint8_t a, uint8_t b) { return a > b ? a : b; }
+
+/* Rounds |value| < 2^22 half to even: adding 1.5 * 2^23 leaves no bits for a fraction. */
+SQZ_INLINE int sqz_round(float value) { return (int)((value + 12582912.0f) - 12582912.0f); }
+
+/* Bytes from one pixel of a tensor to the next: whole groups of products. */
+SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)channels, 4); }
+
+/* --- kernels ----------------------------------------------------------------------------------------------------- */
+
+/* How weights lie in memory. Outputs are grouped in panels of 16, products in groups of 4, padded with zero weights.
+ *   SQZ_PACK_S8   int8 [panel][group][16][4]
+ *   SQZ_PACK_S16  int16 [panel][group][2][16][2]: products 0 and 1, then 2 and 3
+ *   SQZ_PACK_MIX  a panel of either kind, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), each in S16's space */
+enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX };
+
+/* Kinds of panels in SQZ_PACK_MIX: S16, or S8 where the sums of pairs, of as many groups of a run, fit int16. */
+enum { SQZ_PANEL_WIDE = 0, SQZ_PANEL_PAIRS = 1, SQZ_PANEL_PAIRS_OF_2 = 2, SQZ_PANEL_PAIRS_OF_4 = 4 };
+
+/* One row, or several, of one convolution. Product k of run r of pixel p is x[r * x_run + p * x_pixel + k]. */
+typedef struct {
+    const uint8_t *x;
+    size_t x_pixel, x_run, x_row; /* bytes from one pixel, run, row to the next */
+    int rows, pixels;
+    int runs, groups; /* products of a sum: runs * groups * 4 */
+    const uint8_t *weights;
+    size_t panel_bytes;
+    const uint8_t *kinds;
+    const int32_t *bias;
+    const float *multiplier;
+    int panels, last_outputs; /* outputs of the last panel: 1 to 16 */
+    int zero;                 /* zero-point of the result */
+    uint8_t *y;               /* result, or NULL to store the sums in `raw` */
+    size_t y_pixel, y_row;
+    int32_t *raw; /* [pixels of all rows][panels * 16] */
+    uint16_t *wide; /* `sqz_wide_bytes` of memory, for kernel sets that want it */
+} sqz_conv_job;
+
+/* A bypass addition: y = (a - zero[0]) * factor[0] + (b - zero[1]) * factor[1], rounded, plus `sum_zero`. */
+typedef struct {
+    float factor[2];
+    int zero[2], sum_zero;
+} sqz_add;
+
+typedef struct {
+    const char *name;
+    int pack;
+    int x_offset; /* the kernel multiplies x - x_offset */
+    int wants_wide; /* wants memory for one row of input in 16 bits */
+    void (*conv)(const sqz_conv_job *job);
+    void (*pool_row)(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
+    void (*add_row)(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
+    int (*is_supported)(void);
+} sqz_kernels;
+
+/* One row of a 3x3/2 maximum, for kernel sets to build with their own instructions. A window that hangs over the edge
+ * sees the last row or column twice, which is neutral. */
+SQZ_INLINE void sqz_pool_row_body(const uint8_t *const rows[3], int size, int out_size, size_t pixel,
+                                  uint8_t *SQZ_RESTRICT y) {
+    for (int x = 0; x < out_size; x++, y += pixel) {
+        size_t left = (size_t)(2 * x) * pixel, middle = left + pixel, right = 2 * x + 2 < size ? middle + pixel : middle;
+        const uint8_t *a = rows[0], *b = rows[1], *c = rows[2];
+        for (size_t i = 0; i < pixel; i++) {
+            uint8_t first = sqz_max_u8(sqz_max_u8(a[left + i], b[left + i]), c[left + i]);
+            uint8_t second = sqz_max_u8(sqz_max_u8(a[middle + i], b[middle + i]), c[middle + i]);
+            uint8_t third = sqz_max_u8(sqz_max_u8(a[right + i], b[right + i]), c[right + i]);
+            y[i] = sqz_max_u8(sqz_max_u8(first, second), third);
+        }
+    }
+}
+
+/* Two float products, one sum, one rounding. */
+SQZ_INLINE void sqz_add_row_body(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count,
+                                 uint8_t *SQZ_RESTRICT y) {
+    const float factor_a = add->factor[0], factor_b = add->factor[1];
+    const int zero_a = add->zero[0], zero_b = add->zero[1], zero = add->sum_zero;
+    const float low = (float)-zero, high = (float)(255 - zero);
+    for (size_t i = 0; i < count; i++) {
+        float term_a = (float)(a[i] - zero_a) * factor_a, term_b = (float)(b[i] - zero_b) * factor_b;
+        float sum = term_a + term_b;
+        y[i] = (uint8_t)(sqz_round(sum < low ? low : sum > high ? high : sum) + zero);
+    }
+}
+
+/* Products that one row of a job touches in each run. */
+SQZ_INLINE size_t sqz_wide_run(int pixels, size_t x_pixel, int groups) {
+    return (size_t)(pixels - 1) * x_pixel + (size_t)groups * 4;
+}
+
+void sqz_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
+void sqz_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
+
+const sqz_kernels *sqz_find_kernels(const char *name);
+
+/* Kernel sets of this build; each file defines its table under the same condition. */
+extern const sqz_kernels sqz_scalar_kernels;
+#if !defined(SQZ_PORTABLE_ONLY)
+#if defined(__x86_64__) || defined(_M_X64)
+#define SQZ_X86 1
+extern const sqz_kernels sqz_avx2_kernels, sqz_avxvnni_kernels, sqz_avx512vnni_kernels;
+int sqz_has_avx2(void);
+int sqz_has_avxvnni(void);
+int sqz_has_avx512vnni(void);
+#endif
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define SQZ_ARM64 1
+extern const sqz_kernels sqz_neon_kernels, sqz_neon_dotprod_kernels;
+int sqz_has_dotprod(void);
+#endif
+#if defined(__wasm_simd128__)
+#define SQZ_WASM 1
+extern const sqz_kernels sqz_wasm_kernels;
+#endif
+#endif
+
+/* --- model ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int in_channels, out_channels, kernel, stride, padding;
+    int runs, groups; /* as the kernel sees the products of one sum */
+    int panels, last_outputs;
+    size_t panel_bytes;
+    int in_zero, out_zero;
+    int is_set;
+    int64_t largest_sum; /* bound on |sum| */
+    uint8_t *weights;
+    uint8_t *kinds;
+    int32_t *bias; /* with the input's zero-point folded in; padded to whole panels */
+    float *multiplier;
+    int32_t *plain_bias; /* as stored; kept for the head, whose padding sees nothing else */
+} sqz_conv;
+
+typedef struct {
+    sqz_conv squeeze, expand1x1, expand3x3, bypass;
+    int has_bypass_conv, has_add, has_pool;
+    sqz_add add;
+    int in_channels, out_channels;
+    int size, out_size; /* before and after the pool */
+} sqz_fire;
+
+struct sqz_model {
+    const sqz_kernels *kernels;
+    sqz_conv stem, head;
+    int input_size, stem_size, stem_out_size; /* of the input, of conv1, after pool1 */
+    int stem_has_pool;
+    int head_size, head_relu, head_padding; /* map without and with padding: head_size + 2 * head_padding */
+    int n_fires;
+    size_t n_convs;
+    size_t trunk_bytes;   /* arena: the tensors between layers */
+    size_t scratch_bytes; /* arena: each thread's own, of which the last `wide_bytes` are for kernels */
+    size_t wide_bytes;
+    sqz_fire *fires;
+};
+
+SQZ_INLINE size_t sqz_tensor_bytes(int size, int channels, int border) {
+    size_t side = (size_t)(size + 2 * border);
+    return sqz_round_up(side * side * sqz_pixel_bytes(channels) + SQZ_SLACK, SQZ_ALIGN);
+}
+
+/* Checks a spec completely and counts what it needs; `sqz_plan.c`. */
+sqz_status sqz_check_spec(const sqz_spec *spec, sqz_sizes *sizes);
+sqz_conv *sqz_conv_at(sqz_model *model, size_t index);
+size_t sqz_head_scratch_bytes(void);                         /* `sqz_run.c` */
+size_t sqz_load_bytes(const sqz_spec *spec, size_t n_convs); /* `sqz_decode.c` */
+
+/* `sqz_hash.c` */
+uint32_t sqz_crc32(const uint8_t *data, size_t size);
+void sqz_sha256(const uint8_t *data, size_t size, uint8_t digest[32]);
+
+/* --- threads ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    int32_t arrived, generation;
+    int32_t count;
+} sqz_barrier;
+
+void sqz_barrier_wait(sqz_barrier *barrier);
+/* Calls task(context, thread) once on each thread of the pool, and returns when all are done. */
+void sqz_pool_run(sqz_pool *pool, void (*task)(void *context, int thread), void *context);
+
+#endif

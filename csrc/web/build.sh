@@ -1,0 +1,17 @@
+#!/bin/sh
+# Builds the engine for the web page: csrc/web/build.sh OUT.wasm (Debian: apt install clang lld)
+set -eu
+here=$(dirname "$0")/..
+objects=$(mktemp -d)
+trap 'rm -rf "$objects"' EXIT
+compile() {
+    for name in $2; do
+        ${CLANG:-clang} --target=wasm32 -msimd128 -mbulk-memory -mnontrapping-fptoint -std=c99 "$1" -ffp-contract=off \
+            -ffreestanding -fvisibility=hidden -DSQZ_FREESTANDING -Wall -Wextra -Werror \
+            -c "$here/$name.c" -o "$objects/$(basename "$name").o"
+    done
+}
+compile -Os "web/sqz_web kernels sqz_hash sqz_parse sqz_plan sqz_threads sqz_run"
+compile -O2 "sqz_decode kernels_scalar kernels_wasm"
+${WASM_LD:-wasm-ld} --no-entry --strip-all --gc-sections -z stack-size=131072 --initial-memory=262144 \
+    -o "$1" "$objects"/*.o

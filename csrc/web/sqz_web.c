@@ -1,0 +1,80 @@
+/* sqz_web.c - the engine as a WebAssembly module without imports: one model per instance, memory only ever grows.
+ *
+ *     p = web_alloc(n), write the file there, web_open(p, n) -> status
+ *     web_input_size(), web_classes(), web_map_size(), web_meta(), web_meta_bytes()
+ *     write pixels at web_pixels(), web_run(wants_map) -> status, read doubles at web_logits() and web_map() */
+#include "../sqz_internal.h"
+
+#define WEB_EXPORT(name) __attribute__((export_name(#name)))
+
+/* The compiler turns these into memory.copy and memory.fill. */
+void *memcpy(void *to, const void *from, size_t count) { return __builtin_memcpy(to, from, count); }
+void *memset(void *to, int value, size_t count) { return __builtin_memset(to, value, count); }
+int memcmp(const void *a, const void *b, size_t count) {
+    const uint8_t *x = a, *y = b;
+    for (size_t i = 0; i < count; i++) {
+        if (x[i] != y[i]) return x[i] - y[i];
+    }
+    return 0;
+}
+
+extern uint8_t __heap_base;
+static uintptr_t web_top;
+static sqz_header web_header;
+static sqz_sizes web_sizes;
+static sqz_model *web_model;
+static const uint8_t *web_file;
+static uint8_t *web_arena, *web_image;
+static double *web_scores, *web_maps;
+
+/* Aligned memory that is never given back; 0 if there is none. */
+WEB_EXPORT(web_alloc) void *web_alloc(size_t bytes) {
+    enum { PAGE = 65536 };
+    uintptr_t at = (web_top ? web_top : (uintptr_t)&__heap_base) + (SQZ_ALIGN - 1);
+    size_t have = __builtin_wasm_memory_size(0) * (size_t)PAGE, end;
+    at -= at % SQZ_ALIGN;
+    end = at + bytes;
+    if (end < at) return NULL;
+    if (end > have && __builtin_wasm_memory_grow(0, (end - have + PAGE - 1) / PAGE) == (size_t)-1) return NULL;
+    web_top = end;
+    return (void *)at;
+}
+
+WEB_EXPORT(web_open) int web_open(const uint8_t *file, size_t bytes) {
+    sqz_status status = sqz_read_header(file, bytes, NULL, &web_header);
+    size_t size, map;
+    void *memory, *scratch;
+    web_model = NULL;
+    if (!status) status = sqz_measure(&web_header.spec, NULL, 1, &web_sizes);
+    if (status) return status;
+    size = web_header.spec.input_size;
+    map = (size_t)web_sizes.map_size * (size_t)web_sizes.map_size;
+    web_file = file;
+    memory = web_alloc(web_sizes.model_bytes);
+    web_image = web_alloc(size * size * 3);
+    web_scores = web_alloc(sizeof(double) * web_header.spec.num_classes);
+    web_maps = web_alloc(sizeof(double) * web_header.spec.num_classes * map);
+    /* The weights are unpacked before the activations are needed: one block serves both. */
+    scratch = web_alloc(web_sizes.load_bytes > web_sizes.arena_bytes ? web_sizes.load_bytes : web_sizes.arena_bytes);
+    web_arena = scratch;
+    if (!memory || !web_image || !web_scores || !web_maps || !scratch) return SQZ_NO_MEMORY;
+    status = sqz_create(&web_header.spec, NULL, memory, web_sizes.model_bytes, &web_model);
+    if (!status) status = sqz_load(web_model, &web_header, file, scratch, web_sizes.load_bytes);
+    if (status) web_model = NULL;
+    return status;
+}
+
+WEB_EXPORT(web_run) int web_run(int wants_map) {
+    if (!web_model) return SQZ_BAD_ARGUMENT;
+    return sqz_run(web_model, NULL, web_arena, web_sizes.arena_bytes, web_image, 1, web_scores,
+                   wants_map ? web_maps : NULL);
+}
+
+WEB_EXPORT(web_input_size) int web_input_size(void) { return web_header.spec.input_size; }
+WEB_EXPORT(web_classes) int web_classes(void) { return web_header.spec.num_classes; }
+WEB_EXPORT(web_map_size) int web_map_size(void) { return web_sizes.map_size; }
+WEB_EXPORT(web_meta) const uint8_t *web_meta(void) { return web_file + web_header.meta_offset; }
+WEB_EXPORT(web_meta_bytes) size_t web_meta_bytes(void) { return web_header.meta_bytes; }
+WEB_EXPORT(web_pixels) uint8_t *web_pixels(void) { return web_image; }
+WEB_EXPORT(web_logits) double *web_logits(void) { return web_scores; }
+WEB_EXPORT(web_map) double *web_map(void) { return web_maps; }

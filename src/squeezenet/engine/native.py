@@ -1,0 +1,194 @@
+"""The native engine: the integer network in C, at the processor's limit, bit-identical to the reference.
+
+The library does no allocation of its own: weights, activations and thread state live in NumPy arrays held here. The
+interpreter lock is released while it runs, and pixels are read where they are.
+
+Use this when `native_kernels()` is not empty, which `Classifier(engine="auto")` checks for you.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SpecError
+from ..native_library import Sizes, Spec, check_status, load_library
+from ..network import Network, quantized_tensors
+
+__all__ = ["NativeEngine", "available_cores", "native_kernels"]
+
+_BYPASS_CODES = {"none": 0, "simple": 1, "complex": 2}
+_KERNELS_VARIABLE = "SQUEEZENET_KERNEL"
+_MAX_THREADS = 256
+
+
+def native_kernels() -> tuple[str, ...]:
+    """Names of the kernel sets that this build has and this processor can run, best first; empty without a build."""
+    library = load_library()
+    names: list[str] = []
+    while library is not None and (name := library.sqz_kernels_name(len(names))):
+        names.append(name.decode())
+    return tuple(names)
+
+
+def available_cores() -> int:
+    """Count the processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class NativeEngine:
+    """Runs a `Network` on raw pixels, in C.
+
+    Raises:
+        ImportError: If the library was not built.
+        ValueError: If `kernels` or `threads` is impossible here.
+    """
+
+    def __init__(self, network: Network, *, threads: int | None = None, kernels: str | None = None) -> None:
+        """Pack the weights.
+
+        Args:
+            network: What to run.
+            threads: Threads to share the work, by default one for each core; results do not depend on it.
+            kernels: One of `native_kernels()`; by default the environment's SQUEEZENET_KERNEL, else the best.
+        """
+        library = load_library()
+        if library is None:
+            raise ImportError("the native engine was not built: install a C compiler and reinstall squeezenet")
+        kernels = kernels or os.environ.get(_KERNELS_VARIABLE) or None
+        if kernels is not None and kernels not in native_kernels():
+            raise ValueError(f"expected `kernels` to be one of {native_kernels()}, got {kernels!r}")
+        threads = threads or min(available_cores(), _MAX_THREADS)
+        if not 1 <= threads <= _MAX_THREADS:
+            raise ValueError(f"expected `threads` from 1 to {_MAX_THREADS}, got {threads}")
+        self.network = network
+        self.threads = threads
+        self._library = library
+        spec = _native_spec(network)
+        sizes = Sizes()
+        name = kernels.encode() if kernels else None
+        check_status(library, library.sqz_measure(spec, name, threads, sizes), "network")
+        self._sizes = sizes
+        self._memory = np.empty(sizes.model_bytes, np.uint8)
+        model = ctypes.c_void_p()
+        status = library.sqz_create(spec, name, self._memory.ctypes.data, self._memory.nbytes, model)
+        check_status(library, status, "network")
+        self._model = model
+        self._classes = network.spec.num_classes
+        for index, op in enumerate(network.spec.convs):
+            params = network.convs[op.name]
+            arrays = [np.ascontiguousarray(array) for array in (params.weight, params.bias, params.multiplier)]
+            status = library.sqz_set_conv(model, index, *(array.ctypes.data for array in arrays))
+            check_status(library, status, op.name)
+        # One arena and one pool serve one call at a time; further threads of Python wait for them.
+        self._lock = threading.Lock()
+        self._arena = np.empty(sizes.arena_bytes, np.uint8)
+        self._pool = _Pool(library, threads) if threads > 1 else None
+
+    @property
+    def kernels(self) -> str:
+        """Name of the kernel set in use."""
+        name: bytes = self._library.sqz_kernels_of(self._model)
+        return name.decode()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of packed weights and activations."""
+        return self._memory.nbytes + self._arena.nbytes
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Compute class scores.
+
+        Args:
+            pixels: Raw RGB, shape (N, H, W, 3), uint8, H = W = the network's input size.
+
+        Returns:
+            Shape (N, classes), float64; bit-identical on every engine.
+        """
+        scores = np.empty((len(pixels), self._classes))
+        self._run(pixels, scores, None)
+        return scores
+
+    def activation_map(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Compute the class activation map: the tensor whose mean over positions is `logits`.
+
+        Args:
+            pixels: As for `logits`.
+
+        Returns:
+            Shape (N, h, w, classes), float64, one map a class.
+        """
+        side = self._sizes.map_size
+        maps = np.empty((len(pixels), side, side, self._classes))
+        self._run(pixels, None, maps)
+        return maps
+
+    def _run(
+        self, pixels: NDArray[np.uint8], scores: NDArray[np.float64] | None, maps: NDArray[np.float64] | None
+    ) -> None:
+        size = self.network.spec.input_size
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"expected `pixels` of shape (N, {size}, {size}, 3) and dtype uint8, got {pixels.shape} {pixels.dtype}"
+            )
+        pixels = np.ascontiguousarray(pixels)
+        with self._lock:
+            status = self._library.sqz_run(
+                self._model,
+                self._pool.handle if self._pool else None,
+                self._arena.ctypes.data,
+                self._arena.nbytes,
+                pixels.ctypes.data,
+                len(pixels),
+                None if scores is None else scores.ctypes.data,
+                None if maps is None else maps.ctypes.data,
+            )
+        check_status(self._library, status, "network")
+
+
+class _Pool:
+    """Threads that live as long as the engine."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        memory = np.empty(library.sqz_pool_bytes(threads), np.uint8)
+        self.handle = ctypes.c_void_p()
+        status = library.sqz_pool_create(threads, memory.ctypes.data, memory.nbytes, self.handle)
+        check_status(library, status, f"{threads} threads")
+        # The finaliser holds the memory until the threads have ended.
+        weakref.finalize(
+            self, lambda library, handle, memory: library.sqz_pool_destroy(handle), library, self.handle, memory
+        )
+
+
+def _native_spec(network: Network) -> Spec:
+    spec = network.spec
+    if len(spec.fires) > len(Spec().fires):
+        raise SpecError(f"expected at most {len(Spec().fires)} Fire modules, got {len(spec.fires)}")
+    native = Spec(
+        input_size=spec.input_size,
+        num_classes=spec.num_classes,
+        stem_channels=spec.stem.channels,
+        stem_kernel=spec.stem.kernel,
+        stem_stride=spec.stem.stride,
+        stem_padding=spec.stem.padding,
+        bypass=_BYPASS_CODES[spec.bypass],
+        pool_ceil_mode=spec.pool_ceil_mode,
+        squeeze_relu=spec.squeeze_relu,
+        head_relu=spec.head_relu,
+        head_padding=spec.head_padding,
+        n_fires=len(spec.fires),
+    )
+    for index, fire in enumerate(spec.fires):
+        native.fires[index] = (fire.squeeze_channels, fire.expand1x1_channels, fire.expand3x3_channels)
+    for layer in spec.pools:
+        native.has_pool[layer] = 1
+    names = quantized_tensors(spec)
+    native.n_tensors = len(names)
+    for index, name in enumerate(names):
+        native.tensors[index] = (network.tensors[name].scale, network.tensors[name].zero_point)
+    return native

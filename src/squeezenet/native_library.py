@@ -1,0 +1,143 @@
+"""The compiled part: finds the shared library built from `csrc/` and declares its functions.
+
+The library is plain C with no Python in it, so one build serves every Python version. Installing the package without a
+C compiler leaves it out; everything then works in NumPy, slower.
+
+Use this when you need a C function; `engine.native` runs networks with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from .errors import BadMagic, BadTable, ChecksumMismatch, FormatError, LimitExceeded, Truncated, UnsupportedVersion
+
+__all__ = ["ConvShape", "Sizes", "Spec", "check_status", "load_library"]
+
+MAX_FIRES = 64
+MAX_TENSORS = 2 + 4 * MAX_FIRES
+
+_STEM = "_squeezenet"
+_FORMAT_ERRORS: dict[int, type[FormatError]] = {
+    1: BadMagic,
+    2: Truncated,
+    3: ChecksumMismatch,
+    4: UnsupportedVersion,
+    5: LimitExceeded,
+    6: BadTable,
+}
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = [("scale", ctypes.c_float), ("zero_point", ctypes.c_uint8)]
+
+
+class _Fire(ctypes.Structure):
+    _fields_ = [
+        ("squeeze_channels", ctypes.c_uint16),
+        ("expand1x1_channels", ctypes.c_uint16),
+        ("expand3x3_channels", ctypes.c_uint16),
+    ]
+
+
+class Spec(ctypes.Structure):
+    """`sqz_spec` of squeezenet.h."""
+
+    _fields_ = [
+        ("input_size", ctypes.c_uint16),
+        ("num_classes", ctypes.c_uint16),
+        ("stem_channels", ctypes.c_uint16),
+        ("stem_kernel", ctypes.c_uint8),
+        ("stem_stride", ctypes.c_uint8),
+        ("stem_padding", ctypes.c_uint8),
+        ("bypass", ctypes.c_uint8),
+        ("pool_ceil_mode", ctypes.c_uint8),
+        ("squeeze_relu", ctypes.c_uint8),
+        ("head_relu", ctypes.c_uint8),
+        ("head_padding", ctypes.c_uint8),
+        ("n_fires", ctypes.c_uint8),
+        ("has_pool", ctypes.c_uint8 * (MAX_FIRES + 2)),
+        ("fires", _Fire * MAX_FIRES),
+        ("n_tensors", ctypes.c_uint16),
+        ("tensors", _Tensor * MAX_TENSORS),
+    ]
+
+
+class Sizes(ctypes.Structure):
+    """`sqz_sizes` of squeezenet.h."""
+
+    _fields_ = [
+        ("model_bytes", ctypes.c_size_t),
+        ("load_bytes", ctypes.c_size_t),
+        ("arena_bytes", ctypes.c_size_t),
+        ("n_convs", ctypes.c_size_t),
+        ("n_weights", ctypes.c_size_t),
+        ("n_macs", ctypes.c_uint64),
+        ("map_size", ctypes.c_int),
+    ]
+
+
+class ConvShape(ctypes.Structure):
+    """`sqz_conv_shape` of squeezenet.h."""
+
+    _fields_ = [("in_channels", ctypes.c_int), ("out_channels", ctypes.c_int), ("kernel", ctypes.c_int)]
+
+
+@functools.cache
+def load_library() -> ctypes.CDLL | None:
+    """Load the shared library; None where it was not built."""
+    folder = Path(__file__).parent
+    for suffix in EXTENSION_SUFFIXES:
+        path = folder / (_STEM + suffix)
+        if path.exists():
+            try:
+                return _declare(ctypes.CDLL(str(path)))
+            except (OSError, AttributeError):  # built for another machine, or by another version
+                return None
+    return None
+
+
+def check_status(library: ctypes.CDLL, status: int, where: str) -> None:
+    """Raise what a status other than 0 stands for.
+
+    Raises:
+        FormatError: A subclass, if bytes or integers were at fault.
+        MemoryError: If a block was too small or the system refused a thread.
+        ValueError: If an argument was at fault.
+    """
+    if status == 0:
+        return
+    message = f"{where}: {library.sqz_status_text(status).decode()}"
+    if status in _FORMAT_ERRORS:
+        raise _FORMAT_ERRORS[status](message)
+    if status == 8:
+        raise MemoryError(message)
+    raise ValueError(message)
+
+
+def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, size, integer, text = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p
+    out, spec, shape = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(Spec), ctypes.POINTER(ConvShape)
+    functions = {
+        "sqz_status_text": (text, [integer]),
+        "sqz_kernels_name": (text, [integer]),
+        "sqz_kernels_of": (text, [pointer]),
+        "sqz_measure": (integer, [spec, text, integer, ctypes.POINTER(Sizes)]),
+        "sqz_create": (integer, [spec, text, pointer, size, out]),
+        "sqz_set_conv": (integer, [pointer, size, pointer, pointer, pointer]),
+        "sqz_decoder_bytes": (size, [shape, size]),
+        "sqz_decoder_create": (integer, [shape, size, pointer, size, out]),
+        "sqz_decode_conv": (integer, [pointer, text, size, shape, pointer, pointer, pointer]),
+        "sqz_run": (integer, [pointer, pointer, pointer, size, pointer, size, pointer, pointer]),
+        "sqz_pool_bytes": (size, [integer]),
+        "sqz_pool_create": (integer, [integer, pointer, size, out]),
+        "sqz_pool_destroy": (None, [pointer]),
+    }
+    for name, (result, arguments) in functions.items():
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    return library

@@ -1,0 +1,21 @@
+// node run_model.mjs ENGINE.wasm FILE.sqz PIXELS: as run_model.c, through WebAssembly.
+import { readFileSync, writeSync } from "node:fs";
+
+const [wasm, file, pixels] = process.argv.slice(2).map((path) => readFileSync(path));
+const { exports: engine } = (await WebAssembly.instantiate(wasm, {})).instance;
+const bytes = (at, count) => new Uint8Array(engine.memory.buffer, at, count);
+const at = engine.web_alloc(file.length);
+bytes(at, file.length).set(file);
+const status = engine.web_open(at, file.length);
+if (status) throw new Error(`status ${status}`);
+const image = engine.web_input_size() ** 2 * 3;
+const logits = [];
+const maps = [];
+for (let i = 0; i < pixels.length; i += image) {
+  bytes(engine.web_pixels(), image).set(pixels.subarray(i, i + image));
+  engine.web_run(1);
+  logits.push(bytes(engine.web_logits(), 8 * engine.web_classes()).slice());
+  maps.push(bytes(engine.web_map(), 8 * engine.web_classes() * engine.web_map_size() ** 2).slice());
+}
+const output = Buffer.concat([...logits, ...maps]);
+for (let done = 0; done < output.length; ) done += writeSync(1, output, done);

@@ -1,0 +1,170 @@
+"""The native engine gives the reference's bits: every kernel set, any number of threads, the whole spec space."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from networks import random_network, random_pixels, tiny_spec
+from squeezenet import ArchSpec, Classifier, FireSpec, SqzFile, StemSpec, named_spec
+from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
+from squeezenet.native_library import load_library
+from squeezenet.network import ConvParams, Network
+
+if not native_kernels():
+    pytest.skip("needs the native engine: no C compiler was found at installation", allow_module_level=True)
+
+N_SPECS = 60
+
+
+def random_spec(rng: np.random.Generator) -> ArchSpec:
+    """Any architecture of a few thousand weights: sizes, strides, paddings, pools and widths that fit no register."""
+    while True:
+        kernel = int(rng.integers(1, 12))
+        fires = tuple(
+            FireSpec(
+                squeeze_channels=int(rng.integers(1, 40)),
+                expand1x1_channels=int(rng.integers(1, 50)),
+                expand3x3_channels=int(rng.integers(1, 50)),
+            )
+            for _ in range(rng.integers(1, 4))
+        )
+        if rng.random() < 0.5:  # equal widths, so that identities occur
+            fires = (fires[0],) * len(fires)
+        try:
+            return ArchSpec(
+                stem=StemSpec(
+                    channels=int(rng.integers(1, 40)),
+                    kernel=kernel,
+                    stride=int(rng.integers(1, 5)),
+                    padding=int(rng.integers(0, kernel // 2 + 1)),
+                ),
+                fires=fires,
+                pools=tuple(layer for layer in range(1, len(fires) + 2) if rng.random() < 0.4),
+                input_size=int(rng.integers(4, 70)),
+                num_classes=int(rng.integers(1, 70)),
+                bypass=("none", "simple", "complex")[rng.integers(3)],
+                pool_ceil_mode=bool(rng.integers(2)),
+                squeeze_relu=bool(rng.integers(2)),
+                head_relu=bool(rng.integers(2)),
+                head_padding=int(rng.integers(2)),
+            )
+        except ValueError:
+            continue
+
+
+def check_equal(network: Network, pixels: np.ndarray, *, threads: int, kernels: str) -> None:
+    engine, reference = NativeEngine(network, threads=threads, kernels=kernels), ReferenceEngine(network)
+    np.testing.assert_array_equal(engine.logits(pixels), reference.logits(pixels))
+    np.testing.assert_array_equal(engine.activation_map(pixels), reference.activation_map(pixels))
+
+
+@pytest.mark.parametrize("kernels", native_kernels())
+@pytest.mark.parametrize("part", range(4))
+def test_random_networks_give_equal_bits(kernels, part):
+    for seed in range(part, N_SPECS, 4):
+        rng = np.random.default_rng(seed)
+        spec = random_spec(rng)
+        network = random_network(spec, seed=seed, max_weight=int(rng.choice([1, 15, 31, 63, 64, 100, 127])))
+        check_equal(network, random_pixels(spec, 1 + seed % 3, seed=seed), threads=1 + seed % 4, kernels=kernels)
+
+
+@pytest.mark.parametrize("kernels", native_kernels())
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", ["squeezenet1_0_complex_bypass", "squeezenet1_1"])
+def test_published_architectures_give_equal_bits(name, kernels, threads):
+    spec = named_spec(name, input_size=67, num_classes=21)
+    check_equal(random_network(spec, seed=7), random_pixels(spec, 1, seed=7), threads=threads, kernels=kernels)
+
+
+@pytest.mark.parametrize("kernels", native_kernels())
+def test_sums_beyond_float32s_integers_are_rounded_alike(kernels):
+    wide = FireSpec(squeeze_channels=70, expand1x1_channels=300, expand3x3_channels=300)
+    network = random_network(tiny_spec(fires=(wide, wide)), seed=3)
+    convs = dict(network.convs)
+    for name, conv in convs.items():  # all weights at one end, so that sums are as large as they get
+        convs[name] = dataclasses.replace(conv, weight=np.full_like(conv.weight, 127))
+    network = dataclasses.replace(network, convs=convs)
+    check_equal(network, random_pixels(network.spec, 2), threads=1, kernels=kernels)
+
+
+@pytest.mark.parametrize("kernels", native_kernels())
+@pytest.mark.parametrize("multiplier", [2.0**-40, 0.5, 2.0**20])
+def test_products_beyond_int32_are_clamped_alike(kernels, multiplier):
+    network = random_network(tiny_spec(squeeze_relu=False, bypass="complex"), seed=5)
+    convs = {}
+    for name, conv in network.convs.items():
+        bias = np.where(np.arange(len(conv.bias)) % 2, 2**31 - 2**26, -(2**31) + 2**26).astype(np.int32)
+        convs[name] = ConvParams(conv.weight, bias, np.full_like(conv.multiplier, multiplier))
+    network = dataclasses.replace(network, convs=convs)
+    check_equal(network, random_pixels(network.spec, 2), threads=2, kernels=kernels)
+
+
+@pytest.mark.parametrize("kernels", native_kernels())
+def test_halves_are_rounded_to_even(kernels):
+    network = random_network(tiny_spec(), seed=9, max_weight=2)
+    convs = {
+        name: ConvParams(conv.weight, conv.bias // 64, np.full_like(conv.multiplier, 0.5))
+        for name, conv in network.convs.items()
+    }
+    network = dataclasses.replace(network, convs=convs)
+    check_equal(network, random_pixels(network.spec, 2) // 16, threads=1, kernels=kernels)
+
+
+def test_batches_of_any_length_equal_single_images():
+    network = random_network(tiny_spec(), seed=1)
+    pixels = random_pixels(network.spec, 7)
+    single = np.concatenate([NativeEngine(network, threads=1).logits(pixels[i : i + 1]) for i in range(7)])
+    for threads in (1, 2, 3, 4):
+        np.testing.assert_array_equal(NativeEngine(network, threads=threads).logits(pixels), single)
+    assert NativeEngine(network).logits(pixels[:0]).shape == (0, 5)
+
+
+def test_pixels_that_are_not_contiguous_are_read_right():
+    network = random_network(tiny_spec(), seed=1)
+    pixels = random_pixels(network.spec, 4)
+    mirrored = pixels[:, :, ::-1]
+    np.testing.assert_array_equal(NativeEngine(network).logits(mirrored), NativeEngine(network).logits(mirrored.copy()))
+
+
+def test_pixels_of_a_wrong_shape_are_refused():
+    engine = NativeEngine(random_network(tiny_spec()))
+    with pytest.raises(ValueError, match=r"expected `pixels` of shape \(N, 16, 16, 3\)"):
+        engine.logits(np.zeros((1, 17, 16, 3), np.uint8))
+
+
+def test_unknown_kernels_and_threads_are_refused(monkeypatch):
+    network = random_network(tiny_spec())
+    with pytest.raises(ValueError, match="expected `kernels` to be one of"):
+        NativeEngine(network, kernels="mmx")
+    with pytest.raises(ValueError, match="expected `threads` from 1 to 256, got -1"):
+        NativeEngine(network, threads=-1)
+    monkeypatch.setenv("SQUEEZENET_KERNEL", "scalar")
+    assert NativeEngine(network).kernels == "scalar"
+
+
+def test_classifier_takes_the_native_engine_and_agrees_with_the_other():
+    network = random_network(tiny_spec())
+    pixels = random_pixels(network.spec, 3)
+    native = Classifier(SqzFile(network=network), threads=2)
+    assert isinstance(native.engine, NativeEngine)
+    assert native.engine.threads == 2
+    reference = Classifier(SqzFile(network=network), engine="reference")
+    np.testing.assert_array_equal(native.logits(pixels), reference.logits(pixels))
+
+
+def test_classifier_without_the_library_warns_once_and_serves(monkeypatch):
+    monkeypatch.setattr("squeezenet.engine.native.load_library", lambda: None)
+    contents = SqzFile(network=random_network(tiny_spec()))
+    with pytest.warns(UserWarning, match="install a C compiler"):
+        classifier = Classifier(contents)
+    assert isinstance(classifier.engine, ReferenceEngine)
+    Classifier(contents)  # warnings are errors here: a second one would fail
+    with pytest.raises(ImportError, match="was not built"):
+        Classifier(contents, engine="native")
+
+
+def test_library_is_small():
+    from pathlib import Path
+
+    assert Path(load_library()._name).stat().st_size <= 200_000

@@ -1,0 +1,138 @@
+"""The C reader takes what the Python reader takes, and refuses what it refuses."""
+
+import ctypes
+import dataclasses
+
+import numpy as np
+import pytest
+
+from networks import random_network, tiny_spec
+from squeezenet.codec.native_weights import decode_convs_fast
+from squeezenet.codec.weights import decode_convs, encode_convs
+from squeezenet.errors import FormatError
+from squeezenet.fileformat import SqzFile, encode_sqz
+from squeezenet.labels import Labels
+from squeezenet.native_library import Sizes, Spec, load_library
+from squeezenet.spec import StemSpec
+
+library = load_library()
+if library is None:
+    pytest.skip("needs the native engine: no C compiler was found at installation", allow_module_level=True)
+
+BAD_MAGIC, TRUNCATED, CHECKSUM, VERSION, LIMIT, BAD_TABLE = range(1, 7)
+
+
+class Header(ctypes.Structure):
+    _fields_ = [("spec", Spec), *((name, ctypes.c_size_t) for name in ("weights", "n_weights", "meta", "n_meta"))]
+
+
+def load(data: bytes) -> int:
+    """Status of reading a whole file in C."""
+    header, sizes, model = Header(), Sizes(), ctypes.c_void_p()
+    status = library.sqz_read_header(data, ctypes.c_size_t(len(data)), None, ctypes.byref(header))
+    if status:
+        return status
+    assert library.sqz_measure(header.spec, None, 1, sizes) == 0
+    memory, scratch = np.empty(sizes.model_bytes, np.uint8), np.empty(sizes.load_bytes, np.uint8)
+    assert library.sqz_create(header.spec, None, memory.ctypes.data, memory.nbytes, model) == 0
+    return library.sqz_load(
+        model, ctypes.byref(header), data, ctypes.c_void_p(scratch.ctypes.data), ctypes.c_size_t(scratch.nbytes)
+    )
+
+
+@pytest.fixture(scope="module")
+def file() -> bytes:
+    labels = Labels(tuple("abcde"))
+    return encode_sqz(SqzFile(network=random_network(tiny_spec(bypass="complex"), max_weight=9), labels=labels))
+
+
+def outcome(decode, network, streams):
+    """What a decoder makes of streams: integers, or the kind of error."""
+    try:
+        convs = decode(network.spec.convs, streams)
+    except FormatError as error:
+        return type(error)
+    return [
+        getattr(convs[op.name], field).tobytes()
+        for op in network.spec.convs
+        for field in ("weight", "bias", "multiplier")
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bypass": "complex", "stem": StemSpec(channels=5, kernel=5, stride=2)},
+        {"stem": StemSpec(channels=3, kernel=11, stride=4), "num_classes": 40},
+    ],
+)
+@pytest.mark.parametrize("max_weight", [1, 3, 127])
+def test_streams_decode_to_the_same_integers(options, max_weight):
+    network = random_network(tiny_spec(**options), max_weight=max_weight, density=0.6)
+    streams = encode_convs(network.spec.convs, network.convs)
+    decoded = outcome(decode_convs_fast, network, streams)
+    assert decoded == outcome(lambda *_: network.convs, network, streams)
+
+
+def test_a_network_of_similar_classes_decodes_to_the_same_integers():
+    network = random_network(tiny_spec(num_classes=60), max_weight=60)
+    head = network.convs["conv4"]
+    weight = head.weight.copy()
+    weight[30:] = weight[rng_rows(30)]  # classes that repeat others, in another order: rows name their references
+    network = dataclasses.replace(network, convs={**network.convs, "conv4": dataclasses.replace(head, weight=weight)})
+    streams = encode_convs(network.spec.convs, network.convs)
+    assert outcome(decode_convs_fast, network, streams) == outcome(lambda *_: network.convs, network, streams)
+
+
+def rng_rows(count: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(count)
+
+
+def test_the_page_of_the_coding_has_the_same_vectors():
+    from test_codec_vectors import FIRST, OPS, SECOND, vector_convs
+
+    convs = decode_convs_fast(OPS, [FIRST, SECOND])
+    for name, expected in vector_convs().items():
+        np.testing.assert_array_equal(convs[name].weight, expected.weight)
+        np.testing.assert_array_equal(convs[name].bias, expected.bias)
+        np.testing.assert_array_equal(convs[name].multiplier, expected.multiplier)
+
+
+def test_damaged_streams_end_as_they_do_in_python():
+    network = random_network(tiny_spec(), max_weight=20, density=0.5)
+    streams = encode_convs(network.spec.convs, network.convs)
+    rng = np.random.default_rng(0)
+    kinds = set()
+    for _ in range(120):
+        which = int(rng.integers(len(streams)))
+        damaged = bytearray(streams[which])
+        if rng.random() < 0.2:
+            damaged = damaged[: rng.integers(len(damaged))]
+        for _ in range(rng.integers(0, 3)):
+            if damaged:
+                damaged[rng.integers(len(damaged))] = rng.integers(256)
+        trial = [*streams[:which], bytes(damaged), *streams[which + 1 :]]
+        expected = outcome(decode_convs, network, trial)
+        assert outcome(decode_convs_fast, network, trial) == expected
+        kinds.add(expected if isinstance(expected, type) else "integers")
+    assert len(kinds) >= 2
+
+
+def test_every_prefix_is_refused(file):
+    assert load(file) == 0
+    for length in range(len(file)):
+        assert load(file[:length]) == TRUNCATED
+
+
+def test_every_flipped_bit_is_refused(file):
+    for position in range(0, len(file)):
+        damaged = bytearray(file)
+        damaged[position] ^= 1 << position % 8
+        assert load(bytes(damaged)) != 0
+
+
+def test_other_files_are_refused_by_name(file):
+    assert load(b"PK\x03\x04" + file) == BAD_MAGIC
+    assert load(file + b"\0") == BAD_TABLE
+    assert load(file.replace(b"META", b"METB")) == CHECKSUM
