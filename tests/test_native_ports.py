@@ -1,4 +1,4 @@
-"""The C engine built for other machines gives the same bits: ARM under qemu, WebAssembly in Node, x86 sets not chosen here."""
+"""The C engine built for other machines gives the same bits: ARM under qemu, WebAssembly in Node, other x86 sets."""
 
 import shutil
 import subprocess

@@ -150,9 +150,7 @@ def _calibration(model: SqueezeNet, data: tuple[str, ...], n_images: int, report
 
     preprocessing = required_preprocessing(model)
     if not data:
-        reporter.say(
-            "no --calibration photos: synthetic pictures stand in, and fidelity is unknown"
-        )
+        reporter.say("no --calibration photos: synthetic pictures stand in, and fidelity is unknown")
         return calibration_from_noise(preprocessing)
     images = open_data(data, split="train", unlabelled=True)
     return calibration_from_images(images, preprocessing, n_images=n_images)

@@ -263,7 +263,8 @@ def _round_bias(bias: Tensor, step: Tensor, precision: float) -> Tensor:
     units = bias / step.double()
     shift = (precision / step.double()).log2().floor().clamp(min=0)
     grain = 2.0 ** float(shift.min())
-    return (units / grain).round() * grain
+    rounded: Tensor = (units / grain).round() * grain
+    return rounded
 
 
 def _convolve_streams(net: UnitNet, op: Op, conv: IntegerConv, streams: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
