@@ -63,11 +63,11 @@ def command(
     """Squeeze a trained network into a .sqz file.
 
     \b
-    rate-distortion   spends bytes where the loss feels them, to a budget of bytes or of KL; needs a
-                      few hundred photos, labelled or not (--calibration)
-    int8              rounds the weights to 8 bits; a few photos (--calibration) set the scales
-    deep-compression  the 2016 method: prune, retrain, share weights, train the centroids;
-                      retrains on --data
+    rate-distortion   spends bytes where the loss feels them, to a budget of bytes
+                      or of KL; wants a few hundred photos (--calibration)
+    int8              8-bit weights; a few photos (--calibration) set the scales
+    deep-compression  the 2016 method: prune, retrain, share weights, train the
+                      centroids; retrains on labelled images (--data)
 
     The report is written beside the file, as FILE.report.json: bytes of every layer, fidelity to the float network
     on photos set aside, and accuracy where --val is given. If a budget cannot be met, the nearest file is written
