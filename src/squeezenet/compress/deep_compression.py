@@ -33,6 +33,8 @@ from .retrain import Retrainer
 __all__ = ["DeepCompression", "DeepCompressionResult", "LayerSizes", "PruningMask", "SharedWeights", "deep_compress"]
 
 _DENSE_LAYERS = ("conv1",)
+# Pruned networks have less capacity to spare for regularisation (Han et al. 2015, section 3.2).
+_MAX_DROPOUT = 0.2
 _BISECTION_STEPS = 40
 
 
@@ -76,7 +78,8 @@ class DeepCompression:
             {
                 "name": "deep-compression", "epochs": epochs, "optimizer": optimizer, "lr": lr,
                 "batch_size": self.batch_size, "warmup_epochs": min(0.2, epochs / 2), "clip_grad_norm": 5.0,
-                "seed": self.seed, "dropout": dropout, "nesterov": optimizer == "sgd",
+                "seed": self.seed, "dropout": dropout, "nesterov": optimizer == "sgd", "label_smoothing": 0.1,
+                "ema_decay": 0.99,
             }
         )  # fmt: skip
 
@@ -228,7 +231,7 @@ def deep_compress(
     """
     settings = settings or DeepCompression()
     model = copy.deepcopy(model)
-    dropout = model.dropout
+    dropout = min(model.dropout, _MAX_DROPOUT)
     for number in range(1, settings.prune_rounds + 1):
         # Equal factors between rounds: each removes the same share of what is left.
         density = settings.density ** (number / settings.prune_rounds)
