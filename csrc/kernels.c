@@ -79,8 +79,9 @@ static const sqz_kernels *const kernels_of_build[] = {
 #endif
 #if defined(SQZ_WASM)
     &sqz_wasm_kernels,
-#endif
+#else
     &sqz_scalar_kernels,
+#endif
 };
 
 enum { KERNELS_COUNT = sizeof kernels_of_build / sizeof *kernels_of_build };

@@ -1,6 +1,7 @@
 /* kernels_scalar.c - the portable kernel set, and the arithmetic that all sets must equal. */
 #include "sqz_internal.h"
 
+#if !defined(SQZ_WASM) /* every WebAssembly engine that runs our page has SIMD */
 enum { SCALAR_PIXELS = 4, SCALAR_OUTPUTS = 4 };
 
 /* Sums of `pixels` pixels by 4 outputs. Unsigned, since partial sums may wrap where the whole does not. */
@@ -62,6 +63,9 @@ static void scalar_conv(const sqz_conv_job *job) {
     }
 }
 
+const sqz_kernels sqz_scalar_kernels = {"scalar", SQZ_PACK_S8, 0, 0, scalar_conv, sqz_pool_row, sqz_add_row, NULL};
+#endif
+
 void sqz_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y) {
     sqz_pool_row_body(rows, size, out_size, pixel, y);
 }
@@ -69,5 +73,3 @@ void sqz_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t p
 void sqz_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y) {
     sqz_add_row_body(add, a, b, count, y);
 }
-
-const sqz_kernels sqz_scalar_kernels = {"scalar", SQZ_PACK_S8, 0, 0, scalar_conv, sqz_pool_row, sqz_add_row, NULL};

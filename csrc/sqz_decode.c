@@ -285,7 +285,7 @@ typedef struct {
     int layer, average; /* running averages of magnitudes */
 } decode_layer;
 
-/* One weight, by EARLIER of those before it in the row; a constant for the first position of a kernel. */
+/* One weight, by EARLIER of those before it in the row: a constant, unless SQZ_SMALL saves the copies. */
 SQZ_INLINE void decode_weight(decode_stream *stream, sqz_decoder *decoder, decode_predictor *predictor,
                               decode_layer *layer, int index, const int8_t *reference, int8_t *row,
                               const int EARLIER) {
@@ -336,13 +336,34 @@ static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sq
         for (int p = 0; p < area; p++) decode_clamp(predictors[p].mean), decode_clamp(predictors[p].size);
         layer.column_shift = column_bits < 2 ? 2 : sqz_min(column_bits, 5);
         layer.average = layer.layer;
-        for (int index = 0; index < products; index += area) {
-            decode_weight(&local, decoder, &predictors[0], &layer, index, reference, to, 0);
-            for (int p = 1; p < area; p++) {
-                decode_weight(&local, decoder, &predictors[p], &layer, index + p, reference, to,
-                              sqz_min(p, DECODE_EARLIER));
-            }
+#if defined(SQZ_SMALL)
+        for (int index = 0; index < products; index++) {
+            int p = index % area;
+            decode_weight(&local, decoder, &predictors[p], &layer, index, reference, to, sqz_min(p, DECODE_EARLIER));
         }
+#else
+        if (area == 1) { /* coefficients in registers as well */
+            decode_predictor one = predictors[0];
+            for (int index = 0; index < products; index++) {
+                decode_weight(&local, decoder, &one, &layer, index, reference, to, 0);
+            }
+            predictors[0] = one;
+        }
+        for (int index = 0; area > 1 && index < products; index += area) {
+#define DECODE_WEIGHT(P, EARLIER) \
+    decode_weight(&local, decoder, &predictors[P], &layer, index + (P), reference, to, EARLIER)
+            DECODE_WEIGHT(0, 0);
+            DECODE_WEIGHT(1, 1);
+            DECODE_WEIGHT(2, 2);
+            DECODE_WEIGHT(3, 3);
+            if (area == 4) continue;
+            DECODE_WEIGHT(4, 4);
+            DECODE_WEIGHT(5, 5);
+            DECODE_WEIGHT(6, 6);
+            DECODE_WEIGHT(7, 7);
+            for (int p = 8; p < area; p++) DECODE_WEIGHT(p, 8);
+        }
+#endif
     }
     *stream = local;
 }

@@ -381,19 +381,20 @@ static int plan_panel_kind(const sqz_conv *conv, const uint8_t *panel) {
 
 static void plan_pack_panel(const sqz_conv *conv, const int8_t *weight, int first, int outputs, int is_wide,
                             uint8_t *panel) {
-    size_t area = (size_t)(conv->kernel * conv->kernel), channels = (size_t)conv->in_channels;
+    const size_t area = (size_t)(conv->kernel * conv->kernel), channels = (size_t)conv->in_channels;
     int16_t *wide = (int16_t *)(void *)panel;
     memset(panel, 0, (size_t)(conv->runs * conv->groups) * 64 * (is_wide ? 2 : 1));
-    for (int lane = 0; lane < outputs; lane++) {
-        const int8_t *w = weight + (size_t)(first + lane) * channels * area;
+    for (size_t place = 0; place < area; place++) {
         for (size_t channel = 0; channel < channels; channel++) {
-            for (size_t place = 0; place < area; place++) {
-                size_t product = plan_product(conv, place, channel), group = product / 4, within = product % 4;
-                int8_t value = *w++;
+            const size_t product = plan_product(conv, place, channel), group = product / 4, within = product % 4;
+            const int8_t *w = weight + ((size_t)first * channels + channel) * area + place;
+            int16_t *wide_to = wide + group * 64 + within / 2 * 32 + within % 2;
+            uint8_t *to = panel + group * 64 + within;
+            for (int lane = 0; lane < outputs; lane++, w += channels * area) {
                 if (is_wide) {
-                    wide[group * 64 + (within / 2) * 32 + (size_t)lane * 2 + within % 2] = value;
+                    wide_to[2 * lane] = *w;
                 } else {
-                    panel[group * 64 + (size_t)lane * 4 + within] = (uint8_t)value;
+                    to[4 * lane] = (uint8_t)*w;
                 }
             }
         }
@@ -412,23 +413,26 @@ sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, co
     conv->largest_sum = 0;
     for (int o = 0; o < conv->panels * SQZ_LANES; o++) {
         const int8_t *w = weight + (size_t)o * products;
-        int64_t sum = 0, magnitude = 0, largest;
+        int32_t sum = 0, magnitude = 0;
+        int64_t largest;
         if (o >= conv->out_channels) {
             conv->bias[o] = 0;
             conv->multiplier[o] = 1.0f;
             continue;
         }
-        for (size_t i = 0; i < products; i++) {
-            if (w[i] == -128) return SQZ_BAD_TABLE;
+        int lowest = 0;
+        for (size_t i = 0; i < products; i++) { /* at most 4096 * 121 weights: the sums fit */
             sum += w[i];
             magnitude += w[i] < 0 ? -w[i] : w[i];
+            lowest = sqz_min(lowest, w[i]);
         }
-        largest = magnitude * 255 + (bias[o] < 0 ? -(int64_t)bias[o] : bias[o]);
+        if (lowest == -128) return SQZ_BAD_TABLE;
+        largest = (int64_t)magnitude * 255 + (bias[o] < 0 ? -(int64_t)bias[o] : bias[o]);
         if (largest > INT32_MAX) return SQZ_BAD_TABLE;
         if (largest > conv->largest_sum) conv->largest_sum = largest;
         if (!(multiplier[o] >= plan_min_scale && multiplier[o] <= plan_max_multiplier)) return SQZ_BAD_TABLE;
         /* Wraps where the kernel's sums wrap back: only the whole is known to fit. */
-        conv->bias[o] = (int32_t)(uint32_t)(bias[o] + (model->kernels->x_offset - conv->in_zero) * sum);
+        conv->bias[o] = (int32_t)(uint32_t)(bias[o] + (int64_t)(model->kernels->x_offset - conv->in_zero) * sum);
         conv->multiplier[o] = multiplier[o];
         conv->plain_bias[o] = bias[o];
     }

@@ -121,7 +121,7 @@ def test_x86_sets_give_equal_bits(x86_program, case, kernels):
 
 
 def test_web_engine_is_small(web_engine):
-    assert web_engine.stat().st_size < 45_000
+    assert web_engine.stat().st_size < 40_000
 
 
 def test_c_sources_are_short():

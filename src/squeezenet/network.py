@@ -127,7 +127,8 @@ def quantized_source(spec: ArchSpec, tensor: str) -> str:
 
 def largest_sum(params: ConvParams) -> int:
     """Bound on |sum of products| plus |bias| over all outputs: what an accumulator must hold."""
-    per_output = np.abs(params.weight.reshape(len(params.weight), -1).astype(np.int64)).sum(axis=1) * 255
+    magnitudes = np.abs(params.weight.reshape(len(params.weight), -1)).view(np.uint8)  # -128 has none in int8
+    per_output = magnitudes.sum(axis=1, dtype=np.int64) * 255
     return int((per_output + np.abs(params.bias.astype(np.int64))).max())
 
 
@@ -152,5 +153,5 @@ def _check_conv(op: Op, params: ConvParams) -> None:
     # Written so that NaN fails as well.
     if not ((params.multiplier >= MIN_MULTIPLIER) & (params.multiplier <= MAX_MULTIPLIER)).all():
         raise QuantizationError(f"{op.name}.multiplier: expected values from 2^-40 to 2^20")
-    if largest_sum(params) > _INT32_MAX:
-        raise QuantizationError(f"{op.name}: sums can reach {largest_sum(params)}, beyond int32; use smaller biases")
+    if (largest := largest_sum(params)) > _INT32_MAX:
+        raise QuantizationError(f"{op.name}: sums can reach {largest}, beyond int32; use smaller biases")

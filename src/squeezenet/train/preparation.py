@@ -5,6 +5,7 @@ Use this when you need to know how `train_model` fills in what it was not told.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -115,7 +116,7 @@ def start_model(
     if init is None:
         model = build_model(recipe.spec(len(classes)), dropout=recipe.dropout)
     else:
-        model = init if isinstance(init, SqueezeNet) else load_model(init)
+        model = copy.deepcopy(init) if isinstance(init, SqueezeNet) else load_model(init)
         known = _known_classes(model, classes)
         if len(known) == model.spec.num_classes:
             say.say(f"the weights know these {len(classes)} classes and no others: their head is kept")
