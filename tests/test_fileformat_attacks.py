@@ -308,7 +308,7 @@ SMALL_LIMITS = Limits(weights=20_000, meta_bytes=10_000)
 
 
 def decode_in_python(data):
-    with mock.patch("squeezenet.codec.native_weights.load_library", lambda: None):
+    with mock.patch("squeezenet.codec.native_weights.load_library", return_value=None):
         return decode_sqz(data, SMALL_LIMITS)
 
 
