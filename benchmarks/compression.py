@@ -1,9 +1,9 @@
 """Compress the published networks in several ways and judge all of them on the same photos.
 
-Writes results/compression.json. Photos of ../shared/data/imagenet-500.zip, sorted by name: those at even places calibrate
-the methods that look at photos, those at odd places judge. KL is the mean KL(float || compressed) in nats; a file of this
-project is judged by its engine, the other methods (which store weights alone) by a float network with their weights and
-float biases, so without the cost of integer activations.
+Writes results/compression.json. Photos of ../shared/data/imagenet-500.zip, sorted by name: those at even places
+calibrate the methods that look at photos, those at odd places judge. KL is the mean KL(float || compressed) in nats; a
+file of this project is judged by its engine, the other methods (which store weights alone) by a float network with their
+weights and float biases, so without the cost of integer activations.
 
     python benchmarks/compression.py [--models 1.0 1.1] [--polish MINUTES] [--nncodec PYTHON]
 
@@ -69,6 +69,7 @@ class Judge:
         self._expected = FloatPredictor(model).logits(self._pixels)
 
     def __call__(self, logits_of: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+        """Fidelity and accuracy on the judged photos."""
         logits = logits_of(self._pixels)
         return {
             "kl": round(kl_divergence(self._expected, logits), 4),

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from networks import random_pixels, tiny_spec
 
+from networks import random_pixels, tiny_spec
 from squeezenet.codec.rate import RateModel
 from squeezenet.compress.rate_distortion import RDSettings, compress_rate_distortion
 from squeezenet.compress.rate_distortion.activation_scales import choose_ranges
