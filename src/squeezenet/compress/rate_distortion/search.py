@@ -252,7 +252,7 @@ class _Search:
 
     def _round(self, slope: float, net: UnitNet | None = None, steps: Mapping[str, Tensor] | None = None) -> Integers:
         used = net or self._net
-        integers, _ = round_network(
+        return round_network(
             used,
             self._statistics.row_grams,
             lambda start, stop: used.pixels(self._photos[start:stop]),
@@ -263,7 +263,6 @@ class _Search:
             seed=self._seed,
             progress=lambda share: self._progress("rounding", share),
         )
-        return integers
 
     def _distil(
         self, start: _Candidate, photos: Tensor, teacher: Tensor, seconds: float, *, train_weights: bool
