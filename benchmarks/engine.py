@@ -74,7 +74,12 @@ def onnx_model(spec: ArchSpec, weights: dict[str, tuple[np.ndarray, np.ndarray]]
         if op.kind == "max_pool":
             nodes.append(
                 helper.make_node(
-                    "MaxPool", op.inputs, [op.output], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=int(spec.pool_ceil_mode)
+                    "MaxPool",
+                    op.inputs,
+                    [op.output],
+                    kernel_shape=[3, 3],
+                    strides=[2, 2],
+                    ceil_mode=int(spec.pool_ceil_mode),
                 )
             )
             continue
@@ -191,7 +196,9 @@ def runs_of(name: str, threads: int, folder: Path, quick: bool, avx2: bool) -> d
             if kernels == "scalar" or (quick and not best) or (label == "compressed" and kernels != "avx2"):
                 continue
             engine = NativeEngine(network, threads=threads, kernels=kernels)
-            runs[f"native_{kernels}" + ("_compressed" if label == "compressed" else "")] = lambda e=engine: e.logits(pixels)
+            runs[f"native_{kernels}" + ("_compressed" if label == "compressed" else "")] = lambda e=engine: e.logits(
+                pixels
+            )
     fp32, int8 = write_onnx(networks["int8"], folder, image)
     runs["onnxruntime_int8"] = onnxruntime_run(int8, image, threads)
     if avx2:
@@ -252,10 +259,18 @@ def facts() -> dict[str, object]:
             return None
 
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    ) if Path("/proc/cpuinfo").exists() else platform.processor()
+    cpu = (
+        next(
+            (
+                line.split(":")[1].strip()
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if "model name" in line
+            ),
+            platform.processor(),
+        )
+        if Path("/proc/cpuinfo").exists()
+        else platform.processor()
+    )
     return {
         "command": " ".join(["python", *sys.argv]),
         "commit": commit,

@@ -56,7 +56,7 @@ int install(void) {
 
 
 def hide_avx512_from_onnxruntime(folder: Path) -> int:
-    """Make the next `import onnxruntime` find the patched copy, kept in `folder`; returns how many places it patched."""
+    """Make the next `import onnxruntime` find the patched copy, kept in `folder`; returns how many places changed."""
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or spec.origin is None:
         raise SystemExit("expected onnxruntime to be installed")

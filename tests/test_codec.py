@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from networks import random_network, tiny_spec
+from squeezenet.codec.numbers import code_magnitude
+from squeezenet.codec.range_coder import Contexts, RangeEncoder
 from squeezenet.codec.weights import decode_convs, encode_convs, round_multiplier
 from squeezenet.errors import BadTable, CodecError, FormatError, Truncated
 from squeezenet.network import ConvParams
@@ -215,6 +217,32 @@ def test_degenerate_streams_are_refused(start):
 def test_integers_out_of_range_are_not_encoded(params):
     with pytest.raises(CodecError, match="conv: expected positive multipliers"):
         encode_convs([conv_op(1, 1, 1)], {"conv": params})
+
+
+def written_by_hand(rows: int, *, distance: int | None, energy: int) -> bytes:
+    """A stream up to the energy field: multipliers and biases zero, no codebook, a distance for row 2 if given."""
+    encoder, lengths, tops = RangeEncoder(), Contexts(32), Contexts(96)
+    for bits, value in ((5, 31), (5, 0), (5, 0)):
+        encoder.raw(bits, value)
+    for _ in range(rows):
+        code_magnitude(encoder, lengths, tops, 0)
+    encoder.raw(1, 0)
+    encoder.raw(1, int(distance is not None))
+    if distance is not None:
+        code_magnitude(encoder, Contexts(32), Contexts(96), distance)
+    encoder.raw(5, energy)
+    return encoder.finish()
+
+
+def test_energy_beyond_eight_bits_is_refused():
+    with pytest.raises(BadTable, match="conv: expected an energy of at most 22, got 23"):
+        decode_convs([conv_op(1, 1, 1)], [written_by_hand(1, distance=None, energy=23)])
+
+
+@pytest.mark.parametrize("distance", [0, 3])
+def test_reference_outside_the_layer_is_refused(distance):
+    with pytest.raises(BadTable, match=f"row 2 refers {distance} rows back"):
+        decode_convs([conv_op(3, 1, 1)], [written_by_hand(3, distance=distance, energy=0)])
 
 
 def test_multipliers_round_up_to_few_bits():

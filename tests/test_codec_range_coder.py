@@ -67,3 +67,8 @@ def test_a_value_outside_its_range_is_refused():
     decoder = RangeDecoder(b"\xff\xff\xff\xfe\xff")
     with pytest.raises(BadTable, match="outside its range"):
         decoder.raw(3)
+
+
+def test_no_bytes_are_no_stream():
+    with pytest.raises(Truncated, match="ends before its last weight"):
+        RangeDecoder(b"").finish()

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from networks import random_network, random_pixels, tiny_spec
 
+from networks import random_network, random_pixels, tiny_spec
 from squeezenet import ArchSpec, Classifier, FireSpec, SqzFile, StemSpec, named_spec
 from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
 from squeezenet.native_library import load_library
@@ -124,9 +124,7 @@ def test_pixels_that_are_not_contiguous_are_read_right():
     network = random_network(tiny_spec(), seed=1)
     pixels = random_pixels(network.spec, 4)
     mirrored = pixels[:, :, ::-1]
-    np.testing.assert_array_equal(
-        NativeEngine(network).logits(mirrored), NativeEngine(network).logits(mirrored.copy())
-    )
+    np.testing.assert_array_equal(NativeEngine(network).logits(mirrored), NativeEngine(network).logits(mirrored.copy()))
 
 
 def test_pixels_of_a_wrong_shape_are_refused():

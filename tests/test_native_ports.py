@@ -1,4 +1,4 @@
-"""The C engine built for other machines gives the same bits: ARM under qemu, WebAssembly in Node, x86 sets not chosen here."""
+"""The C engine built for other machines gives the same bits: ARM under qemu, WebAssembly in Node, other x86 sets."""
 
 import shutil
 import subprocess
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import random_network, random_pixels, tiny_spec
 
+from networks import random_network, random_pixels, tiny_spec
 from squeezenet import FireSpec, SqzFile, StemSpec, write_sqz
 from squeezenet.engine import ReferenceEngine
 

@@ -5,8 +5,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from networks import random_network, tiny_spec
 
+from networks import random_network, tiny_spec
 from squeezenet.codec.native_weights import decode_convs_fast
 from squeezenet.codec.weights import decode_convs, encode_convs
 from squeezenet.errors import FormatError

@@ -6,25 +6,27 @@ Use this when you have a compressed model and images.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from .engine import NativeEngine, ReferenceEngine, native_kernels
-from .errors import ImageError
 from .fileformat import SqzFile, read_sqz
-from .labels import Labels
 from .network import Network
 from .preprocess import ImageSource, Preprocessing
 
 __all__ = ["Classifier", "EngineName", "Prediction", "rank"]
 
 EngineName = Literal["auto", "native", "reference"]
+
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,13 @@ def rank(logits: NDArray[np.float64], top: int) -> list[tuple[int, float]]:
 
     Args:
         logits: Class scores of one image, shape (classes,).
-        top: How many classes to return.
+        top: How many classes to return, at least 1; all of them if there are fewer.
 
     Returns:
         Output position and softmax probability, most probable first; equal scores in output order.
     """
+    if top < 1:
+        raise ValueError(f"expected `top` of at least 1, got {top}")
     exponentials = np.exp(logits - logits.max())
     probabilities = exponentials / exponentials.sum()
     return [(int(index), float(probabilities[index])) for index in np.argsort(-logits, kind="stable")[:top]]
@@ -85,7 +89,7 @@ class Classifier:
         contents = model if isinstance(model, SqzFile) else read_sqz(model)
         self.contents = contents
         self.spec = contents.network.spec
-        self.labels = contents.labels or Labels(tuple(str(index) for index in range(self.spec.num_classes)))
+        self.labels = contents.labels
         self.preprocessing = contents.preprocessing or Preprocessing(
             crop_size=self.spec.input_size, resize_size=self.spec.input_size
         )
@@ -111,22 +115,25 @@ class Classifier:
         """Classify images: paths, encoded bytes, binary streams or Pillow images, one or many.
 
         Args:
-            images: Any number of them, in any mix.
+            images: Any number of them, in any mix; read a few at a time.
             top: How many classes to return for each, most probable first.
+
+        Returns:
+            A list for each image; a class without a name is called by its number.
 
         Raises:
             ImageError: If one cannot be read; the message names it.
         """
-        sources: Sequence[ImageSource]
-        single = isinstance(images, (str, os.PathLike, bytes)) or hasattr(images, "read") or hasattr(images, "convert")
-        sources = [images] if single else list(images)  # type: ignore[list-item, arg-type]
-        if not sources:
-            return []
-        pixels = np.stack([self.preprocessing(source) for source in sources])
-        return [
-            [Prediction(index, self.labels.names[index], probability) for index, probability in rank(row, top)]
-            for row in self.logits(pixels)
-        ]
+        single = isinstance(images, (str, os.PathLike, bytes, Image.Image)) or hasattr(images, "read")
+        sources: Iterator[ImageSource] = iter([images] if single else images)  # type: ignore[list-item, arg-type]
+        names = self.labels.names if self.labels else [str(index) for index in range(self.spec.num_classes)]
+        predictions: list[list[Prediction]] = []
+        while batch := [self.preprocessing(source) for source in itertools.islice(sources, _BATCH)]:
+            predictions += (
+                [Prediction(index, names[index], probability) for index, probability in rank(row, top)]
+                for row in self.logits(np.stack(batch))
+            )
+        return predictions
 
     def activation_map(self, image: ImageSource, *, target: int | None = None) -> NDArray[np.float64]:
         """Show where the network sees a class.
@@ -139,14 +146,15 @@ class Classifier:
             Shape (h, w), float64: the head's tensor for that class, whose mean is its logit.
 
         Raises:
-            ImageError: If the image cannot be read, or there is no such class.
+            ImageError: If the image cannot be read.
+            ValueError: If there is no such class.
         """
+        if target is not None and not 0 <= target < self.spec.num_classes:
+            raise ValueError(f"expected `target` from 0 to {self.spec.num_classes - 1}, got {target}")
         pixels = self.preprocessing(image)[None]
         maps = self._engine.activation_map(pixels)[0]
         if target is None:
             target = int(self.logits(pixels)[0].argmax())
-        if not 0 <= target < self.spec.num_classes:
-            raise ImageError(f"expected `target` from 0 to {self.spec.num_classes - 1}, got {target}")
         chosen: NDArray[np.float64] = maps[:, :, target]
         return chosen
 

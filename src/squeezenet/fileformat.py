@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 import zlib
@@ -53,6 +54,9 @@ _ARCH_HEADER = struct.Struct("<BHHBHBBBB")
 _FIRE = struct.Struct("<HHH")
 _TENSOR = struct.Struct("<fB")
 _MAX_NAME_BYTES = 64
+_MAX_CHUNKS = 64
+_MAX_DEPTH = 32
+_RESERVED_KEYS = ("labels", "preprocessing")
 _OVERHEAD_BYTES = _CHUNK_HEADER.size + _CRC.size
 
 
@@ -82,6 +86,8 @@ class SqzFile:
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
+        if reserved := [key for key in _RESERVED_KEYS if key in self.facts]:
+            raise BadTable(f"expected facts without the reserved names {reserved}")
         spec = self.network.spec
         if self.labels is not None and len(self.labels) != spec.num_classes:
             raise BadTable(f"expected {spec.num_classes} labels, got {len(self.labels)}")
@@ -122,7 +128,13 @@ def read_sqz(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> S
 
 
 def encode_sqz(contents: SqzFile) -> bytes:
-    """Encode to bytes; equal contents give equal bytes."""
+    """Encode to bytes; equal contents give equal bytes.
+
+    Raises:
+        BadTable: If the facts are no plain JSON.
+        CodecError: If the weight coder cannot hold a value.
+        LimitExceeded: If the metadata are longer or deeper than readers accept.
+    """
     network = contents.network
     streams = encode_convs(network.spec.convs, network.convs)
     weights = b"".join(_varint(len(stream)) for stream in streams) + b"".join(streams)
@@ -131,10 +143,13 @@ def encode_sqz(contents: SqzFile) -> bytes:
         meta["labels"] = contents.labels.to_dict()
     if contents.preprocessing is not None:
         meta["preprocessing"] = contents.preprocessing.to_dict()
-    text = json.dumps(meta, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    _check_plain(meta, _MAX_DEPTH)
+    text = json.dumps(meta, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    if len(text) > DEFAULT_LIMITS.meta_bytes:
+        raise LimitExceeded(f"META: expected at most {DEFAULT_LIMITS.meta_bytes} bytes of JSON, got {len(text)}")
     data = SIGNATURE + _chunk(b"ARCH", _encode_arch(network)) + _chunk(b"WGHT", weights)
     if meta:
-        data += _chunk(b"META", zlib.compress(text.encode(), 9))
+        data += _chunk(b"META", zlib.compress(text, 9))
     return data + _chunk(b"HASH", hashlib.sha256(data).digest())
 
 
@@ -143,26 +158,24 @@ def decode_sqz(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SqzFile:
 
     Raises:
         BadMagic: Not a `.sqz` file.
-        Truncated: A length points past the end, or a required chunk is missing.
+        Truncated: The data end before a length says so, or before the HASH chunk.
         ChecksumMismatch: A chunk or the file is not as it was written.
         UnsupportedVersion: A newer version, or an unknown critical chunk.
-        LimitExceeded: More bytes or weights than allowed.
-        BadTable: Fields that contradict each other.
+        LimitExceeded: More bytes, weights or nesting than allowed.
+        BadTable: Fields that contradict each other, or chunks missing or out of order.
     """
     chunks = _split(data, limits)
     spec, tensors = _decode_arch(chunks[b"ARCH"])
     count = sum(op.params for op in spec.convs)
     if count > limits.weights:
         raise LimitExceeded(f"expected at most {limits.weights} weights, got {count}")
-    meta = _decode_meta(chunks.get(b"META", b""), limits)
+    meta = _decode_meta(chunks[b"META"], limits) if b"META" in chunks else {}
     convs = _decode_weights(spec, chunks[b"WGHT"])
     try:
         network = Network(spec, tensors, convs)
         labels = Labels.from_dict(meta.pop("labels")) if "labels" in meta else None
         preprocessing = Preprocessing.from_dict(meta.pop("preprocessing")) if "preprocessing" in meta else None
         return SqzFile(network=network, labels=labels, preprocessing=preprocessing, facts=meta)
-    except (AttributeError, TypeError) as error:
-        raise BadTable(f"expected labels and preprocessing as objects ({error})") from None
     except (QuantizationError, DataError, ImageError) as error:
         raise BadTable(str(error)) from None
 
@@ -208,6 +221,8 @@ def _split(data: bytes, limits: Limits) -> dict[bytes, bytes]:
         body = data[offset + _CHUNK_HEADER.size : end - _CRC.size]
         if zlib.crc32(body, zlib.crc32(kind)) != _CRC.unpack_from(data, end - _CRC.size)[0]:
             raise ChecksumMismatch(f"chunk {_printable(kind)} at byte {offset} is damaged: its CRC does not match")
+        if len(chunks) == _MAX_CHUNKS:
+            raise LimitExceeded(f"expected at most {_MAX_CHUNKS} chunks, got more")
         if kind in chunks:
             raise BadTable(f"expected one chunk {_printable(kind)}, got a second at byte {offset}")
         if kind == b"HASH" and hashlib.sha256(data[:offset]).digest() != body:
@@ -243,7 +258,9 @@ def _encode_arch(network: Network) -> bytes:
         | _BYPASS_CODES.index(spec.bypass) << 4
     )
     stem = spec.stem
-    name = spec.name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore").encode()  # cut between characters
+    name = (
+        spec.name.encode(errors="replace")[:_MAX_NAME_BYTES].decode(errors="ignore").encode()
+    )  # cut between characters
     parts = [
         _ARCH_HEADER.pack(
             VERSION, spec.input_size, spec.num_classes, flags, stem.channels, stem.kernel, stem.stride, stem.padding,
@@ -276,8 +293,11 @@ def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
         squeeze, expand1x1, expand3x3 = reader.unpack(_FIRE)
         fires.append(FireSpec(squeeze_channels=squeeze, expand1x1_channels=expand1x1, expand3x3_channels=expand3x3))
     pools = tuple(reader.take(reader.byte()))
+    name_bytes = reader.byte()
+    if name_bytes > _MAX_NAME_BYTES:
+        raise BadTable(f"ARCH: expected a name of at most {_MAX_NAME_BYTES} bytes, got {name_bytes}")
     try:
-        name = reader.take(reader.byte()).decode()
+        name = reader.take(name_bytes).decode()
     except UnicodeDecodeError:
         raise BadTable("ARCH: expected a name in UTF-8") from None
     try:
@@ -317,29 +337,56 @@ def _streams(spec: ArchSpec, data: bytes) -> list[bytes]:
 
 
 def _decode_meta(data: bytes, limits: Limits) -> dict[str, Any]:
-    if not data:
-        return {}
     inflater = zlib.decompressobj()
     try:
-        text = inflater.decompress(data, limits.meta_bytes)
-        if inflater.unconsumed_tail:
+        text = inflater.decompress(data, limits.meta_bytes + 1)  # one more than allowed tells a bomb from a full one
+        if len(text) > limits.meta_bytes:
             raise LimitExceeded(f"META: expected at most {limits.meta_bytes} bytes once inflated, got more")
         if not inflater.eof or inflater.unused_data:
             raise BadTable("META: expected one complete deflate stream")
-        meta = json.loads(text.decode(), parse_constant=_refuse_constant)
+        meta = json.loads(text.decode(), object_pairs_hook=_unique_keys)
     except RecursionError:
-        raise LimitExceeded("META: nested too deeply") from None
+        raise LimitExceeded(f"META: expected at most {_MAX_DEPTH} levels of nesting, got more") from None
     except (zlib.error, ValueError) as error:
         if isinstance(error, FormatError):
             raise
         raise BadTable(f"META: expected deflated JSON in UTF-8 ({error})") from None
     if not isinstance(meta, dict):
         raise BadTable(f"META: expected a JSON object, got {type(meta).__name__}")
+    _check_plain(meta, _MAX_DEPTH)
     return meta
 
 
-def _refuse_constant(name: str) -> None:
-    raise BadTable(f"META: {name} is no JSON number")
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Readers that keep the first and readers that keep the last of two equal keys would see different files.
+    if len(table := dict(pairs)) != len(pairs):
+        raise BadTable("META: expected each key of an object once, got one twice")
+    return table
+
+
+def _check_plain(value: object, depth: int) -> None:
+    """Refuse what not every JSON reader and writer can hold: deep nesting, infinities, lone surrogates, other types."""
+    if depth < 0:
+        raise LimitExceeded(f"META: expected at most {_MAX_DEPTH} levels of nesting, got more")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise BadTable(f"META: expected text for a key, got {key!r}")
+            _check_plain(key, depth)
+            _check_plain(item, depth - 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_plain(item, depth - 1)
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise BadTable(f"META: expected text in Unicode, got {value[:40]!r}") from None
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadTable(f"META: expected finite numbers, got {value}")
+    elif value is not None and not isinstance(value, int):
+        raise BadTable(f"META: expected plain JSON values, got {value!r}")
 
 
 def _varint(value: int) -> bytes:

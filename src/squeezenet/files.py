@@ -6,8 +6,10 @@ Use this when you write anything that a user may want back.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -23,23 +25,31 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     keeps what was at `path`.
 
     Args:
-        path: Where the file goes; its folder must exist.
+        path: Where the file goes; its folder must exist. A link is followed; permissions of a file that was there stay.
 
     Raises:
-        OSError: If the folder cannot be written to or the disk is full; `path` is then unchanged.
+        OSError: If the folder cannot be written to, the disk is full, or `path` is a folder or a device; what was at
+            `path` is then unchanged.
     """
-    target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    temporary = Path(name)
+    target = Path(os.path.realpath(path))
+    permissions = None
+    if target.exists():
+        if not target.is_file():
+            raise FileExistsError(errno.EEXIST, "expected a file to write, got a folder or a device", os.fspath(path))
+        permissions = stat.S_IMODE(target.stat().st_mode)
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        # Not `tempfile`: it makes private files, while a finished file follows the user's umask like any other.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        # A temporary file is private; a finished one follows the user's umask like any other.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        if permissions is not None:
+            temporary.chmod(permissions)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)

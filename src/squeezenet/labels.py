@@ -6,7 +6,7 @@ Use this when you need to match class folders, wnids or names to output position
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,9 +28,11 @@ class Labels:
     ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse ids that do not belong to the names."""
+        """Refuse ids that do not belong to the names or fit two of them."""
         if self.ids and len(self.ids) != len(self.names):
             raise DataError(f"expected one id for each of {len(self.names)} class names, got {len(self.ids)}")
+        if len({_normalise(id_) for id_ in self.ids}) < len(self.ids):
+            raise DataError("expected a different id for each class, got one twice")
 
     def __len__(self) -> int:
         """Count the classes."""
@@ -75,17 +77,19 @@ class Labels:
         """Build from `to_dict`'s data.
 
         Raises:
-            DataError: If names or ids are not lists of text, or name a set of classes that is not known.
+            DataError: If names or ids are not lists of text, or the set of classes is not known.
         """
+        if not isinstance(data, Mapping) or data.keys() not in ({"set"}, {"names"}, {"names", "ids"}):
+            raise DataError("expected labels as `set` alone or as `names` (and `ids`)")
         if "set" in data:
             if data["set"] != _IMAGENET_SET:
                 raise DataError(f"expected the class set {_IMAGENET_SET!r}, got {data['set']!r}")
             return imagenet_labels()
-        lists = [data.get("names"), data.get("ids", [])]
+        lists = [data["names"], data.get("ids", [])]
         for values in lists:
-            if not isinstance(values, Sequence) or not all(isinstance(value, str) for value in values):
+            if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
                 raise DataError("expected `names` (and `ids`) as lists of text")
-        return cls(tuple(lists[0] or ()), tuple(lists[1] or ()))
+        return cls(tuple(lists[0]), tuple(lists[1]))
 
     def _example(self) -> str:
         first = f"{self.names[0]!r}" if self.names else "none"

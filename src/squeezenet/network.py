@@ -79,14 +79,20 @@ class Network:
         _check_names("tensors", self.tensors, quantized_tensors(self.spec))
         _check_names("convolutions", self.convs, [op.name for op in self.spec.convs])
         for name, quant in self.tensors.items():
-            if not 0 <= quant.zero_point <= 255:
-                raise QuantizationError(f"tensor {name}: expected a zero-point from 0 to 255, got {quant.zero_point}")
+            if not 0 <= quant.zero_point <= 255 or quant.zero_point != int(quant.zero_point):
+                raise QuantizationError(
+                    f"tensor {name}: expected a whole zero-point from 0 to 255, got {quant.zero_point}"
+                )
             if not MIN_SCALE <= quant.scale <= MAX_SCALE or float(np.float32(quant.scale)) != quant.scale:
                 raise QuantizationError(
                     f"tensor {name}: expected a float32 scale from 2^-40 to 2^40, got {quant.scale!r}"
                 )
         for op in self.spec.convs:
             _check_conv(op, self.convs[op.name])
+            # The clamp at 0 is the ReLU; with another zero-point it would let negative values through.
+            zero_point = 0 if op.is_head else self.tensors[op.output].zero_point
+            if op.relu and zero_point:
+                raise QuantizationError(f"tensor {op.output}: expected the zero-point 0 after a ReLU, got {zero_point}")
 
     def tensor(self, name: str) -> TensorQuant:
         """Quantisation of any tensor of the graph; a pooled tensor has that of its input."""

@@ -10,6 +10,7 @@ Use this when you need exactly the pixels that `Classifier` sees.
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -22,16 +23,25 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
 
-__all__ = ["IMAGE_FORMATS", "MAX_IMAGE_PIXELS", "Preprocessing", "ResizeMode", "load_image"]
+__all__ = [
+    "IMAGE_FORMATS",
+    "MAX_FILE_BYTES",
+    "MAX_IMAGE_PIXELS",
+    "ImageSource",
+    "Preprocessing",
+    "ResizeMode",
+    "load_image",
+]
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MAX_IMAGE_PIXELS = 100_000_000
+MAX_FILE_BYTES = 256_000_000
 
 ResizeMode = Literal["short_side", "squash"]
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MAX_SIZE = 4096
 
-ImageSource = str | Path | bytes | BinaryIO | Image.Image
+ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
@@ -41,13 +51,13 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Im
     their high byte.
 
     Args:
-        source: Path, encoded bytes, binary stream or a Pillow image.
+        source: Path, encoded bytes, seekable binary stream or a Pillow image (left as it is).
         max_pixels: Refuse larger images before decoding them.
 
     Raises:
         ImageError: If the source is no readable image of `IMAGE_FORMATS`, is truncated, or is too large.
     """
-    name = str(source) if isinstance(source, (str, Path)) else "image"
+    name = _name(source)
     try:
         with warnings.catch_warnings():
             # Size is checked below, before any pixel is decoded; Pillow's own warnings about it and about odd EXIF
@@ -74,11 +84,17 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Im
         raise ImageError(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from None
 
 
-def _open(source: str | Path | bytes | BinaryIO, name: str) -> ImageFile.ImageFile:
-    if isinstance(source, (str, Path)):
+def _name(source: ImageSource) -> str:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "image"
+
+
+def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> ImageFile.ImageFile:
+    if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.exists() and not path.is_file():
             raise ImageError(f"{name}: expected a file, got a directory or a device")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ImageError(f"{name}: expected at most {MAX_FILE_BYTES} bytes, got {path.stat().st_size}")
         source = path.read_bytes()
     if isinstance(source, bytes):
         if not source:
@@ -132,8 +148,9 @@ class Preprocessing:
     def __post_init__(self) -> None:
         """Refuse what cannot be carried out."""
         for name in ("crop_size", "resize_size"):
-            if not 1 <= getattr(self, name) <= _MAX_SIZE:
-                raise ImageError(f"expected `{name}` from 1 to {_MAX_SIZE}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= _MAX_SIZE:
+                raise ImageError(f"expected a whole number from 1 to {_MAX_SIZE} for `{name}`, got {value!r}")
         if self.resize_size < self.crop_size:
             raise ImageError(
                 f"expected `resize_size` of at least `crop_size` (={self.crop_size}), got {self.resize_size}"
@@ -157,7 +174,14 @@ class Preprocessing:
             ImageError: If the image cannot be read.
         """
         image = load_image(source)
-        resized = image.resize(self.resized_size(image.width, image.height), _RESAMPLE[self.resample])
+        width, height = self.resized_size(image.width, image.height)
+        if width * height > MAX_IMAGE_PIXELS:
+            # A few pixels wide and many thousands high: a file of some bytes that would resize to gigabytes.
+            raise ImageError(
+                f"{_name(source)}: expected at most {MAX_IMAGE_PIXELS} pixels after the resize, got {width}x{height}"
+                f" from {image.width}x{image.height}: crop it first"
+            )
+        resized = image.resize((width, height), _RESAMPLE[self.resample])
         left, top = (_crop_offset(side, self.crop_size) for side in resized.size)
         return np.asarray(resized.crop((left, top, left + self.crop_size, top + self.crop_size)))
 
@@ -180,21 +204,20 @@ class Preprocessing:
         Raises:
             ImageError: If fields are missing, unknown, of another type, or impossible.
         """
+        if not isinstance(data, Mapping):
+            raise ImageError(f"expected the fields of a preprocessing, got {data!r}")
         known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(data) - known):
+        if unknown := sorted(set(data) - known, key=str):
             raise ImageError(f"expected only {sorted(known)} in a preprocessing, got {unknown}")
         try:
             settings = dict(data)
-            for key in ("crop_size", "resize_size"):
-                if type(settings[key]) is not int:
-                    raise ImageError(f"expected a whole number for `{key}`, got {settings[key]!r}")
             for key in ("mean", "std"):
                 if key in settings:
+                    if not all(type(value) in (int, float) for value in settings[key]):
+                        raise ImageError(f"expected three numbers for `{key}`, got {settings[key]!r}")
                     settings[key] = tuple(float(value) for value in settings[key])
             return cls(**settings)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, ImageError):
-                raise
+        except (TypeError, OverflowError) as error:
             raise ImageError(f"expected the fields of a preprocessing, got {dict(data)!r} ({error})") from None
 
 

@@ -38,6 +38,7 @@ MAX_CLASSES = 65_535
 MAX_INPUT_SIZE = 1024
 MAX_WEIGHTS = 1 << 24
 MAX_ACTIVATION_ELEMENTS = 1 << 27
+MAX_MACS = 1 << 37
 
 # Below this input size the stem keeps full resolution, and pools that would leave the last map smaller than 4x4 go.
 _SMALL_INPUT = 96
@@ -151,16 +152,16 @@ class ArchSpec:
             for field in dataclasses.fields(fire):
                 _check_range(f"fire{number}.{field.name}", getattr(fire, field.name), 1, MAX_CHANNELS)
             _check_range(f"fire{number} width", fire.out_channels, 1, MAX_CHANNELS)
-        if list(self.pools) != sorted(set(self.pools)):
-            raise SpecError(f"`pools` must be strictly increasing layer numbers, got {self.pools}")
         for layer in self.pools:
             _check_range("pools", layer, 1, len(self.fires) + 1)
+        if list(self.pools) != sorted(set(self.pools)):
+            raise SpecError(f"`pools` must be strictly increasing layer numbers, got {self.pools}")
         _check_range("num_classes", self.num_classes, 1, MAX_CLASSES)
         _check_range("input_size", self.input_size, 1, MAX_INPUT_SIZE)
         _check_range("head_padding", self.head_padding, 0, 1)
         if self.bypass not in get_args(Bypass):
             raise SpecError(f"`bypass` must be one of {get_args(Bypass)}, got {self.bypass!r}")
-        weights = elements = 0
+        weights = elements = macs = 0
         for op in self.graph():
             if op.out_size < 1:
                 raise SpecError(
@@ -169,11 +170,16 @@ class ArchSpec:
                 )
             weights += op.params
             elements += op.out_channels * op.out_size**2
+            macs += op.macs
         if weights > MAX_WEIGHTS:
             raise SpecError(f"expected at most {MAX_WEIGHTS} parameters, got {weights}: use narrower layers")
         if elements > MAX_ACTIVATION_ELEMENTS:
             raise SpecError(
                 f"expected at most {MAX_ACTIVATION_ELEMENTS} activations an image, got {elements}: use a smaller input"
+            )
+        if macs > MAX_MACS:
+            raise SpecError(
+                f"expected at most {MAX_MACS} multiply-accumulates an image, got {macs}: use narrower layers"
             )
 
     @property
@@ -273,27 +279,24 @@ class ArchSpec:
         Raises:
             SpecError: If fields are missing, unknown, of another type, or impossible.
         """
+        if not isinstance(data, Mapping):
+            raise SpecError(f"expected the fields of an architecture, got {data!r}")
         known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(data) - known)
+        unknown = sorted(set(data) - known, key=str)
         if unknown:
             raise SpecError(f"expected only {sorted(known)} in a spec, got {unknown}")
         fields = dict(data)
         try:
-            fields["stem"] = StemSpec(**{key: _as_int(value) for key, value in fields["stem"].items()})
-            fields["fires"] = tuple(
-                FireSpec(**{key: _as_int(value) for key, value in fire.items()}) for fire in fields["fires"]
-            )
-            fields["pools"] = tuple(_as_int(layer) for layer in fields["pools"])
-            for key in ("input_size", "num_classes", "head_padding"):
-                if key in fields:
-                    fields[key] = _as_int(fields[key])
+            fields["stem"] = StemSpec(**fields["stem"])
+            fields["fires"] = tuple(FireSpec(**fire) for fire in fields["fires"])
+            fields["pools"] = tuple(fields["pools"])
             for key in ("pool_ceil_mode", "squeeze_relu", "head_relu", "batch_norm"):
                 if not isinstance(fields.get(key, False), bool):
                     raise SpecError(f"expected true or false for `{key}`, got {fields[key]!r}")
             if not isinstance(fields.get("name", ""), str):
                 raise SpecError(f"expected text for `name`, got {fields['name']!r}")
             return cls(**fields)
-        except (AttributeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise SpecError(f"expected the fields of an architecture, got {dict(data)!r} ({error})") from None
 
 
@@ -402,7 +405,7 @@ def _conv_size(size: int, kernel: int, stride: int, padding: int) -> int:
 
 def _pool_size(size: int, *, ceil_mode: bool) -> int:
     span = size - POOL_KERNEL + (POOL_STRIDE - 1 if ceil_mode else 0)
-    return span // POOL_STRIDE + 1 if size > 1 else 0
+    return span // POOL_STRIDE + 1
 
 
 def _size_after_pools(size: int, count: int) -> int:
@@ -412,11 +415,7 @@ def _size_after_pools(size: int, count: int) -> int:
 
 
 def _check_range(field: str, value: int, lowest: int, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SpecError(f"expected a whole number for `{field}`, got {value!r}")
     if not lowest <= value <= highest:
         raise SpecError(f"expected `{field}` from {lowest} to {highest}, got {value}")
-
-
-def _as_int(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise SpecError(f"expected a whole number, got {value!r}")
-    return value

@@ -6,7 +6,9 @@ verbs start at once. Errors that this package raises on purpose end as one line 
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +16,7 @@ import click
 
 from .. import __version__
 from ..errors import SqueezeNetError
+from .text import printable
 
 __all__ = ["cli", "main"]
 
@@ -47,14 +50,14 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except SqueezeNetError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(printable(str(error))) from None
         except BrokenPipeError:
             # The reader of our output has gone, as in `... | head`; the interpreter must not complain when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             ctx.exit(1)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from None
+            raise click.ClickException(printable(f"{where}{error.strerror or error}")) from None
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -71,4 +74,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a letter of a label gets its escape, not a traceback.
+            stream.reconfigure(errors="backslashreplace")
     cli(prog_name="squeezenet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +13,26 @@ from .text import format_bytes, table
 
 if TYPE_CHECKING:
     from ..compress.calibration import Calibration
-    from ..compress.deep_compression import DeepCompressionResult
+    from ..compress.presets import Outcome
     from ..models import SqueezeNet
     from ..network import Network
     from ..train.progress import Reporter
 
-_PRESETS = ("int8", "deep-compression")
+_PRESETS = ("rate-distortion", "int8", "deep-compression")
+_TARGET_MISSED = 3  # exit code: the file is written, but does not meet --max-bytes or --max-kl
 
 
 @click.command()
 @click.argument("model")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .sqz file to write.")
-@click.option("--preset", type=click.Choice(_PRESETS), default="int8", show_default=True, help="How to compress.")
+@click.option("--preset", type=click.Choice(_PRESETS), default=_PRESETS[0], show_default=True, help="How.")
 @click.option("--calibration", multiple=True, metavar="DATA", help="Photos, labelled or not, to set scales with.")
 @click.option("--photos", type=click.IntRange(min=1), default=250, show_default=True, help="Photos to calibrate on.")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Largest file (rate-distortion).")
+@click.option("--max-kl", type=click.FloatRange(0, min_open=True),
+              help="Largest KL to the float network, nats (rate-distortion).  [default: 0.05]")  # fmt: skip
+@click.option("--polish", type=click.FloatRange(0), default=0.0, metavar="MINUTES",
+              help="Distil from the float network for so long (rate-distortion).")  # fmt: skip
 @click.option("--data", multiple=True, metavar="DATA", help="Labelled images to retrain on (deep-compression).")
 @click.option("--val", multiple=True, metavar="DATA", help="Labelled images to measure accuracy on.")
 @click.option("--density", type=click.FloatRange(0, 1, min_open=True), default=0.33, show_default=True,
@@ -35,12 +42,17 @@ _PRESETS = ("int8", "deep-compression")
 @click.option("--epochs", type=click.IntRange(min=1), default=None,
               help="Epochs of retraining a round (deep-compression).  [default: 2]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     model: str,
     output: Path,
     preset: str,
     calibration: tuple[str, ...],
     photos: int,
+    max_bytes: int | None,
+    max_kl: float | None,
+    polish: float,
     data: tuple[str, ...],
     val: tuple[str, ...],
     density: float,
@@ -51,49 +63,72 @@ def command(
     """Squeeze a trained network into a .sqz file.
 
     \b
-    int8              rounds the weights to 8 bits; a few photos (--calibration) set the scales
-    deep-compression  the 2016 method: prune, retrain, share weights, train the centroids;
-                      retrains on --data
+    rate-distortion   spends bytes where the loss feels them, to a budget of bytes
+                      or of KL; wants a few hundred photos (--calibration)
+    int8              8-bit weights; a few photos (--calibration) set the scales
+    deep-compression  the 2016 method: prune, retrain, share weights, train the
+                      centroids; retrains on labelled images (--data)
 
     The report is written beside the file, as FILE.report.json: bytes of every layer, fidelity to the float network
-    on photos set aside, and accuracy where --val is given.
+    on photos set aside, and accuracy where --val is given. If a budget cannot be met, the nearest file is written
+    and the exit code is 3.
     """
     if preset == "deep-compression" and not data:
         raise click.UsageError("the deep-compression preset retrains: give labelled images with --data DATA")
-    _check_folder(output)
+    if max_bytes is not None and max_kl is not None:
+        raise click.UsageError("--max-bytes and --max-kl exclude each other: one is the budget, the other the result")
+    if not output.parent.is_dir():  # minutes of work must not end in a folder that does not exist
+        raise click.UsageError(f"{output.parent}: no such folder; make it first")
+    from ..compress import presets
     from ..compress.deep_compression import DeepCompression
     from ..compress.report import compression_report, measure_fidelity
+    from ..data import open_data
     from ..evaluate.predictor import FloatPredictor
     from ..fileformat import SqzFile, encode_sqz
     from ..files import atomic_write
-    from ..models import load_model
+    from ..models import fold_batch_norm, load_model
     from ..train.progress import reporter_for
 
     reporter = reporter_for()
     network = load_model(model).eval()
     if network.spec.batch_norm:
-        from ..models import fold_batch_norm
-
         network = fold_batch_norm(network)
-    settings = DeepCompression(density=density, index_bits=index_bits, prune_epochs=epochs or 2)
-    photos_seen = _calibration(network, calibration or data, photos, reporter)
-    integers, result = _compress(network, preset, photos_seen, data, settings, reporter)
-    facts = {
-        "provenance": {**network.provenance, "compressed": {"preset": preset}},
-    }
-    contents = SqzFile(network=integers, labels=network.labels, preprocessing=network.preprocessing, facts=facts)
-    encoded = encode_sqz(contents)
+    seen = _calibration(network, calibration or data, photos, reporter)
+    facts = {"provenance": {**network.provenance, "compressed": {"preset": preset}}}
+
+    def encode(integers: Network) -> bytes:
+        return encode_sqz(
+            SqzFile(network=integers, labels=network.labels, preprocessing=network.preprocessing, facts=facts)
+        )
+
+    if preset == "int8":
+        outcome = presets.run_int8(network, seen, reporter)
+    elif preset == "deep-compression":
+        settings = DeepCompression(density=density, index_bits=index_bits, prune_epochs=epochs or 2)
+        outcome = presets.run_deep_compression(network, seen, open_data(data, split="train"), settings, reporter)
+    else:
+        outcome = presets.run_rate_distortion(
+            network,
+            seen,
+            max_bytes=max_bytes,
+            max_kl=max_kl,
+            polish_minutes=polish,
+            file_bytes=lambda integers: len(encode(integers)),
+            reporter=reporter,
+        )
+    encoded = encode(outcome.network)
     reference, compressed = FloatPredictor(network), _classifier(encoded)
-    held_out = photos_seen.held_out
     report = compression_report(
         encoded,
         preset=preset,
-        fidelity=measure_fidelity(reference, compressed, held_out) if len(held_out) else None,
+        fidelity=measure_fidelity(reference, compressed, seen.held_out) if len(seen.held_out) else None,
         accuracy=_accuracies(reference, compressed, val) if val else None,
-        layers_2016=result.layers if result else (),
+        layers_2016=outcome.layers_2016,
         model=model,
-        calibration_photos=0 if photos_seen.is_synthetic else len(photos_seen.pixels),
-        is_data_free=photos_seen.is_synthetic,
+        calibration_photos=0 if seen.is_synthetic else len(seen.pixels),
+        is_data_free=seen.is_synthetic,
+        meets_target=outcome.meets_target,
+        points=[dataclasses.asdict(point) for point in outcome.points],
     )
     with atomic_write(output) as stream:
         stream.write(encoded)
@@ -102,13 +137,10 @@ def command(
     if as_json:
         click.echo(json.dumps(report))
     else:
-        _show(report, result, output)
-
-
-def _check_folder(output: Path) -> None:
-    # Minutes of work must not end in a folder that does not exist.
-    if not output.parent.is_dir():
-        raise click.UsageError(f"{output.parent}: no such folder; make it first")
+        _show(report, outcome, output)
+    if not outcome.meets_target:
+        click.echo("the budget was not met; this is the nearest file that was found", err=True)
+        ctx.exit(_TARGET_MISSED)
 
 
 def _calibration(model: SqueezeNet, data: tuple[str, ...], n_images: int, reporter: Reporter) -> Calibration:
@@ -118,44 +150,10 @@ def _calibration(model: SqueezeNet, data: tuple[str, ...], n_images: int, report
 
     preprocessing = required_preprocessing(model)
     if not data:
-        reporter.say("no --calibration photos: scales are set on synthetic pictures, and fidelity is not measured")
+        reporter.say("no --calibration photos: synthetic pictures stand in, and fidelity is unknown")
         return calibration_from_noise(preprocessing)
     images = open_data(data, split="train", unlabelled=True)
     return calibration_from_images(images, preprocessing, n_images=n_images)
-
-
-def _compress(
-    model: SqueezeNet,
-    preset: str,
-    photos: Calibration,
-    data: tuple[str, ...],
-    settings: Any,
-    reporter: Reporter,
-) -> tuple[Network, DeepCompressionResult | None]:
-    if preset == "int8":
-        from ..compress.int8 import compress_int8
-
-        with reporter.task("calibrating", len(photos.pixels)) as task:
-            done = 0
-
-            def watched() -> Any:
-                nonlocal done
-                for batch in photos.batches():
-                    yield batch
-                    done += len(batch)
-                    task.update(done)
-
-            return compress_int8(model, watched()), None
-    from ..compress.deep_compression import deep_compress
-    from ..compress.retrain import Retrainer
-    from ..data import open_data
-
-    images = open_data(data, split="train")
-    if model.labels is not None:
-        images = images.relabel(model.labels.match(images.classes), model.labels.names)
-    retrainer = Retrainer(images, model, reporter)
-    result = deep_compress(model, retrainer, photos.batches(), settings)
-    return result.network, result
 
 
 def _classifier(encoded: bytes) -> Any:
@@ -177,14 +175,14 @@ def _accuracies(reference: Any, compressed: Any, val: tuple[str, ...]) -> tuple[
     return before, after
 
 
-def _show(report: dict[str, Any], result: DeepCompressionResult | None, output: Path) -> None:
-    if result is not None:
+def _show(report: dict[str, Any], outcome: Outcome, output: Path) -> None:
+    if outcome.layers_2016:
         from ..compress.report import pruning_table, storage_table
 
         header = ("layer", "params", "kept", "params kept", "shared values")
-        click.echo(table(header, pruning_table(result.layers)))
+        click.echo(table(header, pruning_table(outcome.layers_2016)))
         click.echo()
-        click.echo(table(("step", "bytes", "ratio"), storage_table(result.layers, report["file_bytes"])))
+        click.echo(table(("step", "bytes", "ratio"), storage_table(outcome.layers_2016, report["file_bytes"])))
         click.echo()
     click.echo(
         f"{output}: {report['file_bytes']:,} bytes ({format_bytes(report['fp32_bytes'])} as float32,"

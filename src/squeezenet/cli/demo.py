@@ -20,7 +20,7 @@ def command(output: Path) -> None:
     from ..compress.retrain import Retrainer
     from ..data import open_data
     from ..evaluate.metrics import Accuracy
-    from ..evaluate.predictor import FloatPredictor, Predictor, collect_logits, match_classes
+    from ..evaluate.predictor import FloatPredictor, collect_logits, match_classes
     from ..fileformat import SqzFile, write_sqz
     from ..models import load_model
     from ..train import train_model

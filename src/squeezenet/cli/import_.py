@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .text import printable
+
 
 @click.command("import")
 @click.argument("weights", type=click.Path(path_type=Path))
@@ -15,8 +17,10 @@ def command(weights: Path, output: Path) -> None:
 
     No code in the file is run: it is read with weights_only.
     """
+    if output.suffix != ".safetensors":
+        raise click.UsageError(f"expected an output named *.safetensors, got {printable(str(output))}")
     from ..models import import_pth, load_model, save_safetensors
 
     model = import_pth(weights) if weights.suffix in (".pth", ".pt") else load_model(weights)
     save_safetensors(model, output)
-    click.echo(f"{output}: {model.spec.name}, {model.spec.num_classes} classes")
+    click.echo(f"{printable(str(output))}: {printable(model.spec.name)}, {model.spec.num_classes} classes")

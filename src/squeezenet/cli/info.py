@@ -34,10 +34,14 @@ def command(model: str, input_size: int | None, num_classes: int | None, as_json
     if model in SPEC_NAMES:
         # The paper's table of 1.0 holds for 227 pixels, which Caffe cropped to; 1.1 was published at 224.
         paper_size = 227 if model.startswith("squeezenet1_0") else 224
-        spec = named_spec(model, input_size=input_size or paper_size, num_classes=num_classes or 1000)
+        spec = named_spec(
+            model,
+            input_size=paper_size if input_size is None else input_size,
+            num_classes=1000 if num_classes is None else num_classes,
+        )
         facts = {}
     else:
-        if input_size or num_classes:
+        if input_size is not None or num_classes is not None:
             raise click.UsageError("--input-size and --num-classes go with the NAME of an architecture")
         if Path(model).suffix == ".sqz":
             from ..fileformat import read_sqz
@@ -78,7 +82,8 @@ def _as_data(spec: ArchSpec, cost: NetworkCost) -> dict[str, Any]:
 def _sqz_facts(path: str, contents: SqzFile) -> dict[str, Any]:
     from ..fileformat import stream_bytes
 
-    file_bytes = Path(path).stat().st_size
+    data = Path(path).read_bytes()
+    file_bytes = len(data)
     fp32_bytes = network_cost(contents.network.spec).fp32_bytes
     weights = [params.weight for params in contents.network.convs.values()]
     nonzero = sum(int((weight != 0).sum()) for weight in weights)
@@ -87,7 +92,7 @@ def _sqz_facts(path: str, contents: SqzFile) -> dict[str, Any]:
         "ratio_vs_fp32": fp32_bytes / file_bytes,
         "ratio_vs_alexnet": ALEXNET_FILE_BYTES / file_bytes,
         "density": nonzero / sum(weight.size for weight in weights),
-        "stream_bytes": stream_bytes(Path(path).read_bytes()),
+        "stream_bytes": stream_bytes(data),
         "labels": list(contents.labels.names) if contents.labels else None,
         "preprocessing": contents.preprocessing.to_dict() if contents.preprocessing else None,
         "facts": dict(contents.facts),

@@ -56,16 +56,21 @@ def _records(predictor: Predictor, images: tuple[str, ...], names: list[str], to
     from ..data import Unreadable, open_data
     from ..errors import SqueezeNetError
     from ..evaluate.predictor import predict_each
+    from ..preprocess import MAX_FILE_BYTES
 
     for sources in _grouped(images):
         try:
             if sources == ["-"]:
-                pixels = predictor.preprocessing(sys.stdin.buffer.read())
+                pixels = predictor.preprocessing(sys.stdin.buffer.read(MAX_FILE_BYTES))
                 yield _record("-", predictor.logits(pixels[None])[0], names, top)
                 continue
             found = open_data(sources, unlabelled=True)
-        except SqueezeNetError as error:
-            yield {"image": str(sources[0]), "error": str(error)}
+        except (SqueezeNetError, OSError) as error:
+            if len(sources) > 1:  # one of them spoils the group: each for itself
+                for source in sources:
+                    yield from _records(predictor, (str(source),), names, top)
+            else:
+                yield {"image": str(sources[0]), "error": _reason(error, str(sources[0]))}
             continue
         for name, outcome in predict_each(predictor, found, batch_size=_BATCH):
             if isinstance(outcome, Unreadable):
@@ -78,20 +83,25 @@ def _grouped(images: tuple[str, ...]) -> Iterator[list[str | Path]]:
     """Patterns expanded, and files beside each other put together, so that they are read and classified in batches."""
     files: list[str | Path] = []
     for argument in images:
-        # A pattern that the shell has not expanded; anything that exists is taken as it is.
-        is_pattern = glob.has_magic(argument) and not Path(argument).exists()
-        for source in sorted(glob.glob(argument, recursive=True)) if is_pattern else [argument]:
-            if Path(source).is_file():
+        found = [argument]
+        if glob.has_magic(argument) and not Path(argument).exists():
+            # A pattern that the shell has not expanded; one that fits nothing is reported like a missing file.
+            found = sorted(glob.glob(argument, recursive=True)) or [argument]
+        for source in found:
+            if source != "-" and Path(source).is_file():
                 files.append(source)
             else:
                 if files:
                     yield files
                 files = []
                 yield [source]
-        if is_pattern and not files:
-            yield [argument]
     if files:
         yield files
+
+
+def _reason(error: Exception, name: str) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return text.removeprefix(f"{name}: ").removeprefix("image: ")
 
 
 def _record(image: str, logits: NDArray[np.float64], names: list[str], top: int) -> dict[str, Any]:
@@ -104,7 +114,7 @@ def _record(image: str, logits: NDArray[np.float64], names: list[str], top: int)
 
 
 def _write_json(record: dict[str, Any]) -> None:
-    click.echo(json.dumps(record, ensure_ascii=False))
+    click.echo(json.dumps(record))
 
 
 def _write_table(record: dict[str, Any]) -> None:
@@ -126,7 +136,12 @@ class _CsvWriter:
             self._writer.writerow(("image", "rank", "index", "label", "probability", "error"))
             self._has_header = True
         if "error" in record:
-            self._writer.writerow((record["image"], "", "", "", "", record["error"]))
+            self._write(record["image"], error=record["error"])
             return
         for rank, prediction in enumerate(record["predictions"], start=1):
-            self._writer.writerow((record["image"], rank, *prediction.values(), ""))
+            self._write(record["image"], rank, *prediction.values())
+
+    def _write(
+        self, image: str, rank: Any = "", index: Any = "", label: str = "", share: Any = "", error: str = ""
+    ) -> None:
+        self._writer.writerow((printable(image), rank, index, printable(label), share, printable(error)))

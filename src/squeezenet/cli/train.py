@@ -10,12 +10,14 @@ _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 @click.command()
 @click.argument("data", nargs=-1, required=True)
 @click.option("--val", multiple=True, metavar="DATA", help="Images to validate on; by default those that DATA has.")
-@click.option("--init", metavar="NAME|FILE", help="Weights to start from: a published network, a file or a run folder.")
-@click.option("--recipe", metavar="NAME|FILE", help="How to train; by default a recipe that suits the task.")
+@click.option("--init", metavar="MODEL", help="Weights to start from; by default none.")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="How to train; by default what suits the task.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Another number of epochs than the recipe's.")
-@click.option("--resume", is_flag=True, help="Continue the run in the output folder, if there is one.")
-@click.option("-o", "--output", required=True, metavar="RUN/", help="Folder for weights, checkpoint and log.")
+@click.option("--resume", is_flag=True, help="Continue the run in the output folder; begin it if there is none.")
+@click.option("-o", "--output", metavar="RUN/", required=True, help="Folder to write; made if it does not exist.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     data: tuple[str, ...],
     val: tuple[str, ...],
     init: str | None,
@@ -24,10 +26,10 @@ def command(
     resume: bool,
     output: str,
 ) -> None:
-    """Train a classifier on DATA: a folder of class folders, a zip of one, several of them, or `digits`.
+    """Train a network on DATA: a folder of class folders, a zip of one, or `digits`; several are joined.
 
-    The output folder gets best.safetensors, last.safetensors, log.csv, recipe.toml and run.json. A run that was cut
-    off continues with the same command and --resume.
+    The output folder gets best.safetensors and last.safetensors (MODELs for the other commands), log.csv, recipe.toml,
+    run.json and checkpoint.pt. A run that was cut off continues with the same command and --resume.
     """
     from ..train import train_model
 
@@ -35,4 +37,4 @@ def command(
         list(data), list(val) or None, run_dir=output, recipe=recipe, init=init, epochs=epochs, resume=resume
     )
     if not result.is_finished:
-        raise click.exceptions.Exit(_INTERRUPTED)
+        ctx.exit(_INTERRUPTED)

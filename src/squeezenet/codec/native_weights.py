@@ -28,7 +28,7 @@ def decode_convs_fast(ops: Sequence[Op], streams: Sequence[bytes]) -> dict[str, 
     library = load_library()
     if library is None:
         return decode_convs(ops, streams)
-    shapes = (ConvShape * len(ops))(*((op.in_channels, op.out_channels, op.kernel) for op in ops))
+    shapes = (ConvShape * len(ops))(*(ConvShape(op.in_channels, op.out_channels, op.kernel) for op in ops))
     memory = np.empty(library.sqz_decoder_bytes(shapes, len(ops)), np.uint8)
     decoder = ctypes.c_void_p()
     status = library.sqz_decoder_create(shapes, len(ops), memory.ctypes.data, memory.nbytes, decoder)

@@ -26,6 +26,7 @@ class Calibration:
         held = np.zeros(len(pixels), np.bool_)
         if not is_synthetic and len(pixels) >= _HELD_OUT_EVERY:
             held[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY] = True
+        self.all_pixels = pixels
         self.pixels = pixels[~held]
         self.held_out = pixels[held]
         self.is_synthetic = is_synthetic

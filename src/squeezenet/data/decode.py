@@ -24,7 +24,16 @@ from ..errors import ImageError
 from ..preprocess import Preprocessing, load_image
 from .imageset import ImageSet
 
-__all__ = ["DecodedBatch", "Unreadable", "decode_all", "decode_batches", "decode_for_crops", "decode_views"]
+__all__ = [
+    "DecodedBatch",
+    "Unreadable",
+    "decode_all",
+    "decode_batches",
+    "decode_for_crops",
+    "decode_views",
+    "thread_pool",
+    "usable_cores",
+]
 
 MAX_ASPECT = 8
 """A strip one pixel high would otherwise become gigabytes when its short side is scaled up."""
@@ -91,7 +100,7 @@ def decode_for_crops(data: bytes, short_side: int, *, enlarge: bool = False) -> 
     if short > short_side or (enlarge and short < short_side):
         width, height = (max(1, short_side * side // short) for side in upright.size)
         upright = upright.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(upright)
+    return np.array(upright)  # Pillow's own buffer is read-only, which torch does not take
 
 
 def decode_views(
@@ -180,8 +189,13 @@ _CHUNK = 256
 
 def thread_pool(n_threads: int | None = None) -> ThreadPoolExecutor:
     """Start decoding threads, one per core that this process may use unless told otherwise."""
+    return ThreadPoolExecutor(n_threads or usable_cores(), thread_name_prefix="decode")
+
+
+def usable_cores() -> int:
+    """Count the processor cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(n_threads or cores or 1, thread_name_prefix="decode")
+    return cores or 1
 
 
 def _is_pixels(result: NDArray[np.uint8] | Unreadable) -> bool:

@@ -26,13 +26,15 @@ from ..errors import ImageError
 from ..preprocess import Preprocessing
 from .augment import Augmentation, EpochDraw, augment
 from .check import refuse_unreadable
-from .decode import MAX_ASPECT, Unreadable, View, decode_all, decode_batches, decode_for_crops
+from .decode import MAX_ASPECT, Unreadable, View, decode_all, decode_batches, decode_for_crops, usable_cores
 from .imageset import ImageSet
 
 __all__ = ["CACHE_BYTES", "Batch", "TrainBatches", "ValBatches"]
 
 CACHE_BYTES = 1_500_000_000
 """Decoded pixels that may be kept in memory."""
+
+_MAX_WORKERS = 16
 
 
 class Batch(NamedTuple):
@@ -68,7 +70,7 @@ class TrainBatches:
         preprocessing: Preprocessing,
         *,
         cache_bytes: int = CACHE_BYTES,
-        n_workers: int = 2,
+        n_workers: int | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> TrainBatches:
         """Decode the set into memory if it fits, else prepare to stream it.
@@ -79,7 +81,7 @@ class TrainBatches:
             augmentation: What training does to the images.
             preprocessing: The network's; its `resize_size` is the scale that crops are taken from.
             cache_bytes: Decoded pixels that may be kept in memory.
-            n_workers: Processes that decode a set which is not kept.
+            n_workers: Processes that decode a set which is not kept; one per core by default.
             on_progress: Called while decoding with the number of images done and of all.
 
         Raises:
@@ -87,6 +89,7 @@ class TrainBatches:
         """
         view = _view(augmentation, preprocessing)
         if _decoded_bytes(sizes, augmentation, preprocessing) > cache_bytes:
+            n_workers = min(usable_cores(), _MAX_WORKERS) if n_workers is None else n_workers
             return cls(images, augmentation, view, None, n_workers=n_workers)
         kept, arrays, unreadable = decode_all(images, view, on_progress=on_progress)
         refuse_unreadable(unreadable, len(images))

@@ -34,6 +34,7 @@ __all__ = [
     "Source",
     "ZipSource",
     "open_source",
+    "printable",
 ]
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif"})

@@ -11,6 +11,7 @@ Use this when no native engine was built, or to check one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,8 @@ from ..spec import Op
 
 __all__ = ["ReferenceEngine"]
 
-# Images are taken in groups whose unfolded inputs stay within a few megabytes, which is both faster and bounded.
+# Images are taken in groups whose unfolded inputs stay within a few megabytes, and so are the rows of an image that is
+# larger than that, which is both faster and bounded.
 _COLUMN_BYTES = 32 << 20
 _EXACT_IN_FLOAT32 = 1 << 24
 
@@ -51,28 +53,40 @@ class _Conv:
             out_zero=0 if op.is_head else network.tensor(op.output).zero_point,
         )
 
-    def sums(self, x_NHWC: NDArray[np.uint8]) -> NDArray[np.floating]:
-        """Exact sums with bias, shape (N, H, W, O)."""
-        op = self.op
-        columns = self._unfold(x_NHWC)
-        acc = columns @ self.w_KO
-        acc += self.bias
-        return acc.reshape(len(x_NHWC), op.out_size, op.out_size, op.out_channels)
+    def sums(self, x_NHWC: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+        """Exact sums with bias, in bands of output rows.
 
-    def _unfold(self, x_NHWC: NDArray[np.uint8]) -> NDArray[np.floating]:
+        Yields:
+            The band and its sums, shape (N, band, W, O).
+        """
+        op = self.op
+        row_bytes = len(x_NHWC) * op.out_size * op.products_per_sum * self.w_KO.itemsize
+        height = max(1, _COLUMN_BYTES // row_bytes)
+        for top in range(0, op.out_size, height):
+            band = slice(top, min(top + height, op.out_size))
+            acc = self._unfold(x_NHWC, band) @ self.w_KO
+            acc += self.bias
+            yield band, acc.reshape(len(x_NHWC), band.stop - band.start, op.out_size, op.out_channels)
+
+    def _unfold(self, x_NHWC: NDArray[np.uint8], band: slice) -> NDArray[np.floating]:
+        """Inputs of a band of output rows, one row of the result for each position, one column for each product."""
         op, dtype = self.op, self.w_KO.dtype
-        x = x_NHWC.astype(dtype)
+        top = op.stride * band.start - op.padding
+        bottom = op.stride * (band.stop - 1) - op.padding + op.kernel
+        x = x_NHWC[:, max(0, top) : bottom].astype(dtype)
         if self.in_zero:
             x -= self.in_zero
         if op.padding:  # padding is the zero-point, which is 0 here
-            x = np.pad(x, ((0, 0), (op.padding, op.padding), (op.padding, op.padding), (0, 0)))
+            above, below = max(0, -top), max(0, bottom - op.in_size)
+            x = np.pad(x, ((0, 0), (above, below), (op.padding, op.padding), (0, 0)))
         if op.kernel == 1 and op.stride == 1:
             return x.reshape(-1, op.in_channels)
-        span = op.stride * (op.out_size - 1) + 1
-        windows = np.empty((len(x), op.out_size, op.out_size, op.kernel, op.kernel, op.in_channels), dtype)
+        height = band.stop - band.start
+        down, across = (op.stride * (count - 1) + 1 for count in (height, op.out_size))
+        windows = np.empty((len(x), height, op.out_size, op.kernel, op.kernel, op.in_channels), dtype)
         for row in range(op.kernel):
             for column in range(op.kernel):
-                windows[:, :, :, row, column] = x[:, row : row + span : op.stride, column : column + span : op.stride]
+                windows[:, :, :, row, column] = x[:, row : row + down : op.stride, column : column + across : op.stride]
         return windows.reshape(-1, op.products_per_sum)
 
 
@@ -99,8 +113,11 @@ class ReferenceEngine:
             Shape (N, classes), float64; bit-identical on every engine.
         """
         head = self._convs[self.network.spec.head_name]
-        rows = [self._sums_of_head(group).sum(axis=(1, 2), dtype=np.float64) for group in self._groups(pixels)]
-        totals = np.concatenate(rows) if rows else np.empty((0, head.op.out_channels))
+        totals = np.zeros((len(pixels), head.op.out_channels))
+        for images, features in self._features(pixels):
+            for _, acc in self._head_sums(features):
+                # Whole numbers below 2^53, so their order does not matter.
+                totals[images] += acc.sum(axis=(1, 2), dtype=np.float64)
         scaled: NDArray[np.float64] = totals * head.multiplier.astype(np.float64) / head.op.out_size**2
         return scaled
 
@@ -116,59 +133,62 @@ class ReferenceEngine:
         Source: Zhou et al. 2016; exact here because conv10 is followed by the average alone.
         """
         head = self._convs[self.network.spec.head_name]
-        size, channels = head.op.out_size, head.op.out_channels
-        rows = [self._sums_of_head(group).astype(np.float64) for group in self._groups(pixels)]
-        sums = np.concatenate(rows) if rows else np.empty((0, size, size, channels))
-        return sums * head.multiplier.astype(np.float64)
+        maps = np.empty((len(pixels), head.op.out_size, head.op.out_size, head.op.out_channels))
+        for images, features in self._features(pixels):
+            for band, acc in self._head_sums(features):
+                maps[images, band] = acc
+        maps *= head.multiplier
+        return maps
 
     def tensors(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
         """Compute every uint8 tensor of the graph, by name, for checks against other engines."""
-        kept: dict[str, NDArray[np.uint8]] = {}
-        self._run(pixels, keep=kept)
-        return kept
+        self._check_pixels(pixels)
+        return self._run(pixels, keep_all=True)
 
-    def _groups(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    def _check_pixels(self, pixels: NDArray[np.uint8]) -> None:
         size = self.network.spec.input_size
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
             raise ValueError(
                 f"expected `pixels` of shape (N, {size}, {size}, 3) and dtype uint8, got {pixels.shape} {pixels.dtype}"
             )
-        return [pixels[start : start + self._group] for start in range(0, len(pixels), self._group)]
 
-    def _sums_of_head(self, pixels: NDArray[np.uint8]) -> NDArray[np.floating]:
-        return self._run(pixels, keep=None)
+    def _features(self, pixels: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+        """Run all but the head, group by group; yields which images and the tensor that the head reads."""
+        self._check_pixels(pixels)
+        for start in range(0, len(pixels), self._group):
+            images = slice(start, start + self._group)
+            yield images, self._run(pixels[images])[self._graph[-1].inputs[0]]
 
-    def _run(self, pixels: NDArray[np.uint8], keep: dict[str, NDArray[np.uint8]] | None) -> NDArray[np.floating]:
-        """Sums of the head after its ReLU; `keep` collects all tensors, otherwise each is freed after its last use."""
+    def _head_sums(self, features: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+        head = self._convs[self.network.spec.head_name]
+        for band, acc in head.sums(features):
+            yield band, np.maximum(acc, 0, out=acc) if head.op.relu else acc
+
+    def _run(self, pixels: NDArray[np.uint8], *, keep_all: bool = False) -> dict[str, NDArray[np.uint8]]:
+        """Tensors by name: all of them, or just the head's input, the others being freed after their last use."""
         live: dict[str, NDArray[np.uint8]] = {"input": pixels}
-        for op in self._graph:
+        for op in self._graph[:-1]:
             if op.kind == "max_pool":
                 live[op.output] = _max_pool(live[op.inputs[0]], op)
             elif op.kind == "add":
                 live[op.output] = self._add(op, live)
             else:
-                conv = self._convs[op.name]
-                acc = conv.sums(live[op.inputs[0]])
-                if op.is_head:
-                    if keep is not None:
-                        keep.update(live)
-                    return np.maximum(acc, 0, out=acc) if op.relu else acc
-                self._store(op, _requantize(acc, conv.multiplier, conv.out_zero), live)
-            if keep is None:
+                self._convolve(op, live)
+            if not keep_all:
                 for name in op.inputs:
                     if self._last_use[name] == op.name:
                         del live[name]
-        raise AssertionError("a graph ends with its head")
+        return live
 
-    def _store(self, op: Op, y: NDArray[np.uint8], live: dict[str, NDArray[np.uint8]]) -> None:
+    def _convolve(self, op: Op, live: dict[str, NDArray[np.uint8]]) -> None:
         """Put a convolution's result where the graph wants it: a tensor of its own, or its part of a concatenation."""
-        width = next(other.in_channels for other in self._graph if op.output in other.inputs)
-        if width == op.out_channels:
-            live[op.output] = y
-            return
+        conv, x = self._convs[op.name], live[op.inputs[0]]
         if op.output not in live:
-            live[op.output] = np.empty((*y.shape[:3], width), np.uint8)
-        live[op.output][..., op.channel_offset : op.channel_offset + op.out_channels] = y
+            width = next(other.in_channels for other in self._graph if op.output in other.inputs)
+            live[op.output] = np.empty((len(x), op.out_size, op.out_size, width), np.uint8)
+        y = live[op.output][..., op.channel_offset : op.channel_offset + op.out_channels]
+        for band, acc in conv.sums(x):
+            y[:, band] = _requantize(acc, conv.multiplier, conv.out_zero)
 
     def _add(self, op: Op, live: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
         out = self.network.tensor(op.output)

@@ -141,14 +141,19 @@ def collect_logits(predictor: Predictor, images: ImageSet, *, batch_size: int = 
     Raises:
         DataError: If not one image can be read.
     """
-    batches = list(predict_batches(predictor, images, batch_size=batch_size))
-    unreadable = tuple(image for batch, _ in batches for image in batch.unreadable)
-    indices = np.concatenate([batch.indices for batch, _ in batches])
-    if not len(indices):
+    logits: list[NDArray[np.float64]] = []
+    indices: list[NDArray[np.int64]] = []
+    unreadable: list[Unreadable] = []
+    for batch, scores in predict_batches(predictor, images, batch_size=batch_size):  # a batch's pixels are not kept
+        logits.append(scores)
+        indices.append(batch.indices)
+        unreadable += batch.unreadable
+    readable = np.concatenate(indices)
+    if not len(readable):
         raise DataError(f"{images.name}: none of {len(images)} images can be read, such as {unreadable[0].name}")
     return Scores(
-        logits=np.concatenate([logits for _, logits in batches]),
-        labels=np.array(images.labels)[indices],
-        indices=indices,
-        unreadable=unreadable,
+        logits=np.concatenate(logits),
+        labels=np.array(images.labels)[readable],
+        indices=readable,
+        unreadable=tuple(unreadable),
     )

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,25 +19,29 @@ import torch
 
 from ..data.augment import Augmentation, draw_epoch
 from ..data.check import refuse_unreadable
+from ..data.decode import Unreadable
+from ..data.imageset import ImageSet
 from ..data.loader import CACHE_BYTES, TrainBatches, ValBatches
 from ..errors import TrainingError
 from ..evaluate.metrics import Accuracy
 from ..models import SqueezeNet
 from ..preprocess import Preprocessing
 from .optimization import learning_rate
+from .preparation import Data, TrainingData, choose_recipe, prepare_data, start_model
 from .progress import Reporter, SilentReporter, Task, reporter_for
 from .recipe import Recipe, load_recipe
 from .run_folder import RunFolder
-from .setup import Data, TrainingData, choose_recipe, prepare_data, start_model
+from .signals import StopSignals
 from .state import TrainingState, data_fingerprint
 from .steps import choose_precision, train_step, validate
 
-__all__ = ["TrainResult", "train_model"]
+__all__ = ["TrainResult", "guessing_loss", "train_model"]
 
 CHECKPOINT_EVERY_S = 60.0
 MAX_SKIPPED_IN_A_ROW = 10
-# A network that has learnt nothing predicts every class alike: its loss is ln(classes), within this share of it.
+# A network that has learnt nothing gives every image the same answer; its loss lies this close to what guessing costs.
 _DEAD_MARGIN = 0.02
+_DEAD_AFTER_STEPS = 50  # after the warm-up: sooner, a slow start looks the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ def train_model(
     val_batches = ValBatches(prepared.val, preprocessing, cache_bytes=cache_bytes)
     state.unreadable = state.unreadable or [list(entry) for entry in batches.unreadable]
     run = _Run(state, folder, batches, val_batches, prepared.check.to_dict(), say, started)
-    with _StopSignals() as stop:
+    with StopSignals() as stop:
         while state.epoch < state.recipe.epochs and not stop.is_set:
             if run.train_epoch(stop):
                 run.finish_epoch()
@@ -231,7 +233,7 @@ class _Run:
         self.batch_size = min(state.recipe.batch_size, batches.n_images)
         self.steps_per_epoch = batches.n_images // self.batch_size
 
-    def train_epoch(self, stop: _StopSignals) -> bool:
+    def train_epoch(self, stop: StopSignals) -> bool:
         """Take the remaining steps of the current epoch; False if a signal came in between."""
         state = self.state
         draw = draw_epoch(self.batches.n_images, seed=state.recipe.seed, epoch=state.epoch)
@@ -277,14 +279,13 @@ class _Run:
                 f" (={state.recipe.lr}), a longer `warmup_epochs` or a limit for `clip_grad_norm`"
             )
 
-    def _note_unreadable(self, unreadable: list[Any]) -> None:
+    def _note_unreadable(self, unreadable: list[Unreadable]) -> None:
         known = {name for name, _ in self.state.unreadable}
-        for name, reason in unreadable:
-            if name not in known:
-                self.say.say(f"skipped {name}: {reason}")
-                self.state.unreadable.append([name, reason])
-        if unreadable:
-            refuse_unreadable(unreadable[:1] * len(self.state.unreadable), self.batches.n_images)
+        for entry in unreadable:
+            if entry.name not in known:
+                self.say.say(f"skipped {entry.name}: {entry.reason}")
+                self.state.unreadable.append(list(entry))
+                refuse_unreadable([Unreadable(*known) for known in self.state.unreadable], self.batches.n_images)
 
     def finish_epoch(self) -> None:
         """Validate, save what is new, write the log and begin the next epoch."""
@@ -326,15 +327,16 @@ class _Run:
         self.folder.write_facts(self._run_facts())
 
     def _raise_alarm(self, train_loss: float) -> None:
-        state = self.state
-        num_classes = state.model.spec.num_classes
-        chance = math.log(num_classes)
-        is_warm = state.epoch + 1 > state.recipe.warmup_epochs
-        if is_warm and num_classes > 1 and not train_loss < chance * (1 - _DEAD_MARGIN):
+        state, recipe = self.state, self.state.recipe
+        steps_after_warmup = (state.epoch + 1 - recipe.warmup_epochs) * self.steps_per_epoch
+        lowest, highest = guessing_loss(self.batches.images, recipe.label_smoothing)
+        if steps_after_warmup < _DEAD_AFTER_STEPS or len(self.batches.images.classes) < 2:
+            return
+        if lowest * (1 - _DEAD_MARGIN) <= train_loss <= highest * (1 + _DEAD_MARGIN):
             text = (
-                f"ALARM: the loss sits at ln({num_classes}) = {chance:.3f} after epoch {state.epoch + 1}, the"
-                f" network has learnt nothing. Its ReLUs may be dead: use a smaller `lr` (={state.recipe.lr}), a longer"
-                f" `warmup_epochs` (={state.recipe.warmup_epochs}) or `batch_norm = true`"
+                f"ALARM: after epoch {state.epoch + 1} the loss sits at ln(classes) = {highest:.3f}, as if guessed: the"
+                f" network has learnt nothing. Its ReLUs may be dead: use a smaller `lr` (={recipe.lr}), a longer"
+                f" `warmup_epochs` (={recipe.warmup_epochs:g}) or `batch_norm = true`"
             )
             state.alarms.append(text)
             self.say.say(text)
@@ -397,24 +399,12 @@ class _Run:
         )
 
 
-class _StopSignals:
-    """While open, SIGINT and SIGTERM only ask for a stop; a second one acts as usual."""
+def guessing_loss(images: ImageSet, label_smoothing: float) -> tuple[float, float]:
+    """Work out the loss of a network that does not look: guessing by the classes' shares, and all classes alike.
 
-    def __init__(self) -> None:
-        self.is_set = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignals:
-        # Python delivers signals to the main thread alone, and lets it alone set handlers.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _: object) -> None:
-        self.is_set = True
-        signal.signal(number, self._before[number])
+    Returns:
+        Both, in nats; they agree where classes are equally frequent.
+    """
+    counts = list(images.class_counts().values())
+    shares = [(1 - label_smoothing) * count / sum(counts) + label_smoothing / len(counts) for count in counts]
+    return -sum(share * math.log(share) for share in shares if share), math.log(len(counts))

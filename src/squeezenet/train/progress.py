@@ -104,11 +104,11 @@ class RichReporter:
     def __init__(self) -> None:
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, highlight=False)
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> Iterator[Task]:

@@ -5,6 +5,7 @@ Use this when you need to know how `train_model` fills in what it was not told.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -102,7 +103,8 @@ def start_model(
 ) -> tuple[SqueezeNet, TrainingData]:
     """Build or load the network, with a head for the classes of the data.
 
-    A head whose classes are those of the data, by id or name, is kept, and the data is numbered as it is.
+    Classes that the weights know, by id or name, keep their part of the head. Where they are all the weights' classes,
+    the data is numbered as the weights are.
 
     Raises:
         RecipeError: If the recipe describes no network.
@@ -114,10 +116,14 @@ def start_model(
     if init is None:
         model = build_model(recipe.spec(len(classes)), dropout=recipe.dropout)
     else:
-        model = init if isinstance(init, SqueezeNet) else load_model(init)
-        if _has_classes(model, classes):
-            say.say(f"the weights know these {len(classes)} classes: their head is kept")
+        model = copy.deepcopy(init) if isinstance(init, SqueezeNet) else load_model(init)
+        known = _known_classes(model, classes)
+        if len(known) == model.spec.num_classes:
+            say.say(f"the weights know these {len(classes)} classes and no others: their head is kept")
             prepared = prepared.with_labels(model.labels)
+        elif known:
+            say.say(f"the weights know all {len(classes)} classes among others: the new head starts with their part")
+            _keep_classes(model, known)
         else:
             say.say(f"new head for {len(classes)} classes")
             model.reset_classifier(len(classes))
@@ -131,10 +137,26 @@ def start_model(
     return model, prepared
 
 
-def _has_classes(model: SqueezeNet, classes: Sequence[str]) -> bool:
-    if model.labels is None or len(model.labels) != len(classes):
-        return False
+def _known_classes(model: SqueezeNet, classes: Sequence[str]) -> list[int]:
+    """Find the network's output of every class; empty if one is unknown or two are the same."""
+    if model.labels is None:
+        return []
     try:
-        return len(set(model.labels.match(classes).values())) == len(classes)
+        positions = model.labels.match(classes)
     except DataError:
-        return False
+        return []
+    known = [positions[name] for name in classes]
+    return known if len(set(known)) == len(known) else []
+
+
+def _keep_classes(model: SqueezeNet, kept: list[int]) -> None:
+    head, labels = model.head, model.labels
+    assert labels is not None
+    assert head.bias is not None
+    model.reset_classifier(len(kept))
+    assert model.head.bias is not None
+    with torch.no_grad():
+        model.head.weight.copy_(head.weight[kept])
+        model.head.bias.copy_(head.bias[kept])
+    names, ids = labels.names, labels.ids
+    model.labels = Labels(tuple(names[i] for i in kept), tuple(ids[i] for i in kept) if ids else ())

@@ -1,0 +1,47 @@
+"""What a benchmark ran on, so that its numbers can be read later."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+PACKAGES = ("numpy", "Pillow", "torch", "onnxruntime", "openvino", "scikit-learn")
+
+
+def describe_run() -> dict[str, Any]:
+    """Command, commit, date, versions and hardware."""
+    return {
+        "command": " ".join(["python", str(Path(sys.argv[0])), *sys.argv[1:]]),
+        "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "hardware": f"{_cpu()}, {len(os.sched_getaffinity(0))} cores",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    flags = fields.get("flags\t\t", "").split()
+    wanted = [flag for flag in ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags]
+    return f"{fields.get('model name	', 'unknown').strip()} ({', '.join(wanted)})"
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,0 +1,130 @@
+"""Measure the main path on real photos: imported weights, int8, fine-tuning, Deep Compression, the NumPy engine.
+
+Needs the data and weights in ../shared; takes about half an hour on two cores. Writes results/foundation.json, from
+which the README's table is made.
+
+    python benchmarks/foundation.py [--skip-training RUN/]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from environment import ROOT, SHARED, describe_run
+
+V11 = SHARED / "weights/squeezenet1_1-imagenet-fp16.safetensors"
+V10 = SHARED / "weights/compressed_SqueezeNet.net"
+IMAGENET = SHARED / "data/imagenet-500.zip"
+TRAIN, VAL = SHARED / "data/imagenette-train.zip", SHARED / "data/imagenette-val.zip"
+
+
+def squeezenet(*arguments: object) -> str:
+    """Run the command line in a process of its own; progress goes to the terminal."""
+    command = [sys.executable, "-m", "squeezenet", *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def evaluate(model: object, data: object) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(squeezenet("evaluate", model, data, "--json"))
+    keys = ("top1", "top5", "top1_correct", "top5_correct", "n_images", "top1_interval")
+    return {key: facts[key] for key in keys}
+
+
+def measure_numpy_engine(path: Path) -> dict[str, float]:
+    """Milliseconds an image in batches of 8, and seconds to decode the file in plain Python."""
+    from squeezenet.codec.weights import decode_convs
+    from squeezenet.engine import ReferenceEngine
+    from squeezenet.fileformat import DEFAULT_LIMITS, _decode_arch, _split, _streams, read_sqz
+
+    chunks = _split(path.read_bytes(), DEFAULT_LIMITS)
+    spec, _ = _decode_arch(chunks[b"ARCH"])
+    start = time.perf_counter()
+    decode_convs(spec.convs, _streams(spec, chunks[b"WGHT"]))
+    decode_s = time.perf_counter() - start
+    engine = ReferenceEngine(read_sqz(path).network)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, spec.input_size, spec.input_size, 3)).astype(np.uint8)
+    engine.logits(pixels)
+    times = []
+    for _ in range(9):
+        start = time.perf_counter()
+        engine.logits(pixels)
+        times.append((time.perf_counter() - start) / 8 * 1000)
+    return {"ms_per_image": float(np.median(times)), "decode_python_s": decode_s}
+
+
+def is_torch_equal(path: Path, n_images: int = 50) -> bool:
+    """Whether torch's integer forward gives the engine's bits on photos."""
+    from squeezenet import Classifier
+    from squeezenet.data import decode_batches, open_data
+    from squeezenet.models.quantized import integer_logits
+
+    classifier = Classifier(path, engine="reference")
+    images = open_data(str(IMAGENET)).subset(range(n_images))
+    batches = decode_batches(images, classifier.preprocessing, batch_size=10)
+    network = classifier.contents.network
+    return all(
+        np.array_equal(integer_logits(network, batch.pixels), classifier.logits(batch.pixels)) for batch in batches
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--skip-training", type=Path, metavar="RUN/", help="use this fine-tuned run")
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/foundation.json")
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {"run": describe_run()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        results["float_1_1"] = evaluate(V11, IMAGENET)
+        results["float_1_0"] = evaluate(V10, IMAGENET)
+        file = folder / "v11.sqz"
+        squeezenet("compress", V11, "--preset", "int8", "--calibration", IMAGENET, "-o", file)
+        results["int8_1_1"] = evaluate(file, IMAGENET) | {
+            "file_bytes": file.stat().st_size,
+            "is_torch_equal": is_torch_equal(file),
+            **measure_numpy_engine(file),
+        }
+        run = arguments.skip_training
+        if run is None:
+            run = folder / "run"
+            start = time.perf_counter()
+            squeezenet("train", TRAIN, "--val", VAL, "--init", V11, "-o", run)
+            results["finetune_s"] = time.perf_counter() - start
+        else:
+            results["finetune_s"] = json.loads((run / "run.json").read_text())["seconds"]
+        results["finetune"] = evaluate(run, VAL)
+        file = folder / "imagenette.sqz"
+        start = time.perf_counter()
+        squeezenet("compress", run, "--preset", "deep-compression", "--data", TRAIN, "--val", VAL, "-o", file)
+        report = json.loads(Path(f"{file}.report.json").read_text())
+        results["deep_compression"] = evaluate(file, VAL) | {
+            "file_bytes": file.stat().st_size,
+            "fp32_bytes": report["fp32_bytes"],
+            "density": report["density"],
+            "storage": {key: value for key, value in report["deep_compression"].items() if key != "layers"},
+            "seconds": time.perf_counter() - start,
+        }
+        start = time.perf_counter()
+        squeezenet("demo", "-o", folder / "demo")
+        results["demo_s"] = time.perf_counter() - start
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            squeezenet("--help")
+            times.append(time.perf_counter() - start)
+        results["help_s"] = float(np.median(times))
+    arguments.output.parent.mkdir(exist_ok=True)
+    arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

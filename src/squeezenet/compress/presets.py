@@ -1,0 +1,117 @@
+"""The presets of `squeezenet compress`, behind one kind of result.
+
+Use this when you compress from Python: `run_rate_distortion`, `run_int8` or `run_deep_compression`, then `encode_sqz`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..data import ImageSet
+from ..models import SqueezeNet
+from ..network import Network
+from ..train.progress import Reporter, Task
+from .calibration import Calibration
+from .deep_compression import DeepCompression, LayerSizes, deep_compress
+from .int8 import compress_int8
+from .rate_distortion import RDPoint, compress_rate_distortion
+from .retrain import Retrainer
+
+__all__ = ["Outcome", "run_deep_compression", "run_int8", "run_rate_distortion"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The integers, and what the preset has to say about them."""
+
+    network: Network
+    layers_2016: tuple[LayerSizes, ...] = ()
+    """Sizes under the paper's storage scheme, from `deep-compression`."""
+    points: tuple[RDPoint, ...] = ()
+    """What the search of `rate-distortion` looked at."""
+    meets_target: bool = True
+    """Whether the budget was kept; what comes nearest is returned in any case."""
+
+
+def run_int8(model: SqueezeNet, calibration: Calibration, reporter: Reporter) -> Outcome:
+    """Round to int8; see `compress_int8`."""
+    batches = calibration.batches()
+    with reporter.task("calibrating", len(calibration.pixels)) as task:
+        done = 0
+
+        def watched() -> object:
+            nonlocal done
+            for batch in batches:
+                yield batch
+                done += len(batch)
+                task.update(done)
+
+        return Outcome(network=compress_int8(model, watched()))  # type: ignore[arg-type]
+
+
+def run_deep_compression(
+    model: SqueezeNet, calibration: Calibration, data: ImageSet, settings: DeepCompression, reporter: Reporter
+) -> Outcome:
+    """Prune, retrain, share and train centroids on labelled images; see `deep_compress`.
+
+    Raises:
+        DataError: If the images cannot be used, or their classes are none of the model's.
+    """
+    if model.labels is not None:
+        data = data.relabel(model.labels.match(data.classes), model.labels.names)
+    result = deep_compress(model, Retrainer(data, model, reporter), calibration.batches(), settings)
+    return Outcome(network=result.network, layers_2016=result.layers)
+
+
+def run_rate_distortion(
+    model: SqueezeNet,
+    calibration: Calibration,
+    *,
+    max_bytes: int | None,
+    max_kl: float | None,
+    polish_minutes: float,
+    file_bytes: Callable[[Network], int],
+    reporter: Reporter,
+) -> Outcome:
+    """Meet a budget from unlabelled photos; see `compress_rate_distortion`.
+
+    Raises:
+        QuantizationError: If there are fewer than 10 photos, or both budgets are given.
+    """
+    with _Stages(reporter) as stages:
+        result = compress_rate_distortion(
+            model,
+            calibration.all_pixels,
+            max_bytes=max_bytes,
+            max_kl=max_kl,
+            polish_minutes=polish_minutes,
+            progress=stages,
+            file_bytes=file_bytes,
+        )
+    return Outcome(network=result.network, points=result.points, meets_target=result.meets_target)
+
+
+class _Stages:
+    """Shows a run of stages, each with its share done, as one task after another."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._open = contextlib.ExitStack()
+        self._task: Task | None = None
+        self._stage, self._percent = "", 0
+
+    def __call__(self, stage: str, share: float) -> None:
+        percent = round(100 * share)
+        if self._task is None or stage != self._stage or percent < self._percent:
+            self._open.close()
+            self._task = self._open.enter_context(self._reporter.task(stage, 100, "%"))
+        self._stage, self._percent = stage, percent
+        self._task.update(percent)
+
+    def __enter__(self) -> _Stages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()

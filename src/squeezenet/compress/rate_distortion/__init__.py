@@ -1,0 +1,8 @@
+"""Compression to a budget of bytes or of KL from unlabelled photos: bytes are spent where the loss feels them.
+
+Use `compress_rate_distortion`; docs/compression.md tells how it works and what was measured.
+"""
+
+from .search import RDPoint, RDResult, RDSettings, compress_rate_distortion
+
+__all__ = ["RDPoint", "RDResult", "RDSettings", "compress_rate_distortion"]

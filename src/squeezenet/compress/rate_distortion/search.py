@@ -1,0 +1,367 @@
+"""From a float model and photos to the smallest integer network for a budget.
+
+    statistics -> (slope -> rounding -> bytes, KL), bisected -> distillation -> rounding again -> distillation -> check
+
+A fifth of the photos is held out: it stops the distillation, and the reported KL is measured on it by the engine that
+users run, on the file's own integers after encoding and decoding.
+
+Use this as the `rate-distortion` preset; `sequential` and `distill` are its parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...engine import ReferenceEngine
+from ...errors import QuantizationError
+from ...fileformat import SqzFile, decode_sqz, encode_sqz, stream_bytes
+from ...models import SqueezeNet, normalize_pixels
+from ...network import Network
+from .activation_scales import choose_ranges
+from .distill import DistillSettings, augmented_photos, distill
+from .sequential import RoundingSettings, round_network
+from .statistics import Statistics, collect_statistics
+from .units import IntegerConv, UnitConv, UnitNet, quantized_forward, to_network
+
+__all__ = ["RDPoint", "RDResult", "RDSettings", "compress_rate_distortion"]
+
+_BATCH = 10
+_MIN_PHOTOS = 10
+_HELD_OUT_EVERY = 5
+_DEFAULT_MAX_KL = 0.05
+# A twofold slope changes the bytes by about this factor, and the KL by the other: first guesses only.
+_BYTES_PER_OCTAVE = 0.88
+_KL_PER_OCTAVE = 2.1
+
+Integers = Mapping[str, IntegerConv]
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RDSettings:
+    """How to search; the defaults are what measured best."""
+
+    rounding: RoundingSettings = field(default_factory=RoundingSettings)
+    distillation: DistillSettings = field(default_factory=DistillSettings)
+    channel_exponent: float = 0.5
+    """Of activation steps: 0 one step a tensor, 1 each channel's own range."""
+    clip: float = 1.0
+    """Share of activation ranges to keep."""
+    first_slope: float = 2.5e-7
+    """Nats a bit, where the search begins."""
+    max_passes: int = 6
+    """Roundings of the whole network in the search for a budget."""
+    tolerance: float = 0.004
+    """A budget is met when this share of it, or less, is left."""
+    polish_headroom: float = 1.05
+    """Bytes to begin a distillation with, over the budget."""
+    statistics_photos: int = 200
+    """Most photos that gradients are taken on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RDPoint:
+    """One network that the search looked at."""
+
+    stage: Literal["round", "distil"]
+    slope: float
+    """Nats a bit."""
+    file_bytes: int
+    kl: float
+    """On held-out photos, nats; by a float simulation of the engine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RDResult:
+    """What compression found."""
+
+    network: Network
+    file_bytes: int
+    held_out_kl: float
+    """Mean KL(float || engine) over held-out photos, nats."""
+    agreement: float
+    """Share of held-out photos on which the largest class is the float network's, 0 to 1."""
+    n_held_out: int
+    meets_target: bool
+    points: tuple[RDPoint, ...]
+    bytes_by_stream: Mapping[str, int]
+    """As `fileformat.stream_bytes`."""
+    density: Mapping[str, float]
+    """Share of weights that are not zero, by convolution."""
+
+
+def compress_rate_distortion(
+    model: SqueezeNet,
+    photos: NDArray[np.uint8],
+    *,
+    max_bytes: int | None = None,
+    max_kl: float | None = None,
+    polish_minutes: float = 0,
+    seed: int = 0,
+    settings: RDSettings | None = None,
+    progress: Progress = lambda stage, share: None,
+    file_bytes: Callable[[Network], int] | None = None,
+) -> RDResult:
+    """Compress a model to a budget of bytes or of KL; without one, to a KL of 0.05.
+
+    Args:
+        model: Batch norm folded, with its preprocessing.
+        photos: Unlabelled, after the model's preprocessing: (N, H, W, 3), uint8, at least 10. Their order matters for
+            the split only; every fifth is held out.
+        max_bytes: Largest file.
+        max_kl: Largest KL on the held-out photos, nats.
+        polish_minutes: Time for distillation, after everything else.
+        seed: Of labels, positions, crops and order. Equal seeds give equal files, except with `polish_minutes`: how
+            many steps fit into them depends on the machine.
+        settings: See there.
+        progress: Called with the name of a stage and the share of it that is done.
+        file_bytes: Measures the file a network will become; by default one with the model's labels and preprocessing.
+
+    Raises:
+        QuantizationError: If photos are too few or of the wrong shape, or both budgets are given.
+    """
+    search = _Search(model, photos, settings or RDSettings(), seed, progress, file_bytes or _default_size(model))
+    if max_bytes is not None and max_kl is not None:
+        raise QuantizationError("expected `max_bytes` or `max_kl`, got both")
+    if max_bytes is None and max_kl is None:
+        max_kl = _DEFAULT_MAX_KL
+    with torch.no_grad():
+        best = search.to_bytes(max_bytes, polish_minutes) if max_bytes is not None else None
+        if max_kl is not None:
+            best = search.to_kl(max_kl, polish_minutes)
+    assert best is not None
+    return search.result(best, max_bytes, max_kl)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    integers: Integers
+    slope: float
+    file_bytes: int
+    kl: float
+
+
+class _Search:
+    def __init__(
+        self,
+        model: SqueezeNet,
+        photos: NDArray[np.uint8],
+        settings: RDSettings,
+        seed: int,
+        progress: Progress,
+        file_bytes: Callable[[Network], int],
+    ) -> None:
+        size = model.spec.input_size
+        if photos.dtype != np.uint8 or photos.ndim != 4 or photos.shape[1:] != (size, size, 3):
+            raise QuantizationError(
+                f"expected photos of shape (N, {size}, {size}, 3) and dtype uint8, got {photos.shape} {photos.dtype}"
+            )
+        if len(photos) < _MIN_PHOTOS:
+            raise QuantizationError(f"expected at least {_MIN_PHOTOS} calibration photos, got {len(photos)}")
+        self._model, self._settings, self._seed = model, settings, seed
+        self._progress, self._file_bytes = progress, file_bytes
+        is_held_out = np.arange(len(photos)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+        self._held_out, self._photos = photos[is_held_out], photos[~is_held_out][: settings.statistics_photos]
+        self._points: list[RDPoint] = []
+        with torch.no_grad():
+            self._held_out_log_p = self._teacher(self._held_out).double().log_softmax(1)
+        self._statistics = self._collect()
+        with torch.no_grad():
+            self._net = UnitNet.build(
+                model,
+                *choose_ranges(
+                    model.spec,
+                    self._statistics.channel_max,
+                    channel_exponent=settings.channel_exponent,
+                    clip=settings.clip,
+                ),
+            )
+
+    def _collect(self) -> Statistics:
+        preprocessing = self._model.preprocessing
+        assert preprocessing is not None
+        return collect_statistics(
+            self._model,
+            lambda start, stop: normalize_pixels(self._photos[start:stop], preprocessing),
+            len(self._photos),
+            seed=self._seed,
+            progress=lambda share: self._progress("sensitivities", share),
+        )
+
+    def to_bytes(self, max_bytes: int, polish_minutes: float) -> _Candidate:
+        """Find the best network within a number of bytes."""
+        if not polish_minutes:
+            return self._bisect(lambda c: c.file_bytes / max_bytes, _BYTES_PER_OCTAVE)
+        start = self._bisect(lambda c: c.file_bytes / (max_bytes * self._settings.polish_headroom), _BYTES_PER_OCTAVE)
+        return self._polish(start, max_bytes, polish_minutes)
+
+    def to_kl(self, max_kl: float, polish_minutes: float) -> _Candidate:
+        """Find the smallest network within a KL."""
+        if not polish_minutes:
+            return self._bisect(lambda c: c.kl / max_kl, _KL_PER_OCTAVE)
+        # Distillation wins back about a third of the KL, so bytes are taken from a point that much beyond.
+        start = self._bisect(lambda c: c.kl / (max_kl * 1.5), _KL_PER_OCTAVE)
+        return self._polish(start, start.file_bytes, polish_minutes)
+
+    def _bisect(
+        self,
+        used: Callable[[_Candidate], float],
+        per_octave: float,
+        make: Callable[[float], Integers] | None = None,
+        slope: float | None = None,
+    ) -> _Candidate:
+        """Search the slope at which a budget is just not exceeded; `used` is the share of it that a network takes."""
+        log_slope = math.log2(slope or self._settings.first_slope)
+        tries: list[tuple[float, float, _Candidate]] = []
+        for _ in range(self._settings.max_passes):
+            candidate = self._measure((make or self._round)(2.0**log_slope), 2.0**log_slope)
+            excess = math.log(max(used(candidate), 1e-9))
+            tries.append((log_slope, excess, candidate))
+            if -self._settings.tolerance <= excess <= 0:
+                break
+            log_slope = _next_guess(tries, math.log(per_octave), self._settings.tolerance)
+        within = [attempt for attempt in tries if attempt[1] <= 0]
+        return max(within, key=lambda t: t[1])[2] if within else min(tries, key=lambda t: t[1])[2]
+
+    def _polish(self, start: _Candidate, max_bytes: int, minutes: float) -> _Candidate:
+        """Distil, round again to the budget, distil once more without adding bytes."""
+        photos, teacher = self._augmented()
+        seconds = 60 * minutes
+        first = self._distil(start, photos, teacher, seconds / 2, train_weights=True)
+        net = _float_form(self._net, first.integers)
+        steps = {name: conv.step for name, conv in first.integers.items()}
+        target = max_bytes * (1 - self._settings.tolerance)
+
+        def round_again(slope: float) -> Integers:
+            return self._round(slope, net, steps)
+
+        again = self._bisect(lambda c: c.file_bytes / target, _BYTES_PER_OCTAVE, round_again, start.slope / 4)
+        last = self._distil(again, photos, teacher, seconds / 2, train_weights=True)
+        if last.file_bytes <= max_bytes:
+            return last
+        net = _float_form(self._net, last.integers)
+        return self._bisect(lambda c: c.file_bytes / max_bytes, _BYTES_PER_OCTAVE, round_again, start.slope / 16)
+
+    def _round(self, slope: float, net: UnitNet | None = None, steps: Mapping[str, Tensor] | None = None) -> Integers:
+        used = net or self._net
+        integers, _ = round_network(
+            used,
+            self._statistics.row_grams,
+            lambda start, stop: used.pixels(self._photos[start:stop]),
+            len(self._photos),
+            slope,
+            self._settings.rounding,
+            steps=steps,
+            seed=self._seed,
+            progress=lambda share: self._progress("rounding", share),
+        )
+        return integers
+
+    def _distil(
+        self, start: _Candidate, photos: Tensor, teacher: Tensor, seconds: float, *, train_weights: bool
+    ) -> _Candidate:
+        with torch.enable_grad():
+            integers, kl = distill(
+                self._net,
+                start.integers,
+                photos,
+                teacher,
+                seconds,
+                self._settings.distillation,
+                self._held_out_kl,
+                train_weights=train_weights,
+                seed=self._seed,
+                progress=lambda share: self._progress("distillation", share),
+            )
+        return self._measure(integers, start.slope, "distil", kl)
+
+    def _measure(
+        self, integers: Integers, slope: float, stage: Literal["round", "distil"] = "round", kl: float | None = None
+    ) -> _Candidate:
+        size = self._file_bytes(to_network(self._net, integers))
+        candidate = _Candidate(integers, slope, size, self._held_out_kl(integers) if kl is None else kl)
+        self._points.append(RDPoint(stage=stage, slope=slope, file_bytes=size, kl=candidate.kl))
+        return candidate
+
+    def _held_out_kl(self, integers: Integers) -> float:
+        rows = []
+        with torch.no_grad():
+            for start in range(0, len(self._held_out), _BATCH):
+                x = self._net.pixels(self._held_out[start : start + _BATCH])
+                rows.append(quantized_forward(self._net, integers, x))
+        return _mean_kl(self._held_out_log_p, torch.cat(rows))
+
+    def _teacher(self, photos: NDArray[np.uint8] | Tensor) -> Tensor:
+        preprocessing = self._model.preprocessing
+        if preprocessing is None:
+            raise QuantizationError("expected a model that knows its preprocessing, got one without")
+        batches = (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH))
+        return torch.cat([self._model(normalize_pixels(batch, preprocessing)) for batch in batches])
+
+    def _augmented(self) -> tuple[Tensor, Tensor]:
+        photos = augmented_photos(torch.from_numpy(self._photos), self._settings.distillation, self._seed).flatten(0, 1)
+        return photos, self._teacher(photos)
+
+    def result(self, best: _Candidate, max_bytes: int | None, max_kl: float | None) -> RDResult:
+        """Encode, decode, and judge by the engine."""
+        data = encode_sqz(SqzFile(network=to_network(self._net, best.integers)))
+        network = decode_sqz(data).network
+        logits = torch.from_numpy(ReferenceEngine(network).logits(np.ascontiguousarray(self._held_out)))
+        kl = _mean_kl(self._held_out_log_p, logits)
+        size = self._file_bytes(network)
+        agrees = logits.argmax(1) == self._held_out_log_p.argmax(1)
+        return RDResult(
+            network=network,
+            file_bytes=size,
+            held_out_kl=kl,
+            agreement=float(agrees.double().mean()),
+            n_held_out=len(logits),
+            meets_target=(max_bytes is None or size <= max_bytes) and (max_kl is None or kl <= max_kl),
+            points=tuple(self._points),
+            bytes_by_stream=stream_bytes(data),
+            density={name: float((conv.weight != 0).mean()) for name, conv in network.convs.items()},
+        )
+
+
+def _next_guess(tries: list[tuple[float, float, _Candidate]], per_octave: float, tolerance: float) -> float:
+    """Next log2 slope: interpolated where the budget is bracketed, else by the rate of change seen so far."""
+    tries = sorted(tries, key=lambda t: abs(t[1]))
+    here, excess, _ = tries[0]
+    rate = per_octave
+    opposite = [t for t in tries if (t[1] > 0) != (excess > 0)]
+    other = opposite[0] if opposite else (tries[1] if len(tries) > 1 else None)
+    if other is not None and other[0] != here:
+        seen = (other[1] - excess) / (other[0] - here)
+        if seen * per_octave > 0:
+            rate = seen
+    move = (-tolerance / 2 - excess) / rate
+    return here + max(-3.0, min(3.0, move))
+
+
+def _float_form(net: UnitNet, integers: Integers) -> UnitNet:
+    """The float network that an integer network rounds: where a second rounding starts."""
+    convs = {
+        name: UnitConv(conv.weight * conv.step[:, None, None, None], (conv.bias * conv.step.double()).float())
+        for name, conv in integers.items()
+    }
+    return UnitNet(net.spec, convs, net.channel_steps, net.zero_points, net.tensor_steps)
+
+
+def _mean_kl(log_p: Tensor, logits: Tensor) -> float:
+    log_q = logits.double().log_softmax(1)
+    return float((log_p.exp() * (log_p - log_q)).sum(1).mean())
+
+
+def _default_size(model: SqueezeNet) -> Callable[[Network], int]:
+    def measure(network: Network) -> int:
+        return len(encode_sqz(SqzFile(network=network, labels=model.labels, preprocessing=model.preprocessing)))
+
+    return measure

@@ -1,0 +1,281 @@
+"""Round a network layer by layer, each on the inputs that the layers rounded before it leave.
+
+Two streams of activations go through the network side by side: the float network's, and the integer network's as far as
+it is rounded. Second moments of the integer stream tell how errors can be compensated; its cross moments with the float
+stream give the weights that best reproduce the float outputs from the integer inputs, and the bias that goes with them.
+
+Use this through `search`, or directly with a fixed slope.
+
+Legend: N photos, O output channels, K products a sum, P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...codec.weights import round_multiplier
+from ...spec import Op
+from .rate import context_map, layer_bits, rate_table
+from .rounding import cholesky_of_inverse, round_matrix, round_rows, row_feedback
+from .units import IntegerConv, UnitNet, integer_conv
+
+__all__ = ["RoundingSettings", "round_network"]
+
+_BATCH = 20
+_LARGEST_TARGET = 120  # of 127, which leaves room for compensation
+_FIRST_DEAD_ZONE = 0.15  # for the first guess at a layer's bit table
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundingSettings:
+    """How to round. The defaults are what measured best; see the log."""
+
+    damping: float = 0.01
+    """Share of the mean input energy added to every input's."""
+    row_power: float = 0.5
+    """Exponent of the rows' sensitivities; 0 treats the outputs of a layer alike."""
+    step_factor: float = 8.0
+    """Step^2 in units of slope over energy; 6 / ln 2 = 8.66 is the high-rate optimum without a rate term."""
+    rate_factor: float = 1.0
+    """Share of the slope that the choice of integers sees."""
+    correction: float = 1.0
+    """How much of the optimal correction for errors of earlier layers a layer takes over."""
+    max_positions: int = 300
+    """Positions a photo that second moments are taken from."""
+    step_fraction_bits: int = 2
+    """Fraction bits of steps: coarse ones cost less in the file."""
+    bias_precision: float = 0.125
+    """Largest rounding unit of a bias in output steps."""
+    row_damping: float | None = 0.3
+    """Damping of the correlation between rows; None rounds rows independently."""
+    head_row_power: float = 0.0
+    """As `row_power`, for the head: gradients do not see classes that its ReLU hides on the photos."""
+
+
+def round_network(
+    net: UnitNet,
+    row_grams: Mapping[str, Tensor],
+    pixels: Callable[[int, int], Tensor],
+    count: int,
+    slope: float,
+    settings: RoundingSettings,
+    *,
+    steps: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[dict[str, IntegerConv], float]:
+    """Round every convolution at one slope.
+
+    Args:
+        net: The float network.
+        row_grams: Sensitivities, from `collect_statistics`.
+        pixels: Gives the inputs of a range of photos, (n, 3, H, W).
+        count: Photos.
+        slope: Nats of KL that a bit is worth.
+        settings: See there.
+        steps: Steps to keep, by convolution; else chosen from the slope.
+        seed: Of the choice of positions.
+        progress: Called with the share that is done.
+
+    Returns:
+        The integers, and an estimate of the bits of the weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    spec = net.spec
+    graph = spec.graph()
+    last_use = {name: op.name for op in graph for name in op.inputs}
+    x = torch.cat([pixels(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]).half()
+    # Half precision holds every value of an integer tensor exactly.
+    streams: dict[str, tuple[Tensor, Tensor]] = {"input": (x, x)}
+    integers: dict[str, IntegerConv] = {}
+    total_bits = 0.0
+    total_macs = sum(op.macs for op in graph)
+    done = 0
+    for op in graph:
+        sources = [streams[name] for name in op.inputs]
+        if op.kind == "conv":
+            in_steps = net.steps_of(op.inputs[0])
+            moments = _input_moments(op, in_steps, sources[0], settings.max_positions, generator)
+            integers[op.name] = _round_layer(
+                net, op, moments, row_grams[op.name], slope, settings, steps[op.name] if steps else None
+            )
+            total_bits += layer_bits(integers[op.name].weight.flatten(1))
+            done += op.macs
+            progress(done / total_macs)
+            if op.is_head:
+                break
+            new = _convolve_streams(net, op, integers[op.name], sources[0])
+            if op.output in streams:
+                old = streams[op.output]
+                new = (torch.cat([old[0], new[0]], 1), torch.cat([old[1], new[1]], 1))
+        elif op.kind == "max_pool":
+            pool = partial(
+                functional.max_pool2d, kernel_size=op.kernel, stride=op.stride, ceil_mode=spec.pool_ceil_mode
+            )
+            new = _batched(pool, sources[0][0]), _batched(pool, sources[0][1])
+        else:
+            clamp = net.clamp(op.output)
+            new = (
+                net.add(op, sources[0][0].float(), sources[1][0].float()).half(),
+                net.add(op, sources[0][1].float(), sources[1][1].float()).round_().clamp_(*clamp).half(),
+            )
+        streams[op.output] = new
+        for name in op.inputs:
+            if last_use[name] == op.name:
+                del streams[name]
+    return integers, total_bits
+
+
+@dataclass
+class _Moments:
+    """Moments of a layer's inputs, a photo's worth: sums over positions, means over photos."""
+
+    integer: Tensor
+    """(K, K): covariance of the integer stream's columns."""
+    cross: Tensor
+    """(K, K): covariance of the float stream's columns (rows) with the integer stream's (columns)."""
+    integer_mean: Tensor
+    float_mean: Tensor
+    real_energy: float
+    """Sum of the squares of a photo's columns, mean included, in real units: what statistics were taken on."""
+
+
+def _input_moments(
+    op: Op,
+    in_steps: Tensor,
+    streams: tuple[Tensor, Tensor],
+    max_positions: int,
+    generator: torch.Generator,
+) -> _Moments:
+    float_stream, integer_stream = streams
+    count = len(integer_stream)
+    size = op.products_per_sum
+    positions = op.out_size**2
+    sums = torch.zeros(2, size, dtype=torch.float64)
+    integer, cross = torch.zeros(size, size), torch.zeros(size, size)
+    kept = min(positions, max_positions)
+    is_same = float_stream is integer_stream
+    for start in range(0, count, _BATCH):
+        chosen = torch.randperm(positions, generator=generator)[:kept]
+        q_KM = _columns(op, integer_stream[start : start + _BATCH], chosen)
+        f_KM = q_KM if is_same else _columns(op, float_stream[start : start + _BATCH], chosen)
+        integer += q_KM @ q_KM.t()
+        sums[0] += q_KM.sum(1)
+        sums[1] += f_KM.sum(1)
+        if not is_same:
+            cross += f_KM @ q_KM.t()
+    scale = positions / kept
+    mean_q, mean_f = sums / (count * kept)
+    h = (integer.double() / count - kept * torch.outer(mean_q, mean_q)) * scale
+    c = h if is_same else (cross.double() / count - kept * torch.outer(mean_f, mean_q)) * scale
+    raw = (h.diagonal() + positions * mean_q.square()).reshape(op.in_channels, -1).sum(1)
+    if op.inputs[0] == "input":  # the float network sees its pixels without their mean
+        raw = h.diagonal().reshape(op.in_channels, -1).sum(1)
+    real_energy = float(raw @ in_steps.double().square())
+    return _Moments(h, c, mean_q, mean_f, real_energy)
+
+
+def _columns(op: Op, x: Tensor, chosen: Tensor) -> Tensor:
+    """Unfolded inputs at some positions, (K, photos * positions)."""
+    if op.padding:
+        x = functional.pad(x, (op.padding,) * 4)
+    width = x.shape[3]
+    corners = chosen // op.out_size * op.stride * width + chosen % op.out_size * op.stride
+    taps = torch.tensor([row * width + column for row in range(op.kernel) for column in range(op.kernel)])
+    index = (corners + taps[:, None]).flatten()
+    x_CNTM = x.flatten(2).transpose(0, 1)[:, :, index].reshape(*x.shape[1::-1], len(taps), len(chosen))
+    columns: Tensor = x_CNTM.transpose(1, 2).flatten(2).flatten(0, 1).float()
+    return columns
+
+
+def _round_layer(
+    net: UnitNet,
+    op: Op,
+    moments: _Moments,
+    row_gram: Tensor,
+    slope: float,
+    settings: RoundingSettings,
+    step: Tensor | None,
+) -> IntegerConv:
+    conv = net.convs[op.name]
+    weight = conv.weight.flatten(1).double()
+    damped = moments.integer + torch.eye(len(moments.integer), dtype=torch.float64) * (
+        settings.damping * moments.integer.diagonal().mean() + 1e-12
+    )
+    best = torch.linalg.solve(damped, (weight @ (moments.cross + damped - moments.integer)).t()).t()
+    target = weight + settings.correction * (best - weight)
+    upper, energy = cholesky_of_inverse(moments.integer, settings.damping)
+    # A unit of squared error of a row's weight, times its column's energy, costs this many nats: half the Fisher
+    # information is the curvature of the KL.
+    cost = 0.5 * _row_sensitivity(net, op, row_gram.diagonal(), settings) / moments.real_energy
+    feedback = None
+    if settings.row_damping is not None and not op.is_head:
+        gram = row_gram.double()
+        root = gram.diagonal().clamp(min=1e-12 * float(gram.diagonal().max()) + 1e-30).sqrt()
+        correlation = gram / root / root[:, None]
+        correlation.fill_diagonal_(1)
+        feedback, cost = row_feedback(correlation, cost, settings.row_damping)
+    if step is None:
+        ideal = (settings.step_factor * slope / (cost * energy.mean())).sqrt()
+        ideal = torch.maximum(ideal, target.abs().amax(1) / _LARGEST_TARGET)
+        step = torch.from_numpy(round_multiplier(ideal.numpy(), settings.step_fraction_bits))
+    scaled = (target / step.double()[:, None]).float()
+    bit_price = (settings.rate_factor * slope / (cost * step.double().square())).float()
+    upper, energy = upper.float(), energy.float()
+    rounded = scaled.sign() * (scaled.abs() - _FIRST_DEAD_ZONE).clamp(min=0).round()
+    contexts = None
+    for _ in range(2):
+        table = rate_table(rounded, contexts)
+        if feedback is None:
+            rounded = round_rows(scaled, upper, energy, bit_price, table, contexts)
+        else:
+            no_contexts = torch.zeros(scaled.shape, dtype=torch.int64)
+            given = no_contexts if contexts is None else contexts
+            in_steps = (feedback * step / step.double()[:, None]).float()
+            rounded = round_matrix(scaled, upper, energy, in_steps, bit_price, table, given)
+        contexts = context_map(rounded)
+    bias = conv.bias.double() + weight @ moments.float_mean
+    bias -= (rounded.double() * step.double()[:, None]) @ moments.integer_mean
+    return IntegerConv(rounded.reshape(conv.weight.shape), _round_bias(bias, step, settings.bias_precision), step)
+
+
+def _row_sensitivity(net: UnitNet, op: Op, row_energy: Tensor, settings: RoundingSettings) -> Tensor:
+    """Fisher information of each row, (O,), in the units of the output's steps, towards equality by `row_power`."""
+    out_steps = torch.ones(op.out_channels, dtype=torch.float64)
+    if not op.is_head:
+        steps = net.channel_steps[op.output][op.channel_offset : op.channel_offset + op.out_channels]
+        out_steps = steps.double()
+    sensitivity = row_energy.double() * out_steps.square()
+    power = settings.head_row_power if op.is_head else settings.row_power
+    shaped = sensitivity.clamp(min=1e-12 * float(sensitivity.max()) + 1e-30) ** power
+    result: Tensor = shaped * (sensitivity.sum() / shaped.sum())
+    return result
+
+
+def _round_bias(bias: Tensor, step: Tensor, precision: float) -> Tensor:
+    """Biases in units of the sum, their low bits zero where those are below `precision` output steps."""
+    units = bias / step.double()
+    shift = (precision / step.double()).log2().floor().clamp(min=0)
+    grain = 2.0 ** float(shift.min())
+    rounded: Tensor = (units / grain).round() * grain
+    return rounded
+
+
+def _convolve_streams(net: UnitNet, op: Op, conv: IntegerConv, streams: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    unit = net.convs[op.name]
+
+    def as_float(x: Tensor) -> Tensor:
+        y = functional.conv2d(x, unit.weight, unit.bias, op.stride, op.padding)
+        return y.relu_() if op.relu else y
+
+    return _batched(as_float, streams[0]), _batched(lambda x: integer_conv(net, op, conv, x), streams[1])
+
+
+def _batched(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.cat([function(x[start : start + _BATCH].float()).half() for start in range(0, len(x), _BATCH)])

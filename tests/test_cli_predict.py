@@ -1,0 +1,330 @@
+import csv
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from image_files import encode, photo, png
+from networks import random_network, tiny_spec
+from squeezenet import Classifier
+from squeezenet.cli import cli
+from squeezenet.fileformat import SqzFile, write_sqz
+from squeezenet.labels import Labels
+from squeezenet.preprocess import Preprocessing
+
+# What a file may hold and a terminal must not obey: colours, a cleared screen, a set title, a carriage return,
+# right-to-left text, C1 controls.
+HOSTILE = ("\x1b[31mred", "\x1b]0;title\x07", "two\nlines", "\rover", "\u202egnp.exe\x9b2J")
+SHOWN = (r"\x1b[31mred", r"\x1b]0;title\x07", r"two\nlines", r"\rover", r"\u202egnp.exe\x9b2J")
+
+
+def run(*arguments, **options):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="squeezenet", **options)
+
+
+def write_model(path, labels=("ant", "bee", "cat", "dog", "eel")):
+    spec = tiny_spec(input_size=32, num_classes=len(labels))
+    contents = SqzFile(
+        network=random_network(spec), labels=Labels(labels), preprocessing=Preprocessing(crop_size=32, resize_size=32)
+    )
+    write_sqz(path, contents)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "tiny.sqz")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, name in enumerate(("b.png", "a.jpg")):
+        (folder / name).write_bytes(encode(photo(40, 40 + 9 * number), "PNG" if name.endswith("png") else "JPEG"))
+    return folder
+
+
+def table_of(model, *paths, top=5):
+    """What the table must show, from the classifier itself."""
+    lines = []
+    for path in paths:
+        lines.append(str(path))
+        (predictions,) = Classifier(model).predict(path, top=top)
+        lines += [f"    {100 * p.probability:5.1f} %  {p.label}" for p in predictions]
+    return "\n".join(lines) + "\n"
+
+
+def records_of(result):
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def names_of(result):
+    return [os.path.basename(record["image"]) for record in records_of(result)]
+
+
+def test_table_shows_the_image_and_its_classes(model, photos):
+    result = run("predict", model, photos / "b.png", "-k", "2")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == table_of(model, photos / "b.png", top=2)
+    assert result.stdout.count("\n") == 3
+
+
+def test_several_files_keep_their_order(model, photos):
+    result = run("predict", model, photos / "b.png", photos / "a.jpg")
+    assert (result.exit_code, result.stdout) == (0, table_of(model, photos / "b.png", photos / "a.jpg"))
+
+
+def test_json_is_one_object_a_line(model, photos):
+    result = run("predict", model, photos / "b.png", photos / "a.jpg", "--json", "--top", "3")
+    assert result.exit_code == 0
+    records = records_of(result)
+    assert names_of(result) == ["b.png", "a.jpg"]
+    for record, path in zip(records, ("b.png", "a.jpg"), strict=True):
+        assert record["predictions"] == [
+            {"index": p.index, "label": p.label, "probability": p.probability}
+            for p in Classifier(model).predict(photos / path, top=3)[0]
+        ]
+        assert set(record) == {"image", "predictions"}
+
+
+def test_csv_is_one_row_a_class(model, photos):
+    (photos / "bad.png").write_bytes(b"nothing")
+    result = run("predict", model, photos / "b.png", photos / "bad.png", "--csv", "-k", "2")
+    assert result.exit_code == 0
+    rows = list(csv.reader(io.StringIO(result.stdout)))
+    (predictions,) = Classifier(model).predict(photos / "b.png", top=2)
+    assert rows[0] == ["image", "rank", "index", "label", "probability", "error"]
+    assert rows[1:3] == [
+        [str(photos / "b.png"), str(rank), str(p.index), p.label, str(p.probability), ""]
+        for rank, p in enumerate(predictions, start=1)
+    ]
+    assert rows[3][:5] == [str(photos / "bad.png"), "", "", "", ""]
+    assert rows[3][5].startswith("expected an image")
+    assert len(rows) == 4
+
+
+def test_folder_is_read_in_the_order_of_names(model, photos):
+    result = run("predict", model, photos, "--json")
+    assert (result.exit_code, names_of(result)) == (0, ["a.jpg", "b.png"])
+
+
+def test_bad_image_in_a_folder_is_one_error_record(model, photos):
+    (photos / "aa.png").write_bytes(png()[:40])
+    result = run("predict", model, photos, "--json")
+    assert result.exit_code == 0
+    assert names_of(result) == ["a.jpg", "aa.png", "b.png"]
+    assert [set(record) for record in records_of(result)] == [
+        {"image", "predictions"}, {"image", "error"}, {"image", "predictions"},
+    ]  # fmt: skip
+
+
+def test_bad_image_goes_to_stderr_in_the_table(model, photos):
+    (photos / "bad.png").write_bytes(b"")
+    result = run("predict", model, photos / "bad.png", photos / "b.png")
+    assert (result.exit_code, result.stdout) == (0, table_of(model, photos / "b.png"))
+    assert result.stderr == f"{photos / 'bad.png'}\n    error: the file is empty\n"
+
+
+def test_exit_code_is_1_only_if_nothing_could_be_read(model, photos):
+    (photos / "bad.png").write_bytes(b"")
+    result = run("predict", model, photos / "bad.png", photos / "none.png", "--json")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: no image could be read\n"
+    assert names_of(result) == ["bad.png", "none.png"]
+    assert all("error" in record for record in records_of(result))
+
+
+def test_pattern_is_expanded(model, photos):
+    result = run("predict", model, photos / "*.jpg", photos / "*.png", "--json")
+    assert (result.exit_code, names_of(result)) == (0, ["a.jpg", "b.png"])
+
+
+def test_pattern_that_fits_nothing_is_an_error_record(model, photos):
+    for images in ([photos / "b.png", photos / "*.gif"], [photos / "*.gif", photos / "b.png"]):
+        result = run("predict", model, *images, "--json")
+        assert (result.exit_code, sorted(names_of(result))) == (0, ["*.gif", "b.png"])
+        assert sum("no such file" in record.get("error", "") for record in records_of(result)) == 1
+
+
+def test_pattern_that_fits_a_folder_reads_it_once(model, photos, tmp_path):
+    result = run("predict", model, tmp_path / "ph*", "--json")
+    assert (result.exit_code, names_of(result)) == (0, ["a.jpg", "b.png"])
+
+
+def test_file_whose_name_is_a_pattern_is_taken_as_it_is(model, photos):
+    path = photos / "[ab].png"
+    path.write_bytes(encode(photo()))
+    result = run("predict", model, path, "--json")
+    assert (result.exit_code, names_of(result)) == (0, ["[ab].png"])
+
+
+def test_file_without_extension_is_read(model, photos):
+    (photos / "b.png").rename(photos / "photo")
+    result = run("predict", model, photos / "photo")
+    assert (result.exit_code, result.stdout) == (0, table_of(model, photos / "photo"))
+
+
+def test_zip_is_read(model, photos, tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.write(photos / "b.png", "inner/b.png")
+        archive.writestr("inner/notes.txt", "no image")
+    result = run("predict", model, tmp_path / "photos.zip", "--json")
+    assert (result.exit_code, names_of(result)) == (0, ["b.png"])
+
+
+def test_broken_zip_does_not_spoil_its_neighbours(model, photos, tmp_path):
+    (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
+    result = run("predict", model, photos / "b.png", tmp_path / "broken.zip", photos / "a.jpg", "--json")
+    assert (result.exit_code, names_of(result)) == (0, ["b.png", "broken.zip", "a.jpg"])
+    assert ["error" in record for record in records_of(result)] == [False, True, False]
+
+
+def test_standard_input_is_one_image(model, photos):
+    result = run("predict", model, "-", "--json", input=(photos / "b.png").read_bytes())
+    assert result.exit_code == 0
+    (record,) = records_of(result)
+    assert record["image"] == "-"
+    assert record["predictions"][0]["probability"] == Classifier(model).predict(photos / "b.png")[0][0].probability
+
+
+@pytest.mark.parametrize("data", [b"", b"nothing", png()[:30]])
+def test_bad_standard_input_is_an_error_record(model, data):
+    result = run("predict", model, "-", "--json", input=data)
+    assert result.exit_code == 1
+    (record,) = records_of(result)
+    assert record["image"] == "-"
+    assert not record["error"].startswith("image:")
+
+
+def test_standard_input_goes_before_a_file_of_that_name(model, photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    (photos / "-").write_bytes(b"a file")
+    result = run("predict", model, "b.png", "-", "--json", input=(photos / "b.png").read_bytes())
+    assert (result.exit_code, names_of(result)) == (0, ["b.png", "-"])
+    assert all("error" not in record for record in records_of(result))
+
+
+def test_hostile_labels_are_shown_harmlessly(tmp_path, photos):
+    model = write_model(tmp_path / "hostile.sqz", HOSTILE)
+    table = run("predict", model, photos / "b.png")
+    assert table.exit_code == 0
+    assert sorted(line[13:] for line in table.stdout.splitlines()[1:]) == sorted(SHOWN)
+    as_csv = run("predict", model, photos / "b.png", "--csv")
+    assert sorted(row[3] for row in csv.reader(io.StringIO(as_csv.stdout))) == sorted(["label", *SHOWN])
+    as_json = run("predict", model, photos / "b.png", "--json")
+    assert sorted(p["label"] for p in records_of(as_json)[0]["predictions"]) == sorted(HOSTILE)
+    for result in (table, as_csv, as_json):
+        assert (result.stdout.replace("\n", "")).isprintable()
+
+
+def test_hostile_file_names_are_shown_harmlessly(model, photos):
+    path = photos / "\x1b[31m.png"
+    (photos / "b.png").rename(path)
+    (photos / "\x1b[32m.png").write_bytes(b"bad")
+    for layout in ((), ("--csv",), ("--json",)):
+        result = run("predict", model, photos, *layout)
+        assert result.exit_code == 0
+        assert (result.stdout + result.stderr).replace("\n", "").isprintable()
+    result = run("predict", photos / "\x1b[31m.sqz", path)
+    assert result.exit_code == 1
+    assert result.stderr.replace("\n", "").isprintable()
+
+
+def test_model_without_labels_gives_numbers(tmp_path, photos):
+    write_sqz(tmp_path / "nameless.sqz", SqzFile(network=random_network(tiny_spec())))
+    result = run("predict", tmp_path / "nameless.sqz", photos / "b.png", "--json")
+    assert all(p["label"] == str(p["index"]) for p in records_of(result)[0]["predictions"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("predict",), 2, "Missing argument 'MODEL'"),
+        (("predict", "none.sqz"), 2, "Missing argument 'IMAGE...'"),
+        (("predict", "none.sqz", "x.png"), 1, "Error: none.sqz: No such file or directory"),
+        (("predict", "none.sqz", "x.png", "-k", "0"), 2, "0 is not in the range x>=1"),
+        (("predict", "none.sqz", "x.png", "--xml"), 2, "No such option"),
+        (("predict", ".", "x.png"), 1, "Error: .: expected a run folder"),
+        (("predict", "model.pth", "x.png"), 1, "squeezenet import"),
+        (("predict", "squeezenet2", "x.png"), 1, "Error: expected a name"),
+        (("nothing",), 2, "No such command 'nothing'"),
+    ],
+)
+def test_bad_usage_is_explained(arguments, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert os.listdir(tmp_path) == []
+
+
+def test_damaged_model_is_one_line(model, tmp_path):
+    data = bytearray(model.read_bytes())
+    data[-60] ^= 1
+    (tmp_path / "damaged.sqz").write_bytes(data)
+    result = run("predict", tmp_path / "damaged.sqz", "x.png")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path / 'damaged.sqz'}: chunk ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_closed_pipe_ends_quietly(model, photos):
+    import subprocess
+    import sys
+
+    for number in range(300):
+        (photos / f"{number}.png").write_bytes(png(number % 256))
+    command = [sys.executable, "-m", "squeezenet", "predict", str(model), str(photos), "--csv"]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore::UserWarning"}  # that the native engine is missing
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() in (0, 1)
+
+
+def test_closed_pipe_ends_with_code_1(model, photos, monkeypatch):
+    from squeezenet.cli import predict
+
+    def broken(record):
+        raise BrokenPipeError
+
+    moved = []
+    monkeypatch.setattr(predict, "_write_json", broken)
+    monkeypatch.setattr(os, "dup2", lambda old, new: moved.append(new))  # not the test's own output
+    result = run("predict", model, photos / "b.png", "--json")
+    assert (result.exit_code, result.output, moved) == (1, "", [1])
+
+
+def test_letters_that_the_terminal_lacks_are_escaped(tmp_path, photos):
+    import subprocess
+    import sys
+
+    model = write_model(tmp_path / "m.sqz", ("\u00e9t\u00e9", "\u732b"))
+    command = [sys.executable, "-m", "squeezenet", "predict", str(model), str(photos / "b.png")]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    result = subprocess.run(command, capture_output=True, check=True, env=environment)
+    assert b"\\u732b\n" in result.stdout
+    assert b"\xe9t\xe9\n" in result.stdout
+
+
+def test_batches_do_not_change_the_figures(model, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    images = {f"{number:02d}.png": photo(33 + number, 40) for number in range(35)}
+    for name, image in images.items():
+        (folder / name).write_bytes(encode(image) if name != "17.png" else b"bad")
+    result = run("predict", model, folder, "--json", "-k", "1")
+    records = records_of(result)
+    assert names_of(result) == sorted(images)
+    assert "error" in records.pop(17)
+    del images["17.png"]
+    expected = [predictions[0].probability for predictions in Classifier(model).predict(images.values(), top=1)]
+    np.testing.assert_array_equal([record["predictions"][0]["probability"] for record in records], expected)

@@ -1,0 +1,183 @@
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from squeezenet.files import atomic_write
+
+
+def write(path, data=b"new"):
+    with atomic_write(path) as stream:
+        stream.write(data)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def failing(error):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+@pytest.fixture
+def old(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    return path
+
+
+def test_file_is_written(tmp_path):
+    write(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_file_is_replaced(old):
+    write(old)
+    assert old.read_bytes() == b"new"
+
+
+def test_old_file_is_there_until_the_new_one_is_whole(old):
+    with atomic_write(old) as stream:
+        stream.write(b"half")
+        stream.flush()
+        assert old.read_bytes() == b"old"
+    assert old.read_bytes() == b"half"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.ENOSPC, "disk full")])
+def test_interrupted_writer_keeps_the_old_file_and_leaves_nothing(old, error):
+    def interrupted():
+        with atomic_write(old) as stream:
+            stream.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        interrupted()
+    assert old.read_bytes() == b"old"
+    assert names_in(old.parent) == ["file"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+def test_failure_of_the_system_keeps_the_old_file_and_leaves_nothing(old, monkeypatch, call):
+    # A disk that is full is often found out only by fsync.
+    fail = failing(OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, call)), fail)
+    with pytest.raises(OSError, match="No space left"):
+        write(old)
+    assert old.read_bytes() == b"old"
+    assert names_in(old.parent) == ["file"]
+
+
+def test_full_disk_keeps_the_old_file(old):
+    resource = pytest.importorskip("resource")
+    import signal
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(OSError, match="File too large"):
+            write(old, bytes(1_000_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert old.read_bytes() == b"old"
+    assert names_in(old.parent) == ["file"]
+
+
+def test_data_are_on_disk_before_the_rename(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append("fsync"), fsync(descriptor))[1])
+    monkeypatch.setattr(Path, "replace", lambda path, to: (calls.append("replace"), replace(path, to))[1])
+    write(tmp_path / "file")
+    assert calls == ["fsync", "replace", "fsync"]  # the file, then the folder
+
+
+def test_folder_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda fd: failing(OSError(errno.EINVAL, "no"))() if stat.S_ISDIR(os.fstat(fd).st_mode) else fsync(fd),
+    )
+    write(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_new_file_follows_the_umask(tmp_path, umask, expected):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "file")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == expected
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o755])
+def test_permissions_of_the_old_file_stay(old, mode):
+    old.chmod(mode)
+    write(old)
+    assert stat.S_IMODE(old.stat().st_mode) == mode
+
+
+def test_link_is_followed(old, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(old)
+    write(link)
+    assert link.is_symlink()
+    assert old.read_bytes() == b"new"
+
+
+def test_dangling_link_gets_its_file(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "target")
+    write(link)
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_what_is_no_file_is_refused_before_anything_is_written(tmp_path, kind):
+    path = tmp_path / "odd"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(FileExistsError, match="expected a file to write, got a folder or a device") as error:
+        write(path)
+    assert error.value.filename == str(path)
+    assert names_in(tmp_path) == ["odd"]
+
+
+def test_missing_folder_is_an_error_with_the_path_asked_for(tmp_path):
+    path = tmp_path / "none" / "file"
+    with pytest.raises(FileNotFoundError) as error:
+        write(path)
+    assert error.value.filename == str(path)
+
+
+def test_longest_names_can_be_written(tmp_path):
+    path = tmp_path / ("x" * 255)
+    write(path)
+    assert path.read_bytes() == b"new"
+
+
+def test_relative_paths_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("file")
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_two_writers_do_not_mix(tmp_path):
+    path = tmp_path / "file"
+    with atomic_write(path) as one:
+        one.write(b"one")
+        with atomic_write(path) as other:
+            other.write(b"other")
+        assert path.read_bytes() == b"other"
+    assert path.read_bytes() == b"one"
+    assert names_in(tmp_path) == ["file"]

@@ -1,0 +1,137 @@
+"""Imports go down the layers of the design and never in a circle; function-level imports count as well."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+import squeezenet
+
+ROOT = Path(squeezenet.__file__).parent
+
+# From the ground up. A module may import what lies lower, and its own package; packages of one level (the verbs' work)
+# may import each other as long as no circle arises.
+LEVELS = [
+    {"errors"},
+    {"spec", "labels", "files", "preprocess", "native_library"},
+    {"accounting", "network"},
+    {"codec"},
+    {"fileformat"},
+    {"engine"},
+    {"classifier"},
+    {"data"},
+    {"models"},
+    {"evaluate", "compress", "train", "export", "explore"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL_OF = {layer: level for level, layers in enumerate(LEVELS) for layer in layers}
+LOWEST_WITH_TORCH = LEVEL_OF["models"]
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"}
+
+
+def imports_of(module):
+    """Names of the modules that a module imports, anywhere in its text: ours without the package's name."""
+    path = MODULES[module]
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {("", alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if not node.level:
+                found.add(("", node.module))
+                continue
+            base = package[: len(package) - node.level + 1]
+            target = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{target}.{alias.name}".lstrip(".")
+                found.add(("squeezenet", inner if inner in MODULES else target))
+    ours = {name for origin, name in found if origin and name}
+    foreign = {name for origin, name in found if not origin}
+    ours |= {name.removeprefix("squeezenet.") for name in foreign if name.startswith("squeezenet.")}
+    return ours, {name.split(".")[0] for name in foreign} - {"squeezenet"}
+
+
+def layer_of(module):
+    return module.split(".")[0]
+
+
+def level_of(module):
+    """Where a module stands; the parts of `data` that feed torch stand with the trainer."""
+    if module in ("data.augment", "data.loader"):
+        return LEVEL_OF["train"]
+    return LEVEL_OF.get(layer_of(module), len(LEVELS))
+
+
+def test_every_module_has_a_level():
+    assert sorted({layer_of(module) for module in MODULES} - set(LEVEL_OF)) == []
+    assert {"errors", "codec.range_coder", "engine.reference", "cli.text"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module):
+    for target in imports_of(module)[0]:
+        inside = layer_of(module) == layer_of(target)
+        is_beside = inside or level_of(module) == LEVEL_OF["train"]
+        lowest_refused = level_of(module) + 1 if is_beside else level_of(module)
+        assert level_of(target) < lowest_refused, f"{module} imports {target}"
+
+
+def test_preprocess_is_a_leaf():
+    assert imports_of("preprocess")[0] == {"errors"}
+
+
+def circle(edges):
+    try:
+        graphlib.TopologicalSorter(edges).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_module_imports_itself_in_a_circle():
+    # A package's `__init__` gathers its modules; modules name each other.
+    edges = {module: imports_of(module)[0] for module in MODULES}
+    assert circle(edges) == []
+
+
+def test_no_package_imports_itself_in_a_circle():
+    edges = {}
+    for module in MODULES:
+        above = level_of(module) != LEVEL_OF.get(layer_of(module))
+        package = module if above else layer_of(module)
+        edges.setdefault(package, set()).update(map(layer_of, imports_of(module)[0]))
+    assert circle({package: targets - {package} for package, targets in edges.items()}) == []
+
+
+def test_circles_are_found():
+    assert circle({"a": {"b"}, "b": {"a"}})
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if level_of(module) < LOWEST_WITH_TORCH])
+def test_no_torch_below_the_models(module):
+    assert not imports_of(module)[1] & {"torch", "safetensors", "kornia", "matplotlib", "rich", "torchvision"}
+
+
+def test_no_module_imports_what_breaks_beside_torch():
+    # torchvision of another index raises RuntimeError beside a CPU build of torch, and takes the others down with it.
+    for module in MODULES:
+        assert not imports_of(module)[1] & {"torchvision", "torchmetrics", "lightning", "pytorch_lightning", "timm"}
+
+
+def test_base_of_the_package_needs_only_its_dependencies():
+    import sys
+
+    for module in MODULES:
+        if level_of(module) < LEVEL_OF["data"]:
+            foreign = imports_of(module)[1] - set(sys.stdlib_module_names)
+            assert foreign <= {"numpy", "PIL"}, f"{module} imports {sorted(foreign)}"

@@ -1,0 +1,74 @@
+import ast
+import importlib
+
+import pytest
+
+import squeezenet
+from test_layers import MODULES
+
+# Run as programs, or read by other means; they offer no names.
+WITHOUT_NAMES = {"__main__"}
+
+
+def defined_names(tree):
+    """Public names that a module's own text defines or, in a package's `__init__`, imports from below."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+            names.add(node.name)
+    return {name for name in names if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - WITHOUT_NAMES))
+def test_all_is_sorted_and_complete(module):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    is_package = MODULES[module].name == "__init__.py"
+    is_verb = module.startswith("cli.") and module != "cli.text"
+    public = declared_all(tree)
+    if public is None:
+        # A verb offers its `command` alone; a package may offer nothing.
+        assert is_verb or (is_package and defined_names(tree) == set()), f"{module} has no __all__"
+        return
+    assert public == sorted(public, key=sort_key)
+    loaded = importlib.import_module(f"squeezenet.{module}")
+    assert [name for name in public if not hasattr(loaded, name)] == []
+    assert defined_names(tree) - set(public) == set(), "public by its name, but not in __all__"
+
+
+def declared_all(tree):
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [target.id for target in node.targets if isinstance(target, ast.Name)] == [
+            "__all__"
+        ]:
+            return ast.literal_eval(node.value)
+    return None
+
+
+def sort_key(name):
+    """Constants, then classes, then functions, each in order, as ruff sorts them."""
+    return (0 if name.isupper() else 1 if name[:1].isupper() else 2, name)
+
+
+def test_names_of_the_package():
+    assert squeezenet.__all__ == sorted(squeezenet.__all__, key=sort_key)
+    for name in squeezenet.__all__:
+        assert getattr(squeezenet, name).__name__ == name
+    assert set(squeezenet.__all__) <= set(dir(squeezenet))
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'squeezenet' has no attribute 'nothing'"):
+        squeezenet.nothing  # noqa: B018
+
+
+def test_lazy_names_are_those_that_type_checkers_see():
+    tree = ast.parse((MODULES["spec"].parent / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name for node in block.body for alias in node.names}
+    assert sorted(seen) == sorted(squeezenet.__all__)
+
+
+def test_version_is_the_package_s():
+    import importlib.metadata
+
+    assert squeezenet.__version__ == importlib.metadata.version("squeezenet")

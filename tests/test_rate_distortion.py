@@ -1,0 +1,205 @@
+import numpy as np
+import pytest
+import torch
+
+from networks import random_pixels, tiny_spec
+from squeezenet.compress.rate_distortion import RDSettings, compress_rate_distortion
+from squeezenet.compress.rate_distortion.activation_scales import choose_ranges
+from squeezenet.compress.rate_distortion.distill import DistillSettings, augmented_photos, distill
+from squeezenet.compress.rate_distortion.rate import layer_bits
+from squeezenet.compress.rate_distortion.rounding import cholesky_of_inverse, round_rows
+from squeezenet.compress.rate_distortion.sequential import RoundingSettings, round_network
+from squeezenet.compress.rate_distortion.statistics import collect_statistics
+from squeezenet.compress.rate_distortion.units import UnitNet, quantized_forward, to_network
+from squeezenet.engine import ReferenceEngine
+from squeezenet.errors import QuantizationError
+from squeezenet.fileformat import SqzFile, encode_sqz
+from squeezenet.models import build_model, normalize_pixels
+from squeezenet.preprocess import Preprocessing
+
+PREPROCESSING = Preprocessing(crop_size=16, resize_size=16)
+
+
+def tiny_model(seed=0, **options):
+    torch.manual_seed(seed)
+    model = build_model(tiny_spec(**options)).eval()
+    model.preprocessing = PREPROCESSING
+    for conv in model.convs.values():
+        torch.nn.init.normal_(conv.bias, std=0.1)
+    torch.nn.init.normal_(model.head.weight, std=0.5)
+    return model
+
+
+def unit_net(model, pixels):
+    statistics = collect_statistics(model, lambda a, b: normalize_pixels(pixels[a:b], PREPROCESSING), len(pixels))
+    ranges = choose_ranges(model.spec, statistics.channel_max, channel_exponent=0.5, clip=1.0)
+    return UnitNet.build(model, *ranges), statistics
+
+
+def rounded(model, pixels, slope):
+    net, statistics = unit_net(model, pixels)
+    with torch.no_grad():
+        integers, _ = round_network(
+            net, statistics.row_grams, lambda a, b: net.pixels(pixels[a:b]), len(pixels), slope, RoundingSettings()
+        )
+    return net, integers
+
+
+@pytest.mark.parametrize("bypass", ["none", "simple", "complex"])
+@pytest.mark.parametrize("squeeze_relu", [True, False])
+def test_units_do_not_change_what_a_network_computes(bypass, squeeze_relu):
+    model = tiny_model(bypass=bypass, squeeze_relu=squeeze_relu)
+    pixels = random_pixels(model.spec, 12)
+    net, _ = unit_net(model, pixels)
+
+    with torch.no_grad():
+        difference = net.logits(net.pixels(pixels)) - model(normalize_pixels(pixels, PREPROCESSING))
+
+    assert difference.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("bypass", ["none", "simple", "complex"])
+@pytest.mark.parametrize("squeeze_relu", [True, False])
+def test_the_simulation_computes_what_the_engine_computes(bypass, squeeze_relu):
+    model = tiny_model(bypass=bypass, squeeze_relu=squeeze_relu)
+    pixels = random_pixels(model.spec, 12)
+    net, integers = rounded(model, pixels, 1e-6)
+
+    engine = ReferenceEngine(to_network(net, integers)).logits(pixels)
+    simulated = quantized_forward(net, integers, net.pixels(pixels)).numpy()
+
+    assert np.abs(engine - simulated).max() < 0.02 * np.abs(engine).max()
+
+
+def test_fine_steps_reproduce_the_float_network():
+    model = tiny_model()
+    pixels = random_pixels(model.spec, 20)
+    net, integers = rounded(model, pixels, 1e-12)
+
+    with torch.no_grad():
+        expected = model(normalize_pixels(pixels, PREPROCESSING)).log_softmax(1)
+    found = torch.from_numpy(ReferenceEngine(to_network(net, integers)).logits(pixels)).log_softmax(1)
+
+    assert (expected.exp() * (expected - found)).sum(1).mean() < 1e-3
+
+
+def test_compensation_beats_rounding_to_nearest():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(30, 200, generator=generator).cumsum(0)
+    moments = (inputs @ inputs.t()).double()
+    weight = 3 * torch.randn(8, 30, generator=generator)
+    upper, energy = cholesky_of_inverse(moments, 0.01)
+
+    found = round_rows(weight, upper.float(), energy.float(), torch.zeros(8), torch.zeros(1, 128))
+
+    def loss(integers):
+        return float(((weight - integers) @ inputs).square().sum())
+
+    assert loss(found) < 0.2 * loss(weight.round())
+
+
+def test_a_price_on_bits_makes_zeros():
+    generator = torch.Generator().manual_seed(0)
+    weight = 3 * torch.randn(8, 30, generator=generator)
+    upper, energy = cholesky_of_inverse(torch.eye(30, dtype=torch.float64), 0.0)
+    bits = torch.arange(128.0)[None]
+
+    free = round_rows(weight, upper.float(), energy.float(), torch.zeros(8), bits)
+    dear = round_rows(weight, upper.float(), energy.float(), torch.full((8,), 1.0), bits)
+
+    assert (dear == 0).sum() > 2 * (free == 0).sum()
+    assert layer_bits(dear) < layer_bits(free)
+
+
+def test_a_budget_of_bytes_is_met_by_the_whole_file():
+    model = tiny_model()
+    photos = random_pixels(model.spec, 40)
+
+    loose = compress_rate_distortion(model, photos, max_bytes=1900)
+    tight = compress_rate_distortion(model, photos, max_bytes=1400)
+
+    for result, budget in ((loose, 1900), (tight, 1400)):
+        assert result.meets_target
+        assert len(encode_sqz(SqzFile(network=result.network, preprocessing=PREPROCESSING))) == result.file_bytes
+        assert 0.95 * budget < result.file_bytes <= budget
+    assert loose.held_out_kl < tight.held_out_kl
+
+
+def test_a_budget_of_kl_is_met_on_held_out_photos():
+    model = tiny_model()
+
+    result = compress_rate_distortion(model, random_pixels(model.spec, 40), max_kl=0.01)
+
+    assert result.meets_target
+    assert 0.005 < result.held_out_kl <= 0.01
+    assert result.n_held_out == 8
+
+
+def test_equal_seeds_give_equal_networks():
+    model = tiny_model()
+    photos = random_pixels(model.spec, 20)
+
+    first, second = (compress_rate_distortion(model, photos, max_bytes=1500, seed=3) for _ in range(2))
+
+    assert first.points == second.points
+    assert encode_sqz(SqzFile(network=first.network)) == encode_sqz(SqzFile(network=second.network))
+
+
+def test_an_impossible_budget_gives_the_nearest_file_and_says_so():
+    model = tiny_model()
+
+    result = compress_rate_distortion(model, random_pixels(model.spec, 20), max_bytes=100)
+
+    assert not result.meets_target
+    assert result.file_bytes > 100
+
+
+def test_distillation_lowers_the_kl_and_can_leave_weights_alone():
+    model = tiny_model()
+    photos = random_pixels(model.spec, 40)
+    net, integers = rounded(model, photos, 1e-3)
+    with torch.no_grad():
+        teacher = model(normalize_pixels(photos, PREPROCESSING))
+
+    def kl(candidate):
+        with torch.no_grad():
+            found = quantized_forward(net, candidate, net.pixels(photos)).log_softmax(1)
+        log_p = teacher.log_softmax(1)
+        return float((log_p.exp() * (log_p - found)).sum(1).mean())
+
+    settings = DistillSettings(bias_rate=0.2)
+    best, best_kl = distill(net, integers, torch.from_numpy(photos), teacher, 2.0, settings, kl, train_weights=False)
+
+    assert best_kl < 0.9 * kl(integers)
+    assert best_kl == kl(best)
+    assert all(torch.equal(best[name].weight, integers[name].weight) for name in best)
+
+
+def test_variants_of_photos_begin_with_the_photos_and_depend_on_the_seed():
+    photos = torch.from_numpy(random_pixels(tiny_spec(), 3))
+    settings = DistillSettings(variants=3)
+
+    first, again, other = (augmented_photos(photos, settings, seed) for seed in (1, 1, 2))
+
+    assert torch.equal(first[0], photos)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("photos", "budgets", "message"),
+    [
+        (np.zeros((20, 16, 16, 3), np.float32), {}, "uint8"),
+        (np.zeros((20, 17, 16, 3), np.uint8), {}, "shape"),
+        (np.zeros((5, 16, 16, 3), np.uint8), {}, "at least 10"),
+        (np.zeros((20, 16, 16, 3), np.uint8), {"max_bytes": 1000, "max_kl": 0.1}, "got both"),
+    ],
+)
+def test_impossible_requests_are_refused(photos, budgets, message):
+    with pytest.raises(QuantizationError, match=message):
+        compress_rate_distortion(tiny_model(), photos, **budgets)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(AttributeError):
+        RDSettings().clip = 0.5

@@ -1,0 +1,156 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from squeezenet.errors import TrainingError
+from squeezenet.train import loop
+from training_runs import TINY, digests, train, write_images
+
+STEPS = 8  # 33 images in batches of 8, two epochs
+
+
+class Crash(BaseException):
+    """Stands for a process that dies: nothing handles it."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("set") / "data")
+
+
+@pytest.fixture(scope="module")
+def whole_run(data, tmp_path_factory):
+    return train(data, tmp_path_factory.mktemp("whole") / "run")
+
+
+def train_until_crash(data, run_dir, monkeypatch, number):
+    """Start a run that dies before its step `number`."""
+    real_step, calls = loop.train_step, []
+
+    def step(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == number:
+            raise Crash
+        return real_step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", step)
+        with pytest.raises(Crash):
+            train(data, run_dir)
+
+
+@pytest.mark.parametrize("number", range(1, STEPS + 1))
+def test_run_that_dies_before_any_step_ends_in_the_same_bytes(data, whole_run, tmp_path, monkeypatch, number):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
+    train_until_crash(data, tmp_path / "run", monkeypatch, number)
+    resumed = train(data, tmp_path / "run", resume=True)
+    assert digests(resumed) == digests(whole_run)
+    assert resumed.epochs_done == 2
+
+
+def test_run_without_mid_epoch_checkpoints_repeats_the_steps_it_lost(data, whole_run, tmp_path, monkeypatch):
+    train_until_crash(data, tmp_path / "run", monkeypatch, 7)
+    assert digests(train(data, tmp_path / "run", resume=True)) == digests(whole_run)
+
+
+def test_resumed_run_may_stream_what_was_kept_in_memory(data, whole_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
+    train_until_crash(data, tmp_path / "run", monkeypatch, 3)
+    assert digests(train(data, tmp_path / "run", resume=True, cache_bytes=0)) == digests(whole_run)
+
+
+@pytest.mark.parametrize("moment", ["best.safetensors", "last.safetensors", "checkpoint.pt"])
+def test_run_that_dies_while_writing_a_file_ends_in_the_same_bytes(data, whole_run, tmp_path, monkeypatch, moment):
+    real_replace = Path.replace
+
+    def replace(self, target):
+        if Path(target).name == moment:
+            raise Crash
+        return real_replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(Crash):
+            train(data, tmp_path / "run")
+    assert digests(train(data, tmp_path / "run", resume=True)) == digests(whole_run)
+
+
+def run_in_process(data, run_dir, extra=""):
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        sys.path[:0] = {[str(Path(__file__).parent)]!r}
+        from squeezenet.train import loop
+        from training_runs import train
+        loop.CHECKPOINT_EVERY_S = -1
+        real_step, calls = loop.train_step, []
+        def step(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == 6:
+                {extra}
+            return real_step(*args, **kwargs)
+        loop.train_step = step
+        result = train({str(data)!r}, {str(run_dir)!r}, progress=True)
+        print(result.is_finished)
+        """
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+
+
+def test_killed_process_resumes_to_the_same_bytes(data, whole_run, tmp_path):
+    killed = run_in_process(data, tmp_path / "run", "os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed.returncode == -signal.SIGKILL
+    assert digests(train(data, tmp_path / "run", resume=True)) == digests(whole_run)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_signal_saves_and_says_how_to_continue(data, whole_run, tmp_path, name):
+    stopped = run_in_process(data, tmp_path / "run", f"os.kill(os.getpid(), signal.{name})")
+    assert stopped.stdout == "False\n"
+    assert "stopped by a signal in epoch 2, step 2; everything is saved: continue with --resume" in stopped.stderr
+    assert digests(train(data, tmp_path / "run", resume=True)) == digests(whole_run)
+
+
+def test_signal_handlers_are_put_back(data, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    train(data, tmp_path / "run")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_resume_without_a_checkpoint_begins_the_run(data, whole_run, tmp_path):
+    assert digests(train(data, tmp_path / "run", resume=True)) == digests(whole_run)
+
+
+def test_resume_of_a_finished_run_changes_nothing(data, tmp_path):
+    before = train(data, tmp_path / "run")
+    after = train(data, tmp_path / "run", None, resume=True)
+    assert digests(after) == digests(before)
+    assert (after.top1, after.is_finished) == (before.top1, True)
+
+
+def test_resume_with_another_recipe_or_other_images_is_refused(data, tmp_path):
+    train(data, tmp_path / "run")
+    with pytest.raises(TrainingError, match="recipe that this run began with, got another lr, momentum"):
+        train(data, tmp_path / "run", TINY.replace(lr=0.1, momentum=0.8), resume=True)
+    with pytest.raises(TrainingError, match="images that this run began with"):
+        train(write_images(tmp_path / "other", per_class=11), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "pickle", "other"])
+def test_damaged_checkpoint_is_one_clear_error(data, tmp_path, damage):
+    train(data, tmp_path / "run")
+    path = tmp_path / "run/checkpoint.pt"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif damage == "text":
+        path.write_text("hello")
+    else:
+        torch.save({"format": 1, "x": os.system} if damage == "pickle" else {"format": 2}, path)
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt: expected (a checkpoint of a run|checkpoint format 1)"):
+        train(data, tmp_path / "run", resume=True)

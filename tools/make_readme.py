@@ -1,0 +1,136 @@
+"""Fill the README's generated parts: tables from results/*.json, and the layout from module docstrings.
+
+python tools/make_readme.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+_DESCRIBED = {
+    "csrc": "the C engine: parser, decoder, kernels",
+    "benchmarks": "scripts that measure; they write `results/`",
+    "docs": "normative format and coding, command reference",
+    "fuzz": "fuzzing harnesses",
+    "tests": "tests; those that need `../shared` are skipped without it",
+    "tools": "generators of documents and fixtures",
+    "dev/LOG.md": "every experiment with its numbers, failures too",
+}
+
+
+def parts() -> dict[str, str]:
+    results = json.loads((ROOT / "results/foundation.json").read_text())
+    return {"results:summary": summary(results), "results:table": results_table(results), "layout": layout()}
+
+
+def summary(results: dict[str, Any]) -> str:
+    deep, tuned, int8 = results["deep_compression"], results["finetune"], results["int8_1_1"]
+    rows = [
+        ("model", "file_bytes", "ratio_vs_fp32", "top1", "top5", "on"),
+        (
+            "squeezenet1_1, 10 classes, fine-tuned, Deep Compression",
+            f"{deep['file_bytes']:,}",
+            f"{deep['fp32_bytes'] / deep['file_bytes']:.1f}",
+            f"{deep['top1']:.1f} % (float {tuned['top1']:.1f} %)",
+            f"{deep['top5']:.1f} %",
+            f"imagenette, {deep['n_images']:,} photos",
+        ),
+        (
+            "squeezenet1_1, ImageNet, int8",
+            f"{int8['file_bytes']:,}",
+            f"{4 * 1_235_496 / int8['file_bytes']:.1f}",
+            f"{int8['top1']:.1f} % (float {results['float_1_1']['top1']:.1f} %)",
+            f"{int8['top5']:.1f} %",
+            f"imagenet-500, {int8['n_images']} photos",
+        ),
+    ]
+    return markdown_table(rows)
+
+
+def results_table(results: dict[str, Any]) -> str:
+    int8, deep = results["int8_1_1"], results["deep_compression"]
+    rows = [("what", "measured")]
+    for name, key in (("torchvision's 1.1 weights", "float_1_1"), ("the authors' 1.0 file", "float_1_0"),
+                      ("1.1 in int8, NumPy engine", "int8_1_1")):  # fmt: skip
+        entry = results[key]
+        rows.append(
+            (f"{name}, imagenet-500", f"{entry['top1_correct']} top-1 and {entry['top5_correct']} top-5 of 500 right")
+        )
+    low, high = results["finetune"]["top1_interval"]
+    rows += [
+        ("torch and engine agree bit for bit on 50 photos", "yes" if int8["is_torch_equal"] else "NO"),
+        ("NumPy engine, 1.1 at 224, batches of 8", f"{int8['ms_per_image']:.0f} ms an image"),
+        ("decoding 1.2 million int8 weights in plain Python", f"{int8['decode_python_s']:.1f} s"),
+        (
+            "imagenette, fine-tuned from 1.1",
+            f"{results['finetune']['top1']:.1f} % top-1 (95 % interval {low:.1f} to {high:.1f}) in"
+            f" {results['finetune_s'] / 60:.1f} min",
+        ),
+        (
+            "the same after Deep Compression",
+            f"{deep['top1']:.1f} % in {deep['file_bytes']:,} bytes ({deep['storage']['huffman_bytes']:,} in the 2016"
+            f" format), {deep['seconds'] / 60:.1f} min",
+        ),
+        ("`squeezenet demo`", f"{results['demo_s']:.0f} s"),
+        ("`squeezenet --help`", f"{1000 * results['help_s']:.0f} ms"),
+    ]
+    run = results["run"]
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items() if version)
+    return (
+        markdown_table(rows)
+        + f"\n\nBy `{run['command']}` at {run['commit']}, {run['date']}: {run['hardware']};"
+        + f" Python {run['python']}, {versions}."
+    )
+
+
+def layout() -> str:
+    lines = ["```"]
+    package = ROOT / "src/squeezenet"
+    lines.append("src/squeezenet/")
+    for path in sorted(package.iterdir(), key=lambda path: (path.is_file(), path.name)):
+        if path.is_dir() and (path / "__init__.py").exists():
+            lines.append(f"  {path.name + '/':<18} {first_line(path / '__init__.py')}")
+        elif path.suffix == ".py" and not path.name.startswith("__"):
+            lines.append(f"  {path.name:<18} {first_line(path)}")
+    lines += [f"{name:<20} {what}" for name, what in _DESCRIBED.items() if (ROOT / name).exists()]
+    return "\n".join([*lines, "```"])
+
+
+def first_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+
+
+def markdown_table(rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines)
+
+
+def fill(text: str) -> str:
+    for name, content in parts().items():
+        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+        text = pattern.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if the README is not up to date")
+    arguments = parser.parse_args()
+    filled = fill(README.read_text())
+    if arguments.check and filled != README.read_text():
+        sys.exit("README.md is not up to date: run `make docs`")
+    if not arguments.check:
+        README.write_text(filled)
+
+
+if __name__ == "__main__":
+    main()
