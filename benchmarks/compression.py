@@ -2,8 +2,8 @@
 
 Writes results/compression.json. Photos of ../shared/data/imagenet-500.zip, sorted by name: those at even places
 calibrate the methods that look at photos, those at odd places judge. KL is the mean KL(float || compressed) in nats; a
-file of this project is judged by its engine, the other methods (which store weights alone) by a float network with their
-weights and float biases, so without the cost of integer activations.
+file of this project is judged by its engine, the other methods (which store weights alone) by a float network with
+their weights and float biases, so without the cost of integer activations.
 
     python benchmarks/compression.py [--models 1.0 1.1] [--polish MINUTES] [--nncodec PYTHON]
 
