@@ -103,7 +103,10 @@ def main() -> None:
         results["finetune"] = evaluate(run, VAL)
         file = folder / "imagenette.sqz"
         start = time.perf_counter()
-        squeezenet("compress", run, "--preset", "deep-compression", "--data", TRAIN, "--val", VAL, "-o", file)
+        squeezenet(
+            "compress", run, "--preset", "deep-compression", "--data", TRAIN, "--val", VAL, "-o", file,
+            "--density", 0.3, "--index-bits", 5,
+        )  # fmt: skip
         report = json.loads(Path(f"{file}.report.json").read_text())
         results["deep_compression"] = evaluate(file, VAL) | {
             "file_bytes": file.stat().st_size,
