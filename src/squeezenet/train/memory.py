@@ -1,7 +1,7 @@
 """Keeping memory that training frees and takes again with every step.
 
-glibc gives large blocks back to the system when they are freed, and the system hands them out again page by page, zeroed:
-a fifth of the time of a step on two cores (dev/LOG.md).
+glibc gives large blocks back to the system when they are freed, and the system hands them out again page by page,
+zeroed: three quarters of the page faults of a training step (dev/LOG.md).
 
 Use this once, before a long run in a process of its own.
 """
