@@ -56,7 +56,7 @@ int sqz_has_avx512vnni(void) {
 }
 #endif
 
-#if defined(SQZ_ARM64)
+#if defined(SQZ_DOTPROD)
 #if defined(__linux__)
 #include <sys/auxv.h>
 int sqz_has_dotprod(void) { return getauxval(AT_HWCAP) >> 20 & 1; }
@@ -74,8 +74,11 @@ static const sqz_kernels *const kernels_of_build[] = {
 #if defined(SQZ_X86)
     &sqz_avx512vnni_kernels, &sqz_avxvnni_kernels, &sqz_avx2_kernels,
 #endif
+#if defined(SQZ_DOTPROD)
+    &sqz_neon_dotprod_kernels,
+#endif
 #if defined(SQZ_ARM64)
-    &sqz_neon_dotprod_kernels, &sqz_neon_kernels,
+    &sqz_neon_kernels,
 #endif
 #if defined(SQZ_WASM)
     &sqz_wasm_kernels,
@@ -107,4 +110,9 @@ const char *sqz_kernels_name(int index) {
         }
     }
     return NULL;
+}
+
+uint64_t sqz_peak(const char *kernels, uint32_t rounds) {
+    const sqz_kernels *set = sqz_find_kernels(kernels);
+    return set && set->peak ? set->peak(rounds) : 0;
 }

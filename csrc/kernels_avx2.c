@@ -22,16 +22,16 @@ SQZ_INLINE SQZ_AVX2 void avx2_add_pairs(__m256i (*acc)[2], const uint8_t *x, siz
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i low[2], high[2];
     AVX2_RELOAD(weights);
-    YMM_UNROLL for (int g = 0; g < GROUPS; g++) {
+    SQZ_UNROLL for (int g = 0; g < GROUPS; g++) {
         const __m256i first = ymm_load(weights + 64 * g), second = ymm_load(weights + 64 * g + 32);
-        YMM_UNROLL for (int m = 0; m < PIXELS; m++) {
+        SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
             const __m256i four = ymm_broadcast(x + (size_t)m * step + 4 * g);
             const __m256i a = _mm256_maddubs_epi16(four, first), b = _mm256_maddubs_epi16(four, second);
             low[m] = g ? _mm256_add_epi16(low[m], a) : a;
             high[m] = g ? _mm256_add_epi16(high[m], b) : b;
         }
     }
-    YMM_UNROLL for (int m = 0; m < PIXELS; m++) {
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
         acc[m][0] = _mm256_add_epi32(acc[m][0], _mm256_madd_epi16(low[m], ones));
         acc[m][1] = _mm256_add_epi32(acc[m][1], _mm256_madd_epi16(high[m], ones));
     }
@@ -42,7 +42,7 @@ SQZ_INLINE SQZ_AVX2 void avx2_pairs(const sqz_conv_job *job, const uint8_t *x, c
                                     uint8_t *y, int32_t *raw, const int PIXELS, const int GROUPS) {
     const size_t step = job->x_pixel;
     __m256i acc[AVX2_PIXELS][2];
-    YMM_UNROLL for (int m = 0; m < PIXELS; m++) {
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
         acc[m][0] = ymm_load(job->bias + panel * SQZ_LANES);
         acc[m][1] = ymm_load(job->bias + panel * SQZ_LANES + 8);
     }
@@ -84,7 +84,7 @@ SQZ_INLINE SQZ_AVX2 void avx2_wide(const sqz_conv_job *job, const uint8_t *wide,
                                    uint8_t *y, int32_t *raw, const int PIXELS) {
     const size_t step = 2 * job->x_pixel, run_bytes = 2 * sqz_wide_run(job->pixels, job->x_pixel, job->groups);
     __m256i acc[AVX2_WIDE_PIXELS][2];
-    YMM_UNROLL for (int m = 0; m < PIXELS; m++) {
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
         acc[m][0] = ymm_load(job->bias + panel * SQZ_LANES);
         acc[m][1] = ymm_load(job->bias + panel * SQZ_LANES + 8);
     }
@@ -92,7 +92,7 @@ SQZ_INLINE SQZ_AVX2 void avx2_wide(const sqz_conv_job *job, const uint8_t *wide,
         const uint8_t *x0 = wide, *x3 = wide + 3 * step;
         for (int pair = 0; pair < 2 * job->groups; pair++) {
             const __m256i low = ymm_load(weights), high = ymm_load(weights + 32);
-            YMM_UNROLL for (int m = 0; m < PIXELS; m++) {
+            SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
                 const __m256i two = ymm_broadcast((m < 3 ? x0 : x3) + (size_t)(m % 3) * step);
                 acc[m][0] = _mm256_add_epi32(acc[m][0], _mm256_madd_epi16(two, low));
                 acc[m][1] = _mm256_add_epi32(acc[m][1], _mm256_madd_epi16(two, high));
@@ -160,5 +160,22 @@ SQZ_AVX2 void sqz_avx2_add_row(const sqz_add *add, const uint8_t *a, const uint8
     sqz_add_row_body(add, a, b, count, y);
 }
 
-const sqz_kernels sqz_avx2_kernels = {"avx2", SQZ_PACK_MIX, 0, 1, avx2_conv, sqz_avx2_pool_row, sqz_avx2_add_row, sqz_has_avx2};
+/* Byte pairs, the fastest exact product without VNNI. */
+static SQZ_AVX2 uint64_t avx2_peak(uint32_t rounds) {
+    __m256i acc[8], sum = _mm256_setzero_si256();
+    const __m256i ones = _mm256_set1_epi16(1), w = _mm256_set1_epi8(-5);
+    SQZ_UNROLL for (int i = 0; i < 8; i++) acc[i] = _mm256_set1_epi32(i);
+    for (uint32_t round = 0; round < rounds; round++) {
+        SQZ_UNROLL for (int i = 0; i < 8; i++) {
+            acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(_mm256_maddubs_epi16(acc[i], w), ones));
+        }
+    }
+    SQZ_UNROLL for (int i = 0; i < 8; i++) sum = _mm256_xor_si256(sum, acc[i]);
+    /* The result takes part, so that the loop cannot be left out. */
+    return (uint64_t)rounds * 8 * 32 + (_mm256_extract_epi32(sum, 0) == 0x7FEDCBA9);
+}
+
+const sqz_kernels sqz_avx2_kernels = {
+    "avx2", SQZ_PACK_MIX, 0, 1, avx2_conv, sqz_avx2_pool_row, sqz_avx2_add_row, avx2_peak, sqz_has_avx2,
+};
 #endif

@@ -42,11 +42,9 @@ SQZ_INLINE VNNI512 void vnni512_block(const sqz_conv_job *job, const uint8_t *x,
     const size_t step = job->x_pixel, panel_bytes = job->panel_bytes;
     const int groups = job->groups;
     __m512i acc[VNNI512_PIXELS][2];
-#pragma GCC unroll 2
-    for (int n = 0; n < PANELS; n++) {
+    SQZ_UNROLL for (int n = 0; n < PANELS; n++) {
         __m512i bias = _mm512_loadu_si512(job->bias + (panel + n) * SQZ_LANES);
-#pragma GCC unroll 14
-        for (int m = 0; m < PIXELS; m++) acc[m][n] = bias;
+        SQZ_UNROLL for (int m = 0; m < PIXELS; m++) acc[m][n] = bias;
     }
     for (int run = 0; run < job->runs; run++, x += job->x_run) {
         /* One pointer for every third pixel: the others are reached by index registers. */
@@ -54,23 +52,18 @@ SQZ_INLINE VNNI512 void vnni512_block(const sqz_conv_job *job, const uint8_t *x,
         for (int group = 0; group < groups; group++) {
             const uint8_t *const bases[5] = {x0, x3, x6, x9, x12};
             __m512i w[2];
-#pragma GCC unroll 2
-            for (int n = 0; n < PANELS; n++) w[n] = _mm512_loadu_si512(weights + (size_t)n * panel_bytes);
-#pragma GCC unroll 14
-            for (int m = 0; m < PIXELS; m++) {
+            SQZ_UNROLL for (int n = 0; n < PANELS; n++) w[n] = _mm512_loadu_si512(weights + (size_t)n * panel_bytes);
+            SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
                 __m512i four = vnni512_broadcast(bases[m / 3] + (size_t)(m % 3) * step);
-#pragma GCC unroll 2
-                for (int n = 0; n < PANELS; n++) acc[m][n] = _mm512_dpbusd_epi32(acc[m][n], four, w[n]);
+                SQZ_UNROLL for (int n = 0; n < PANELS; n++) acc[m][n] = _mm512_dpbusd_epi32(acc[m][n], four, w[n]);
             }
             x0 += 4, x3 += 4, x6 += 4, x9 += 4, x12 += 4;
             weights += 64;
         }
     }
     if (!y) {
-#pragma GCC unroll 14
-        for (int m = 0; m < PIXELS; m++) {
-#pragma GCC unroll 2
-            for (int n = 0; n < PANELS; n++) {
+        SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
+            SQZ_UNROLL for (int n = 0; n < PANELS; n++) {
                 _mm512_storeu_si512(raw + (m * job->panels + panel + n) * SQZ_LANES, acc[m][n]);
             }
         }
@@ -83,8 +76,7 @@ SQZ_INLINE VNNI512 void vnni512_block(const sqz_conv_job *job, const uint8_t *x,
     if (PANELS == 2) {
         const __m512 second = _mm512_loadu_ps(job->multiplier + (panel + 1) * SQZ_LANES);
         const __mmask32 mask = 0xFFFFFFFFu >> (SQZ_LANES - outputs);
-#pragma GCC unroll 7
-        for (int m = 0; m < PIXELS; m += 2) {
+        SQZ_UNROLL for (int m = 0; m < PIXELS; m += 2) {
             const int next = m + 1 < PIXELS ? m + 1 : m;
             const __m512i bytes =
                 vnni512_pack(vnni512_requantize(acc[m][0], first, high), vnni512_requantize(acc[m][1], second, high),
@@ -97,8 +89,7 @@ SQZ_INLINE VNNI512 void vnni512_block(const sqz_conv_job *job, const uint8_t *x,
         }
     } else {
         const __mmask16 mask = (__mmask16)(0xFFFFu >> (SQZ_LANES - outputs));
-#pragma GCC unroll 14
-        for (int m = 0; m < PIXELS; m++) {
+        SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
             const __m512i value = vnni512_requantize(acc[m][0], first, high);
             const __m512i bytes = vnni512_pack(value, value, value, value, zero);
             _mm_mask_storeu_epi8(y + (size_t)m * job->y_pixel, mask, _mm512_castsi512_si128(bytes));
@@ -169,5 +160,19 @@ static VNNI512 void vnni512_add_row(const sqz_add *add, const uint8_t *a, const 
     sqz_add_row_body(add, a, b, count, y);
 }
 
-const sqz_kernels sqz_avx512vnni_kernels = {"avx512vnni", SQZ_PACK_S8, 0, 0, vnni512_conv, vnni512_pool_row, vnni512_add_row, sqz_has_avx512vnni};
+static VNNI512 uint64_t vnni512_peak(uint32_t rounds) {
+    __m512i acc[16], sum = _mm512_setzero_si512();
+    const __m512i x = _mm512_set1_epi8(3), w = _mm512_set1_epi8(-5);
+    SQZ_UNROLL for (int i = 0; i < 16; i++) acc[i] = _mm512_set1_epi32(i);
+    for (uint32_t round = 0; round < rounds; round++) {
+        SQZ_UNROLL for (int i = 0; i < 16; i++) acc[i] = _mm512_dpbusd_epi32(acc[i], x, w);
+    }
+    SQZ_UNROLL for (int i = 0; i < 16; i++) sum = _mm512_xor_si512(sum, acc[i]);
+    /* The result takes part, so that the loop cannot be left out. */
+    return (uint64_t)rounds * 16 * 64 + (_mm512_reduce_or_epi32(sum) == 0x7FEDCBA9);
+}
+
+const sqz_kernels sqz_avx512vnni_kernels = {
+    "avx512vnni", SQZ_PACK_S8, 0, 0, vnni512_conv, vnni512_pool_row, vnni512_add_row, vnni512_peak, sqz_has_avx512vnni,
+};
 #endif

@@ -28,7 +28,7 @@ SQZ_INLINE SQZ_AVXVNNI void avxvnni_block(const sqz_conv_job *job, const uint8_t
                                           uint8_t *y, int32_t *raw, const int PIXELS) {
     const size_t step = job->x_pixel;
     __m256i acc[AVXVNNI_PIXELS][2];
-    YMM_UNROLL for (int m = 0; m < PIXELS; m++) {
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
         acc[m][0] = ymm_load(job->bias + panel * SQZ_LANES);
         acc[m][1] = ymm_load(job->bias + panel * SQZ_LANES + 8);
     }
@@ -36,7 +36,7 @@ SQZ_INLINE SQZ_AVXVNNI void avxvnni_block(const sqz_conv_job *job, const uint8_t
         const uint8_t *x0 = x, *x3 = x + 3 * step;
         for (int group = 0; group < job->groups; group++) {
             const __m256i low = ymm_load(weights), high = ymm_load(weights + 32);
-            YMM_UNROLL for (int m = 0; m < PIXELS; m++) {
+            SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
                 __m256i four = ymm_broadcast((m < 3 ? x0 : x3) + (size_t)(m % 3) * step);
                 acc[m][0] = YMM_DOT(acc[m][0], four, low);
                 acc[m][1] = YMM_DOT(acc[m][1], four, high);
@@ -66,5 +66,19 @@ static void avxvnni_conv(const sqz_conv_job *job) {
     for (int panel = 0; panel < job->panels; panel++) ymm_rows(job, panel, avxvnni_blocks, AVXVNNI_PIXELS);
 }
 
-const sqz_kernels sqz_avxvnni_kernels = {"avxvnni", SQZ_PACK_S8, 0, 0, avxvnni_conv, sqz_avx2_pool_row, sqz_avx2_add_row, YMM_SUPPORTED};
+static SQZ_AVXVNNI uint64_t avxvnni_peak(uint32_t rounds) {
+    __m256i acc[8], sum = _mm256_setzero_si256();
+    const __m256i x = _mm256_set1_epi8(3), w = _mm256_set1_epi8(-5);
+    SQZ_UNROLL for (int i = 0; i < 8; i++) acc[i] = _mm256_set1_epi32(i);
+    for (uint32_t round = 0; round < rounds; round++) {
+        SQZ_UNROLL for (int i = 0; i < 8; i++) acc[i] = YMM_DOT(acc[i], x, w);
+    }
+    SQZ_UNROLL for (int i = 0; i < 8; i++) sum = _mm256_xor_si256(sum, acc[i]);
+    /* The result takes part, so that the loop cannot be left out. */
+    return (uint64_t)rounds * 8 * 32 + (_mm256_extract_epi32(sum, 0) == 0x7FEDCBA9);
+}
+
+const sqz_kernels sqz_avxvnni_kernels = {
+    "avxvnni", SQZ_PACK_S8, 0, 0, avxvnni_conv, sqz_avx2_pool_row, sqz_avx2_add_row, avxvnni_peak, YMM_SUPPORTED,
+};
 #endif

@@ -16,8 +16,6 @@
 #define NEON_DOTPROD
 #endif
 
-#define NEON_UNROLL _Pragma("GCC unroll 8")
-
 enum { NEON_DOT_PIXELS = 5, NEON_PLAIN_PIXELS = 2 };
 
 SQZ_INLINE int8x16_t neon_four(const uint8_t *x) {
@@ -55,14 +53,16 @@ SQZ_INLINE void neon_finish(const sqz_conv_job *job, int32x4_t acc[4], int panel
     }
 }
 
+#if defined(SQZ_DOTPROD)
+
 /* --- dot product --------------------------------------------------------------------------------------------------- */
 
 #define NEON_DOT_LANE(LANE)                                                                                           \
     do {                                                                                                              \
         int8x16_t w[4];                                                                                               \
-        NEON_UNROLL for (int n = 0; n < 4; n++) w[n] = vld1q_s8((const int8_t *)weights + 16 * n);                    \
-        NEON_UNROLL for (int m = 0; m < PIXELS; m++) {                                                                \
-            NEON_UNROLL for (int n = 0; n < 4; n++) acc[m][n] = vdotq_laneq_s32(acc[m][n], w[n], four[m], LANE);      \
+        SQZ_UNROLL for (int n = 0; n < 4; n++) w[n] = vld1q_s8((const int8_t *)weights + 16 * n);                    \
+        SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {                                                                \
+            SQZ_UNROLL for (int n = 0; n < 4; n++) acc[m][n] = vdotq_laneq_s32(acc[m][n], w[n], four[m], LANE);      \
         }                                                                                                             \
         weights += 64;                                                                                                \
     } while (0)
@@ -70,14 +70,14 @@ SQZ_INLINE void neon_finish(const sqz_conv_job *job, int32x4_t acc[4], int panel
 SQZ_INLINE NEON_DOTPROD void neon_dot_block(const sqz_conv_job *job, const uint8_t *x, const uint8_t *weights,
                                             int panel, uint8_t *y, int32_t *raw, const int PIXELS) {
     int32x4_t acc[NEON_DOT_PIXELS][4];
-    NEON_UNROLL for (int m = 0; m < PIXELS; m++) {
-        NEON_UNROLL for (int n = 0; n < 4; n++) acc[m][n] = vld1q_s32(job->bias + panel * SQZ_LANES + 4 * n);
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
+        SQZ_UNROLL for (int n = 0; n < 4; n++) acc[m][n] = vld1q_s32(job->bias + panel * SQZ_LANES + 4 * n);
     }
     for (int run = 0; run < job->runs; run++, x += job->x_run) {
         int8x16_t four[NEON_DOT_PIXELS];
         int group = 0;
         for (; group + 4 <= job->groups; group += 4) {
-            NEON_UNROLL for (int m = 0; m < PIXELS; m++) {
+            SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
                 uint8x16_t bytes = vld1q_u8(x + (size_t)m * job->x_pixel + 4 * group);
                 four[m] = vreinterpretq_s8_u8(veorq_u8(bytes, vdupq_n_u8(0x80)));
             }
@@ -87,17 +87,19 @@ SQZ_INLINE NEON_DOTPROD void neon_dot_block(const sqz_conv_job *job, const uint8
             NEON_DOT_LANE(3);
         }
         for (; group < job->groups; group++) {
-            NEON_UNROLL for (int m = 0; m < PIXELS; m++) {
+            SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
                 four[m] = neon_four(x + (size_t)m * job->x_pixel + 4 * group);
             }
             NEON_DOT_LANE(0);
         }
     }
-    NEON_UNROLL for (int m = 0; m < PIXELS; m++) {
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
         neon_finish(job, acc[m], panel, y ? y + (size_t)m * job->y_pixel : NULL,
                     raw ? raw + m * job->panels * SQZ_LANES : NULL);
     }
 }
+
+#endif
 
 /* --- without ------------------------------------------------------------------------------------------------------- */
 
@@ -105,17 +107,17 @@ SQZ_INLINE NEON_DOTPROD void neon_dot_block(const sqz_conv_job *job, const uint8
 SQZ_INLINE void neon_plain_block(const sqz_conv_job *job, const uint8_t *x, const uint8_t *weights, int panel,
                                  uint8_t *y, int32_t *raw, const int PIXELS) {
     int32x4_t acc[NEON_PLAIN_PIXELS][8];
-    NEON_UNROLL for (int m = 0; m < PIXELS; m++) {
-        NEON_UNROLL for (int n = 0; n < 8; n++) acc[m][n] = vdupq_n_s32(0);
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
+        SQZ_UNROLL for (int n = 0; n < 8; n++) acc[m][n] = vdupq_n_s32(0);
     }
     for (int run = 0; run < job->runs; run++, x += job->x_run) {
         for (int group = 0; group < job->groups; group += 2) {
             int is_pair = group + 1 < job->groups;
-            NEON_UNROLL for (int m = 0; m < PIXELS; m++) {
+            SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
                 const uint8_t *at = x + (size_t)m * job->x_pixel + 4 * group;
                 int8x16_t a = neon_four(at), b = is_pair ? neon_four(at + 4) : vdupq_n_s8(0);
                 const int8_t *wa = (const int8_t *)weights, *wb = is_pair ? wa + 64 : wa;
-                NEON_UNROLL for (int n = 0; n < 4; n++) {
+                SQZ_UNROLL for (int n = 0; n < 4; n++) {
                     int8x16_t first = vld1q_s8(wa + 16 * n), second = vld1q_s8(wb + 16 * n);
                     int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(first));
                     int16x8_t high = vmull_high_s8(a, first);
@@ -128,9 +130,9 @@ SQZ_INLINE void neon_plain_block(const sqz_conv_job *job, const uint8_t *x, cons
             weights += is_pair ? 128 : 64;
         }
     }
-    NEON_UNROLL for (int m = 0; m < PIXELS; m++) {
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
         int32x4_t sums[4];
-        NEON_UNROLL for (int n = 0; n < 4; n++) {
+        SQZ_UNROLL for (int n = 0; n < 4; n++) {
             int32x4_t bias = vld1q_s32(job->bias + panel * SQZ_LANES + 4 * n);
             sums[n] = vaddq_s32(vpaddq_s32(acc[m][2 * n], acc[m][2 * n + 1]), bias);
         }
@@ -149,16 +151,9 @@ typedef void neon_function(const sqz_conv_job *job, const uint8_t *x, const uint
                                     uint8_t *y, int32_t *raw) {                                                       \
         BODY(job, x, weights, panel, y, raw, PIXELS);                                                                 \
     }
-NEON_FUNCTION(neon_dot_, NEON_DOTPROD, neon_dot_block, 1)
-NEON_FUNCTION(neon_dot_, NEON_DOTPROD, neon_dot_block, 2)
-NEON_FUNCTION(neon_dot_, NEON_DOTPROD, neon_dot_block, 3)
-NEON_FUNCTION(neon_dot_, NEON_DOTPROD, neon_dot_block, 4)
-NEON_FUNCTION(neon_dot_, NEON_DOTPROD, neon_dot_block, 5)
 NEON_FUNCTION(neon_plain_, , neon_plain_block, 1)
 NEON_FUNCTION(neon_plain_, , neon_plain_block, 2)
 
-static neon_function *const neon_dot_blocks[NEON_DOT_PIXELS] = {neon_dot_1, neon_dot_2, neon_dot_3, neon_dot_4,
-                                                                neon_dot_5};
 static neon_function *const neon_plain_blocks[NEON_PLAIN_PIXELS] = {neon_plain_1, neon_plain_2};
 
 static void neon_rows(const sqz_conv_job *job, neon_function *const *blocks, int most) {
@@ -181,9 +176,26 @@ static void neon_rows(const sqz_conv_job *job, neon_function *const *blocks, int
     }
 }
 
-static void neon_dotprod_conv(const sqz_conv_job *job) { neon_rows(job, neon_dot_blocks, NEON_DOT_PIXELS); }
 static void neon_conv(const sqz_conv_job *job) { neon_rows(job, neon_plain_blocks, NEON_PLAIN_PIXELS); }
 
-const sqz_kernels sqz_neon_dotprod_kernels = {"neon_dotprod", SQZ_PACK_S8, 128, 0, neon_dotprod_conv, sqz_pool_row, sqz_add_row, sqz_has_dotprod};
-const sqz_kernels sqz_neon_kernels = {"neon", SQZ_PACK_S8, 128, 0, neon_conv, sqz_pool_row, sqz_add_row, NULL};
+const sqz_kernels sqz_neon_kernels = {
+    "neon", SQZ_PACK_S8, 128, 0, neon_conv, sqz_pool_row, sqz_add_row, NULL, NULL,
+};
+
+#if defined(SQZ_DOTPROD)
+NEON_FUNCTION(neon_dot_, NEON_DOTPROD, neon_dot_block, 1)
+NEON_FUNCTION(neon_dot_, NEON_DOTPROD, neon_dot_block, 2)
+NEON_FUNCTION(neon_dot_, NEON_DOTPROD, neon_dot_block, 3)
+NEON_FUNCTION(neon_dot_, NEON_DOTPROD, neon_dot_block, 4)
+NEON_FUNCTION(neon_dot_, NEON_DOTPROD, neon_dot_block, 5)
+
+static neon_function *const neon_dot_blocks[NEON_DOT_PIXELS] = {neon_dot_1, neon_dot_2, neon_dot_3, neon_dot_4,
+                                                                neon_dot_5};
+
+static void neon_dotprod_conv(const sqz_conv_job *job) { neon_rows(job, neon_dot_blocks, NEON_DOT_PIXELS); }
+
+const sqz_kernels sqz_neon_dotprod_kernels = {
+    "neon_dotprod", SQZ_PACK_S8, 128, 0, neon_dotprod_conv, sqz_pool_row, sqz_add_row, NULL, sqz_has_dotprod,
+};
+#endif
 #endif

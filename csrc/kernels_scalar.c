@@ -63,7 +63,9 @@ static void scalar_conv(const sqz_conv_job *job) {
     }
 }
 
-const sqz_kernels sqz_scalar_kernels = {"scalar", SQZ_PACK_S8, 0, 0, scalar_conv, sqz_pool_row, sqz_add_row, NULL};
+const sqz_kernels sqz_scalar_kernels = {
+    "scalar", SQZ_PACK_S8, 0, 0, scalar_conv, sqz_pool_row, sqz_add_row, NULL, NULL,
+};
 #endif
 
 void sqz_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y) {

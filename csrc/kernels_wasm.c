@@ -4,8 +4,6 @@
 #if defined(SQZ_WASM)
 #include <wasm_simd128.h>
 
-#define WASM_UNROLL _Pragma("clang loop unroll(full)")
-
 enum { WASM_PIXELS = 2 };
 
 SQZ_INLINE v128_t wasm_requantize(v128_t acc, v128_t multiplier, v128_t low, v128_t high, v128_t zero) {
@@ -18,25 +16,25 @@ SQZ_INLINE void wasm_block(const sqz_conv_job *job, const uint16_t *wide, const 
                            uint8_t *y, int32_t *raw, const int PIXELS) {
     const size_t run_products = sqz_wide_run(job->pixels, job->x_pixel, job->groups);
     v128_t acc[WASM_PIXELS][4];
-    WASM_UNROLL for (int m = 0; m < PIXELS; m++) {
-        WASM_UNROLL for (int n = 0; n < 4; n++) acc[m][n] = wasm_v128_load(job->bias + panel * SQZ_LANES + 4 * n);
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
+        SQZ_UNROLL for (int n = 0; n < 4; n++) acc[m][n] = wasm_v128_load(job->bias + panel * SQZ_LANES + 4 * n);
     }
     for (int run = 0; run < job->runs; run++, wide += run_products) {
         const uint16_t *at = wide;
         for (int pair = 0; pair < 2 * job->groups; pair++, at += 2, weights += 64) {
             v128_t two[WASM_PIXELS];
-            WASM_UNROLL for (int m = 0; m < PIXELS; m++) two[m] = wasm_v128_load32_splat(at + (size_t)m * job->x_pixel);
-            WASM_UNROLL for (int n = 0; n < 4; n++) {
+            SQZ_UNROLL for (int m = 0; m < PIXELS; m++) two[m] = wasm_v128_load32_splat(at + (size_t)m * job->x_pixel);
+            SQZ_UNROLL for (int n = 0; n < 4; n++) {
                 v128_t w = wasm_v128_load(weights + 16 * n);
-                WASM_UNROLL for (int m = 0; m < PIXELS; m++) {
+                SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
                     acc[m][n] = wasm_i32x4_add(acc[m][n], wasm_i32x4_dot_i16x8(two[m], w));
                 }
             }
         }
     }
     if (!y) {
-        WASM_UNROLL for (int m = 0; m < PIXELS; m++) {
-            WASM_UNROLL for (int n = 0; n < 4; n++) {
+        SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
+            SQZ_UNROLL for (int n = 0; n < 4; n++) {
                 wasm_v128_store(raw + (m * job->panels + panel) * SQZ_LANES + 4 * n, acc[m][n]);
             }
         }
@@ -46,10 +44,10 @@ SQZ_INLINE void wasm_block(const sqz_conv_job *job, const uint16_t *wide, const 
     const v128_t zero = wasm_i32x4_splat(job->zero);
     const float *multiplier = job->multiplier + panel * SQZ_LANES;
     int outputs = panel + 1 == job->panels ? job->last_outputs : SQZ_LANES;
-    WASM_UNROLL for (int m = 0; m < PIXELS; m++) {
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
         v128_t part[4], bytes;
         uint8_t *to = y + (size_t)m * job->y_pixel;
-        WASM_UNROLL for (int n = 0; n < 4; n++) {
+        SQZ_UNROLL for (int n = 0; n < 4; n++) {
             part[n] = wasm_requantize(acc[m][n], wasm_v128_load(multiplier + 4 * n), low, high, zero);
         }
         bytes = wasm_u8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(part[0], part[1]),
@@ -95,5 +93,7 @@ static void wasm_conv(const sqz_conv_job *job) {
     }
 }
 
-const sqz_kernels sqz_wasm_kernels = {"wasm", SQZ_PACK_S16, 0, 1, wasm_conv, sqz_pool_row, sqz_add_row, NULL};
+const sqz_kernels sqz_wasm_kernels = {
+    "wasm", SQZ_PACK_S16, 0, 1, wasm_conv, sqz_pool_row, sqz_add_row, NULL, NULL,
+};
 #endif

@@ -13,8 +13,6 @@
 #define SQZ_AVX2
 #endif
 
-#define YMM_UNROLL _Pragma("GCC unroll 8")
-
 void sqz_avx2_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
 void sqz_avx2_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
 
@@ -52,7 +50,7 @@ SQZ_INLINE SQZ_AVX2 void ymm_finish(const sqz_conv_job *job, __m256i (*acc)[2], 
     /* Packs work within each half of a register, which leaves fours of both pixels in turn. */
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const int outputs = panel + 1 == job->panels ? job->last_outputs : SQZ_LANES;
-    YMM_UNROLL for (int m = 0; m < PIXELS; m += 2) {
+    SQZ_UNROLL for (int m = 0; m < PIXELS; m += 2) {
         const int next = m + 1 < PIXELS ? m + 1 : m;
         if (y) {
             __m256i a = _mm256_packs_epi32(ymm_requantize(acc[m][0], first, high),

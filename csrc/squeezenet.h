@@ -152,6 +152,10 @@ SQZ_API sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, 
 SQZ_API const char *sqz_kernels_of(const sqz_model *model);
 SQZ_API const char *sqz_kernels_name(int index);
 
+/* Multiplies in registers alone for a while, as fast as the kernel set's instructions go, and returns how many
+ * multiply-accumulates that were: timed, it is the processor's peak. 0 if the set has no such loop. */
+SQZ_API uint64_t sqz_peak(const char *kernels, uint32_t rounds);
+
 /* Threads that wait for work. `memory` must outlive the pool; `sqz_pool_destroy` joins the threads.
  * SQZ_NO_MEMORY also if the system refuses a thread. A pool serves one `sqz_run` at a time. */
 SQZ_API size_t sqz_pool_bytes(int threads);

@@ -39,6 +39,15 @@ int memcmp(const void *a, const void *b, size_t count);
 #define SQZ_RESTRICT restrict
 #endif
 
+/* For loops over registers, with constant bounds. */
+#if defined(__clang__)
+#define SQZ_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define SQZ_UNROLL _Pragma("GCC unroll 16")
+#else
+#define SQZ_UNROLL
+#endif
+
 enum {
     SQZ_LANES = 16,       /* outputs of a panel */
     SQZ_ALIGN = 64,       /* of every block of memory */
@@ -103,6 +112,7 @@ typedef struct {
     void (*conv)(const sqz_conv_job *job);
     void (*pool_row)(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
     void (*add_row)(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
+    uint64_t (*peak)(uint32_t rounds); /* see `sqz_peak`; or NULL */
     int (*is_supported)(void);
 } sqz_kernels;
 
@@ -157,8 +167,12 @@ int sqz_has_avx512vnni(void);
 #endif
 #if defined(__aarch64__) || defined(_M_ARM64)
 #define SQZ_ARM64 1
-extern const sqz_kernels sqz_neon_kernels, sqz_neon_dotprod_kernels;
+extern const sqz_kernels sqz_neon_kernels;
+#if !defined(__clang__) || defined(__ARM_FEATURE_DOTPROD) || __clang_major__ >= 16 /* older ones hide the intrinsics */
+#define SQZ_DOTPROD 1
+extern const sqz_kernels sqz_neon_dotprod_kernels;
 int sqz_has_dotprod(void);
+#endif
 #endif
 #if defined(__wasm_simd128__)
 #define SQZ_WASM 1

@@ -132,6 +132,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "sqz_decoder_create": (integer, [shape, size, pointer, size, out]),
         "sqz_decode_conv": (integer, [pointer, text, size, shape, pointer, pointer, pointer]),
         "sqz_run": (integer, [pointer, pointer, pointer, size, pointer, size, pointer, pointer]),
+        "sqz_peak": (ctypes.c_uint64, [text, ctypes.c_uint32]),
         "sqz_pool_bytes": (size, [integer]),
         "sqz_pool_create": (integer, [integer, pointer, size, out]),
         "sqz_pool_destroy": (None, [pointer]),
