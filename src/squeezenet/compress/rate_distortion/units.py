@@ -25,7 +25,16 @@ from ...models import SqueezeNet
 from ...network import ConvParams, Network, TensorQuant, quantized_tensors
 from ...spec import ArchSpec, Op
 
-__all__ = ["IntegerConv", "UnitConv", "UnitNet", "quantized_forward", "run_graph", "to_network"]
+__all__ = [
+    "IntegerConv",
+    "UnitConv",
+    "UnitNet",
+    "integer_conv",
+    "nonnegative_tensors",
+    "quantized_forward",
+    "run_graph",
+    "to_network",
+]
 
 _RELU_LEVELS = 255
 _SIGNED_ZERO = 128
