@@ -40,7 +40,9 @@ int memcmp(const void *a, const void *b, size_t count);
 #endif
 
 /* For loops over registers, with constant bounds. */
-#if defined(__clang__)
+#if defined(SQZ_KEEP_LOOPS)
+#define SQZ_UNROLL
+#elif defined(__clang__)
 #define SQZ_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
 #define SQZ_UNROLL _Pragma("GCC unroll 16")

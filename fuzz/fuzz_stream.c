@@ -14,8 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     sqz_status status = SQZ_OK;
     if (size < 7 || size > 4096) return 0;
     for (int i = 0; i < 2; i++) {
-        shapes[i].in_channels = input[3 * i] % 16 + 1;
-        shapes[i].out_channels = input[3 * i + 1] % 16 + 1;
+        shapes[i].in_channels = input[3 * i] % 8 + 1;
+        shapes[i].out_channels = input[3 * i + 1] % 8 + 1;
         shapes[i].kernel = input[3 * i + 2] % 11 + 1;
         if (shapes[i].kernel > 3) shapes[i].in_channels = shapes[i].in_channels % 3 + 1;
     }

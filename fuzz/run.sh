@@ -7,10 +7,10 @@ mkdir -p "$1"
 cd "$1"
 [ -d file ] || PYTHONPATH="$root/src" "${PYTHON:-python3}" "$root/fuzz/make_corpus.py" .
 for name in file stream; do
-    ${CLANG:-clang} -std=c99 -g -O1 -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \
-        -fno-sanitize-recover=undefined -ffp-contract=off -DSQZ_NO_THREADS -DSQZ_AVXVNNI_AS_AVX512VL \
+    ${CLANG:-clang} -std=c99 -g -O2 -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined \
+        -fno-sanitize-recover=undefined -ffp-contract=off -DSQZ_NO_THREADS -DSQZ_KEEP_LOOPS -DSQZ_AVXVNNI_AS_AVX512VL \
         "$root/fuzz/fuzz_$name.c" "$root"/csrc/*.c -o "fuzz_$name"
-    ./"fuzz_$name" "$name" -max_total_time="$2" -timeout=1 -rss_limit_mb=512 -malloc_limit_mb=64 -max_len=2048 \
+    ./"fuzz_$name" "$name" -max_total_time="$2" -timeout=1 -rss_limit_mb=512 -malloc_limit_mb=64 -max_len=1024 \
         -print_final_stats=1 2>"$name.log" || { tail -40 "$name.log"; exit 1; }
     grep -E "number_of_executed_units|average_exec_per_sec|peak_rss_mb" "$name.log"
 done
