@@ -33,8 +33,8 @@ from .retrain import Retrainer
 __all__ = ["DeepCompression", "DeepCompressionResult", "LayerSizes", "PruningMask", "SharedWeights", "deep_compress"]
 
 _DENSE_LAYERS = ("conv1",)
-# Threshold of the other convolutions relative to that of 3x3 filters, which bear pruning best: the paper's table 1 keeps
-# a third of them, and nearly all of the squeeze and 1x1 filters.
+# Threshold of the other convolutions relative to that of 3x3 filters, which bear pruning best: table 1 of the paper
+# keeps a third of them, and nearly all of the squeeze and 1x1 filters.
 _POINTWISE_THRESHOLD = 0.5
 # Pruned networks have less capacity to spare for regularisation (Han et al. 2015, section 3.2).
 _MAX_DROPOUT = 0.2
