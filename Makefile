@@ -18,6 +18,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python tools/make_cli_docs.py --check
+	$(BIN)/python tools/make_readme.py --check
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .
@@ -25,6 +26,7 @@ fix: $(READY)
 
 docs: $(READY)
 	$(BIN)/python tools/make_cli_docs.py
+	$(BIN)/python tools/make_readme.py
 
 # The constraints hold the direct dependencies at the versions that were tested.
 $(READY): pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
