@@ -1,6 +1,6 @@
 """Write the seed corpora of the fuzzers: tiny networks over the spec space, and single weight streams.
 
-    python fuzz/make_corpus.py FOLDER        makes FOLDER/file and FOLDER/stream
+python fuzz/make_corpus.py FOLDER        makes FOLDER/file and FOLDER/stream
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from networks import random_network
-
 from squeezenet import ArchSpec, FireSpec, Labels, SqzFile, StemSpec
 from squeezenet.codec.weights import encode_convs
 from squeezenet.fileformat import encode_sqz
@@ -65,8 +64,15 @@ def stream_pair(rng: np.random.Generator) -> bytes:
         head += bytes([out_channels - 1, kernel - 1])
         ops.append(
             Op(
-                name=name, kind="conv", inputs=("x",), output=name, in_channels=in_channels,
-                out_channels=out_channels, in_size=8, out_size=8, kernel=kernel,
+                name=name,
+                kind="conv",
+                inputs=("x",),
+                output=name,
+                in_channels=in_channels,
+                out_channels=out_channels,
+                in_size=8,
+                out_size=8,
+                kernel=kernel,
             )  # fmt: skip
         )
         shape = (out_channels, in_channels, kernel, kernel)
