@@ -23,6 +23,7 @@ from environment import ROOT, SHARED, describe_run
 V11 = SHARED / "weights/squeezenet1_1-imagenet-fp16.safetensors"
 V10 = SHARED / "weights/compressed_SqueezeNet.net"
 IMAGENET = SHARED / "data/imagenet-500.zip"
+RATE_DISTORTION_BYTES = 110_000
 TRAIN, VAL = SHARED / "data/imagenette-train.zip", SHARED / "data/imagenette-val.zip"
 
 
@@ -78,6 +79,7 @@ def is_torch_equal(path: Path, n_images: int = 50) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--skip-training", type=Path, metavar="RUN/", help="use this fine-tuned run")
+    parser.add_argument("--epochs", type=int, default=2, help="of retraining a round of pruning")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/foundation.json")
     arguments = parser.parse_args()
     results: dict[str, Any] = {"run": describe_run()}
@@ -101,17 +103,11 @@ def main() -> None:
         else:
             results["finetune_s"] = json.loads((run / "run.json").read_text())["seconds"]
         results["finetune"] = evaluate(run, VAL)
-        file = folder / "imagenette.sqz"
-        start = time.perf_counter()
-        squeezenet("compress", run, "--preset", "deep-compression", "--data", TRAIN, "--val", VAL, "-o", file)
-        report = json.loads(Path(f"{file}.report.json").read_text())
-        results["deep_compression"] = evaluate(file, VAL) | {
-            "file_bytes": file.stat().st_size,
-            "fp32_bytes": report["fp32_bytes"],
-            "density": report["density"],
-            "storage": {key: value for key, value in report["deep_compression"].items() if key != "layers"},
-            "seconds": time.perf_counter() - start,
-        }
+        save(results, arguments.output)
+        results["rate_distortion"] = compress(
+            run, folder / "rd.sqz", "--calibration", TRAIN, "--max-bytes", RATE_DISTORTION_BYTES
+        )
+        save(results, arguments.output)
         start = time.perf_counter()
         squeezenet("demo", "-o", folder / "demo")
         results["demo_s"] = time.perf_counter() - start
@@ -121,9 +117,32 @@ def main() -> None:
             squeezenet("--help")
             times.append(time.perf_counter() - start)
         results["help_s"] = float(np.median(times))
-    arguments.output.parent.mkdir(exist_ok=True)
-    arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+        save(results, arguments.output)
+        results["deep_compression"] = compress(
+            run, folder / "deep.sqz", "--preset", "deep-compression", "--data", TRAIN,
+            "--density", 0.3, "--index-bits", 5, "--epochs", arguments.epochs,
+        )  # fmt: skip
+    save(results, arguments.output)
     print(json.dumps(results, indent=1))
+
+
+def compress(run: Path, file: Path, *options: object) -> dict[str, Any]:
+    """Compress the fine-tuned network, and judge the file on the validation photos."""
+    start = time.perf_counter()
+    squeezenet("compress", run, "-o", file, *options)
+    seconds = time.perf_counter() - start
+    report = json.loads(Path(f"{file}.report.json").read_text())
+    facts = evaluate(file, VAL) | {"file_bytes": file.stat().st_size, "seconds": seconds}
+    facts |= {key: report[key] for key in ("fp32_bytes", "density", "fidelity")}
+    if "deep_compression" in report:
+        facts["storage"] = {key: value for key, value in report["deep_compression"].items() if key != "layers"}
+    return facts
+
+
+def save(results: dict[str, Any], path: Path) -> None:
+    """Write what has been measured so far."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -230,9 +230,12 @@ def test_hostile_file_names_are_shown_harmlessly(model, photos):
         result = run("predict", model, photos, *layout)
         assert result.exit_code == 0
         assert (result.stdout + result.stderr).replace("\n", "").isprintable()
-    result = run("predict", photos / "\x1b[31m.sqz", path)
-    assert result.exit_code == 1
-    assert result.stderr.replace("\n", "").isprintable()
+    (photos / "\x1b[33m.sqz").write_bytes(b"no model")
+    for name in ("\x1b[31m.sqz", "\x1b[33m.sqz"):  # missing, damaged
+        result = run("predict", photos / name, path)
+        assert result.exit_code == 1
+        assert ascii(name)[1:-1] in result.stderr
+        assert result.stderr.replace("\n", "").isprintable()
 
 
 def test_model_without_labels_gives_numbers(tmp_path, photos):

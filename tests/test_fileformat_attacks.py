@@ -289,12 +289,12 @@ def test_bit_flips_with_mended_checksums_are_read_or_refused_by_name():
     """Checksums only guard against accidents: the decoders behind them must stand on their own."""
     outcomes = {"read": 0, "refused": 0}
     for kind, body in split(GOOD):
-        for position in range(0, 8 * len(body), 1 if kind == b"ARCH" else 3):  # 3: every bit of a byte, in turn
+        for position in range(0, 8 * len(body), 1 if kind == b"ARCH" else 5):  # 5: every bit of a byte, in turn
             flipped = bytearray(body)
             flipped[position >> 3] ^= 1 << (position & 7)
             outcomes[outcome_of(with_chunk(GOOD, kind, bytes(flipped)), rewrite=kind == b"META")] += 1
-    assert outcomes["refused"] > 500
-    assert outcomes["read"] > 100
+    assert outcomes["refused"] > 300
+    assert outcomes["read"] > 50
 
 
 def test_every_truncation_of_a_chunk_is_refused_by_name():

@@ -45,7 +45,7 @@ def train_until_crash(data, run_dir, monkeypatch, number):
             train(data, run_dir)
 
 
-@pytest.mark.parametrize("number", range(1, STEPS + 1))
+@pytest.mark.parametrize("number", [1, 4, 5, STEPS])
 def test_run_that_dies_before_any_step_ends_in_the_same_bytes(data, whole_run, tmp_path, monkeypatch, number):
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
     train_until_crash(data, tmp_path / "run", monkeypatch, number)

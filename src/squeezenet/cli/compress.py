@@ -87,8 +87,10 @@ def command(
     from ..fileformat import SqzFile, encode_sqz
     from ..files import atomic_write
     from ..models import fold_batch_norm, load_model
+    from ..train.memory import keep_freed_memory
     from ..train.progress import reporter_for
 
+    keep_freed_memory()
     reporter = reporter_for()
     network = load_model(model).eval()
     if network.spec.batch_norm:

@@ -32,7 +32,9 @@ def command(
     run.json and checkpoint.pt. A run that was cut off continues with the same command and --resume.
     """
     from ..train import train_model
+    from ..train.memory import keep_freed_memory
 
+    keep_freed_memory()
     result = train_model(
         list(data), list(val) or None, run_dir=output, recipe=recipe, init=init, epochs=epochs, resume=resume
     )

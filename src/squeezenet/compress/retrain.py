@@ -106,7 +106,7 @@ class Retrainer:
                         raise TrainingError(f"{title}: the loss stays infinite: use a smaller learning rate")
                     done = (state.epoch * steps + state.step + 1) * batch_size
                     task.update(done, f"loss {loss:.3f}" if loss is not None else "step undone")
-        return state.model.cpu().eval()
+        return state.usable_model.requires_grad_(requires_grad=True).cpu().eval()
 
     def calibration(self, n_images: int) -> Iterator[NDArray[np.uint8]]:
         """Some of the images, evenly spaced over the set, as the network sees them in use."""

@@ -1,8 +1,8 @@
 """Distillation: train the integers, as they are, to give the float network's predictions.
 
 The forward pass is the integer network's; gradients pass its roundings straight through to latent weights that start at
-the integers. Steps are small, so that few integers change, and those for a reason that all photos share. Biases learn
-faster. Photos are varied by crops and flips, and the network is judged on photos that take no part.
+the integers. Steps are small, so that few integers change, and those for a reason that many photos share; latent
+weights are averaged over time. The network is judged on photos that take no part.
 
 Use this after rounding; rounding again with the rate term then lowers the bytes that it leaves.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...spec import Op
+from .batches import DistillBatch
 from .units import IntegerConv, UnitNet, run_graph
 
-__all__ = ["DistillSettings", "augmented_photos", "distill"]
+__all__ = ["DistillSettings", "Length", "distill"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,168 @@ class DistillSettings:
     """Learning rate of weights, in weight steps."""
     bias_rate: float = 0.01
     """Learning rate of biases, in output steps."""
+    label_share: float = 0.3
+    """Share of the loss that is cross-entropy with the labels, where there are labels."""
+    averaging: float = 0.98
+    """Decay of the average of latent weights, a step."""
     batch: int = 16
+    """Photos a step, where this side makes the batches."""
     smallest_crop: float = 0.6
     """Side of the smallest crop, as a share of the photo's."""
     variants: int = 8
     """Crops and flips made of each photo, the photo itself among them."""
     checks: int = 6
-    """Times to look at the held-out photos, at least."""
+    """Times to judge on the held-out photos."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """How long to train: one of the two."""
+
+    seconds: float | None = None
+    steps: int | None = None
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.steps or self.seconds)
+
+    def share(self, steps: int, seconds: float) -> float:
+        """Share of the training that is over."""
+        if self.steps is not None:
+            return steps / self.steps if self.steps else 1.0
+        assert self.seconds is not None
+        return seconds / self.seconds if self.seconds else 1.0
+
+    def part(self, share: float) -> Length:
+        """A share of this length."""
+        if self.steps is not None:
+            return Length(steps=round(share * self.steps))
+        assert self.seconds is not None
+        return Length(seconds=share * self.seconds)
+
+
+def distill(
+    net: UnitNet,
+    integers: Mapping[str, IntegerConv],
+    batches: Iterator[DistillBatch],
+    length: Length,
+    settings: DistillSettings,
+    held_out_kl: Callable[[Mapping[str, IntegerConv]], float],
+    *,
+    train_weights: bool = True,
+    device: torch.device | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[dict[str, IntegerConv], float]:
+    """Train integers for a while and return the best ones seen.
+
+    Args:
+        net: The float network, for its units.
+        integers: Where to begin; not changed.
+        batches: What to learn from, endless.
+        length: When to stop; learning rates fall to zero by then.
+        settings: See there.
+        held_out_kl: Judges integers on photos that are not in `batches`; lower is better.
+        train_weights: Else biases alone, which leaves the bytes of the weights as they are.
+        device: Where to train; the CPU by default.
+        progress: Called with the share that is done.
+
+    Returns:
+        Integers, and what `held_out_kl` says of them.
+    """
+    student = _Student(net, integers, device or torch.device("cpu"), train_weights=train_weights)
+    groups = [{"params": list(student.biases.values()), "peak": settings.bias_rate}]
+    if train_weights:
+        groups.append({"params": list(student.weights.values()), "peak": settings.weight_rate})
+    optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-12)
+    best, best_kl = dict(integers), held_out_kl(integers)
+    started = time.monotonic()
+    steps, share, next_check = 0, length.share(0, 0.0), 1 / settings.checks
+    while share < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * share))
+        optimizer.zero_grad(set_to_none=True)
+        loss = _loss(student, next(batches), settings)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        student.average(min(settings.averaging, (1 + steps) / (10 + steps)))
+        steps += 1
+        share = length.share(steps, time.monotonic() - started)
+        progress(min(share, 1.0))
+        if share >= next_check:
+            next_check += 1 / settings.checks
+            candidate = student.integers()
+            kl = held_out_kl(candidate)
+            if kl < best_kl:
+                best, best_kl = candidate, kl
+    return best, best_kl
+
+
+def _loss(student: _Student, batch: DistillBatch, settings: DistillSettings) -> Tensor:
+    log_p = batch.teacher.to(student.device).log_softmax(1)
+    logits = student.logits(batch.pixels.to(student.device))
+    loss = functional.kl_div(logits.log_softmax(1), log_p, reduction="batchmean", log_target=True)
+    if batch.labels is None:
+        return loss
+    truth = functional.cross_entropy(logits, batch.labels.to(student.device))
+    return (1 - settings.label_share) * loss + settings.label_share * truth
+
+
+class _Student:
+    """Latent weights and biases over a network's integers."""
+
+    def __init__(
+        self, net: UnitNet, integers: Mapping[str, IntegerConv], device: torch.device, *, train_weights: bool
+    ) -> None:
+        self.device = device
+        self._net, self._start, self._train_weights = net, integers, train_weights
+        self._steps = {name: conv.step.to(device)[:, None, None, None] for name, conv in integers.items()}
+        self.weights = {name: conv.weight.to(device, copy=True) for name, conv in integers.items()}
+        self.biases = {name: (conv.bias * conv.step.double()).float().to(device) for name, conv in integers.items()}
+        self._average = [latent.clone() for latent in self._latents()]
+        for latent in self._latents():
+            latent.requires_grad_()
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Class scores of the integers the latent weights round to, in bfloat16 inside."""
+
+        def convolve(op: Op, x: Tensor) -> Tensor:
+            latent = self.weights[op.name]
+            rounded = latent.detach().round().clamp_(-127, 127)
+            if self._train_weights:
+                rounded = rounded + (latent - latent.detach())
+            weight = (rounded * self._steps[op.name]).to(torch.bfloat16, memory_format=torch.channels_last)
+            y = functional.conv2d(x, weight, self.biases[op.name].bfloat16(), op.stride, op.padding)
+            if op.is_head:
+                return (y.relu() if op.relu else y).float()
+            return _round_through(y, *self._net.clamp(op.output))
+
+        def add(op: Op, a: Tensor, b: Tensor) -> Tensor:
+            return _round_through(self._net.add(op, a, b), *self._net.clamp(op.output))
+
+        x = self._net.pixels(pixels).to(torch.bfloat16, memory_format=torch.channels_last)
+        return run_graph(self._net.spec, x, convolve, add)
+
+    def average(self, decay: float) -> None:
+        """Move the average of the latent values towards what they are."""
+        with torch.no_grad():
+            torch._foreach_lerp_(self._average, self._latents(), 1 - decay)
+
+    def integers(self) -> dict[str, IntegerConv]:
+        """The integers as a file would hold them, from the average of the latent values."""
+        result = {}
+        names = list(self._start)
+        biases = dict(zip(names, self._average, strict=False))
+        weights = dict(zip(names, self._average[len(names) :], strict=True)) if self._train_weights else None
+        for name, conv in self._start.items():
+            weight = weights[name].cpu().round().clamp_(-127, 127) if weights else conv.weight
+            bias = biases[name].cpu().double() / conv.step.double()
+            grain = _grain(conv.bias)
+            result[name] = IntegerConv(weight, (bias / grain).round() * grain, conv.step)
+        return result
+
+    def _latents(self) -> list[Tensor]:
+        return [*self.biases.values(), *(self.weights.values() if self._train_weights else ())]
 
 
 class _RoundThrough(torch.autograd.Function):
@@ -60,147 +216,6 @@ class _RoundThrough(torch.autograd.Function):
 def _round_through(y: Tensor, low: int, high: int) -> Tensor:
     result: Tensor = _RoundThrough.apply(y, low, high)  # type: ignore[no-untyped-call]
     return result
-
-
-def augmented_photos(photos: Tensor, settings: DistillSettings, seed: int) -> Tensor:
-    """Make crops and flips.
-
-    Args:
-        photos: (N, H, W, 3), uint8, as the network takes them.
-        settings: Gives the number of variants and the smallest crop.
-        seed: Of the choices.
-
-    Returns:
-        (variants, N, H, W, 3), uint8, the photos themselves first.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    count, side = photos.shape[:2]
-    variants = [photos]
-    for _ in range(settings.variants - 1):
-        made = torch.empty_like(photos)
-        for index in range(count):
-            size, top, left, flip = torch.rand(4, generator=generator).tolist()
-            kept = max(1, round(side * (settings.smallest_crop + (1 - settings.smallest_crop) * size)))
-            top, left = int(top * (side - kept + 1)), int(left * (side - kept + 1))
-            crop = photos[index, top : top + kept, left : left + kept].permute(2, 0, 1)[None].float()
-            resized = functional.interpolate(crop, (side, side), mode="bilinear", align_corners=False, antialias=True)
-            image = resized[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
-            made[index] = image.flip(1) if flip < 0.5 else image
-        variants.append(made)
-    return torch.stack(variants)
-
-
-def distill(
-    net: UnitNet,
-    integers: Mapping[str, IntegerConv],
-    photos: Tensor,
-    teacher: Tensor,
-    seconds: float,
-    settings: DistillSettings,
-    held_out_kl: Callable[[Mapping[str, IntegerConv]], float],
-    *,
-    train_weights: bool = True,
-    seed: int = 0,
-    progress: Callable[[float], None] = lambda share: None,
-    log: Callable[[str], None] = lambda line: None,
-) -> tuple[dict[str, IntegerConv], float]:
-    """Train integers for a while and return the best ones seen.
-
-    Args:
-        net: The float network, for its units.
-        integers: Where to begin; not changed.
-        photos: (M, H, W, 3), uint8.
-        teacher: The float network's logits on them, (M, classes).
-        seconds: Time to spend; one short trial step finds how many steps that is.
-        settings: See there.
-        held_out_kl: Judges integers on photos that are not among `photos`.
-        train_weights: Else biases alone, which leaves the bytes of the weights as they are.
-        seed: Of the order of photos.
-        progress: Called with the share that is done.
-        log: Called with a line at each check.
-
-    Returns:
-        Integers and their held-out KL, in nats.
-    """
-    student = _Student(net, integers)
-    groups = [{"params": list(student.biases.values()), "lr": settings.bias_rate, "peak": settings.bias_rate}]
-    if train_weights:
-        groups.append(
-            {"params": list(student.weights.values()), "lr": settings.weight_rate, "peak": settings.weight_rate}
-        )
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12)
-    generator = torch.Generator().manual_seed(seed)
-    log_teacher = teacher.log_softmax(1)
-    best, best_kl = dict(integers), held_out_kl(integers)
-    log(f"start {best_kl:.4f}")
-    started = time.monotonic()
-    order = torch.empty(0, dtype=torch.int64)
-    next_check = share = 0.0
-    next_check = 1 / settings.checks
-    while share < 1:
-        if len(order) < settings.batch:
-            order = torch.randperm(len(photos), generator=generator)
-        chosen, order = order[: settings.batch], order[settings.batch :]
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * share)) + 1e-9
-        optimizer.zero_grad(set_to_none=True)
-        logits = student.logits(net.pixels(photos[chosen]), train_weights=train_weights)
-        loss = functional.kl_div(logits.log_softmax(1), log_teacher[chosen], reduction="batchmean", log_target=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        share = (time.monotonic() - started) / seconds
-        progress(min(share, 1.0))
-        if share >= next_check:
-            next_check += 1 / settings.checks
-            candidate = student.integers()
-            kl = held_out_kl(candidate)
-            log(f"{share:.2f} loss {loss.item():.4f} held out {kl:.4f}")
-            if kl < best_kl:
-                best, best_kl = candidate, kl
-    return best, best_kl
-
-
-class _Student:
-    """Latent weights and biases over a network's integers."""
-
-    def __init__(self, net: UnitNet, integers: Mapping[str, IntegerConv]) -> None:
-        self._net = net
-        self._start = integers
-        self.weights = {name: conv.weight.clone().requires_grad_() for name, conv in integers.items()}
-        self.biases = {
-            name: (conv.bias * conv.step.double()).float().requires_grad_() for name, conv in integers.items()
-        }
-
-    def logits(self, x: Tensor, *, train_weights: bool) -> Tensor:
-        """Class scores of the integers the latent weights round to, in bfloat16 inside."""
-
-        def convolve(op: Op, x: Tensor) -> Tensor:
-            latent = self.weights[op.name]
-            rounded = latent.detach().round().clamp_(-127, 127)
-            if train_weights:
-                rounded = rounded + (latent - latent.detach())
-            step = self._start[op.name].step[:, None, None, None]
-            weight = (rounded * step).to(torch.bfloat16, memory_format=torch.channels_last)
-            y = functional.conv2d(x, weight, self.biases[op.name].bfloat16(), op.stride, op.padding)
-            if op.is_head:
-                return (y.relu() if op.relu else y).float()
-            return _round_through(y, *self._net.clamp(op.output))
-
-        def add(op: Op, a: Tensor, b: Tensor) -> Tensor:
-            return _round_through(self._net.add(op, a, b), *self._net.clamp(op.output))
-
-        start = x.to(torch.bfloat16, memory_format=torch.channels_last)
-        return run_graph(self._net.spec, start, convolve, add)
-
-    def integers(self) -> dict[str, IntegerConv]:
-        """The integers as a file would hold them."""
-        result = {}
-        for name, conv in self._start.items():
-            weight = self.weights[name].detach().round().clamp_(-127, 127)
-            bias = self.biases[name].detach().double() / conv.step.double()
-            grain = _grain(conv.bias)
-            result[name] = IntegerConv(weight, (bias / grain).round() * grain, conv.step)
-        return result
 
 
 def _grain(bias: Tensor) -> float:

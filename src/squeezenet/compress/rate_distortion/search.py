@@ -11,7 +11,7 @@ Use this as the `rate-distortion` preset; `sequential` and `distill` are its par
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,7 +26,8 @@ from ...fileformat import SqzFile, decode_sqz, encode_sqz, stream_bytes
 from ...models import SqueezeNet, normalize_pixels
 from ...network import Network
 from .activation_scales import choose_ranges
-from .distill import DistillSettings, augmented_photos, distill
+from .batches import DistillBatch, augmented_photos, labelled_batches, photo_batches
+from .distill import DistillSettings, Length, distill
 from .sequential import RoundingSettings, round_network
 from .statistics import Statistics, collect_statistics
 from .units import IntegerConv, UnitConv, UnitNet, quantized_forward, to_network
@@ -40,9 +41,12 @@ _DEFAULT_MAX_KL = 0.05
 # A twofold slope changes the bytes by about this factor, and the KL by the other: first guesses only.
 _BYTES_PER_OCTAVE = 0.88
 _KL_PER_OCTAVE = 2.1
+_MAX_MOVE = 4.0  # octaves of slope at a time
+_SECOND_SLOPE = 0.25  # of the first rounding's slope: where the search for the second one begins
 
 Integers = Mapping[str, IntegerConv]
 Progress = Callable[[str, float], None]
+Epoch = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +61,14 @@ class RDSettings:
     """Share of activation ranges to keep."""
     first_slope: float = 2.5e-7
     """Nats a bit, where the search begins."""
-    max_passes: int = 6
+    max_passes: int = 7
     """Roundings of the whole network in the search for a budget."""
     tolerance: float = 0.004
     """A budget is met when this share of it, or less, is left."""
     polish_headroom: float = 1.05
     """Bytes to begin a distillation with, over the budget."""
+    polish_gain: float = 1.3
+    """KL to begin a distillation with, over the budget: what it is expected to win back."""
     statistics_photos: int = 200
     """Most photos that gradients are taken on."""
 
@@ -105,6 +111,8 @@ def compress_rate_distortion(
     max_bytes: int | None = None,
     max_kl: float | None = None,
     polish_minutes: float = 0,
+    labelled: Epoch | None = None,
+    labelled_steps: int = 0,
     seed: int = 0,
     settings: RDSettings | None = None,
     progress: Progress = lambda stage, share: None,
@@ -118,7 +126,10 @@ def compress_rate_distortion(
             the split only; every fifth is held out.
         max_bytes: Largest file.
         max_kl: Largest KL on the held-out photos, nats.
-        polish_minutes: Time for distillation, after everything else.
+        polish_minutes: Time for distillation on the photos, after everything else.
+        labelled: Gives an epoch of a labelled data set by its number, in batches of augmented pixels (n, H, W, 3)
+            uint8 and labels (n,): trains on it under the same budget, towards the float network and the labels.
+        labelled_steps: Batches to train on in all; with `labelled`, instead of `polish_minutes`.
         seed: Of labels, positions, crops and order. Equal seeds give equal files, except with `polish_minutes`: how
             many steps fit into them depends on the machine.
         settings: See there.
@@ -133,10 +144,11 @@ def compress_rate_distortion(
         raise QuantizationError("expected `max_bytes` or `max_kl`, got both")
     if max_bytes is None and max_kl is None:
         max_kl = _DEFAULT_MAX_KL
+    length = Length(steps=labelled_steps) if labelled is not None else Length(seconds=60 * polish_minutes)
     with torch.no_grad():
-        best = search.to_bytes(max_bytes, polish_minutes) if max_bytes is not None else None
+        best = search.to_bytes(max_bytes, length, labelled) if max_bytes is not None else None
         if max_kl is not None:
-            best = search.to_kl(max_kl, polish_minutes)
+            best = search.to_kl(max_kl, length, labelled)
     assert best is not None
     return search.result(best, max_bytes, max_kl)
 
@@ -170,6 +182,7 @@ class _Search:
         self._progress, self._file_bytes = progress, file_bytes
         is_held_out = np.arange(len(photos)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
         self._held_out, self._photos = photos[is_held_out], photos[~is_held_out][: settings.statistics_photos]
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._points: list[RDPoint] = []
         with torch.no_grad():
             self._held_out_log_p = self._teacher(self._held_out).double().log_softmax(1)
@@ -196,20 +209,21 @@ class _Search:
             progress=lambda share: self._progress("sensitivities", share),
         )
 
-    def to_bytes(self, max_bytes: int, polish_minutes: float) -> _Candidate:
+    def to_bytes(self, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
         """Find the best network within a number of bytes."""
-        if not polish_minutes:
+        if length.is_zero:
             return self._bisect(lambda c: c.file_bytes / max_bytes, _BYTES_PER_OCTAVE)
-        start = self._bisect(lambda c: c.file_bytes / (max_bytes * self._settings.polish_headroom), _BYTES_PER_OCTAVE)
-        return self._polish(start, max_bytes, polish_minutes)
+        loose = max_bytes * self._settings.polish_headroom
+        start = self._bisect(lambda c: c.file_bytes / loose, _BYTES_PER_OCTAVE)
+        return self._polish(start, max_bytes, length, labelled)
 
-    def to_kl(self, max_kl: float, polish_minutes: float) -> _Candidate:
+    def to_kl(self, max_kl: float, length: Length, labelled: Epoch | None) -> _Candidate:
         """Find the smallest network within a KL."""
-        if not polish_minutes:
+        if length.is_zero:
             return self._bisect(lambda c: c.kl / max_kl, _KL_PER_OCTAVE)
-        # Distillation wins back about a third of the KL, so bytes are taken from a point that much beyond.
-        start = self._bisect(lambda c: c.kl / (max_kl * 1.5), _KL_PER_OCTAVE)
-        return self._polish(start, start.file_bytes, polish_minutes)
+        loose = max_kl * self._settings.polish_gain
+        start = self._bisect(lambda c: c.kl / loose, _KL_PER_OCTAVE)
+        return self._polish(start, start.file_bytes, length, labelled)
 
     def _bisect(
         self,
@@ -231,28 +245,30 @@ class _Search:
         within = [attempt for attempt in tries if attempt[1] <= 0]
         return max(within, key=lambda t: t[1])[2] if within else min(tries, key=lambda t: t[1])[2]
 
-    def _polish(self, start: _Candidate, max_bytes: int, minutes: float) -> _Candidate:
-        """Distil, round again to the budget, distil once more without adding bytes."""
-        photos, teacher = self._augmented()
-        seconds = 60 * minutes
-        first = self._distil(start, photos, teacher, seconds / 2, train_weights=True)
-        net = _float_form(self._net, first.integers)
-        steps = {name: conv.step for name, conv in first.integers.items()}
-        target = max_bytes * (1 - self._settings.tolerance)
+    def _polish(self, start: _Candidate, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
+        """Distil, round again to the budget, distil again, and round a last time if that cost bytes."""
+        batches = self._batches(labelled)
+        first = self._distil(start, batches, length.part(0.5))
+        again = self._round_again(first, max_bytes * (1 - self._settings.tolerance))
+        last = self._distil(again, batches, length.part(0.5))
+        return last if last.file_bytes <= max_bytes else self._round_again(last, max_bytes)
 
-        def round_again(slope: float) -> Integers:
-            return self._round(slope, net, steps)
-
-        again = self._bisect(lambda c: c.file_bytes / target, _BYTES_PER_OCTAVE, round_again, start.slope / 4)
-        last = self._distil(again, photos, teacher, seconds / 2, train_weights=True)
-        if last.file_bytes <= max_bytes:
-            return last
-        net = _float_form(self._net, last.integers)
-        return self._bisect(lambda c: c.file_bytes / max_bytes, _BYTES_PER_OCTAVE, round_again, start.slope / 16)
+    def _round_again(self, candidate: _Candidate, max_bytes: float) -> _Candidate:
+        """Take bytes off a network that was rounded before: its integers are now what errors are measured from."""
+        if candidate.file_bytes <= max_bytes:
+            return candidate
+        net = _float_form(self._net, candidate.integers)
+        steps = {name: conv.step for name, conv in candidate.integers.items()}
+        return self._bisect(
+            lambda c: c.file_bytes / max_bytes,
+            _BYTES_PER_OCTAVE,
+            lambda slope: self._round(slope, net, steps),
+            candidate.slope * _SECOND_SLOPE,
+        )
 
     def _round(self, slope: float, net: UnitNet | None = None, steps: Mapping[str, Tensor] | None = None) -> Integers:
         used = net or self._net
-        integers, _ = round_network(
+        return round_network(
             used,
             self._statistics.row_grams,
             lambda start, stop: used.pixels(self._photos[start:stop]),
@@ -263,25 +279,32 @@ class _Search:
             seed=self._seed,
             progress=lambda share: self._progress("rounding", share),
         )
-        return integers
 
-    def _distil(
-        self, start: _Candidate, photos: Tensor, teacher: Tensor, seconds: float, *, train_weights: bool
-    ) -> _Candidate:
+    def _distil(self, start: _Candidate, batches: Iterator[DistillBatch], length: Length) -> _Candidate:
         with torch.enable_grad():
             integers, kl = distill(
                 self._net,
                 start.integers,
-                photos,
-                teacher,
-                seconds,
+                batches,
+                length,
                 self._settings.distillation,
                 self._held_out_kl,
-                train_weights=train_weights,
-                seed=self._seed,
+                device=self._device,
                 progress=lambda share: self._progress("distillation", share),
             )
         return self._measure(integers, start.slope, "distil", kl)
+
+    def _batches(self, labelled: Epoch | None) -> Iterator[DistillBatch]:
+        if labelled is not None:
+            return labelled_batches(labelled, self._teacher)
+        settings = self._settings.distillation
+        photos = augmented_photos(
+            torch.from_numpy(self._photos),
+            variants=settings.variants,
+            smallest_crop=settings.smallest_crop,
+            seed=self._seed,
+        )
+        return photo_batches(photos, self._teacher, batch=settings.batch, seed=self._seed)
 
     def _measure(
         self, integers: Integers, slope: float, stage: Literal["round", "distil"] = "round", kl: float | None = None
@@ -306,10 +329,6 @@ class _Search:
         batches = (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH))
         return torch.cat([self._model(normalize_pixels(batch, preprocessing)) for batch in batches])
 
-    def _augmented(self) -> tuple[Tensor, Tensor]:
-        photos = augmented_photos(torch.from_numpy(self._photos), self._settings.distillation, self._seed).flatten(0, 1)
-        return photos, self._teacher(photos)
-
     def result(self, best: _Candidate, max_bytes: int | None, max_kl: float | None) -> RDResult:
         """Encode, decode, and judge by the engine."""
         data = encode_sqz(SqzFile(network=to_network(self._net, best.integers)))
@@ -332,18 +351,24 @@ class _Search:
 
 
 def _next_guess(tries: list[tuple[float, float, _Candidate]], per_octave: float, tolerance: float) -> float:
-    """Next log2 slope: interpolated where the budget is bracketed, else by the rate of change seen so far."""
-    tries = sorted(tries, key=lambda t: abs(t[1]))
-    here, excess, _ = tries[0]
-    rate = per_octave
-    opposite = [t for t in tries if (t[1] > 0) != (excess > 0)]
-    other = opposite[0] if opposite else (tries[1] if len(tries) > 1 else None)
-    if other is not None and other[0] != here:
-        seen = (other[1] - excess) / (other[0] - here)
-        if seen * per_octave > 0:
-            rate = seen
-    move = (-tolerance / 2 - excess) / rate
-    return here + max(-3.0, min(3.0, move))
+    """Next log2 slope: interpolated where the budget is bracketed, else by the rate of change seen so far.
+
+    Args:
+        tries: Log2 slope and log excess over the budget of each attempt.
+        per_octave: Expected change of the log excess with the log2 slope; its sign is relied on.
+        tolerance: The excess to aim at is half of this, below zero.
+    """
+    over = [t for t in tries if t[1] > 0]
+    under = [t for t in tries if t[1] <= 0]
+    if over and under:
+        first, second = min(over, key=lambda t: t[1]), max(under, key=lambda t: t[1])
+        share = (first[1] + tolerance / 2) / (first[1] - second[1])
+        return first[0] + min(max(share, 0.1), 0.9) * (second[0] - first[0])
+    here = min(tries, key=lambda t: abs(t[1]))
+    move = (-tolerance / 2 - here[1]) / per_octave
+    # Each attempt on the same side doubles the least move: the rate may be far from what is expected.
+    least = 0.2 * 2 ** (len(tries) - 1)
+    return here[0] + math.copysign(min(max(abs(move), least), _MAX_MOVE), move)
 
 
 def _float_form(net: UnitNet, integers: Integers) -> UnitNet:

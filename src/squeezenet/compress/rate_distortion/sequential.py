@@ -15,32 +15,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...codec.rate import RateModel
 from ...codec.weights import round_multiplier
 from ...spec import Op
-from .rate import context_map, layer_bits, rate_table
-from .rounding import cholesky_of_inverse, round_matrix, round_rows, row_feedback
+from .rounding import cholesky_of_inverse, first_guess, round_rows
 from .units import IntegerConv, UnitNet, integer_conv
 
 __all__ = ["RoundingSettings", "round_network"]
 
 _BATCH = 20
+_TINY = 2.0**-30
 _LARGEST_TARGET = 120  # of 127, which leaves room for compensation
-_FIRST_DEAD_ZONE = 0.15  # for the first guess at a layer's bit table
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundingSettings:
     """How to round. The defaults are what measured best; see the log."""
 
-    damping: float = 0.01
+    damping: float = 0.03
     """Share of the mean input energy added to every input's."""
     row_power: float = 0.5
     """Exponent of the rows' sensitivities; 0 treats the outputs of a layer alike."""
-    step_factor: float = 8.0
+    step_factor: float = 5.5
     """Step^2 in units of slope over energy; 6 / ln 2 = 8.66 is the high-rate optimum without a rate term."""
     rate_factor: float = 1.0
     """Share of the slope that the choice of integers sees."""
@@ -52,8 +53,6 @@ class RoundingSettings:
     """Fraction bits of steps: coarse ones cost less in the file."""
     bias_precision: float = 0.125
     """Largest rounding unit of a bias in output steps."""
-    row_damping: float | None = 0.3
-    """Damping of the correlation between rows; None rounds rows independently."""
     head_row_power: float = 0.0
     """As `row_power`, for the head: gradients do not see classes that its ReLU hides on the photos."""
 
@@ -69,7 +68,7 @@ def round_network(
     steps: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
-) -> tuple[dict[str, IntegerConv], float]:
+) -> dict[str, IntegerConv]:
     """Round every convolution at one slope.
 
     Args:
@@ -84,7 +83,7 @@ def round_network(
         progress: Called with the share that is done.
 
     Returns:
-        The integers, and an estimate of the bits of the weights.
+        The integers of each convolution.
     """
     generator = torch.Generator().manual_seed(seed)
     spec = net.spec
@@ -94,7 +93,6 @@ def round_network(
     # Half precision holds every value of an integer tensor exactly.
     streams: dict[str, tuple[Tensor, Tensor]] = {"input": (x, x)}
     integers: dict[str, IntegerConv] = {}
-    total_bits = 0.0
     total_macs = sum(op.macs for op in graph)
     done = 0
     for op in graph:
@@ -105,7 +103,6 @@ def round_network(
             integers[op.name] = _round_layer(
                 net, op, moments, row_grams[op.name], slope, settings, steps[op.name] if steps else None
             )
-            total_bits += layer_bits(integers[op.name].weight.flatten(1))
             done += op.macs
             progress(done / total_macs)
             if op.is_head:
@@ -129,7 +126,7 @@ def round_network(
         for name in op.inputs:
             if last_use[name] == op.name:
                 del streams[name]
-    return integers, total_bits
+    return integers
 
 
 @dataclass
@@ -142,6 +139,8 @@ class _Moments:
     """(K, K): covariance of the float stream's columns (rows) with the integer stream's (columns)."""
     integer_mean: Tensor
     float_mean: Tensor
+    energy: float
+    """Mean variance of a column, of the stream in which it is larger."""
     real_energy: float
     """Sum of the squares of a photo's columns, mean included, in real units: what statistics were taken on."""
 
@@ -157,7 +156,7 @@ def _input_moments(
     count = len(integer_stream)
     size = op.products_per_sum
     positions = op.out_size**2
-    sums = torch.zeros(2, size, dtype=torch.float64)
+    sums, squares = torch.zeros(2, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     integer, cross = torch.zeros(size, size), torch.zeros(size, size)
     kept = min(positions, max_positions)
     is_same = float_stream is integer_stream
@@ -168,17 +167,19 @@ def _input_moments(
         integer += q_KM @ q_KM.t()
         sums[0] += q_KM.sum(1)
         sums[1] += f_KM.sum(1)
+        squares += f_KM.square().sum(1)
         if not is_same:
             cross += f_KM @ q_KM.t()
     scale = positions / kept
     mean_q, mean_f = sums / (count * kept)
     h = (integer.double() / count - kept * torch.outer(mean_q, mean_q)) * scale
     c = h if is_same else (cross.double() / count - kept * torch.outer(mean_f, mean_q)) * scale
+    float_energy = float((squares / count - kept * mean_f.square()).mean() * scale)
     raw = (h.diagonal() + positions * mean_q.square()).reshape(op.in_channels, -1).sum(1)
     if op.inputs[0] == "input":  # the float network sees its pixels without their mean
         raw = h.diagonal().reshape(op.in_channels, -1).sum(1)
     real_energy = float(raw @ in_steps.double().square())
-    return _Moments(h, c, mean_q, mean_f, real_energy)
+    return _Moments(h, c, mean_q, mean_f, max(float(h.diagonal().mean()), float_energy), real_energy)
 
 
 def _columns(op: Op, x: Tensor, chosen: Tensor) -> Tensor:
@@ -205,41 +206,28 @@ def _round_layer(
 ) -> IntegerConv:
     conv = net.convs[op.name]
     weight = conv.weight.flatten(1).double()
-    damped = moments.integer + torch.eye(len(moments.integer), dtype=torch.float64) * (
-        settings.damping * moments.integer.diagonal().mean() + 1e-12
-    )
-    best = torch.linalg.solve(damped, (weight @ (moments.cross + damped - moments.integer)).t()).t()
+    # Damped by what is larger: where the integer stream has all but died, its moments say nothing.
+    damping = torch.eye(len(moments.integer), dtype=torch.float64) * (settings.damping * moments.energy + _TINY)
+    damped = moments.integer + damping
+    best = torch.linalg.solve(damped, (weight @ (moments.cross + damping)).t()).t()
     target = weight + settings.correction * (best - weight)
-    upper, energy = cholesky_of_inverse(moments.integer, settings.damping)
+    upper, energy = cholesky_of_inverse(damped)
     # A unit of squared error of a row's weight, times its column's energy, costs this many nats: half the Fisher
     # information is the curvature of the KL.
-    cost = 0.5 * _row_sensitivity(net, op, row_gram.diagonal(), settings) / moments.real_energy
-    feedback = None
-    if settings.row_damping is not None and not op.is_head:
-        gram = row_gram.double()
-        root = gram.diagonal().clamp(min=1e-12 * float(gram.diagonal().max()) + 1e-30).sqrt()
-        correlation = gram / root / root[:, None]
-        correlation.fill_diagonal_(1)
-        feedback, cost = row_feedback(correlation, cost, settings.row_damping)
+    cost = 0.5 * _row_sensitivity(net, op, row_gram.diagonal(), settings) / max(moments.real_energy, _TINY)
     if step is None:
-        ideal = (settings.step_factor * slope / (cost * energy.mean())).sqrt()
-        ideal = torch.maximum(ideal, target.abs().amax(1) / _LARGEST_TARGET)
+        ideal = (settings.step_factor * slope / (cost * energy.mean()).clamp(min=_TINY**4)).sqrt()
+        largest = target.abs().amax(1).clamp(min=_TINY)
+        # Rows that the loss does not feel get a step that makes them zero, but no infinite one.
+        ideal = torch.minimum(torch.maximum(ideal, largest / _LARGEST_TARGET), 4 * largest)
         step = torch.from_numpy(round_multiplier(ideal.numpy(), settings.step_fraction_bits))
     scaled = (target / step.double()[:, None]).float()
-    bit_price = (settings.rate_factor * slope / (cost * step.double().square())).float()
+    bit_price = (settings.rate_factor * slope / (cost * step.double().square()).clamp(min=_TINY**4)).float()
     upper, energy = upper.float(), energy.float()
-    rounded = scaled.sign() * (scaled.abs() - _FIRST_DEAD_ZONE).clamp(min=0).round()
-    contexts = None
+    rounded = first_guess(scaled)
     for _ in range(2):
-        table = rate_table(rounded, contexts)
-        if feedback is None:
-            rounded = round_rows(scaled, upper, energy, bit_price, table, contexts)
-        else:
-            no_contexts = torch.zeros(scaled.shape, dtype=torch.int64)
-            given = no_contexts if contexts is None else contexts
-            in_steps = (feedback * step / step.double()[:, None]).float()
-            rounded = round_matrix(scaled, upper, energy, in_steps, bit_price, table, given)
-        contexts = context_map(rounded)
+        rate = RateModel.fit(rounded.reshape(conv.weight.shape).numpy().astype(np.int64))
+        rounded = round_rows(scaled, upper, energy, bit_price, rate)
     bias = conv.bias.double() + weight @ moments.float_mean
     bias -= (rounded.double() * step.double()[:, None]) @ moments.integer_mean
     return IntegerConv(rounded.reshape(conv.weight.shape), _round_bias(bias, step, settings.bias_precision), step)
@@ -253,7 +241,7 @@ def _row_sensitivity(net: UnitNet, op: Op, row_energy: Tensor, settings: Roundin
         out_steps = steps.double()
     sensitivity = row_energy.double() * out_steps.square()
     power = settings.head_row_power if op.is_head else settings.row_power
-    shaped = sensitivity.clamp(min=1e-12 * float(sensitivity.max()) + 1e-30) ** power
+    shaped: Tensor = sensitivity.clamp(min=1e-12 * float(sensitivity.max()) + 1e-30) ** power
     result: Tensor = shaped * (sensitivity.sum() / shaped.sum())
     return result
 

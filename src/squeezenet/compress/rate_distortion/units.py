@@ -25,7 +25,16 @@ from ...models import SqueezeNet
 from ...network import ConvParams, Network, TensorQuant, quantized_tensors
 from ...spec import ArchSpec, Op
 
-__all__ = ["IntegerConv", "UnitConv", "UnitNet", "quantized_forward", "run_graph", "to_network"]
+__all__ = [
+    "IntegerConv",
+    "UnitConv",
+    "UnitNet",
+    "integer_conv",
+    "nonnegative_tensors",
+    "quantized_forward",
+    "run_graph",
+    "to_network",
+]
 
 _RELU_LEVELS = 255
 _SIGNED_ZERO = 128
@@ -80,18 +89,15 @@ class UnitNet:
         spec, preprocessing = model.spec, model.preprocessing
         if preprocessing is None:
             raise QuantizationError("expected a model that knows its preprocessing, got one without")
-        relu_outputs = nonnegative_tensors(spec)
-        steps: dict[str, Tensor] = {}
-        zero_points: dict[str, int] = {}
-        for name in quantized_tensors(spec):
-            if name == "input":
-                steps[name] = 1 / torch.tensor(preprocessing.std)
-                zero_points[name] = _input_zero(spec, preprocessing.mean)
-                continue
-            signed = name not in relu_outputs
-            zero_points[name] = _SIGNED_ZERO if signed else 0
-            steps[name] = channel_ranges[name].float() / (_SIGNED_LEVELS if signed else _RELU_LEVELS)
-        tensor_steps = {name: float(np.float32(tensor_ranges.get(name, 1.0) / _RELU_LEVELS)) for name in steps}
+        nonnegative = nonnegative_tensors(spec)
+        steps = {"input": 1 / torch.tensor(preprocessing.std)}
+        zero_points = {"input": _input_zero(spec, preprocessing.mean)}
+        tensor_steps = {"input": 1.0}
+        for name in quantized_tensors(spec)[1:]:
+            levels = _RELU_LEVELS if name in nonnegative else _SIGNED_LEVELS
+            zero_points[name] = 0 if name in nonnegative else _SIGNED_ZERO
+            steps[name] = channel_ranges[name].float() / levels
+            tensor_steps[name] = float(np.float32(tensor_ranges[name] / levels))
         pool_sources = {op.output: op.inputs[0] for op in spec.graph() if op.kind == "max_pool"}
         convs = {}
         for op in spec.convs:

@@ -1,0 +1,100 @@
+"""`squeezenet compress`: files and reports, refusals before the work begins, nothing left behind after a failure."""
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from networks import tiny_spec
+from squeezenet import Classifier, read_sqz
+from squeezenet.cli import cli
+from squeezenet.labels import Labels
+from squeezenet.models import build_model, save_safetensors
+from squeezenet.preprocess import Preprocessing
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    model = build_model(tiny_spec(num_classes=10, input_size=8, pools=(), head_relu=False, batch_norm=True))
+    model.labels = Labels(tuple("0123456789"))
+    model.preprocessing = Preprocessing(crop_size=8, resize_size=8)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_safetensors(model, path)
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, ["compress", *map(str, arguments)])
+
+
+def test_int8_writes_a_file_and_a_report_that_agree(model, tmp_path):
+    file = tmp_path / "tiny.sqz"
+    result = run(model, "-o", file, "--preset", "int8", "--calibration", "digits", "--photos", 50, "--val", "digits")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "tiny.sqz.report.json").read_text())
+    assert report["file_bytes"] == file.stat().st_size
+    assert report["params"] == sum(op.params for op in tiny_spec(num_classes=10).convs)
+    assert report["fidelity"]["n_images"] == 10
+    assert report["fidelity"]["kl"] < 0.01
+    assert report["accuracy"]["compressed"]["n_images"] == 355
+    assert report["is_data_free"] is False
+    assert f"{file}: {report['file_bytes']:,} bytes" in result.stdout
+    assert Classifier(file).labels.names == tuple("0123456789")
+    assert read_sqz(file).facts["provenance"]["compressed"] == {"preset": "int8"}
+
+
+def test_without_photos_the_report_says_that_it_is_data_free(model, tmp_path):
+    result = run(model, "-o", tmp_path / "a.sqz", "--preset", "int8", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert report["is_data_free"] is True
+    assert report["fidelity"] is None
+    assert "synthetic pictures stand in" in result.stderr
+
+
+def test_rate_distortion_meets_a_budget_of_bytes(model, tmp_path):
+    file = tmp_path / "a.sqz"
+    whole = tmp_path / "whole.sqz"
+    assert run(model, "-o", whole, "--preset", "int8", "--calibration", "digits").exit_code == 0
+    budget = int(0.7 * whole.stat().st_size)
+    result = run(model, "-o", file, "--calibration", "digits", "--photos", 60, "--max-bytes", budget)
+    assert result.exit_code == 0, result.output
+    assert file.stat().st_size <= budget
+    report = json.loads((tmp_path / "a.sqz.report.json").read_text())
+    assert report["meets_target"] is True
+    assert min(point["file_bytes"] for point in report["points"]) <= budget
+
+
+def test_budget_that_cannot_be_met_gives_the_nearest_file_and_exit_code_3(model, tmp_path):
+    file = tmp_path / "a.sqz"
+    result = run(model, "-o", file, "--calibration", "digits", "--photos", 60, "--max-bytes", 100)
+    assert result.exit_code == 3, result.output
+    assert "the budget was not met" in result.stderr
+    assert file.stat().st_size > 100
+
+
+def test_deep_compression_needs_labelled_images(model, tmp_path):
+    result = run(model, "-o", tmp_path / "a.sqz", "--preset", "deep-compression")
+    assert result.exit_code == 2
+    assert "give labelled images with --data DATA" in result.stderr
+
+
+def test_two_budgets_exclude_each_other(model, tmp_path):
+    result = run(model, "-o", tmp_path / "a.sqz", "--max-bytes", 1000, "--max-kl", 0.1)
+    assert result.exit_code == 2
+    assert "exclude each other" in result.stderr
+
+
+def test_missing_output_folder_is_refused_before_the_work(tmp_path):
+    result = run("no-model.safetensors", "-o", tmp_path / "nowhere/a.sqz", "--preset", "int8")
+    assert result.exit_code == 2
+    assert "no such folder" in result.stderr
+
+
+def test_failure_leaves_nothing_behind(model, tmp_path):
+    result = run(model, "-o", tmp_path / "a.sqz", "--calibration", tmp_path / "no-photos")
+    assert result.exit_code == 1
+    assert "no such file or folder" in result.stderr
+    assert list(tmp_path.iterdir()) == []
