@@ -1,4 +1,4 @@
-"""Atheris: any bytes through the Python reader; only a FormatError may come out, and the C reader must agree.
+"""Atheris: any bytes through the Python reader; only a FormatError may come out.
 
 python fuzz/fuzz_reader.py corpus/file -max_total_time=60
 """

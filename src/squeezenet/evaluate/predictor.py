@@ -6,6 +6,7 @@ Use this when a command takes a MODEL and needs class scores for images.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -102,13 +103,22 @@ def predict_each(
 def predict_batches(
     predictor: Predictor, images: ImageSet, *, batch_size: int = 32
 ) -> Iterator[tuple[DecodedBatch, NDArray[np.float64]]]:
-    """Decode and classify a whole set, batch by batch, in order.
+    """Decode and classify a whole set, batch by batch, in order; a batch is decoded while the one before is classified.
 
     Yields:
         The batch (with the positions of its readable images) and their class scores, (n, classes).
     """
-    for batch in decode_batches(images, predictor.preprocessing, batch_size=batch_size):
+    for batch in _one_ahead(decode_batches(images, predictor.preprocessing, batch_size=batch_size)):
         yield batch, predictor.logits(batch.pixels)
+
+
+def _one_ahead(batches: Iterator[DecodedBatch]) -> Iterator[DecodedBatch]:
+    """Pass batches on, while a thread already works on the next one."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = pool.submit(next, batches, None)
+            yield batch
 
 
 @dataclass(frozen=True)
