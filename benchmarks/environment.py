@@ -19,7 +19,8 @@ PACKAGES = ("numpy", "Pillow", "torch", "onnxruntime", "openvino", "scikit-learn
 def describe_run() -> dict[str, Any]:
     """Command, commit, date, versions and hardware."""
     return {
-        "command": " ".join(["python", str(Path(sys.argv[0])), *sys.argv[1:]]),
+        # Folders of this machine say nothing elsewhere: of a path, the name is kept.
+        "command": " ".join(["python", sys.argv[0], *(Path(word).name or word for word in sys.argv[1:])]),
         "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
