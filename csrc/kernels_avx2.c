@@ -65,11 +65,11 @@ SQZ_INLINE SQZ_AVX2 void avx2_pairs(const sqz_conv_job *job, const uint8_t *x, c
     ymm_finish(job, acc, panel, y, raw, PIXELS);
 }
 
-/* One row of input in 16 bits, all runs behind each other. */
-static SQZ_AVX2 void avx2_widen(const sqz_conv_job *job, const uint8_t *x) {
+/* Rows of input in 16 bits, behind each other. */
+static SQZ_AVX2 void avx2_widen(const sqz_conv_job *job, const uint8_t *x, size_t stride, int rows) {
     const size_t count = sqz_wide_run(job->pixels, job->x_pixel, job->groups);
     uint16_t *to = job->wide;
-    for (int run = 0; run < job->runs; run++, x += job->x_run, to += count) {
+    for (int row = 0; row < rows; row++, x += stride, to += count) {
         size_t i = 0;
         for (; i + 16 <= count; i += 16) {
             __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(x + i)));
@@ -131,6 +131,26 @@ AVX2_WIDE(6)
 static ymm_function *const avx2_wide_blocks[AVX2_WIDE_PIXELS] = {avx2_wide_1, avx2_wide_2, avx2_wide_3,
                                                                  avx2_wide_4, avx2_wide_5, avx2_wide_6};
 
+/* Widens some rows, then runs all panels on them: weights stay in the cache from row to row. */
+static void avx2_wide_panels(const sqz_conv_job *job) {
+    const size_t row_bytes = 2 * sqz_wide_run(job->pixels, job->x_pixel, job->groups);
+    /* Runs of neighbouring rows are the same memory when the convolution moves by one row. */
+    const int is_shared = job->runs == 1 || job->x_run == job->x_row;
+    const int most = is_shared ? job->wide_rows - job->runs + 1 : 1;
+    for (int first = 0; first < job->rows; first += most) {
+        const int rows = sqz_min(most, job->rows - first);
+        avx2_widen(job, job->x + (size_t)first * job->x_row, job->runs == 1 ? job->x_row : job->x_run,
+                   rows + job->runs - 1);
+        for (int panel = 0; panel < job->panels; panel++) {
+            if (job->kinds[panel] != SQZ_PANEL_WIDE) continue;
+            for (int row = 0; row < rows; row++) {
+                ymm_row(job, first + row, panel, (const uint8_t *)job->wide + (size_t)row * row_bytes, 2 * job->x_pixel,
+                        avx2_wide_blocks, AVX2_WIDE_PIXELS);
+            }
+        }
+    }
+}
+
 static void avx2_conv(const sqz_conv_job *job) {
     int has_wide = 0;
     for (int panel = 0; panel < job->panels; panel++) {
@@ -141,15 +161,7 @@ static void avx2_conv(const sqz_conv_job *job) {
             default: has_wide = 1;
         }
     }
-    for (int row = 0; has_wide && row < job->rows; row++) {
-        const uint8_t *wide = (const uint8_t *)job->wide;
-        avx2_widen(job, job->x + (size_t)row * job->x_row);
-        for (int panel = 0; panel < job->panels; panel++) {
-            if (job->kinds[panel] == SQZ_PANEL_WIDE) {
-                ymm_row(job, row, panel, wide, 2 * job->x_pixel, avx2_wide_blocks, AVX2_WIDE_PIXELS);
-            }
-        }
-    }
+    if (has_wide) avx2_wide_panels(job);
 }
 
 SQZ_AVX2 void sqz_avx2_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y) {

@@ -56,6 +56,7 @@ enum {
     SQZ_MAX_SIZE = 1024,  /* limits of a spec, as in spec.py */
     SQZ_MAX_CHANNELS = 4096,
     SQZ_HEAD_PIXELS = 28, /* positions of the head at a time */
+    SQZ_WIDE_BYTES = 1 << 14, /* of input in 16 bits, where more than what one row needs helps */
     SQZ_SLACK = 64        /* bytes that may be read, never used, behind a tensor */
 };
 
@@ -97,7 +98,8 @@ typedef struct {
     uint8_t *y;               /* result, or NULL to store the sums in `raw` */
     size_t y_pixel, y_row;
     int32_t *raw; /* [pixels of all rows][panels * 16] */
-    uint16_t *wide; /* `sqz_wide_bytes` of memory, for kernel sets that want it */
+    uint16_t *wide; /* memory for input in 16 bits, for kernel sets that want it, */
+    int wide_rows;  /* and how many rows of x_row it holds, at least `runs` */
 } sqz_conv_job;
 
 /* A bypass addition: y = (a - zero[0]) * factor[0] + (b - zero[1]) * factor[1], rounded, plus `sum_zero`. */
@@ -110,7 +112,7 @@ typedef struct {
     const char *name;
     int pack;
     int x_offset; /* the kernel multiplies x - x_offset */
-    int wants_wide; /* wants memory for one row of input in 16 bits */
+    int wants_wide; /* wants memory for rows of input in 16 bits */
     void (*conv)(const sqz_conv_job *job);
     void (*pool_row)(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
     void (*add_row)(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);

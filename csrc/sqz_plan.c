@@ -213,10 +213,12 @@ static void plan_at_least(size_t *value, size_t least) {
     if (*value < least) *value = least;
 }
 
-/* Memory for a job of one row of a convolution. */
+/* Memory for a job of one row of a convolution, at least. */
 static void plan_wide_memory(sqz_model *model, const sqz_conv *conv, int pixels, size_t x_pixel) {
     if (model->kernels->wants_wide) {
-        plan_at_least(&model->wide_bytes, sqz_wide_run(pixels, x_pixel, conv->groups) * (size_t)conv->runs * 2);
+        size_t row = sqz_wide_run(pixels, x_pixel, conv->groups) * 2;
+        plan_at_least(&model->wide_bytes, row * (size_t)conv->runs);
+        plan_at_least(&model->wide_bytes, SQZ_WIDE_BYTES);
     }
 }
 

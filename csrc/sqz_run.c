@@ -5,7 +5,7 @@
  * in each thread's scratch memory and never see a whole tensor. */
 #include "sqz_internal.h"
 
-enum { RUN_HEAD_PANELS = 2 };
+enum { RUN_HEAD_PANELS = 8 };
 
 typedef struct {
     const sqz_model *model;
@@ -40,6 +40,7 @@ static void run_conv(const run_worker *worker, const sqz_conv *conv, sqz_conv_jo
     const sqz_model *model = worker->model;
     size_t wide = model->scratch_bytes - sqz_round_up(model->wide_bytes, SQZ_ALIGN);
     job->wide = (uint16_t *)(void *)(worker->scratch + wide);
+    job->wide_rows = (int)(model->wide_bytes / (2 * sqz_wide_run(job->pixels, job->x_pixel, conv->groups)));
     job->runs = conv->runs;
     job->groups = conv->groups;
     job->weights = conv->weights;
@@ -308,15 +309,14 @@ static void run_head(const run_worker *worker, const uint8_t *x, double *logits,
     const sqz_model *model = worker->model;
     const sqz_conv *head = &model->head;
     int pixels = model->head_size * model->head_size, side = model->head_size + 2 * model->head_padding;
-    int pairs = (head->panels + RUN_HEAD_PANELS - 1) / RUN_HEAD_PANELS;
-    int last = run_share(pairs, worker->thread + 1, worker->threads) * RUN_HEAD_PANELS;
+    int last = run_share(head->panels, worker->thread + 1, worker->threads), count;
     int32_t *raw = (int32_t *)(void *)worker->scratch;
-    for (int panel = run_share(pairs, worker->thread, worker->threads) * RUN_HEAD_PANELS;
-         panel < sqz_min(last, head->panels); panel += RUN_HEAD_PANELS) {
+    for (int panel = run_share(head->panels, worker->thread, worker->threads); panel < last; panel += count) {
         int64_t totals[RUN_HEAD_PANELS * SQZ_LANES] = {0};
         sqz_conv part = *head;
         int first_class = panel * SQZ_LANES;
-        part.panels = sqz_min(RUN_HEAD_PANELS, head->panels - panel);
+        count = part.panels = sqz_min(RUN_HEAD_PANELS, last - panel);
+        part.last_outputs = panel + count == head->panels ? head->last_outputs : SQZ_LANES;
         part.weights += (size_t)panel * head->panel_bytes;
         part.kinds += panel;
         part.bias += first_class;
