@@ -247,6 +247,12 @@ def test_data_that_cannot_be_learnt_is_refused(tmp_path, names, message):
         train(write_tree(tmp_path / "data", names), tmp_path / "run")
 
 
+def test_classes_that_differ_by_case_alone_are_refused(tmp_path):
+    data = write_images(tmp_path / "data", classes=("cat", "Cat"))
+    with pytest.raises(DataError, match="class folder 'Cat' matches 2 classes"):
+        train(data, tmp_path / "run")
+
+
 def test_impossible_input_size_is_refused_before_training(tmp_path):
     with pytest.raises((RecipeError, SpecError), match="too small"):
         train(write_images(tmp_path / "data"), tmp_path / "run", TINY.replace(input_size=8, pools=(1, 2, 3, 4, 5)))

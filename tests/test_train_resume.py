@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from squeezenet.errors import TrainingError
+from squeezenet.labels import Labels
+from squeezenet.models import build_model, load_model
 from squeezenet.train import loop
 from training_runs import TINY, digests, train, write_images
 
@@ -29,7 +31,7 @@ def whole_run(data, tmp_path_factory):
     return train(data, tmp_path_factory.mktemp("whole") / "run")
 
 
-def train_until_crash(data, run_dir, monkeypatch, number):
+def train_until_crash(data, run_dir, monkeypatch, number, **options):
     """Start a run that dies before its step `number`."""
     real_step, calls = loop.train_step, []
 
@@ -42,7 +44,7 @@ def train_until_crash(data, run_dir, monkeypatch, number):
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", step)
         with pytest.raises(Crash):
-            train(data, run_dir)
+            train(data, run_dir, **options)
 
 
 @pytest.mark.parametrize("number", [1, 4, 5, STEPS])
@@ -125,6 +127,16 @@ def test_signal_handlers_are_put_back(data, tmp_path):
 
 def test_resume_without_a_checkpoint_begins_the_run(data, whole_run, tmp_path):
     assert digests(train(data, tmp_path / "run", resume=True)) == digests(whole_run)
+
+
+def test_run_from_weights_that_name_the_classes_otherwise_can_be_resumed(data, tmp_path, monkeypatch):
+    init = build_model(TINY.spec(4))
+    init.labels = Labels(("Ramp, slope", "LIGHT", "another", "dark_, dark"))
+    whole = train(data, tmp_path / "whole", init=init)
+    train_until_crash(data, tmp_path / "run", monkeypatch, 6, init=init)
+    resumed = train(data, tmp_path / "run", init=init, resume=True)
+    assert digests(resumed) == digests(whole)
+    assert load_model(resumed.best).labels.names == ("dark_, dark", "LIGHT", "Ramp, slope")
 
 
 def test_resume_of_a_finished_run_changes_nothing(data, tmp_path):

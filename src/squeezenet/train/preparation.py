@@ -103,13 +103,14 @@ def start_model(
 ) -> tuple[SqueezeNet, TrainingData]:
     """Build or load the network, with a head for the classes of the data.
 
-    Classes that the weights know, by id or name, keep their part of the head. Where they are all the weights' classes,
-    the data is numbered as the weights are.
+    Classes that the weights know, by id or name, keep their part of the head. The data comes back with the network's
+    names and numbers of the classes.
 
     Raises:
         RecipeError: If the recipe describes no network.
         WeightsError: If the weights cannot be read.
         SpecError: If the weights' network cannot have the recipe's input size.
+        DataError: If two classes have the same name but for case and underscores.
     """
     classes = prepared.train.classes
     torch.manual_seed(recipe.seed)
@@ -120,7 +121,6 @@ def start_model(
         known = _known_classes(model, classes)
         if len(known) == model.spec.num_classes:
             say.say(f"the weights know these {len(classes)} classes and no others: their head is kept")
-            prepared = prepared.with_labels(model.labels)
         elif known:
             say.say(f"the weights know all {len(classes)} classes among others: the new head starts with their part")
             _keep_classes(model, known)
@@ -134,7 +134,7 @@ def start_model(
     model.labels = model.labels or Labels(classes)
     model.preprocessing = recipe.preprocessing(model.preprocessing)
     model.spec = model.spec.replace(input_size=model.preprocessing.crop_size)
-    return model, prepared
+    return model, prepared.with_labels(model.labels)
 
 
 def _known_classes(model: SqueezeNet, classes: Sequence[str]) -> list[int]:
