@@ -1,6 +1,6 @@
 """Compression to a budget of bytes or of KL from unlabelled photos: bytes are spent where the loss feels them.
 
-Use `compress_rate_distortion`; docs/compression.md tells how it works and what was measured.
+Use `compress_rate_distortion`.
 """
 
 from .search import RDPoint, RDResult, RDSettings, compress_rate_distortion
