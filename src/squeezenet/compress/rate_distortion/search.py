@@ -64,7 +64,9 @@ class RDSettings:
     max_passes: int = 7
     """Roundings of the whole network in the search for a budget."""
     tolerance: float = 0.004
-    """A budget is met when this share of it, or less, is left."""
+    """A budget of bytes is met when this share of it, or less, is left."""
+    kl_tolerance: float = 0.05
+    """The same for a budget of KL, which differs as much between one choice of steps and the next."""
     polish_headroom: float = 1.05
     """Bytes to begin a distillation with, over the budget."""
     polish_gain: float = 1.3
@@ -161,6 +163,20 @@ class _Candidate:
     kl: float
 
 
+@dataclass(frozen=True)
+class _Budget:
+    """What a network may take: bytes or KL."""
+
+    excess: Callable[[_Candidate], float]
+    """Logarithm of what it takes over what it may."""
+    per_octave: float
+    """Expected change of the excess when the slope doubles."""
+    tolerance: float
+    """Excess below zero that is near enough."""
+    rest: Callable[[_Candidate], float]
+    """The other quantity, the smaller the better."""
+
+
 class _Search:
     def __init__(
         self,
@@ -212,38 +228,33 @@ class _Search:
     def to_bytes(self, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
         """Find the best network within a number of bytes."""
         if length.is_zero:
-            return self._bisect(lambda c: c.file_bytes / max_bytes, _BYTES_PER_OCTAVE)
-        loose = max_bytes * self._settings.polish_headroom
-        start = self._bisect(lambda c: c.file_bytes / loose, _BYTES_PER_OCTAVE)
+            return self._bisect(self._byte_budget(max_bytes))
+        start = self._bisect(self._byte_budget(max_bytes * self._settings.polish_headroom))
         return self._polish(start, max_bytes, length, labelled)
 
     def to_kl(self, max_kl: float, length: Length, labelled: Epoch | None) -> _Candidate:
         """Find the smallest network within a KL."""
         if length.is_zero:
-            return self._bisect(lambda c: c.kl / max_kl, _KL_PER_OCTAVE)
-        loose = max_kl * self._settings.polish_gain
-        start = self._bisect(lambda c: c.kl / loose, _KL_PER_OCTAVE)
+            return self._bisect(self._kl_budget(max_kl))
+        start = self._bisect(self._kl_budget(max_kl * self._settings.polish_gain))
         return self._polish(start, start.file_bytes, length, labelled)
 
     def _bisect(
-        self,
-        used: Callable[[_Candidate], float],
-        per_octave: float,
-        make: Callable[[float], Integers] | None = None,
-        slope: float | None = None,
+        self, budget: _Budget, make: Callable[[float], Integers] | None = None, slope: float | None = None
     ) -> _Candidate:
-        """Search the slope at which a budget is just not exceeded; `used` is the share of it that a network takes."""
+        """Search the slope at which a budget is just not exceeded."""
         log_slope = math.log2(slope or self._settings.first_slope)
         tries: list[tuple[float, float, _Candidate]] = []
         for _ in range(self._settings.max_passes):
             candidate = self._measure((make or self._round)(2.0**log_slope), 2.0**log_slope)
-            excess = math.log(max(used(candidate), 1e-9))
+            excess = budget.excess(candidate)
             tries.append((log_slope, excess, candidate))
-            if -self._settings.tolerance <= excess <= 0:
+            if -budget.tolerance <= excess <= 0:
                 break
-            log_slope = _next_guess(tries, math.log(per_octave), self._settings.tolerance)
-        within = [attempt for attempt in tries if attempt[1] <= 0]
-        return max(within, key=lambda t: t[1])[2] if within else min(tries, key=lambda t: t[1])[2]
+            log_slope = _next_guess(tries, budget.per_octave, budget.tolerance)
+        within = [candidate for _, excess, candidate in tries if excess <= 0]
+        # KL is no smooth function of the slope: the last network within the budget need not be the best one.
+        return min(within, key=budget.rest) if within else min(tries, key=lambda t: t[1])[2]
 
     def _polish(self, start: _Candidate, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
         """Distil, round again to the budget, distil again, and round a last time if that cost bytes."""
@@ -260,10 +271,23 @@ class _Search:
         net = _float_form(self._net, candidate.integers)
         steps = {name: conv.step for name, conv in candidate.integers.items()}
         return self._bisect(
-            lambda c: c.file_bytes / max_bytes,
-            _BYTES_PER_OCTAVE,
-            lambda slope: self._round(slope, net, steps),
-            candidate.slope * _SECOND_SLOPE,
+            self._byte_budget(max_bytes), lambda slope: self._round(slope, net, steps), candidate.slope * _SECOND_SLOPE
+        )
+
+    def _byte_budget(self, max_bytes: float) -> _Budget:
+        return _Budget(
+            excess=lambda c: math.log(c.file_bytes / max_bytes),
+            per_octave=math.log(_BYTES_PER_OCTAVE),
+            tolerance=self._settings.tolerance,
+            rest=lambda c: c.kl,
+        )
+
+    def _kl_budget(self, max_kl: float) -> _Budget:
+        return _Budget(
+            excess=lambda c: math.log(max(c.kl, 1e-9) / max_kl),
+            per_octave=math.log(_KL_PER_OCTAVE),
+            tolerance=self._settings.kl_tolerance,
+            rest=lambda c: c.file_bytes,
         )
 
     def _round(self, slope: float, net: UnitNet | None = None, steps: Mapping[str, Tensor] | None = None) -> Integers:
