@@ -162,9 +162,17 @@ class SqueezeNet(nn.Module):
     @property
     def dropout(self) -> float:
         """Share of feature values that training sets to zero before the head."""
+        return self._dropout_layer.p
+
+    @dropout.setter
+    def dropout(self, share: float) -> None:
+        self._dropout_layer.p = share
+
+    @property
+    def _dropout_layer(self) -> nn.Dropout:
         layer = self.classifier[0]
         assert isinstance(layer, nn.Dropout)
-        return layer.p
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify.

@@ -73,6 +73,9 @@ class Recipe:
     clip_grad_norm: float = 0.0
     """Largest gradient norm a step may have; 0 for no limit."""
     label_smoothing: float = 0.0
+    distillation: float = 0.0
+    """Share of the loss that is cross-entropy with a teacher's predictions, where there is a teacher, and not with the
+    labels (Hinton et al. 2015)."""
     ema_decay: float = 0.0
     """Keep a running average of the weights, and validate and save that; 0 for none, 0.999 for about 1000 steps."""
     freeze_features_epochs: int = 0
@@ -206,6 +209,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "warmup_epochs": (0, 100_000),
     "clip_grad_norm": (0, 1e9),
     "label_smoothing": (0, 0.9),
+    "distillation": (0, 1),
     "ema_decay": (0, 0.999999),
     "freeze_features_epochs": (0, 100_000),
     "input_size": (1, 1024),

@@ -43,7 +43,12 @@ class Constraint(Protocol):
 
 
 def train_step(
-    state: TrainingState, batch: Batch, *, steps_per_epoch: int, constraint: Constraint | None = None
+    state: TrainingState,
+    batch: Batch,
+    *,
+    steps_per_epoch: int,
+    constraint: Constraint | None = None,
+    teacher: SqueezeNet | None = None,
 ) -> float | None:
     """Move the weights by one batch.
 
@@ -52,6 +57,7 @@ def train_step(
         batch: The images.
         steps_per_epoch: Places the step in the learning rate's schedule.
         constraint: What the weights must keep to.
+        teacher: Network whose predictions make up the recipe's `distillation` share of the loss.
 
     Returns:
         The mean loss, or None if it or its gradient was not finite: then nothing has moved.
@@ -75,7 +81,11 @@ def train_step(
         with torch.set_grad_enabled(not is_frozen):
             features = model.forward_features(x_NCHW)
         logits = model.forward_head(features)
+        with torch.no_grad():
+            soft_targets = teacher(x_NCHW).float().softmax(1) if teacher and recipe.distillation else None
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    if soft_targets is not None:
+        loss = torch.lerp(loss, F.cross_entropy(logits.float(), soft_targets), recipe.distillation)
     value = loss.item()
     if math.isfinite(value):
         loss.backward()  # type: ignore[no-untyped-call]

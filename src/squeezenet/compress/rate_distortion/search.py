@@ -10,6 +10,7 @@ Use this as the `rate-distortion` preset; `sequential` and `distill` are its par
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ _DEFAULT_MAX_KL = 0.05
 _BYTES_PER_OCTAVE = 0.88
 _KL_PER_OCTAVE = 2.1
 _MAX_MOVE = 4.0  # octaves of slope at a time
+_FIRST_MOVE = 2.0  # octaves, where accuracy is the target
 _SECOND_SLOPE = 0.25  # of the first rounding's slope: where the search for the second one begins
 
 Integers = Mapping[str, IntegerConv]
@@ -112,6 +114,8 @@ def compress_rate_distortion(
     *,
     max_bytes: int | None = None,
     max_kl: float | None = None,
+    max_drop: float | None = None,
+    points_lost: Callable[[Network], float] | None = None,
     polish_minutes: float = 0,
     labelled: Epoch | None = None,
     labelled_steps: int = 0,
@@ -128,6 +132,8 @@ def compress_rate_distortion(
             the split only; every fifth is held out.
         max_bytes: Largest file.
         max_kl: Largest KL on the held-out photos, nats.
+        max_drop: Most points of top-1 to lose by the measure of `points_lost`.
+        points_lost: Top-1 of the float network minus that of an integer network, in percent, on labelled images.
         polish_minutes: Time for distillation on the photos, after everything else.
         labelled: Gives an epoch of a labelled data set by its number, in batches of augmented pixels (n, H, W, 3)
             uint8 and labels (n,): trains on it under the same budget, towards the float network and the labels.
@@ -139,20 +145,27 @@ def compress_rate_distortion(
         file_bytes: Measures the file a network will become; by default one with the model's labels and preprocessing.
 
     Raises:
-        QuantizationError: If photos are too few or of the wrong shape, or both budgets are given.
+        QuantizationError: If photos are too few or of the wrong shape, or more than one budget is given.
     """
-    search = _Search(model, photos, settings or RDSettings(), seed, progress, file_bytes or _default_size(model))
-    if max_bytes is not None and max_kl is not None:
-        raise QuantizationError("expected `max_bytes` or `max_kl`, got both")
-    if max_bytes is None and max_kl is None:
+    budgets = {"max_bytes": max_bytes, "max_kl": max_kl, "max_drop": max_drop}
+    if len(given := [name for name, value in budgets.items() if value is not None]) > 1:
+        raise QuantizationError(f"expected one budget, got {' and '.join(given)}")
+    if (max_drop is None) != (points_lost is None):
+        raise QuantizationError("expected `points_lost` together with `max_drop`, got one without the other")
+    if not given:
         max_kl = _DEFAULT_MAX_KL
+    search = _Search(model, photos, settings or RDSettings(), seed, progress, file_bytes or _default_size(model))
     length = Length(steps=labelled_steps) if labelled is not None else Length(seconds=60 * polish_minutes)
     with torch.no_grad():
-        best = search.to_bytes(max_bytes, length, labelled) if max_bytes is not None else None
-        if max_kl is not None:
-            best = search.to_kl(max_kl, length, labelled)
-    assert best is not None
-    return search.result(best, max_bytes, max_kl)
+        if max_bytes is not None:
+            best = search.to_bytes(max_bytes, length, labelled)
+            return search.result(best, best.file_bytes <= max_bytes)
+        if points_lost is not None and max_drop is not None:
+            best, is_met = search.to_drop(max_drop, points_lost, length, labelled)
+            return search.result(best, is_met)
+        assert max_kl is not None
+        result = search.result(search.to_kl(max_kl, length, labelled), meets_target=True)
+        return dataclasses.replace(result, meets_target=result.held_out_kl <= max_kl)
 
 
 @dataclass(frozen=True)
@@ -238,6 +251,35 @@ class _Search:
             return self._bisect(self._kl_budget(max_kl))
         start = self._bisect(self._kl_budget(max_kl * self._settings.polish_gain))
         return self._polish(start, start.file_bytes, length, labelled)
+
+    def to_drop(
+        self, max_drop: float, points_lost: Callable[[Network], float], length: Length, labelled: Epoch | None
+    ) -> tuple[_Candidate, bool]:
+        """Find the smallest network that loses few enough points, and say whether there is one.
+
+        Accuracy is a coarse and jumpy measure, so that the search only halves its steps where the answer changes.
+        """
+        tries: list[tuple[_Candidate, bool]] = []
+        log_slope, move = math.log2(self._settings.first_slope), _FIRST_MOVE
+        for _ in range(self._settings.max_passes):
+            candidate = self._measure(self._round(2.0**log_slope), 2.0**log_slope)
+            is_met = points_lost(to_network(self._net, candidate.integers)) <= max_drop
+            if tries and is_met != tries[-1][1]:
+                move /= 2
+            tries.append((candidate, is_met))
+            log_slope += move if is_met else -move
+        met = [candidate for candidate, is_met in tries if is_met]
+        if not met:
+            return max((candidate for candidate, _ in tries), key=lambda c: c.file_bytes), False
+        best = min(met, key=lambda c: c.file_bytes)
+        smaller = [candidate for candidate, _ in tries if candidate.file_bytes < best.file_bytes]
+        if length.is_zero or not smaller:
+            return best, True
+        # The largest of those that lost too much has the least to win back.
+        start = max(smaller, key=lambda c: c.file_bytes)
+        polished = self._polish(start, start.file_bytes, length, labelled)
+        is_met = points_lost(to_network(self._net, polished.integers)) <= max_drop
+        return (polished, True) if is_met else (best, True)
 
     def _bisect(
         self, budget: _Budget, make: Callable[[float], Integers] | None = None, slope: float | None = None
@@ -353,7 +395,7 @@ class _Search:
         batches = (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH))
         return torch.cat([self._model(normalize_pixels(batch, preprocessing)) for batch in batches])
 
-    def result(self, best: _Candidate, max_bytes: int | None, max_kl: float | None) -> RDResult:
+    def result(self, best: _Candidate, meets_target: bool) -> RDResult:
         """Encode, decode, and judge by the engine."""
         data = encode_sqz(SqzFile(network=to_network(self._net, best.integers)))
         network = decode_sqz(data).network
@@ -367,7 +409,7 @@ class _Search:
             held_out_kl=kl,
             agreement=float(agrees.double().mean()),
             n_held_out=len(logits),
-            meets_target=(max_bytes is None or size <= max_bytes) and (max_kl is None or kl <= max_kl),
+            meets_target=meets_target,
             points=tuple(self._points),
             bytes_by_stream=stream_bytes(data),
             density={name: float((conv.weight != 0).mean()) for name, conv in network.convs.items()},
