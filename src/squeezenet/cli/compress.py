@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,7 @@ def command(
     from ..train.memory import keep_freed_memory
     from ..train.progress import reporter_for
 
+    start = time.monotonic()
     keep_freed_memory()
     reporter = reporter_for()
     network = load_model(model).eval()
@@ -150,6 +152,7 @@ def command(
         comparison=judge(compressed) if judge else None,
         layers_2016=outcome.layers_2016,
         model=model,
+        seconds=time.monotonic() - start,
         calibration_photos=0 if seen.is_synthetic else len(seen.pixels),
         is_data_free=seen.is_synthetic,
         is_chosen_on_val=max_drop is not None,
