@@ -21,7 +21,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..errors import RecipeError, SpecError
 from ..preprocess import Preprocessing
-from ..spec import ArchSpec, Bypass, named_spec
+from ..spec import ArchSpec, BatchNorm, Bypass, named_spec
 
 __all__ = ["RECIPE_NAMES", "Recipe", "load_recipe"]
 
@@ -105,7 +105,7 @@ class Recipe:
     """Layers that a pool follows, in paper numbers; by default the architecture's for this input size."""
     squeeze_relu: bool = True
     head_relu: bool = False
-    batch_norm: bool = False
+    batch_norm: BatchNorm = False
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
@@ -273,9 +273,10 @@ def _is_of(value: Any, kind: Any) -> bool:
 
 def _describe(kind: Any) -> str:
     if get_origin(kind) in (Union, UnionType):
-        return _describe(get_args(kind)[0])
+        return " or ".join(_describe(choice) for choice in get_args(kind) if choice is not type(None))
     if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(kind)))
+        choices = ", ".join(map(repr, get_args(kind)))
+        return f"one of {choices}" if len(get_args(kind)) > 1 else choices
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         return f"a list of {'' if inner[-1] is Ellipsis else f'{len(inner)} '}numbers"
