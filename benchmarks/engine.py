@@ -193,7 +193,7 @@ def runs_of(name: str, threads: int, folder: Path, quick: bool, avx2: bool) -> d
     for label, network in networks.items():
         for kernels in native_kernels():
             best = kernels == native_kernels()[0]
-            if kernels == "scalar" or (quick and not best) or (label == "compressed" and kernels != "avx2"):
+            if kernels == "scalar" or (quick and not best and not avx2) or (label == "compressed" and kernels != "avx2"):
                 continue
             engine = NativeEngine(network, threads=threads, kernels=kernels)
             runs[f"native_{kernels}" + ("_compressed" if label == "compressed" else "")] = lambda e=engine: e.logits(

@@ -1,7 +1,7 @@
 /* sqz_decode.c - weight streams: the range decoder and the model of docs/coding.md, whose names are kept here.
  *
- * Any bytes decode to something or are refused. After the first error the walk goes on for at most a row, reading zeros;
- * nothing that it computes then is used. */
+ * Any bytes decode to something or are refused. After the first error the walk goes on for at most a row, reading
+ * zeros; nothing that it computes then is used. */
 #include "sqz_internal.h"
 
 enum {
@@ -185,7 +185,7 @@ SQZ_INLINE int decode_level(int64_t estimate) {
     return decode_bits_of(v * v * v) - 7;
 }
 
-/* --- a convolution -------------------------------------------------------------------------------------------------- */
+/* --- a convolution ------------------------------------------------------------------------------------------------ */
 
 static void decode_multipliers(decode_stream *stream, const sqz_decoder *decoder, int count, float *multiplier) {
     decode_context contexts[64];
@@ -378,7 +378,7 @@ static sqz_status decode_look_up(const int8_t *values, int count, int zero, int8
     return SQZ_OK;
 }
 
-/* --- the decoder ---------------------------------------------------------------------------------------------------- */
+/* --- the decoder -------------------------------------------------------------------------------------------------- */
 
 static int decode_shape_is_valid(const sqz_conv_shape *shape) {
     return shape->kernel >= 1 && shape->kernel <= DECODE_MAX_KERNEL && shape->in_channels >= 1 &&
@@ -401,7 +401,7 @@ static size_t decode_layout(const sqz_conv_shape *shapes, size_t count, uint8_t 
         if (decode_products(&shapes[i]) > products) products = decode_products(&shapes[i]);
         if (!decoder->predictors[shapes[i].kernel]) {
             /* When only measuring, any pointer but NULL marks a kernel size as seen. */
-            decoder->predictors[shapes[i].kernel] = (decode_predictor *)(void *)(base ? base + bytes : (uint8_t *)&none);
+            decoder->predictors[shapes[i].kernel] = (void *)(base ? base + bytes : (uint8_t *)&none);
             bytes += sqz_round_up(sizeof(decode_predictor) * (size_t)(shapes[i].kernel * shapes[i].kernel), SQZ_ALIGN);
         }
     }
@@ -467,7 +467,7 @@ sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *data, size_t size, 
     return decode_look_up(values, n_values, zero, weight, (size_t)shape->out_channels * decode_products(shape));
 }
 
-/* --- a whole file --------------------------------------------------------------------------------------------------- */
+/* --- a whole file ------------------------------------------------------------------------------------------------- */
 
 /* LEB128 of at most five bytes; the status of a cut or over-long one. */
 static sqz_status decode_length(const uint8_t *data, size_t size, size_t *offset, uint64_t *length) {

@@ -76,7 +76,7 @@ SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)ch
 /* How weights lie in memory. Outputs are grouped in panels of 16, products in groups of 4, padded with zero weights.
  *   SQZ_PACK_S8   int8 [panel][group][16][4]
  *   SQZ_PACK_S16  int16 [panel][group][2][16][2]: products 0 and 1, then 2 and 3
- *   SQZ_PACK_MIX  a panel of either kind, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), each in S16's space */
+ *   SQZ_PACK_MIX  a panel of either, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), in S16's space */
 enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX };
 
 /* Kinds of panels in SQZ_PACK_MIX: S16, or S8 where the sums of pairs, of as many groups of a run, fit int16. */
@@ -125,7 +125,8 @@ typedef struct {
 SQZ_INLINE void sqz_pool_row_body(const uint8_t *const rows[3], int size, int out_size, size_t pixel,
                                   uint8_t *SQZ_RESTRICT y) {
     for (int x = 0; x < out_size; x++, y += pixel) {
-        size_t left = (size_t)(2 * x) * pixel, middle = left + pixel, right = 2 * x + 2 < size ? middle + pixel : middle;
+        const size_t left = (size_t)(2 * x) * pixel, middle = left + pixel;
+        const size_t right = 2 * x + 2 < size ? middle + pixel : middle;
         const uint8_t *a = rows[0], *b = rows[1], *c = rows[2];
         for (size_t i = 0; i < pixel; i++) {
             uint8_t first = sqz_max_u8(sqz_max_u8(a[left + i], b[left + i]), c[left + i]);

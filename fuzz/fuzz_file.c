@@ -1,8 +1,8 @@
 /* fuzz_file.c - libFuzzer: any bytes as a `.sqz` file, through parsing, decoding and running.
  *
- * Checksums are put right first (but for one input in eight), or no mutation would pass them. Each block of memory is
- * exactly as large as the engine asks, so that the sanitizer sees every byte beyond. What runs must give the same logits
- * with every kernel set of the processor. */
+ * Checksums are put right first (but for one input in eight), or no mutation would pass them. Each block of memory
+ * is exactly as large as the engine asks, so that the sanitizer sees every byte beyond. What runs must give the same
+ * logits with every kernel set of the processor. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
