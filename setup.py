@@ -25,6 +25,9 @@ class BuildLibrary(build_ext):
         ext.extra_link_args = LINK_FLAGS.get(kind, [])
         super().build_extension(ext)
 
+    def get_export_symbols(self, ext):  # noqa: D102
+        return ext.export_symbols  # not also an initialiser for Python, which the library does not have
+
 
 setup(
     ext_modules=[

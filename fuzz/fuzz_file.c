@@ -9,7 +9,7 @@
 
 #include "../csrc/sqz_internal.h"
 
-enum { MAX_FILE = 1 << 16, MAX_WEIGHTS = 1 << 13, MAX_MACS = 1 << 16, MAX_MODEL = 1 << 23, MAX_ARENA = 1 << 24 };
+enum { MAX_FILE = 1 << 16, MAX_WEIGHTS = 1 << 13, MAX_MACS = 1 << 14, MAX_MODEL = 1 << 23, MAX_ARENA = 1 << 24 };
 
 static uint32_t take32(const uint8_t *at) {
     return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
