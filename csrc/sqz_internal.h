@@ -166,6 +166,7 @@ extern const sqz_kernels sqz_scalar_kernels;
 #if defined(__x86_64__) || defined(_M_X64)
 #define SQZ_X86 1
 extern const sqz_kernels sqz_avx2_kernels, sqz_avxvnni_kernels, sqz_avx512vnni_kernels;
+int sqz_has_bmi2(void); /* and BMI1, LZCNT */
 int sqz_has_avx2(void);
 int sqz_has_avxvnni(void);
 int sqz_has_avx512vnni(void);
