@@ -95,6 +95,7 @@ typedef struct {
     const float *multiplier;
     int panels, last_outputs; /* outputs of the last panel: 1 to 16 */
     int zero;                 /* zero-point of the result */
+    int is_plain;             /* it is 0, and no product of a sum and its multiplier leaves int32 */
     uint8_t *y;               /* result, or NULL to store the sums in `raw` */
     size_t y_pixel, y_row;
     int32_t *raw; /* [pixels of all rows][panels * 16] */
@@ -195,6 +196,7 @@ typedef struct {
     size_t panel_bytes;
     int in_zero, out_zero;
     int is_set;
+    int is_bounded;      /* whether no product of a sum and its multiplier leaves int32 */
     int64_t largest_sum; /* bound on |sum| */
     uint8_t *weights;
     uint8_t *kinds;

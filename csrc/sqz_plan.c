@@ -414,6 +414,7 @@ sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, co
     pack = model->kernels->pack;
     conv->is_set = 0;
     conv->largest_sum = 0;
+    conv->is_bounded = 1;
     for (int o = 0; o < conv->panels * SQZ_LANES; o++) {
         const int8_t *w = weight + (size_t)o * products;
         int32_t sum = 0, magnitude = 0;
@@ -434,6 +435,7 @@ sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, co
         if (largest > INT32_MAX) return SQZ_BAD_TABLE;
         if (largest > conv->largest_sum) conv->largest_sum = largest;
         if (!(multiplier[o] >= plan_min_scale && multiplier[o] <= plan_max_multiplier)) return SQZ_BAD_TABLE;
+        if ((double)largest * (double)multiplier[o] > 2147000000.0) conv->is_bounded = 0;
         /* Wraps where the kernel's sums wrap back: only the whole is known to fit. */
         conv->bias[o] = (int32_t)(uint32_t)(bias[o] + (int64_t)(model->kernels->x_offset - conv->in_zero) * sum);
         conv->multiplier[o] = multiplier[o];

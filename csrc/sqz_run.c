@@ -51,6 +51,7 @@ static void run_conv(const run_worker *worker, const sqz_conv *conv, sqz_conv_jo
     job->panels = conv->panels;
     job->last_outputs = conv->last_outputs;
     job->zero = conv->out_zero;
+    job->is_plain = conv->is_bounded && conv->out_zero == 0;
     model->kernels->conv(job);
 }
 
