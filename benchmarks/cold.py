@@ -130,7 +130,7 @@ def main() -> None:
         for name, values in runs.items()
     }
     report = {
-        **describe_run(),
+        "run": describe_run(),
         "file_bytes": Path(options.model).stat().st_size,
         "n_runs": options.rounds,
         "results": result,
