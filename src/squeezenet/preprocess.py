@@ -176,8 +176,8 @@ class Preprocessing:
         image = load_image(source)
         width, height = self.resized_size(image.width, image.height)
         if width * max(height, image.height) > MAX_IMAGE_PIXELS:
-            # A few pixels wide and many thousands high: a file of some bytes that would resize to gigabytes, in the end or
-            # once its columns are resized.
+            # A few pixels wide and many thousands high: a file of some bytes that would resize to gigabytes, in the
+            # end or once its columns are resized.
             raise ImageError(
                 f"{_name(source)}: expected at most {MAX_IMAGE_PIXELS} pixels after the resize,"
                 f" got {width}x{max(height, image.height)}"

@@ -1,9 +1,9 @@
 """One HTML file that classifies photos: model, engine, names and interface, with no request to anywhere.
 
 The parts lie in `web/`: the page, its style, the script of the interface, the script of the worker, and the engine as
-WebAssembly (built from `csrc/` by `csrc/web/build.sh`; the bytes are checked in). The `.sqz` file goes in as it is. A page
-trusts nothing in it: names are data for the scripts and never markup, and the Content-Security-Policy admits only the
-page's own script and style, by their hashes, and no connection.
+WebAssembly (built from `csrc/` by `csrc/web/build.sh`; the bytes are checked in). The `.sqz` file goes in as it is. A
+page trusts nothing in it: names are data for the scripts and never markup, and the Content-Security-Policy admits only
+the page's own script and style, by their hashes, and no connection.
 
 Binary parts are written as text of seven bits a character (`pack`), 14 % larger than the bytes, where base64 is 33 %.
 
