@@ -191,7 +191,7 @@
     const colors = new ImageData(side, side);
     map.forEach((value, i) => {
       const heat = Math.max(0, value) / highest;
-      colors.data.set([255, 40 + 190 * heat * heat, 10 + 60 * heat ** 4, 235 * heat ** 0.9], 4 * i);
+      colors.data.set([255, 60 + 165 * heat, 20 + 40 * heat ** 3, 255 * heat ** 1.4], 4 * i);
     });
     small.getContext("2d").putImageData(colors, 0, 0);
     const canvas = $("heat");

@@ -58,7 +58,14 @@ async function open({ wasm, model, labels }) {
   geometry = { resize_size: size, ...meta.preprocessing };
   if (meta.labels && meta.labels.set) names = (await text(unpack(labels))).split("\n");
   else names = meta.labels ? meta.labels.names : Array.from({ length: engine.web_classes() }, (_, i) => String(i));
+  setTimeout(warmUp, 0, 6);
   return { size, classes: engine.web_classes() };
+}
+
+// Engines compile in a hurry first and well once code has run for a while: that while is better over before a photo comes.
+function warmUp(runs) {
+  engine.web_run(1);
+  if (runs > 1) setTimeout(warmUp, 0, runs - 1);
 }
 
 // Hands a bitmap's rows to the engine in strips that `read(y, rows)` gives as RGBA.
@@ -140,12 +147,69 @@ function mapsOf(indices) {
   );
 }
 
+// Browsers pass over the orientation that a WebP file may carry, or will learn to: it is taken out and applied here.
+async function orientWebp(blob) {
+  const bytes = async (from, to) => new Uint8Array(await blob.slice(from, to).arrayBuffer());
+  const text = (part) => String.fromCharCode(...part);
+  const head = await bytes(0, 21);
+  if (text(head.subarray(0, 4)) !== "RIFF" || text(head.subarray(8, 16)) !== "WEBPVP8X" || !(head[20] & 8)) return [blob, 1];
+  for (let at = 12, chunks = 0; at + 8 <= blob.size && chunks < 64; chunks++) {
+    const start = await bytes(at, at + 8);
+    const size = new DataView(start.buffer).getUint32(4, true);
+    if (text(start.subarray(0, 4)) === "EXIF") {
+      const cleared = new Blob([blob.slice(0, 20), new Uint8Array([head[20] & ~8]), blob.slice(21, at), "JUNK", blob.slice(at + 4)]);
+      return [cleared, orientationOf(await bytes(at + 8, at + 8 + Math.min(size, 65536)))];
+    }
+    at += 8 + size + (size & 1);
+  }
+  return [blob, 1];
+}
+
+function orientationOf(exif) {
+  // Some writers put "Exif" and two zeros first.
+  const start = exif[0] === 69 ? 6 : 0;
+  const data = new DataView(exif.buffer, start);
+  try {
+    const little = data.getUint16(0) === 0x4949;
+    const table = data.getUint32(4, little);
+    for (let i = 0; i < data.getUint16(table, little); i++) {
+      const at = table + 2 + 12 * i;
+      if (data.getUint16(at, little) === 274) return data.getUint16(at + 8, little);
+    }
+  } catch {
+    // An EXIF block that cannot be read changes nothing.
+  }
+  return 1;
+}
+
+function turn(bitmap, orientation) {
+  const { width: w, height: h } = bitmap;
+  const moves = {
+    2: [-1, 0, 0, 1, w, 0], 3: [-1, 0, 0, -1, w, h], 4: [1, 0, 0, -1, 0, h], 5: [0, 1, 1, 0, 0, 0],
+    6: [0, 1, -1, 0, h, 0], 7: [0, -1, -1, 0, h, w], 8: [0, -1, 1, 0, 0, w],
+  };
+  if (!moves[orientation]) return bitmap;
+  const canvas = new OffscreenCanvas(orientation > 4 ? h : w, orientation > 4 ? w : h);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingEnabled = false;
+  context.setTransform(...moves[orientation]);
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return canvas.transferToImageBitmap();
+}
+
+// Colours as they are in the file, turned upright: that is the contract of docs/format.md.
+async function decode(image) {
+  const [blob, orientation] = await orientWebp(image);
+  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  return turn(bitmap, orientation);
+}
+
 async function classify({ image, map = true, runs = 1, keep = false }) {
   const start = performance.now();
   let bitmap = image;
   if (image instanceof Blob) {
-    // Colours as they are in the file, turned upright: that is the contract of docs/format.md.
-    bitmap = await createImageBitmap(image, { colorSpaceConversion: "none", premultiplyAlpha: "none" }).catch(() => null);
+    bitmap = await decode(image).catch(() => null);
     if (!bitmap) return { unreadable: true };
   }
   const decoded = performance.now();
