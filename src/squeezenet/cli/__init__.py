@@ -27,6 +27,7 @@ _VERBS = {
     "compress": ("compress", "Squeeze a trained network into a .sqz file."),
     "predict": ("predict", "Classify images."),
     "export": ("export", "Write a network as a web page, C, ONNX or safetensors."),
+    "verify": ("verify", "Check that every engine gives the same logits."),
     "evaluate": ("evaluate", "Measure accuracy on labelled images."),
     "bench": ("bench", "Time a compressed network on this machine."),
     "info": ("info", "Show what a network or a file is made of."),
