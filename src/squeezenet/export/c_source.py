@@ -20,7 +20,7 @@ from ..fileformat import SqzFile, decode_sqz
 
 __all__ = ["CSource", "build_c_source"]
 
-STACK_BYTES = 16_384
+STACK_BYTES = 32_768
 """What opening and running take of the stack, at most; a test measures it."""
 
 # In the order in which they define what the next ones use.
