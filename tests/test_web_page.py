@@ -142,7 +142,7 @@ def test_result_has_bars_and_a_heat_map_for_the_chosen_class(page):
     rows = page.locator("#results button")
     assert rows.count() == 5
     assert rows.nth(0).get_attribute("aria-pressed") == "true"
-    shares = [float(text.rstrip(" %")) for text in page.locator("#results .share").all_inner_texts()]
+    shares = [float(text.strip("< %")) for text in page.locator("#results .share").all_inner_texts()]
     assert shares == sorted(shares, reverse=True)
     heat = "document.getElementById('heat').toDataURL()"
     before = page.evaluate(heat)
@@ -236,7 +236,7 @@ def test_damaged_page_says_so(browser, page_file, tmp_path):
 
 
 def test_page_asks_for_nothing_even_from_a_server_beside_it(browser, page_file):
-    """The browser reports no request but the page and its worker, and a listener hears nothing of those a script tries."""
+    """The browser reports only the page and its worker, and a listener hears nothing of what a script then tries."""
     heard = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)

@@ -37,7 +37,7 @@ __all__ = ["Agreement", "EngineResult", "compare_all", "run_all"]
 
 _BATCH = 16
 _C_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
-_DRIVER = """\
+C_DRIVER = """\
 #include <stdio.h>
 #include "model.h"
 static unsigned char arena[MODEL_ARENA_BYTES], pixels[MODEL_INPUT_SIZE * MODEL_INPUT_SIZE * 3];
@@ -186,7 +186,7 @@ def _run_c(case: _Case) -> NDArray[np.float64] | str:
     if shutil.which("gcc") is None:
         return "needs gcc"
     source = build_c_source(case.data, "model", case.contents)
-    for name, text in (("model.c", source.source), ("model.h", source.header), ("main.c", _DRIVER)):
+    for name, text in (("model.c", source.source), ("model.h", source.header), ("main.c", C_DRIVER)):
         (case.folder / name).write_text(text)
     subprocess.run(["gcc", *_C_FLAGS, "main.c", "model.c", "-o", "model"], cwd=case.folder, check=True)
     return _run_program(case, [str(case.folder / "model")], case.pixels.tobytes())

@@ -9,7 +9,12 @@
 
   const show = (element, isShown) => { element.hidden = !isShown; };
   const shorten = (text) => (text.length > LABEL_SHOWN ? `${Array.from(text).slice(0, LABEL_SHOWN).join("")}…` : text);
-  const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+  // Never "0 %" or "100 %" of what is only nearly so.
+  function percent(share) {
+    if (share < 0.0005) return "< 0.1 %";
+    if (share < 0.0995 || share >= 0.995) return `${Math.min(100 * share, 99.9).toFixed(1)} %`;
+    return `${(100 * share).toFixed(0)} %`;
+  }
   const kilobytes = (bytes) => (bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(2)} MB`);
 
   function setState(text, kind) {
