@@ -31,6 +31,7 @@ docs: $(READY)
 WEB := src/squeezenet/export/web
 web:
 	csrc/web/build.sh $(WEB)/engine.wasm
+	chmod -x $(WEB)/engine.wasm
 	printf '{"clang": "%s", "sha256": "%s"}\n' "$$(clang --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')" \
 		"$$(sha256sum $(WEB)/engine.wasm | cut -d' ' -f1)" > $(WEB)/engine.json
 
