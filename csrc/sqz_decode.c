@@ -525,7 +525,7 @@ size_t sqz_load_bytes(const sqz_spec *spec, size_t n_convs) {
 }
 
 sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes) {
-    sqz_conv_shape shapes[DECODE_MAX_CONVS];
+    sqz_conv_shape shapes[DECODE_MAX_CONVS] = {{0, 0, 0}}; /* compilers cannot see that all that is read is set */
     sqz_decoder *decoder;
     sqz_sizes sizes;
     const uint8_t *chunk;

@@ -34,6 +34,7 @@ def parts() -> dict[str, str]:
         "results:table": results_table(results),
         "results:latency": latency_table(read("engine")),
         "results:engine": engine_table(),
+        "results:web": web_table(read("web")),
         "layout": layout(),
     }
 
@@ -193,6 +194,42 @@ def by(run: dict[str, Any]) -> str:
         f"By `{run['command']}` at {run['commit']}, {run['date']}: {run['hardware']};"
         f" Python {run['python']}, {versions}."
     )
+
+
+def web_table(results: dict[str, Any]) -> str:
+    """What `benchmarks/web.py` measured; its two parts may have run at different times."""
+    rows = [("what", "measured")]
+    if agreement := results.get("agreement"):
+        page, onnx = agreement["page"], agreement["onnx_1_1"]
+        photos, n = page["n_photos"], onnx["n_photos"]
+        c = agreement["c_1_1_at_224"]
+        same = all(agreement[key][machine]["bit_identical"] for key in ("c_1_1_at_224", "c_cifar")
+                   for machine in ("native", "arm_qemu"))  # fmt: skip
+        rows += [
+            (
+                f"page of 1.0 for {page['classes']:,} classes",
+                f"{page['page_bytes']:,} bytes, of them {page['runtime_bytes']:,} runtime",
+            ),
+            ("its logits in Chromium, as Python's to the bit", f"{page['png_bit_identical']} of {photos} photos as PNG,"
+             f" {page['jpeg_bit_identical']} as JPEG"),
+            ("requests to a network", str(page["network_requests"])),
+            ("ONNX Runtime against torch, floats", f"at most {onnx['float_largest_relative_difference']:.0e} relative"),
+            ("ONNX Runtime against the engine, int8", f"{onnx['int8_top1_equal']} of {n} top-1,"
+             f" logits within {onnx['int8_largest_difference']:.0e}"),
+            ("exported C, here and on ARM", f"{'bit-identical' if same else 'DIFFERS'}; 1.1 at 224 in"
+             f" {c['arena_bytes']:,} bytes of RAM"),
+        ]  # fmt: skip
+    if timing := results.get("timing"):
+        loading, image = timing["loading"], timing["image_1_1_at_224"]
+        rows += [
+            ("page opened from disk", f"painted after {loading['first_paint_ms'] / 1000:.2f} s,"
+             f" ready after {loading['ready_ms'] / 1000:.2f} s"),
+            ("1.1 at 224 in Chromium, one thread", f"{image['chromium_ms']:.1f} ms (PyTorch eager on one:"
+             f" {image['torch_eager_one_thread_ms']:.1f} ms)"),
+        ]  # fmt: skip
+    runs = [results[part]["run"] for part in ("agreement", "timing") if part in results]
+    made = "; ".join(f"`{run['command']}` at {run['commit']}, {run['date']}" for run in runs)
+    return f"{markdown_table(rows)}\n\nBy {made}: {runs[0]['hardware']}."
 
 
 def layout() -> str:
