@@ -14,7 +14,7 @@ from squeezenet.data.loader import Batch
 from squeezenet.errors import DataError, RecipeError, SpecError, TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, load_model, normalize_pixels
-from squeezenet.train import loop, steps, train_model
+from squeezenet.train import alarms, run, steps, train_model
 from squeezenet.train.optimization import build_optimizer, learning_rate
 from squeezenet.train.progress import PlainReporter
 from squeezenet.train.run_folder import LOG_COLUMNS
@@ -69,7 +69,15 @@ def test_streaming_from_workers_gives_the_same_run_as_memory(tmp_path):
 def test_run_folder_holds_what_it_promises(tmp_path):
     result = train(write_images(tmp_path / "data"), tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"best.safetensors", "last.safetensors", "checkpoint.pt", "log.csv", "recipe.toml", "run.json"}
+    assert names == {
+        "best.safetensors",
+        "last.safetensors",
+        "checkpoint.pt",
+        "checkpoint.previous.pt",
+        "log.csv",
+        "recipe.toml",
+        "run.json",
+    }
     assert tuple(log_of(result)[0]) == LOG_COLUMNS
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert (facts["n_images"], facts["epochs_done"], facts["data"]["n_train"]) == (3, 2, 33)
@@ -177,7 +185,7 @@ def test_weight_decay_spares_biases_and_norms_unless_asked(tmp_path):
 
 
 def test_network_that_learns_nothing_raises_the_alarm_with_its_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "train_step", lambda *args, **kwargs: 1.09)
+    monkeypatch.setattr(run, "train_step", lambda *args, **kwargs: 1.09)
     lines = Lines()
     recipe = TINY.replace(epochs=13)  # of 4 steps, half an epoch to warm up
     result = train(write_images(tmp_path / "data"), tmp_path / "run", recipe, progress=lines.reporter)
@@ -187,15 +195,15 @@ def test_network_that_learns_nothing_raises_the_alarm_with_its_remedy(tmp_path, 
 
 
 def test_network_that_learns_raises_no_alarm(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_DEAD_AFTER_STEPS", 0)
-    monkeypatch.setattr(loop, "train_step", lambda *args, **kwargs: 1.05)
+    monkeypatch.setattr(alarms, "_DEAD_AFTER_STEPS", 0)
+    monkeypatch.setattr(run, "train_step", lambda *args, **kwargs: 1.05)
     assert train(write_images(tmp_path / "data"), tmp_path / "run").alarms == ()
 
 
 def test_loss_of_guessing_knows_unequal_classes(tmp_path):
     images = open_data(write_tree(tmp_path, ["a/1.png", "b/1.png", "b/2.png", "b/3.png"]))
-    assert loop.guessing_loss(images, 0.0) == pytest.approx((0.5623, 0.6931), abs=1e-4)
-    assert loop.guessing_loss(images, 0.9) == pytest.approx((0.6919, 0.6931), abs=1e-4)
+    assert alarms.guessing_loss(images, 0.0) == pytest.approx((0.5623, 0.6931), abs=1e-4)
+    assert alarms.guessing_loss(images, 0.9) == pytest.approx((0.6919, 0.6931), abs=1e-4)
 
 
 def test_step_without_a_finite_loss_leaves_no_trace(monkeypatch):
@@ -213,7 +221,7 @@ def test_step_without_a_finite_loss_leaves_no_trace(monkeypatch):
 
 
 def test_loss_that_stays_infinite_ends_the_run_with_advice(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "train_step", lambda *args, **kwargs: None)
+    monkeypatch.setattr(run, "train_step", lambda *args, **kwargs: None)
     with pytest.raises(TrainingError, match=r"none in 10 steps in a row: use a smaller `lr` \(=0.05\)"):
         train(write_images(tmp_path / "data"), tmp_path / "run", TINY.replace(epochs=5))
 
@@ -222,13 +230,13 @@ def test_image_deleted_in_mid_run_is_skipped_and_named(tmp_path, monkeypatch):
     data = write_images(tmp_path / "data")
     lines = Lines()
     gone = data / "dark/05.png"
-    real_step = loop.train_step
+    real_step = run.train_step
 
     def step_and_delete(*args, **kwargs):
         gone.unlink(missing_ok=True)
         return real_step(*args, **kwargs)
 
-    monkeypatch.setattr(loop, "train_step", step_and_delete)
+    monkeypatch.setattr(run, "train_step", step_and_delete)
     result = train(data, tmp_path / "run", TINY.replace(epochs=3), progress=lines.reporter, cache_bytes=0)
     assert lines.text.count(f"skipped {gone}: cannot be read (No such file or directory)") == 1
     assert result.is_finished
