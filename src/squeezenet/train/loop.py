@@ -17,7 +17,7 @@ import torch
 
 from ..data.augment import Augmentation
 from ..data.loader import CACHE_BYTES, TrainBatches, ValBatches
-from ..errors import TrainingError
+from ..errors import SqueezeNetError, TrainingError
 from ..models import SqueezeNet
 from ..preprocess import Preprocessing
 from .distributed import Workers, join_workers
@@ -26,6 +26,7 @@ from .progress import Reporter, SilentReporter, reporter_for
 from .recipe import Recipe, load_recipe
 from .run import Run
 from .run_folder import RunFolder, tensorboard_writer
+from .run_report import write_run_report
 from .signals import StopSignals
 from .state import TrainingState, data_fingerprint
 from .steps import choose_precision
@@ -147,6 +148,8 @@ def train_model(
             while not run.is_finished and not stop.is_set:
                 if run.train_epoch(stop):
                     run.finish_epoch()
+        if run.is_finished and workers.is_first and folder.best.exists():
+            _write_report(run, prepared)
         return _sum_up(run)
 
 
@@ -165,6 +168,15 @@ def _start(
         data_id=data_fingerprint(prepared.train),
         device=device,
     )
+
+
+def _write_report(run: Run, prepared: TrainingData) -> None:
+    # A run is worth more than a page about it: whatever is wrong there is said, and the run still ends well.
+    try:
+        write_run_report(run.folder, prepared.val, prepared.check, run.state.alarms)
+        run.say.say(f"report: {run.folder.path / 'report.html'}")
+    except (SqueezeNetError, OSError) as error:
+        run.say.say(f"no report.html: {error}")
 
 
 def _sum_up(run: Run) -> TrainResult:

@@ -6,6 +6,7 @@
     log.csv            a row an epoch
     recipe.toml        the settings of the run
     run.json           what was run, on what, and what came out
+    report.html        one page about the network, once the run is finished; README.md is its model card
 
 Use this when you read or write any of these.
 """
