@@ -96,6 +96,11 @@ class Classifier:
         self._engine = _build_engine(contents.network, engine, threads)
 
     @property
+    def unknown_below(self) -> float | None:
+        """Probability below which a best answer is better given as "unknown"; None if the file does not say."""
+        return self.contents.unknown_below
+
+    @property
     def engine(self) -> NativeEngine | ReferenceEngine:
         """What runs the network."""
         return self._engine

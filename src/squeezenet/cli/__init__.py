@@ -24,10 +24,12 @@ __all__ = ["cli", "main"]
 _VERBS = {
     "demo": ("demo", "Train, compress and predict on handwritten digits, start to end."),
     "train": ("train", "Train a network on class folders."),
+    "lr-find": ("lr_find", "Find a learning rate."),
     "compress": ("compress", "Squeeze a trained network into a .sqz file."),
     "predict": ("predict", "Classify images."),
     "evaluate": ("evaluate", "Measure accuracy on labelled images."),
     "bench": ("bench", "Time a compressed network on this machine."),
+    "shards": ("shards", "Pack a large data set into tar shards."),
     "info": ("info", "Show what a network or a file is made of."),
     "import": ("import_", "Turn a torch .pth file into safetensors."),
 }

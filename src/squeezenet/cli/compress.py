@@ -96,7 +96,9 @@ def command(
     if network.spec.batch_norm:
         network = fold_batch_norm(network)
     seen = _calibration(network, calibration or data, photos, reporter)
-    facts = {"provenance": {**network.provenance, "compressed": {"preset": preset}}}
+    facts: dict[str, Any] = {"provenance": {**network.provenance, "compressed": {"preset": preset}}}
+    if val:
+        facts["unknown_below"] = 0.1234  # as many bytes as the measured value will take
 
     def encode(integers: Network) -> bytes:
         return encode_sqz(
@@ -120,11 +122,19 @@ def command(
         )
     encoded = encode(outcome.network)
     reference, compressed = FloatPredictor(network), _classifier(encoded)
+    accuracy = None
+    if val:
+        accuracy, facts["unknown_below"] = _judge(reference, compressed, val)
+        with_threshold = encode(outcome.network)
+        if max_bytes and len(with_threshold) > max_bytes >= len(encoded):
+            del facts["unknown_below"]
+            with_threshold = encode(outcome.network)
+        encoded = with_threshold
     report = compression_report(
         encoded,
         preset=preset,
         fidelity=measure_fidelity(reference, compressed, seen.held_out) if len(seen.held_out) else None,
-        accuracy=_accuracies(reference, compressed, val) if val else None,
+        accuracy=accuracy,
         layers_2016=outcome.layers_2016,
         model=model,
         calibration_photos=0 if seen.is_synthetic else len(seen.pixels),
@@ -166,15 +176,17 @@ def _classifier(encoded: bytes) -> Any:
     return Classifier(decode_sqz(encoded))
 
 
-def _accuracies(reference: Any, compressed: Any, val: tuple[str, ...]) -> tuple[Any, Any]:
+def _judge(reference: Any, compressed: Any, val: tuple[str, ...]) -> tuple[tuple[Any, Any], float]:
+    """Accuracy before and after, and the probability below which the compressed network had better not answer."""
     from ..data import open_data
+    from ..evaluate.calibration import unknown_threshold
     from ..evaluate.metrics import Accuracy
     from ..evaluate.predictor import collect_logits, match_classes
 
     images = open_data(val, split="val")
     scores = [collect_logits(predictor, match_classes(predictor, images)) for predictor in (reference, compressed)]
     before, after = (Accuracy.of(score.logits, score.labels) for score in scores)
-    return before, after
+    return (before, after), unknown_threshold(scores[1].logits, scores[1].labels).unknown_below
 
 
 def _show(report: dict[str, Any], outcome: Outcome, output: Path) -> None:

@@ -53,16 +53,18 @@ def command(model: str, images: tuple[str, ...], top: int, layout: str | None) -
 
 def _records(predictor: Predictor, images: tuple[str, ...], names: list[str], top: int) -> Iterator[dict[str, Any]]:
     """One record an image, in the order given; the order within a folder is that of its names."""
+    from ..classifier import Classifier
     from ..data import Unreadable, open_data
     from ..errors import SqueezeNetError
     from ..evaluate.predictor import predict_each
     from ..preprocess import MAX_FILE_BYTES
 
+    unknown_below = predictor.unknown_below if isinstance(predictor, Classifier) else None
     for sources in _grouped(images):
         try:
             if sources == ["-"]:
                 pixels = predictor.preprocessing(sys.stdin.buffer.read(MAX_FILE_BYTES))
-                yield _record("-", predictor.logits(pixels[None])[0], names, top)
+                yield _record("-", predictor.logits(pixels[None])[0], names, top, unknown_below)
                 continue
             found = open_data(sources, unlabelled=True)
         except (SqueezeNetError, OSError) as error:
@@ -76,7 +78,7 @@ def _records(predictor: Predictor, images: tuple[str, ...], names: list[str], to
             if isinstance(outcome, Unreadable):
                 yield {"image": name, "error": outcome.reason}
             else:
-                yield _record(name, outcome, names, top)
+                yield _record(name, outcome, names, top, unknown_below)
 
 
 def _grouped(images: tuple[str, ...]) -> Iterator[list[str | Path]]:
@@ -104,13 +106,17 @@ def _reason(error: Exception, name: str) -> str:
     return text.removeprefix(f"{name}: ").removeprefix("image: ")
 
 
-def _record(image: str, logits: NDArray[np.float64], names: list[str], top: int) -> dict[str, Any]:
+def _record(
+    image: str, logits: NDArray[np.float64], names: list[str], top: int, unknown_below: float | None
+) -> dict[str, Any]:
     from ..classifier import rank
 
     best = [
         {"index": index, "label": names[index], "probability": probability} for index, probability in rank(logits, top)
     ]
-    return {"image": image, "predictions": best}
+    if unknown_below is None:
+        return {"image": image, "predictions": best}
+    return {"image": image, "is_unknown": best[0]["probability"] < unknown_below, "predictions": best}
 
 
 def _write_json(record: dict[str, Any]) -> None:
@@ -122,6 +128,8 @@ def _write_table(record: dict[str, Any]) -> None:
         click.echo(f"{printable(record['image'])}\n    error: {printable(record['error'])}", err=True)
         return
     click.echo(printable(record["image"]))
+    if record.get("is_unknown"):
+        click.echo("    unknown: nothing that this network knows for sure; its best guesses are")
     for prediction in record["predictions"]:
         click.echo(f"    {100 * prediction['probability']:5.1f} %  {printable(prediction['label'])}")
 

@@ -44,6 +44,12 @@ class EpochDraw(NamedTuple):
     """Positions of the images in the order to take them, shape (n,)."""
     numbers: NDArray[np.float32]
     """0 to 1, a row for every place in the order, shape (n, 5)."""
+    key: tuple[int, int] = (0, 0)
+    """Seed and epoch, from which all this was drawn."""
+
+    def generator(self) -> np.random.Generator:
+        """Begin another sequence of the same seed and epoch."""
+        return np.random.Generator(np.random.Philox(key=[self.key[0], self.key[1] + (1 << 32)]))
 
     def batch(
         self, step: int, batch_size: int, share: tuple[int, int] = (0, 1)
@@ -71,7 +77,7 @@ def draw_epoch(n_images: int, *, seed: int, epoch: int, balance: NDArray[np.int6
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     order = generator.permutation(n_images)
     numbers = generator.random((n_images, _N_DRAWS), dtype=np.float32)
-    return EpochDraw(order if balance is None else _balanced(order, balance, generator), numbers)
+    return EpochDraw(order if balance is None else _balanced(order, balance, generator), numbers, (seed, epoch))
 
 
 def _balanced(order: NDArray[np.int64], labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:

@@ -29,7 +29,7 @@ from .check import refuse_unreadable
 from .decode import MAX_ASPECT, Unreadable, View, decode_all, decode_batches, decode_for_crops, usable_cores
 from .imageset import ImageSet
 
-__all__ = ["CACHE_BYTES", "Batch", "TrainBatches", "ValBatches"]
+__all__ = ["CACHE_BYTES", "Batch", "TrainBatches", "ValBatches", "view_for"]
 
 CACHE_BYTES = 1_500_000_000
 """Decoded pixels that may be kept in memory."""
@@ -89,7 +89,7 @@ class TrainBatches:
         Raises:
             DataError: If too many images are unreadable.
         """
-        view = _view(augmentation, preprocessing)
+        view = view_for(augmentation, preprocessing)
         if _decoded_bytes(sizes, augmentation, preprocessing) > cache_bytes:
             n_workers = min(max(usable_cores() // n_processes, 1), _MAX_WORKERS) if n_workers is None else n_workers
             return cls(images, augmentation, view, None, n_workers=n_workers)
@@ -154,7 +154,8 @@ def _start_worker(_: int) -> None:
     warnings.simplefilter("ignore")  # bad images are reported as errors
 
 
-def _view(augmentation: Augmentation, preprocessing: Preprocessing) -> View:
+def view_for(augmentation: Augmentation, preprocessing: Preprocessing) -> View:
+    """Choose what to keep of each image when it is decoded."""
     if augmentation.crop == "center":
         return preprocessing
     return functools.partial(

@@ -26,7 +26,16 @@ from .charts import LineChart, line_chart
 from .metrics import Accuracy, confusion_matrix
 from .predictor import Predictor, Scores
 
-__all__ = ["ClassRow", "Mistake", "Report", "build_report", "render_card", "render_html", "worst_mistakes"]
+__all__ = [
+    "ClassRow",
+    "Mistake",
+    "Report",
+    "build_report",
+    "render_card",
+    "render_html",
+    "render_template",
+    "worst_mistakes",
+]
 
 MAX_MISTAKES = 12
 MAX_MATRIX_CLASSES = 30
@@ -200,7 +209,7 @@ def render_html(report: Report) -> str:
     Raises:
         MissingDependencyError: If Jinja2 is not installed.
     """
-    return _render("report.html", report)
+    return render_template("report.html", report=report)
 
 
 def render_card(report: Report) -> str:
@@ -209,10 +218,15 @@ def render_card(report: Report) -> str:
     Raises:
         MissingDependencyError: If Jinja2 is not installed.
     """
-    return _render("card.md", report)
+    return render_template("card.md", report=report)
 
 
-def _render(name: str, report: Report) -> str:
+def render_template(name: str, **values: object) -> str:
+    """Fill one of the package's templates.
+
+    Raises:
+        MissingDependencyError: If Jinja2 is not installed.
+    """
     try:
         import jinja2
     except ImportError:
@@ -225,7 +239,7 @@ def _render(name: str, report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["plain"] = _plain
-    return environment.get_template(name).render(report=report)
+    return environment.get_template(name).render(values)
 
 
 def _plain(text: object) -> str:

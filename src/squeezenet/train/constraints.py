@@ -66,5 +66,6 @@ def prune_smallest(model: SqueezeNet, sparsity: float) -> None:
     for conv in model.convs.values():
         count = int(sparsity * conv.weight.numel())
         if count:
-            magnitudes = conv.weight.abs().flatten()
-            conv.weight.view(-1)[magnitudes.argsort(stable=True)[:count]] = 0
+            is_small = torch.zeros(conv.weight.numel(), dtype=torch.bool, device=conv.weight.device)
+            is_small[conv.weight.abs().flatten().argsort(stable=True)[:count]] = True
+            conv.weight[is_small.view(conv.weight.shape)] = 0

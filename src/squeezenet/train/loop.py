@@ -15,14 +15,21 @@ from pathlib import Path
 
 import torch
 
-from ..data.augment import Augmentation
-from ..data.loader import CACHE_BYTES, TrainBatches, ValBatches
+from ..data.loader import CACHE_BYTES, ValBatches
 from ..errors import SqueezeNetError, TrainingError
 from ..models import SqueezeNet
-from ..preprocess import Preprocessing
-from .distributed import Workers, join_workers
-from .preparation import Data, TrainingData, choose_recipe, prepare_data, start_model
-from .progress import Reporter, SilentReporter, reporter_for
+from .distributed import join_workers
+from .preparation import (
+    Data,
+    TrainingData,
+    choose_device,
+    choose_settings,
+    open_batches,
+    prepare_data,
+    start_model,
+    with_epochs,
+)
+from .progress import Reporter, SilentReporter, reporter_of
 from .recipe import Recipe, load_recipe
 from .run import Run
 from .run_folder import RunFolder, tensorboard_writer
@@ -101,12 +108,12 @@ def train_model(
     """
     started = time.monotonic()
     with join_workers() as workers:
-        say = _reporter(progress) if workers.is_first else SilentReporter()
+        say = reporter_of(progress) if workers.is_first else SilentReporter()
         folder = RunFolder(Path(run_dir))
         if workers.is_first:
             folder.prepare(resume=resume)
         workers.wait()
-        chosen_device = _device(device)
+        chosen_device = choose_device(device)
         prepared = prepare_data(data, val, say)
         checkpoints = (folder.checkpoint, folder.previous_checkpoint)
         state = TrainingState.load_newest(checkpoints, chosen_device, lambda text: say.say(f"passed over {text}"))
@@ -115,7 +122,7 @@ def train_model(
             prepared = prepared.with_labels(state.model.labels)
             say.say(f"continuing {folder.path} at epoch {state.epoch + 1}, step {state.step + 1}")
         else:
-            settings = _settings(recipe, epochs, prepared, has_init=init is not None, say=say)
+            settings = choose_settings(recipe, epochs, prepared, has_init=init is not None, say=say)
             if teacher is not None:
                 settings = settings.replace(teacher=os.fspath(teacher))
             state = _start(settings, init, prepared, chosen_device, say)
@@ -127,7 +134,7 @@ def train_model(
         _check_same_teacher(state, teaching.digest if teaching else "", folder)
         preprocessing = state.model.preprocessing
         assert preprocessing is not None
-        batches = _open_batches(state.recipe, preprocessing, prepared, cache_bytes, workers, say)
+        batches = open_batches(state.recipe, preprocessing, prepared, say, cache_bytes=cache_bytes, workers=workers)
         val_share = prepared.val.subset(range(workers.rank, len(prepared.val), workers.size))
         state.unreadable = state.unreadable or [list(entry) for entry in batches.unreadable]
         run = Run(
@@ -206,48 +213,6 @@ def _sum_up(run: Run) -> TrainResult:
     )
 
 
-def _reporter(progress: Reporter | bool) -> Reporter:
-    if isinstance(progress, bool):
-        return reporter_for() if progress else SilentReporter()
-    return progress
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise TrainingError(f"expected `device` auto, cpu or cuda, got {name!r} ({error})") from None
-
-
-def _settings(
-    recipe: Recipe | str | os.PathLike[str] | None,
-    epochs: int | None,
-    prepared: TrainingData,
-    *,
-    has_init: bool,
-    say: Reporter,
-) -> Recipe:
-    if recipe is None:
-        name, reason = choose_recipe(prepared, has_init=has_init)
-        say.say(f"recipe {name}: {reason}")
-        recipe = load_recipe(name)
-    elif not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe)
-    return recipe if epochs is None else _with_epochs(recipe, epochs)
-
-
-def _with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    # Phases at the start keep their part of a shorter run.
-    share = min(1.0, epochs / recipe.epochs)
-    return recipe.replace(
-        epochs=epochs,
-        warmup_epochs=recipe.warmup_epochs * share,
-        freeze_features_epochs=min(recipe.freeze_features_epochs, epochs - 1),
-    )
-
-
 def _check_same_run(
     state: TrainingState,
     prepared: TrainingData,
@@ -257,7 +222,7 @@ def _check_same_run(
 ) -> None:
     if recipe is not None or epochs is not None:
         wanted = state.recipe if recipe is None else recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-        wanted = wanted if epochs is None or epochs == wanted.epochs else _with_epochs(wanted, epochs)
+        wanted = wanted if epochs is None or epochs == wanted.epochs else with_epochs(wanted, epochs)
         old, new = state.recipe.to_dict(), wanted.to_dict()
         if changed := sorted(key for key in {**old, **new} if old.get(key) != new.get(key)):
             raise TrainingError(
@@ -280,27 +245,3 @@ def _check_same_teacher(state: TrainingState, digest: str, folder: RunFolder) ->
             )
     else:
         state.teacher_id = digest
-
-
-def _open_batches(
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    prepared: TrainingData,
-    cache_bytes: int,
-    workers: Workers,
-    say: Reporter,
-) -> TrainBatches:
-    augmentation = Augmentation(
-        size=preprocessing.crop_size,
-        crop=recipe.crop,
-        crop_scale=recipe.crop_scale,
-        crop_ratio=recipe.crop_ratio,
-        crop_pad=recipe.crop_pad,
-        hflip=recipe.hflip,
-    )
-    with say.task("decoding", len(prepared.train)) as task:
-        return TrainBatches.open(
-            prepared.train, prepared.check.train_sizes, augmentation, preprocessing,
-            cache_bytes=cache_bytes // workers.per_machine, n_processes=workers.per_machine,
-            on_progress=lambda done, _: task.update(done),
-        )  # fmt: skip

@@ -16,6 +16,7 @@ from ..data.augment import draw_epoch
 from ..data.check import refuse_unreadable
 from ..data.decode import Unreadable
 from ..data.loader import TrainBatches, ValBatches
+from ..data.shard_loader import ShardBatches
 from ..errors import TrainingError
 from ..evaluate.metrics import Accuracy
 from .alarms import dead_network_alarm
@@ -40,7 +41,7 @@ class Run:
 
     state: TrainingState
     folder: RunFolder
-    batches: TrainBatches
+    batches: TrainBatches | ShardBatches
     val_batches: ValBatches
     """This process's share of the images to validate on."""
     n_val_images: int
