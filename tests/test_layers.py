@@ -15,7 +15,7 @@ ROOT = Path(squeezenet.__file__).parent
 LEVELS = [
     {"errors"},
     {"spec", "labels", "files", "preprocess", "native_library"},
-    {"accounting", "network"},
+    {"accounting", "network", "bundled"},
     {"codec"},
     {"fileformat"},
     {"engine"},

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_write", "keep_as", "remove_leftovers"]
+__all__ = ["atomic_write", "cache_folder", "keep_as", "remove_leftovers"]
 
 _TEMPORARY = ".{}.tmp"
 
@@ -58,6 +58,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def cache_folder() -> Path:
+    """Where what was fetched or made once is kept: `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`."""
+    return Path(os.environ.get("SQUEEZENET_HOME") or Path("~/.cache/squeezenet")).expanduser()
 
 
 def keep_as(path: Path, kept: Path) -> None:

@@ -77,6 +77,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
+    # Torch's threads that spin while they wait make training ten times slower where anything else runs (dev/LOG.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a letter of a label gets its escape, not a traceback.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .model_names import resolve_model
 from .text import printable
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
 
     if store_unknown and Path(model).suffix != ".sqz":
         raise click.UsageError("--store-unknown needs a .sqz file as MODEL")
-    predictor = open_predictor(model)
+    predictor = open_predictor(resolve_model(model))
     images = match_classes(predictor, open_data(data, split="val"))
     start = time.perf_counter()
     scores = collect_logits(predictor, images)

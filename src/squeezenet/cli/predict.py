@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .model_names import resolve_model, split_model
 from .text import printable
 
 if TYPE_CHECKING:
@@ -24,22 +25,26 @@ _BATCH = 32
 
 
 @click.command()
-@click.argument("model")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("arguments", nargs=-1, metavar="[MODEL] IMAGE...")
+@click.option("-m", "--model", metavar="MODEL", help="Network to use, as well as or instead of the first argument.")
 @click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to show.")
 @click.option("--json", "layout", flag_value="json", help="One JSON object a line for each image.")
 @click.option("--csv", "layout", flag_value="csv", help="One CSV row for each image and class.")
-def command(model: str, images: tuple[str, ...], top: int, layout: str | None) -> None:
+def command(arguments: tuple[str, ...], model: str | None, top: int, layout: str | None) -> None:
     """Classify images.
 
     \b
     IMAGE is a file, a folder or zip (all images in it), a pattern such as "photos/*.jpg",
     or - for the bytes of one image on standard input. An image that cannot be read becomes
     an error record; the exit code is 1 only if no image could be read.
+
+    Without a MODEL, one that comes with this package is used, and named. `--model imagenet`
+    fetches published weights for the 1,000 classes of ImageNet once and compresses them.
     """
     from ..evaluate.predictor import open_predictor
 
-    predictor = open_predictor(model)
+    chosen, images = split_model(model, arguments)
+    predictor = open_predictor(resolve_model(chosen))
     names = list(predictor.labels.names if predictor.labels else map(str, range(predictor.spec.num_classes)))
     writers: dict[str | None, Callable[[dict[str, Any]], None]] = {"json": _write_json, "csv": _CsvWriter()}
     write = writers.get(layout, _write_table)

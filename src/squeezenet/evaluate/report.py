@@ -143,7 +143,7 @@ def build_report(
     return Report(
         title=title,
         subtitle=subtitle,
-        data_name=images.name,
+        data_name=" + ".join(part.rsplit("/", 1)[-1] for part in images.name.split(" + ")),
         accuracy=Accuracy.of(scores.logits, scores.labels),
         classes=tuple(_class_row(matrix, int(i), names[i], train_counts) for i in seen),
         matrix=tuple((names[i], tuple(matrix[i, seen].tolist())) for i in seen)
