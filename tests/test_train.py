@@ -300,3 +300,12 @@ def test_classes_that_published_weights_know_start_from_their_part_of_the_head(t
     assert model.labels.names[0] == "cassette player"
     assert model.preprocessing.mean == (123.675, 116.28, 103.53)
     assert not model.spec.head_relu
+
+
+def test_image_that_fails_only_when_decoded_is_named_and_skipped(tmp_path):
+    data = write_images(tmp_path / "data")
+    path = data / "dark/05.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    lines = Lines()
+    assert train(data, tmp_path / "run", progress=lines.reporter).is_finished
+    assert lines.text.count(f"skipped {path}: ") == 1

@@ -46,6 +46,7 @@ HOLDOUT_SHARE = 0.1
 """Part of the images that is set aside for validation where no others are given."""
 
 _SMALL_IMAGE = 96
+_MAX_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,8 +284,13 @@ def open_batches(
         view = view_for(augmentation, preprocessing)
         return ShardBatches(prepared.train, source, augmentation, view)
     with say.task("decoding", len(prepared.train)) as task:
-        return TrainBatches.open(
+        batches = TrainBatches.open(
             prepared.train, prepared.check.train_sizes, augmentation, preprocessing,
             cache_bytes=cache_bytes // workers.per_machine, n_processes=workers.per_machine,
             on_progress=lambda done, _: task.update(done),
         )  # fmt: skip
+    for name, reason in batches.unreadable[:_MAX_NAMED]:
+        say.say(f"skipped {name}: {reason}")
+    if len(batches.unreadable) > _MAX_NAMED:
+        say.say(f"skipped {len(batches.unreadable) - _MAX_NAMED} more unreadable images")
+    return batches
