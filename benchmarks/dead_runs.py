@@ -28,7 +28,7 @@ from squeezenet.train.memory import keep_freed_memory
 # Recipe, images to train on, images to validate on, epochs.
 TASKS = {
     "digits": ("digits", 480, 100, 8),
-    "cifar10": ("cifar10", 1280, 200, 8),
+    "cifar10": ("cifar10", 1280, 200, 12),
     "imagenette": ("small-photos", 640, 100, 8),
 }
 

@@ -160,13 +160,24 @@ def test_frozen_features_stay_as_they_are(tmp_path):
 
 
 def test_learning_rate_rises_over_the_warm_up_and_falls_to_zero():
-    recipe = TINY.replace(epochs=10, warmup_epochs=1, lr=1.0)
+    recipe = TINY.replace(epochs=10, warmup_epochs=2, lr=1.0)
     rates = [learning_rate(recipe, step=step, steps_per_epoch=4) for step in range(41)]
-    assert rates[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert rates[22] == pytest.approx(0.5)
+    assert rates[:9] == pytest.approx([step / 9 for step in range(1, 10)])
+    assert rates[24] == pytest.approx(0.5)
     assert rates[40] == pytest.approx(0.0)
     linear = [learning_rate(recipe.replace(schedule="linear"), step=step, steps_per_epoch=4) for step in range(41)]
-    assert linear[4:] == pytest.approx([1 - done / 36 for done in range(37)])
+    assert linear[8:] == pytest.approx([1 - done / 32 for done in range(33)])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "warmup_steps"), [(10, 4, 8), (100, 4, 80), (200, 4, 100), (10, 100, 100), (10, 200, 200)]
+)
+def test_warm_up_of_a_small_set_is_counted_in_steps(epochs, steps, warmup_steps):
+    recipe = TINY.replace(epochs=epochs, warmup_epochs=1, lr=1.0)
+    rates = [learning_rate(recipe, step=step, steps_per_epoch=steps) for step in range(epochs * steps)]
+    assert rates.index(max(rates)) == warmup_steps
+    without = recipe.replace(warmup_epochs=0.0)
+    assert learning_rate(without, step=0, steps_per_epoch=steps) == 1
 
 
 def test_weight_decay_spares_biases_and_norms_unless_asked(tmp_path):

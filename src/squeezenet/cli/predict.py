@@ -116,12 +116,11 @@ def _record(
 ) -> dict[str, Any]:
     from ..classifier import rank
 
-    best = [
-        {"index": index, "label": names[index], "probability": probability} for index, probability in rank(logits, top)
-    ]
+    ranked = rank(logits, top)
+    best = [{"index": index, "label": names[index], "probability": probability} for index, probability in ranked]
     if unknown_below is None:
         return {"image": image, "predictions": best}
-    return {"image": image, "is_unknown": best[0]["probability"] < unknown_below, "predictions": best}
+    return {"image": image, "is_unknown": ranked[0][1] < unknown_below, "predictions": best}
 
 
 def _write_json(record: dict[str, Any]) -> None:

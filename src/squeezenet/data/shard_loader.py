@@ -107,6 +107,7 @@ class ShardBatches:
         """This process's images of an epoch, and again from the start if they run out."""
         try:
             import webdataset
+            from webdataset.tariterators import group_by_keys, tar_file_expander
         except ImportError:
             raise MissingDependencyError("webdataset", "webdataset") from None
         rank, size = share
@@ -120,15 +121,19 @@ class ShardBatches:
                 damages.append(entry)
             return True
 
+        def members() -> Iterator[Any]:
+            for url in urls:
+                try:
+                    with webdataset.gopen(url) as stream:
+                        yield from tar_file_expander([{"url": url, "stream": stream}], handler=note)
+                except Exception as error:  # whatever the transport raises, the other shards are still there
+                    note(error)
+
         labels = self._labels()
         for lap in itertools.count():
-            pipeline = webdataset.DataPipeline(
-                webdataset.SimpleShardList(urls),
-                webdataset.tarfile_to_samples(handler=note),
-                webdataset.shuffle(SHUFFLE_BUFFER, rng=random.Random(f"{draw.key} {rank} {lap}")),
-            )
+            shuffle = webdataset.shuffle(SHUFFLE_BUFFER, rng=random.Random(f"{draw.key} {rank} {lap}"))
             n_samples = 0
-            for sample in pipeline:
+            for sample in shuffle(group_by_keys(members(), handler=note)):
                 kind = next((key for key in sample if f".{key.lower()}" in IMAGE_EXTENSIONS), None)
                 text = sample.get("cls", b"").decode("ascii", "replace").strip()
                 name = f"{sample.get('__url__', self.source.name)}/{sample.get('__key__', '')}"

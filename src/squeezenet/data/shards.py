@@ -40,7 +40,7 @@ _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.tar")
 _TIMEOUT_S = 30
 
 
-@dataclass(frozen=True)
+@dataclass
 class ShardSource:
     """Where shards lie; their images can be read one after the other only."""
 

@@ -50,6 +50,8 @@ class LineChart:
     mark: float | None = None
     """Where a vertical line stands, pixels."""
     mark_text: str = ""
+    is_falling: bool = False
+    """Whether the first line ends lower than it begins, which leaves the upper right free for text."""
     x_label: str = "epoch"
     width: int = WIDTH
     height: int = HEIGHT
@@ -124,6 +126,7 @@ def line_chart(
     return LineChart(
         title=title, series=tuple(series), x_ticks=horizontal.ticks, y_ticks=vertical.ticks,
         mark=None if mark is None else horizontal(mark), mark_text=mark_text, x_label=x_label,
+        is_falling=bool(lines) and lines[0][1][-1] < lines[0][1][0],
     )  # fmt: skip
 
 
