@@ -3,7 +3,9 @@
 Needs the data and weights in ../shared; takes about half an hour on two cores. Writes results/foundation.json, from
 which the README's table is made.
 
-    python benchmarks/foundation.py [--skip-training RUN/]
+    python benchmarks/foundation.py [--run RUN/] [--deep FILE.sqz]
+
+`--run` and `--deep` take what earlier commands made, in place of training and of the deep-compression preset.
 """
 
 from __future__ import annotations
@@ -78,8 +80,8 @@ def is_torch_equal(path: Path, n_images: int = 50) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--skip-training", type=Path, metavar="RUN/", help="use this fine-tuned run")
-    parser.add_argument("--epochs", type=int, default=2, help="of retraining a round of pruning")
+    parser.add_argument("--run", type=Path, metavar="RUN/", help="use this fine-tuned run")
+    parser.add_argument("--deep", type=Path, metavar="FILE.sqz", help="use this file, which the preset made of RUN/")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/foundation.json")
     arguments = parser.parse_args()
     results: dict[str, Any] = {"run": describe_run()}
@@ -94,7 +96,7 @@ def main() -> None:
             "is_torch_equal": is_torch_equal(file),
             **measure_numpy_engine(file),
         }
-        run = arguments.skip_training
+        run = arguments.run
         if run is None:
             run = folder / "run"
             start = time.perf_counter()
@@ -118,9 +120,9 @@ def main() -> None:
             times.append(time.perf_counter() - start)
         results["help_s"] = float(np.median(times))
         save(results, arguments.output)
-        results["deep_compression"] = compress(
+        results["deep_compression"] = judge(arguments.deep) if arguments.deep else compress(
             run, folder / "deep.sqz", "--preset", "deep-compression", "--data", TRAIN,
-            "--density", 0.3, "--index-bits", 5, "--epochs", arguments.epochs,
+            "--density", 0.33, "--index-bits", 5, "--epochs", 2,
         )  # fmt: skip
     save(results, arguments.output)
     print(json.dumps(results, indent=1))
@@ -128,12 +130,15 @@ def main() -> None:
 
 def compress(run: Path, file: Path, *options: object) -> dict[str, Any]:
     """Compress the fine-tuned network, and judge the file on the validation photos."""
-    start = time.perf_counter()
     squeezenet("compress", run, "-o", file, *options)
-    seconds = time.perf_counter() - start
+    return judge(file)
+
+
+def judge(file: Path) -> dict[str, Any]:
+    """Accuracy of a compressed file on the validation photos, and what its report says."""
     report = json.loads(Path(f"{file}.report.json").read_text())
-    facts = evaluate(file, VAL) | {"file_bytes": file.stat().st_size, "seconds": seconds}
-    facts |= {key: report[key] for key in ("fp32_bytes", "density", "fidelity")}
+    facts = evaluate(file, VAL) | {"file_bytes": file.stat().st_size}
+    facts |= {key: report[key] for key in ("seconds", "fp32_bytes", "density", "fidelity")}
     if "deep_compression" in report:
         facts["storage"] = {key: value for key, value in report["deep_compression"].items() if key != "layers"}
     return facts

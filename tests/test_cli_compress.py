@@ -75,6 +75,49 @@ def test_budget_that_cannot_be_met_gives_the_nearest_file_and_exit_code_3(model,
     assert file.stat().st_size > 100
 
 
+def test_labelled_images_train_under_the_budget(model, tmp_path):
+    file = tmp_path / "a.sqz"
+    result = run(
+        model, "-o", file, "--calibration", "digits", "--photos", 60, "--max-bytes", 4000, "--data", "digits",
+        "--epochs", 1, "--val", "digits",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert file.stat().st_size <= 4000
+    report = json.loads((tmp_path / "a.sqz.report.json").read_text())
+    assert "distil" in {point["stage"] for point in report["points"]}
+    accuracy = report["accuracy"]
+    lost = accuracy["float"]["top1_correct"] - accuracy["compressed"]["top1_correct"]
+    assert sum(row["float_correct"] - row["compressed_correct"] for row in accuracy["classes"]) == lost
+    assert (tmp_path / "a.sqz.report.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_smallest_file_that_loses_few_enough_points(model, tmp_path):
+    loose, tight = tmp_path / "loose.sqz", tmp_path / "tight.sqz"
+    common = ("--calibration", "digits", "--photos", 60, "--val", "digits")
+    assert run(model, "-o", loose, *common, "--max-drop", 50).exit_code == 0
+    assert run(model, "-o", tight, *common, "--max-drop", 0.5).exit_code == 0
+    report = json.loads((tmp_path / "tight.sqz.report.json").read_text())
+    assert report["accuracy"]["points_lost"] <= 0.5
+    assert report["is_chosen_on_val"] is True
+    assert loose.stat().st_size < tight.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--max-bytes", 9, "--max-kl", 1), "exclude each other"),
+        (("--max-bytes", 9, "--max-drop", 1, "--val", "digits"), "exclude each other"),
+        (("--max-drop", 1), "give them with --val"),
+        (("--polish", 1, "--data", "digits"), "as --epochs"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_at_once(model, tmp_path, options, message):
+    result = run(model, "-o", tmp_path / "a.sqz", *options)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_deep_compression_needs_labelled_images(model, tmp_path):
     result = run(model, "-o", tmp_path / "a.sqz", "--preset", "deep-compression")
     assert result.exit_code == 2

@@ -117,7 +117,7 @@ def test_report_counts_what_the_paper_counts(retrainer):
     result = deep_compress(model, retrainer, [random_pixels(model.spec, 8)], settings)
     encoded = encode_sqz(SqzFile(network=result.network))
     report = compression_report(
-        encoded, preset="deep-compression", fidelity=None, accuracy=None, layers_2016=result.layers
+        encoded, preset="deep-compression", fidelity=None, comparison=None, layers_2016=result.layers
     )
     params = sum(op.params for op in model.spec.convs)
     assert report["params"] == params

@@ -225,6 +225,14 @@ def test_batch_norm_follows_every_convolution_but_the_head():
     assert "features.0.bias" not in model.state_dict()
 
 
+def test_batch_norm_of_squeeze_layers_alone_folds_as_well():
+    model = trained_norms(small_model("squeezenet1_1_complex_bypass", batch_norm="squeeze", head_relu=False)).eval()
+    assert {name.partition(".")[2] for name, conv in model.convs.items() if hasattr(conv, "norm")} == {"squeeze"}
+    folded = fold_batch_norm(model)
+    x = images(32)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-4 * model(x).abs().max().item())
+
+
 def test_reset_classifier_makes_a_new_head():
     model = build_model(named_spec("squeezenet1_1"))
     model.labels = Labels(tuple(map(str, range(1000))))

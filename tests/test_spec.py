@@ -231,6 +231,7 @@ def test_unknown_name_lists_the_known_ones():
         ({"input_size": 32.0}, "a whole number for `input_size`, got 32.0"),
         ({"input_size": True}, "a whole number for `input_size`, got True"),
         ({"head_padding": 2}, "`head_padding` from 0 to 1, got 2"),
+        ({"batch_norm": 1}, "`batch_norm` must be true, false or 'squeeze', got 1"),
         ({"bypass": "double"}, "`bypass` must be one of ('none', 'simple', 'complex'), got 'double'"),
         ({"input_size": 2}, "`input_size` (=2) is too small: nothing is left after conv1"),
         ({"input_size": 3, "pools": (1,), "pool_ceil_mode": False}, "nothing is left after pool1"),

@@ -1,3 +1,4 @@
+import copy
 import csv
 import io
 import json
@@ -19,6 +20,7 @@ from squeezenet.train.optimization import build_optimizer, learning_rate
 from squeezenet.train.progress import PlainReporter
 from squeezenet.train.run_folder import LOG_COLUMNS
 from squeezenet.train.state import TrainingState
+from squeezenet.train.teacher import Teacher
 from training_runs import TINY, digests, train, write_images
 
 
@@ -229,6 +231,30 @@ def test_step_without_a_finite_loss_leaves_no_trace(monkeypatch):
     monkeypatch.undo()
     assert steps.train_step(state, batch, steps_per_epoch=4) > 0
     assert not torch.equal(before["features.0.weight"], model.state_dict()["features.0.weight"])
+
+
+def test_distillation_takes_its_share_of_the_loss_from_the_teacher():
+    model = build_model(TINY.spec(3), dropout=0.0)
+    model.labels, model.preprocessing = Labels(("a", "b", "c")), TINY.preprocessing()
+    teacher = build_model(TINY.spec(3)).eval()
+    with torch.no_grad():
+        teacher.head.weight.zero_()
+        teacher.head.bias.copy_(torch.tensor([9.0, 0.0, 0.0]).log_softmax(0))
+    pixels = torch.randint(0, 256, (8, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    batch = Batch(pixels, torch.full((8,), 2), [])
+
+    def loss(share):
+        recipe = TINY.replace(distillation=share, label_smoothing=0.0, dropout=0.0)
+        state = TrainingState.start(
+            recipe, copy.deepcopy(model), precision="float32", data_id="", device=torch.device("cpu")
+        )
+        return steps.train_step(state, batch, steps_per_epoch=4, teacher=Teacher(teacher))
+
+    log_p = model(normalize_pixels(pixels, model.preprocessing)).log_softmax(1)
+    soft = teacher.head.bias.softmax(0)
+    assert loss(0.0) == pytest.approx(-log_p[:, 2].mean().item(), rel=1e-4)
+    assert loss(1.0) == pytest.approx(-(log_p @ soft).mean().item(), rel=1e-4)
+    assert loss(0.25) == pytest.approx(0.75 * loss(0.0) + 0.25 * loss(1.0), rel=1e-4)
 
 
 def test_loss_that_stays_infinite_ends_the_run_with_advice(tmp_path, monkeypatch):

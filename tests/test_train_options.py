@@ -148,12 +148,14 @@ def test_smallest_weights_are_pruned_and_stay_zero():
     assert any((conv.weight[zeros[name]] != 0).any() for name, conv in state.model.convs.items())
 
 
-def test_teacher_that_agrees_adds_nothing_and_another_does():
-    recipe = PLAIN.replace(distill_weight=1.0, lr=0.0)
-    state, other = start(recipe), start(recipe, seed=9)
+def test_teacher_that_agrees_moves_nothing_and_another_does():
+    recipe = PLAIN.replace(distillation=1.0, weight_decay=0.0, distill_temperature=2.0)
     own = Teacher(start(recipe).model, [0, 1, 2], temperature=2.0)
-    assert train_step(state, batch(), steps_per_epoch=4, teacher=own) == pytest.approx(0, abs=1e-6)
-    assert train_step(other, batch(), steps_per_epoch=4, teacher=own) > 1e-4
+    for seed, moves in ((0, False), (9, True)):
+        state = start(recipe, seed)
+        before = state.model.head.bias.detach().clone()
+        train_step(state, batch(), steps_per_epoch=4, teacher=own)
+        assert bool((state.model.head.bias - before).abs().max() > 1e-6) == moves
 
 
 def test_teacher_s_classes_are_found_by_name(data, tmp_path):
@@ -163,7 +165,7 @@ def test_teacher_s_classes_are_found_by_name(data, tmp_path):
     stream = io.StringIO()
     result = train(data, tmp_path / "run", TINY, teacher=teacher, progress=PlainReporter(stream))
     assert result.is_finished
-    assert "distill" in (tmp_path / "run/recipe.toml").read_text()
+    assert "distillation = 0.5" in (tmp_path / "run/recipe.toml").read_text()
     with pytest.raises(TrainingError, match="teacher that knows all classes"):
         train(write_images(tmp_path / "other", classes=("x", "y")), tmp_path / "other_run", TINY, teacher=teacher)
 

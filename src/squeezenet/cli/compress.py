@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .text import format_bytes, table
+from .text import format_bytes, printable, table
 
 if TYPE_CHECKING:
     from ..compress.calibration import Calibration
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from ..train.progress import Reporter
 
 _PRESETS = ("rate-distortion", "int8", "deep-compression")
-_TARGET_MISSED = 3  # exit code: the file is written, but does not meet --max-bytes or --max-kl
+_TARGET_MISSED = 3  # exit code: the file is written, but does not meet its budget
+_SHOWN_CLASSES = 5
 
 
 @click.command()
@@ -31,16 +33,18 @@ _TARGET_MISSED = 3  # exit code: the file is written, but does not meet --max-by
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Largest file (rate-distortion).")
 @click.option("--max-kl", type=click.FloatRange(0, min_open=True),
               help="Largest KL to the float network, nats (rate-distortion).  [default: 0.05]")  # fmt: skip
+@click.option("--max-drop", type=click.FloatRange(0), metavar="POINTS",
+              help="Most points of top-1 on --val to lose (rate-distortion).")  # fmt: skip
 @click.option("--polish", type=click.FloatRange(0), default=0.0, metavar="MINUTES",
               help="Distil from the float network for so long (rate-distortion).")  # fmt: skip
-@click.option("--data", multiple=True, metavar="DATA", help="Labelled images to retrain on (deep-compression).")
+@click.option("--data", multiple=True, metavar="DATA", help="Labelled images to retrain on.")
 @click.option("--val", multiple=True, metavar="DATA", help="Labelled images to measure accuracy on.")
 @click.option("--density", type=click.FloatRange(0, 1, min_open=True), default=0.33, show_default=True,
               help="Share of the weights to keep (deep-compression).")  # fmt: skip
 @click.option("--index-bits", type=click.IntRange(1, 8), default=6, show_default=True,
               help="Bits of a shared value's code (deep-compression).")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), default=None,
-              help="Epochs of retraining a round (deep-compression).  [default: 2]")  # fmt: skip
+              help="Epochs on --data: in all (rate-distortion) or a round (deep-compression).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(
@@ -52,6 +56,7 @@ def command(
     photos: int,
     max_bytes: int | None,
     max_kl: float | None,
+    max_drop: float | None,
     polish: float,
     data: tuple[str, ...],
     val: tuple[str, ...],
@@ -63,8 +68,9 @@ def command(
     """Squeeze a trained network into a .sqz file.
 
     \b
-    rate-distortion   spends bytes where the loss feels them, to a budget of bytes
-                      or of KL; wants a few hundred photos (--calibration)
+    rate-distortion   spends bytes where the loss feels them, to a budget of bytes,
+                      of KL or of points; wants a few hundred photos
+                      (--calibration); labelled images (--data) save more
     int8              8-bit weights; a few photos (--calibration) set the scales
     deep-compression  the 2016 method: prune, retrain, share weights, train the
                       centroids; retrains on labelled images (--data)
@@ -75,40 +81,55 @@ def command(
     """
     if preset == "deep-compression" and not data:
         raise click.UsageError("the deep-compression preset retrains: give labelled images with --data DATA")
-    if max_bytes is not None and max_kl is not None:
-        raise click.UsageError("--max-bytes and --max-kl exclude each other: one is the budget, the other the result")
+    if sum(budget is not None for budget in (max_bytes, max_kl, max_drop)) > 1:
+        raise click.UsageError("--max-bytes, --max-kl and --max-drop exclude each other: one is the budget")
+    if max_drop is not None and not val:
+        raise click.UsageError("--max-drop is measured on labelled images: give them with --val DATA")
+    if polish and data and preset == "rate-distortion":
+        raise click.UsageError("--polish and --data exclude each other: give the length of training as --epochs")
     if not output.parent.is_dir():  # minutes of work must not end in a folder that does not exist
         raise click.UsageError(f"{output.parent}: no such folder; make it first")
+    from ..classifier import Classifier
     from ..compress import presets
+    from ..compress.comparison import Judge
     from ..compress.deep_compression import DeepCompression
+    from ..compress.plot import plot_points
     from ..compress.report import compression_report, measure_fidelity
     from ..data import open_data
+    from ..evaluate.calibration import unknown_threshold
     from ..evaluate.predictor import FloatPredictor
-    from ..fileformat import SqzFile, encode_sqz
+    from ..fileformat import SqzFile, decode_sqz, encode_sqz
     from ..files import atomic_write
     from ..models import fold_batch_norm, load_model
     from ..train.memory import keep_freed_memory
     from ..train.progress import reporter_for
 
+    start = time.monotonic()
     keep_freed_memory()
     reporter = reporter_for()
     network = load_model(model).eval()
     if network.spec.batch_norm:
         network = fold_batch_norm(network)
     seen = _calibration(network, calibration or data, photos, reporter)
+    judge = Judge(FloatPredictor(network), open_data(val, split="val")) if val else None
     facts: dict[str, Any] = {"provenance": {**network.provenance, "compressed": {"preset": preset}}}
-    if val:
+    if judge:
         facts["unknown_below"] = 0.1234  # as many bytes as the measured value will take
 
+    def contents(integers: Network) -> SqzFile:
+        return SqzFile(network=integers, labels=network.labels, preprocessing=network.preprocessing, facts=facts)
+
     def encode(integers: Network) -> bytes:
-        return encode_sqz(
-            SqzFile(network=integers, labels=network.labels, preprocessing=network.preprocessing, facts=facts)
-        )
+        return encode_sqz(contents(integers))
+
+    def points_lost(integers: Network) -> float:
+        assert judge is not None
+        return judge(Classifier(contents(integers))).points_lost
 
     if preset == "int8":
         outcome = presets.run_int8(network, seen, reporter)
     elif preset == "deep-compression":
-        settings = DeepCompression(density=density, index_bits=index_bits, prune_epochs=epochs or 2)
+        settings = DeepCompression(density=density, index_bits=index_bits, prune_epochs=epochs or 1)
         outcome = presets.run_deep_compression(network, seen, open_data(data, split="train"), settings, reporter)
     else:
         outcome = presets.run_rate_distortion(
@@ -116,15 +137,21 @@ def command(
             seen,
             max_bytes=max_bytes,
             max_kl=max_kl,
+            max_drop=max_drop,
+            points_lost=points_lost if max_drop is not None else None,
             polish_minutes=polish,
+            data=open_data(data, split="train") if data else None,
+            epochs=epochs or 2,
             file_bytes=lambda integers: len(encode(integers)),
             reporter=reporter,
         )
     encoded = encode(outcome.network)
-    reference, compressed = FloatPredictor(network), _classifier(encoded)
-    accuracy = None
-    if val:
-        accuracy, facts["unknown_below"] = _judge(reference, compressed, val)
+    # The encoded file, decoded again: what is reported is what a user of the file gets.
+    reference, compressed = FloatPredictor(network), Classifier(decode_sqz(encoded))
+    comparison = judge(compressed) if judge else None
+    if comparison:
+        found = unknown_threshold(comparison.compressed_logits, comparison.labels)
+        facts["unknown_below"] = found.unknown_below
         with_threshold = encode(outcome.network)
         if max_bytes and len(with_threshold) > max_bytes >= len(encoded):
             del facts["unknown_below"]
@@ -134,11 +161,13 @@ def command(
         encoded,
         preset=preset,
         fidelity=measure_fidelity(reference, compressed, seen.held_out) if len(seen.held_out) else None,
-        accuracy=accuracy,
+        comparison=comparison,
         layers_2016=outcome.layers_2016,
         model=model,
+        seconds=time.monotonic() - start,
         calibration_photos=0 if seen.is_synthetic else len(seen.pixels),
         is_data_free=seen.is_synthetic,
+        is_chosen_on_val=max_drop is not None,
         meets_target=outcome.meets_target,
         points=[dataclasses.asdict(point) for point in outcome.points],
     )
@@ -146,6 +175,11 @@ def command(
         stream.write(encoded)
     with atomic_write(f"{output}.report.json") as stream:
         stream.write(json.dumps(report, indent=1).encode())
+    if outcome.points:
+        kl = report["fidelity"]["kl"] if report["fidelity"] else None
+        title = f"{network.spec.name}: networks the search looked at"
+        with atomic_write(f"{output}.report.svg") as stream:
+            stream.write(plot_points(outcome.points, file_bytes=len(encoded), kl=kl, title=title))
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -168,27 +202,6 @@ def _calibration(model: SqueezeNet, data: tuple[str, ...], n_images: int, report
     return calibration_from_images(images, preprocessing, n_images=n_images)
 
 
-def _classifier(encoded: bytes) -> Any:
-    """The encoded file, decoded again: what is reported is what a user of the file gets."""
-    from ..classifier import Classifier
-    from ..fileformat import decode_sqz
-
-    return Classifier(decode_sqz(encoded))
-
-
-def _judge(reference: Any, compressed: Any, val: tuple[str, ...]) -> tuple[tuple[Any, Any], float]:
-    """Accuracy before and after, and the probability below which the compressed network had better not answer."""
-    from ..data import open_data
-    from ..evaluate.calibration import unknown_threshold
-    from ..evaluate.metrics import Accuracy
-    from ..evaluate.predictor import collect_logits, match_classes
-
-    images = open_data(val, split="val")
-    scores = [collect_logits(predictor, match_classes(predictor, images)) for predictor in (reference, compressed)]
-    before, after = (Accuracy.of(score.logits, score.labels) for score in scores)
-    return (before, after), unknown_threshold(scores[1].logits, scores[1].labels).unknown_below
-
-
 def _show(report: dict[str, Any], outcome: Outcome, output: Path) -> None:
     if outcome.layers_2016:
         from ..compress.report import pruning_table, storage_table
@@ -200,7 +213,8 @@ def _show(report: dict[str, Any], outcome: Outcome, output: Path) -> None:
         click.echo()
     click.echo(
         f"{output}: {report['file_bytes']:,} bytes ({format_bytes(report['fp32_bytes'])} as float32,"
-        f" {report['ratio_vs_fp32']:.1f}x smaller; {report['ratio_vs_alexnet']:.0f}x smaller than AlexNet)"
+        f" {report['ratio_vs_fp32']:.1f}x smaller; {report['ratio_vs_alexnet']:.0f}x smaller than AlexNet,"
+        f" where the paper reached {report['paper']['ratio_vs_alexnet']}x)"
     )
     if fidelity := report["fidelity"]:
         click.echo(
@@ -211,6 +225,11 @@ def _show(report: dict[str, Any], outcome: Outcome, output: Path) -> None:
         before, after = accuracy["float"], accuracy["compressed"]
         click.echo(
             f"top-1 {after['top1']:.2f} % (float {before['top1']:.2f} %), top-5 {after['top5']:.2f} %"
-            f" (float {before['top5']:.2f} %) of {after['n_images']} images"
+            f" (float {before['top5']:.2f} %) of {after['n_images']} images; McNemar's p {accuracy['mcnemar_p']:.2g}"
         )
-    click.echo(f"report: {output}.report.json")
+        lost = [row for row in accuracy["classes"] if row["compressed_correct"] < row["float_correct"]][:_SHOWN_CLASSES]
+        if lost:
+            keys = ("class", "n_images", "float_correct", "compressed_correct")
+            rows = [tuple(printable(str(row[key])) for key in keys) for row in lost]
+            click.echo(table(("classes that lost most", "images", "right, float", "right now"), rows))
+    click.echo(f"report: {output}.report.json" + (f", plot: {output}.report.svg" if outcome.points else ""))

@@ -36,7 +36,7 @@ def command(output: Path) -> None:
     click.echo("2/4  Squeezing it: prune, retrain, share weights, train the shared values.")
     val = open_data("digits", split="val")
     retrainer = Retrainer(open_data("digits", split="train"), model, reporter)
-    settings = DeepCompression(density=0.3, index_bits=5, prune_epochs=2, share_epochs=2, lr=0.01)
+    settings = DeepCompression(density=0.3, index_bits=5, prune_epochs=2, share_epochs=2, lr=1e-3)
     result = deep_compress(model, retrainer, list(retrainer.calibration(250)), settings)
     file = output / "digits.sqz"
     contents = SqzFile(network=result.network, labels=model.labels, preprocessing=model.preprocessing)

@@ -6,6 +6,7 @@ Use this when you compress from Python: `run_rate_distortion`, `run_int8` or `ru
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from .rate_distortion import RDPoint, compress_rate_distortion
 from .retrain import Retrainer
 
 __all__ = ["Outcome", "run_deep_compression", "run_int8", "run_rate_distortion"]
+
+_LABELLED_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +62,8 @@ def run_deep_compression(
     Raises:
         DataError: If the images cannot be used, or their classes are none of the model's.
     """
-    if model.labels is not None:
-        data = data.relabel(model.labels.match(data.classes), model.labels.names)
-    result = deep_compress(model, Retrainer(data, model, reporter), calibration.batches(), settings)
+    retrainer = Retrainer(_numbered_as(model, data), model, reporter)
+    result = deep_compress(model, retrainer, calibration.batches(), settings)
     return Outcome(network=result.network, layers_2016=result.layers)
 
 
@@ -70,27 +72,58 @@ def run_rate_distortion(
     calibration: Calibration,
     *,
     max_bytes: int | None,
-    max_kl: float | None,
-    polish_minutes: float,
+    max_kl: float | None = None,
+    max_drop: float | None = None,
+    points_lost: Callable[[Network], float] | None = None,
+    polish_minutes: float = 0,
+    data: ImageSet | None = None,
+    epochs: int = 0,
     file_bytes: Callable[[Network], int],
     reporter: Reporter,
 ) -> Outcome:
-    """Meet a budget from unlabelled photos; see `compress_rate_distortion`.
+    """Meet a budget from unlabelled photos, or with labelled images; see `compress_rate_distortion`.
+
+    Args:
+        model: Batch norm folded, with its preprocessing.
+        calibration: Photos to measure sensitivities and scales on.
+        max_bytes: As there, like the three that follow.
+        max_kl: See `max_bytes`.
+        max_drop: See `max_bytes`.
+        points_lost: See `max_bytes`.
+        polish_minutes: Time to distil on the calibration photos.
+        data: Labelled images to train on instead, with `epochs`.
+        epochs: Times to go through `data`.
+        file_bytes: Measures the file a network will become.
+        reporter: Shows progress.
 
     Raises:
-        QuantizationError: If there are fewer than 10 photos, or both budgets are given.
+        QuantizationError: If there are fewer than 10 photos, or more than one budget is given.
+        DataError: If the images cannot be used, or their classes are none of the model's.
     """
+    labelled = steps = None
+    if data is not None and epochs:
+        retrainer = Retrainer(_numbered_as(model, data), model, reporter)
+        labelled = functools.partial(retrainer.epoch, batch_size=_LABELLED_BATCH)
+        steps = epochs * max(1, retrainer.n_images // _LABELLED_BATCH)
     with _Stages(reporter) as stages:
         result = compress_rate_distortion(
             model,
             calibration.all_pixels,
             max_bytes=max_bytes,
             max_kl=max_kl,
+            max_drop=max_drop,
+            points_lost=points_lost,
             polish_minutes=polish_minutes,
+            labelled=labelled,
+            labelled_steps=steps or 0,
             progress=stages,
             file_bytes=file_bytes,
         )
     return Outcome(network=result.network, points=result.points, meets_target=result.meets_target)
+
+
+def _numbered_as(model: SqueezeNet, data: ImageSet) -> ImageSet:
+    return data if model.labels is None else data.relabel(model.labels.match(data.classes), model.labels.names)
 
 
 class _Stages:

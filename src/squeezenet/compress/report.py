@@ -16,12 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..accounting import ALEXNET_FILE_BYTES, network_cost
-from ..evaluate.metrics import Accuracy, kl_divergence
+from ..evaluate.metrics import kl_divergence
 from ..evaluate.predictor import Predictor
 from ..fileformat import decode_sqz, stream_bytes
+from .comparison import Comparison
 from .deep_compression import LayerSizes
 
 __all__ = ["Fidelity", "compression_report", "measure_fidelity", "pruning_table", "storage_table"]
+
+PAPER_ROW = {"name": "SqueezeNet, Deep Compression at 6 bits (2016)", "file_bytes": 470_000, "ratio_vs_alexnet": 510}
+"""The paper's best row, to stand beside ours (Iandola et al. 2016, table 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ def compression_report(
     *,
     preset: str,
     fidelity: Fidelity | None,
-    accuracy: tuple[Accuracy, Accuracy] | None,
+    comparison: Comparison | None,
     layers_2016: Sequence[LayerSizes] = (),
     **facts: Any,
 ) -> dict[str, Any]:
@@ -57,7 +61,7 @@ def compression_report(
         encoded: The file's bytes; what is said about the network is read from them.
         preset: Which compressor made it.
         fidelity: Measured against the float network.
-        accuracy: Of the float and of the compressed network, on the same labelled images.
+        comparison: With the float network, on labelled images.
         layers_2016: Sizes under the storage scheme of the paper, for the preset that follows it.
         facts: Further entries.
     """
@@ -92,15 +96,12 @@ def compression_report(
         "ratio_vs_alexnet": ALEXNET_FILE_BYTES / len(encoded),
         "density": n_kept / n_weights,
         "fidelity": dataclasses.asdict(fidelity) if fidelity else None,
-        "accuracy": None,
+        "accuracy": comparison.to_dict() if comparison else None,
+        "paper": PAPER_ROW,
         "layers": layers,
         "container_bytes": {key: streams[key] for key in ("ARCH", "META", "container")},
         **facts,
     }
-    if accuracy:
-        report["accuracy"] = {
-            name: value.to_dict() for name, value in zip(("float", "compressed"), accuracy, strict=True)
-        }
     if layers_2016:
         report["deep_compression"] = {
             "layers": [

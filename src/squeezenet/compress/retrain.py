@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..data import ImageSet, check_data, decode_batches
 from ..data.augment import Augmentation, draw_epoch
@@ -23,6 +24,7 @@ from ..train.progress import Reporter
 from ..train.recipe import Recipe
 from ..train.state import TrainingState
 from ..train.steps import Constraint, choose_precision, train_step
+from ..train.teacher import Teacher
 from .quantize import required_preprocessing
 
 __all__ = ["Retrainer"]
@@ -71,7 +73,27 @@ class Retrainer:
         self._reporter = reporter
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def run(self, model: SqueezeNet, recipe: Recipe, constraint: Constraint, *, title: str) -> SqueezeNet:
+    @property
+    def n_images(self) -> int:
+        """Images in an epoch."""
+        return self._batches.n_images
+
+    def epoch(self, number: int, *, batch_size: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augment and shuffle one epoch: pixels (n, H, W, 3), uint8, and labels (n,) of batch after batch."""
+        draw = draw_epoch(self.n_images, seed=seed, epoch=number)
+        steps = max(1, self.n_images // batch_size)
+        for batch in self._batches.epoch(draw, batch_size=batch_size, first_step=0, n_steps=steps):
+            yield batch.pixels, batch.labels
+
+    def run(
+        self,
+        model: SqueezeNet,
+        recipe: Recipe,
+        constraint: Constraint,
+        *,
+        title: str,
+        teacher: SqueezeNet | None = None,
+    ) -> SqueezeNet:
         """Train a copy of a network.
 
         Args:
@@ -79,16 +101,20 @@ class Retrainer:
             recipe: Optimiser, learning rate and length; how images are augmented is settled.
             constraint: Holds in the result exactly.
             title: What the progress bar says.
+            teacher: Gives the soft targets of the recipe's `distillation`; in eval mode.
 
         Raises:
             TrainingError: If the loss stays infinite.
         """
-        n_images = self._batches.n_images
+        n_images = self.n_images
         batch_size = min(recipe.batch_size, n_images)
         steps = n_images // batch_size
+        student = copy.deepcopy(model)
+        student.dropout = recipe.dropout
+        teaching = Teacher(teacher.to(self._device)) if teacher else None
         state = TrainingState.start(
             recipe,
-            copy.deepcopy(model),
+            student,
             precision=choose_precision(self._device),
             data_id="",
             device=self._device,
@@ -100,7 +126,7 @@ class Retrainer:
                 for state.step, batch in enumerate(
                     self._batches.epoch(draw, batch_size=batch_size, first_step=0, n_steps=steps)
                 ):
-                    loss = train_step(state, batch, steps_per_epoch=steps, constraint=constraint)
+                    loss = train_step(state, batch, steps_per_epoch=steps, constraint=constraint, teacher=teaching)
                     skipped = skipped + 1 if loss is None else 0
                     if skipped >= _MAX_SKIPPED_IN_A_ROW:
                         raise TrainingError(f"{title}: the loss stays infinite: use a smaller learning rate")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import WeightsError
 from ..labels import Labels
 from ..preprocess import Preprocessing
-from ..spec import ArchSpec, Op
+from ..spec import ArchSpec, BatchNorm, Op
 from .messages import printable
 
 __all__ = [
@@ -62,18 +62,18 @@ class Fire(nn.Module):
     Source: Iandola et al. 2016, sections 3.1 and 6.
     """
 
-    def __init__(self, ops: Mapping[str, Op], *, batch_norm: bool = False) -> None:
+    def __init__(self, ops: Mapping[str, Op], *, batch_norm: BatchNorm = False) -> None:
         """Build from the module's operations in `ArchSpec.graph()`, keyed by the part of their name after the dot."""
         super().__init__()
-        self.squeeze = _conv(ops["squeeze"], batch_norm=batch_norm)
+        self.squeeze = _conv(ops["squeeze"], batch_norm=batch_norm is not False)
         self.squeeze_activation = _activation(ops["squeeze"])
-        self.expand1x1 = _conv(ops["expand1x1"], batch_norm=batch_norm)
+        self.expand1x1 = _conv(ops["expand1x1"], batch_norm=batch_norm is True)
         self.expand1x1_activation = _activation(ops["expand1x1"])
-        self.expand3x3 = _conv(ops["expand3x3"], batch_norm=batch_norm)
+        self.expand3x3 = _conv(ops["expand3x3"], batch_norm=batch_norm is True)
         self.expand3x3_activation = _activation(ops["expand3x3"])
         self.bypass: nn.Module | None = None
         if "bypass" in ops:
-            self.bypass = _conv(ops["bypass"], batch_norm=batch_norm)
+            self.bypass = _conv(ops["bypass"], batch_norm=batch_norm is True)
         elif "add" in ops:
             self.bypass = nn.Identity()
 
@@ -124,7 +124,7 @@ class SqueezeNet(nn.Module):
             if op.kind == "max_pool":
                 self.features.append(nn.MaxPool2d(op.kernel, op.stride, ceil_mode=spec.pool_ceil_mode))
             elif op.name == layer:
-                self.features.append(_conv(op, batch_norm=spec.batch_norm))
+                self.features.append(_conv(op, batch_norm=spec.batch_norm is True))
                 self.features.append(_activation(op))
             else:
                 self.features.append(Fire(ops, batch_norm=spec.batch_norm))
@@ -162,9 +162,17 @@ class SqueezeNet(nn.Module):
     @property
     def dropout(self) -> float:
         """Share of feature values that training sets to zero before the head."""
+        return self._dropout_layer.p
+
+    @dropout.setter
+    def dropout(self, share: float) -> None:
+        self._dropout_layer.p = share
+
+    @property
+    def _dropout_layer(self) -> nn.Dropout:
         layer = self.classifier[0]
         assert isinstance(layer, nn.Dropout)
-        return layer.p
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify.

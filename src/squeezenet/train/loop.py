@@ -42,6 +42,7 @@ from .teacher import open_teacher
 __all__ = ["TrainResult", "train_model"]
 
 CHECKPOINT_EVERY_S = 60.0
+_TEACHER_SHARE = 0.5  # of the loss, where a teacher is given and the recipe does not say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,8 @@ def train_model(
         else:
             settings = choose_settings(recipe, epochs, prepared, has_init=init is not None, say=say)
             if teacher is not None:
-                settings = settings.replace(teacher=os.fspath(teacher))
+                share = settings.distillation or _TEACHER_SHARE
+                settings = settings.replace(teacher=os.fspath(teacher), distillation=share)
             state = _start(settings, init, prepared, chosen_device, say)
             prepared = prepared.with_labels(state.model.labels)
             if workers.is_first:

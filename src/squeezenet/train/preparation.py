@@ -176,9 +176,7 @@ def start_model(
             say.say(f"new head for {len(classes)} classes")
             model.reset_classifier(len(classes))
         model.provenance = {"init": model.provenance}
-        dropout = model.classifier[0]
-        assert isinstance(dropout, torch.nn.Dropout)
-        dropout.p = recipe.dropout
+        model.dropout = recipe.dropout
     model.labels = model.labels or Labels(classes)
     model.preprocessing = recipe.preprocessing(model.preprocessing)
     model.spec = model.spec.replace(input_size=model.preprocessing.crop_size)

@@ -21,7 +21,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..errors import RecipeError, SpecError
 from ..preprocess import Preprocessing
-from ..spec import ArchSpec, Bypass, named_spec
+from ..spec import ArchSpec, BatchNorm, Bypass, named_spec
 
 __all__ = ["RECIPE_NAMES", "Recipe", "load_recipe"]
 
@@ -76,6 +76,9 @@ class Recipe:
     clip_grad_norm: float = 0.0
     """Largest gradient norm a step may have; 0 for no limit."""
     label_smoothing: float = 0.0
+    distillation: float = 0.0
+    """Share of the loss that is cross-entropy with a teacher's predictions, where there is a teacher, and not with the
+    labels (Hinton et al. 2015)."""
     ema_decay: float = 0.0
     """Keep a running average of the weights, and validate and save that; 0 for none, 0.999 for about 1000 steps."""
     freeze_features_epochs: int = 0
@@ -88,11 +91,9 @@ class Recipe:
     """`balanced`: an image weighs in the loss as one over its class's frequency."""
 
     teacher: str | None = None
-    """A MODEL whose answers are learnt besides the labels (distillation)."""
-    distill_weight: float = 0.5
-    """The teacher's part of the loss."""
-    distill_temperature: float = 2.0
-    """Divides the logits of both, so that the order of the wrong classes counts too."""
+    """A MODEL to learn from besides the labels, by the share of `distillation`."""
+    distill_temperature: float = 1.0
+    """Divides the logits of teacher and student; above 1 the order of the wrong classes counts more."""
     sparse_epochs: tuple[int, int] | None = None
     """First and last epoch, from 1, in which the smallest weights are held at zero (dense-sparse-dense training)."""
     sparsity: float = 0.5
@@ -129,7 +130,7 @@ class Recipe:
     """Layers that a pool follows, in paper numbers; by default the architecture's for this input size."""
     squeeze_relu: bool = True
     head_relu: bool = False
-    batch_norm: bool = False
+    batch_norm: BatchNorm = False
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
@@ -238,10 +239,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "warmup_epochs": (0, 100_000),
     "clip_grad_norm": (0, 1e9),
     "label_smoothing": (0, 0.9),
+    "distillation": (0, 1),
     "ema_decay": (0, 0.999999),
     "freeze_features_epochs": (0, 100_000),
     "early_stop_epochs": (0, 100_000),
-    "distill_weight": (0, 1),
     "distill_temperature": (0.1, 100),
     "sparse_epochs": (1, 100_000),
     "sparsity": (0, 0.99),
@@ -308,9 +309,10 @@ def _is_of(value: Any, kind: Any) -> bool:
 
 def _describe(kind: Any) -> str:
     if get_origin(kind) in (Union, UnionType):
-        return _describe(get_args(kind)[0])
+        return " or ".join(_describe(choice) for choice in get_args(kind) if choice is not type(None))
     if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(kind)))
+        choices = ", ".join(map(repr, get_args(kind)))
+        return f"one of {choices}" if len(get_args(kind)) > 1 else choices
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         return f"a list of {'' if inner[-1] is Ellipsis else f'{len(inner)} '}numbers"

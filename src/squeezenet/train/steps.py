@@ -111,7 +111,8 @@ class _Loss:
     def __init__(
         self, state: TrainingState, teacher: Teacher | None, class_weights: Tensor | None, *, is_frozen: bool
     ) -> None:
-        self.state, self.teacher, self.class_weights, self.is_frozen = state, teacher, class_weights, is_frozen
+        self.state, self.class_weights, self.is_frozen = state, class_weights, is_frozen
+        self.teacher = teacher if state.recipe.distillation else None
 
     def sum_over(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Run some images through the network; the sum of their losses in nats."""
@@ -132,8 +133,7 @@ class _Loss:
             logits.float(), targets, weight=self.class_weights, label_smoothing=recipe.label_smoothing, reduction="sum"
         )
         if self.teacher and answers is not None:
-            share = recipe.distill_weight
-            loss = (1 - share) * loss + share * self.teacher.loss_sum(logits.float(), answers)
+            loss = torch.lerp(loss, self.teacher.loss_sum(logits.float(), answers), recipe.distillation)
         return loss
 
 

@@ -6,6 +6,7 @@ Use this when a recipe names a `teacher`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +25,16 @@ class Teacher:
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network".
     """
 
-    def __init__(self, model: SqueezeNet, outputs: list[int], *, temperature: float) -> None:
+    def __init__(self, model: SqueezeNet, outputs: Sequence[int] | None = None, *, temperature: float = 1.0) -> None:
         """Take a network that tells the student's classes apart.
 
         Args:
             model: Any network with labels and preprocessing; it is not changed.
-            outputs: Its output for each class of the student.
+            outputs: Its output for each class of the student; by default all, in order.
             temperature: Divides both sides' logits.
         """
         self.model = model.eval().requires_grad_(requires_grad=False)
-        self.outputs = torch.tensor(outputs)
+        self.outputs = torch.tensor(range(model.spec.num_classes) if outputs is None else outputs)
         self.temperature = temperature
 
     @property
@@ -57,10 +58,9 @@ class Teacher:
         return logits[:, self.outputs.to(logits.device)]
 
     def loss_sum(self, logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Sum over images of the KL divergence of the student's softened answer from the teacher's, times T squared."""
-        student = F.log_softmax(logits / self.temperature, dim=1)
-        wanted = F.log_softmax(teacher_logits.float() / self.temperature, dim=1)
-        return F.kl_div(student, wanted, reduction="sum", log_target=True) * self.temperature**2
+        """Sum over images of the cross-entropy with the teacher's softened answers, times the temperature squared."""
+        wanted = F.softmax(teacher_logits.float() / self.temperature, dim=1)
+        return F.cross_entropy(logits / self.temperature, wanted, reduction="sum") * self.temperature**2
 
 
 def open_teacher(recipe: Recipe, student: SqueezeNet) -> Teacher | None:

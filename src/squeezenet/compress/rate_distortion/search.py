@@ -10,6 +10,7 @@ Use this as the `rate-distortion` preset; `sequential` and `distill` are its par
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ _DEFAULT_MAX_KL = 0.05
 _BYTES_PER_OCTAVE = 0.88
 _KL_PER_OCTAVE = 2.1
 _MAX_MOVE = 4.0  # octaves of slope at a time
+_FIRST_MOVE = 2.0  # octaves, where accuracy is the target
 _SECOND_SLOPE = 0.25  # of the first rounding's slope: where the search for the second one begins
 
 Integers = Mapping[str, IntegerConv]
@@ -64,7 +66,9 @@ class RDSettings:
     max_passes: int = 7
     """Roundings of the whole network in the search for a budget."""
     tolerance: float = 0.004
-    """A budget is met when this share of it, or less, is left."""
+    """A budget of bytes is met when this share of it, or less, is left."""
+    kl_tolerance: float = 0.05
+    """The same for a budget of KL, which differs as much between one choice of steps and the next."""
     polish_headroom: float = 1.05
     """Bytes to begin a distillation with, over the budget."""
     polish_gain: float = 1.3
@@ -110,6 +114,8 @@ def compress_rate_distortion(
     *,
     max_bytes: int | None = None,
     max_kl: float | None = None,
+    max_drop: float | None = None,
+    points_lost: Callable[[Network], float] | None = None,
     polish_minutes: float = 0,
     labelled: Epoch | None = None,
     labelled_steps: int = 0,
@@ -126,6 +132,8 @@ def compress_rate_distortion(
             the split only; every fifth is held out.
         max_bytes: Largest file.
         max_kl: Largest KL on the held-out photos, nats.
+        max_drop: Most points of top-1 to lose by the measure of `points_lost`.
+        points_lost: Top-1 of the float network minus that of an integer network, in percent, on labelled images.
         polish_minutes: Time for distillation on the photos, after everything else.
         labelled: Gives an epoch of a labelled data set by its number, in batches of augmented pixels (n, H, W, 3)
             uint8 and labels (n,): trains on it under the same budget, towards the float network and the labels.
@@ -137,20 +145,27 @@ def compress_rate_distortion(
         file_bytes: Measures the file a network will become; by default one with the model's labels and preprocessing.
 
     Raises:
-        QuantizationError: If photos are too few or of the wrong shape, or both budgets are given.
+        QuantizationError: If photos are too few or of the wrong shape, or more than one budget is given.
     """
-    search = _Search(model, photos, settings or RDSettings(), seed, progress, file_bytes or _default_size(model))
-    if max_bytes is not None and max_kl is not None:
-        raise QuantizationError("expected `max_bytes` or `max_kl`, got both")
-    if max_bytes is None and max_kl is None:
+    budgets = {"max_bytes": max_bytes, "max_kl": max_kl, "max_drop": max_drop}
+    if len(given := [name for name, value in budgets.items() if value is not None]) > 1:
+        raise QuantizationError(f"expected one budget, got {' and '.join(given)}")
+    if (max_drop is None) != (points_lost is None):
+        raise QuantizationError("expected `points_lost` together with `max_drop`, got one without the other")
+    if not given:
         max_kl = _DEFAULT_MAX_KL
+    search = _Search(model, photos, settings or RDSettings(), seed, progress, file_bytes or _default_size(model))
     length = Length(steps=labelled_steps) if labelled is not None else Length(seconds=60 * polish_minutes)
     with torch.no_grad():
-        best = search.to_bytes(max_bytes, length, labelled) if max_bytes is not None else None
-        if max_kl is not None:
-            best = search.to_kl(max_kl, length, labelled)
-    assert best is not None
-    return search.result(best, max_bytes, max_kl)
+        if max_bytes is not None:
+            best = search.to_bytes(max_bytes, length, labelled)
+            return search.result(best, best.file_bytes <= max_bytes)
+        if points_lost is not None and max_drop is not None:
+            best, is_met = search.to_drop(max_drop, points_lost, length, labelled)
+            return search.result(best, is_met)
+        assert max_kl is not None
+        result = search.result(search.to_kl(max_kl, length, labelled), meets_target=True)
+        return dataclasses.replace(result, meets_target=result.held_out_kl <= max_kl)
 
 
 @dataclass(frozen=True)
@@ -159,6 +174,20 @@ class _Candidate:
     slope: float
     file_bytes: int
     kl: float
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """What a network may take: bytes or KL."""
+
+    excess: Callable[[_Candidate], float]
+    """Logarithm of what it takes over what it may."""
+    per_octave: float
+    """Expected change of the excess when the slope doubles."""
+    tolerance: float
+    """Excess below zero that is near enough."""
+    rest: Callable[[_Candidate], float]
+    """The other quantity, the smaller the better."""
 
 
 class _Search:
@@ -212,38 +241,62 @@ class _Search:
     def to_bytes(self, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
         """Find the best network within a number of bytes."""
         if length.is_zero:
-            return self._bisect(lambda c: c.file_bytes / max_bytes, _BYTES_PER_OCTAVE)
-        loose = max_bytes * self._settings.polish_headroom
-        start = self._bisect(lambda c: c.file_bytes / loose, _BYTES_PER_OCTAVE)
+            return self._bisect(self._byte_budget(max_bytes))
+        start = self._bisect(self._byte_budget(max_bytes * self._settings.polish_headroom))
         return self._polish(start, max_bytes, length, labelled)
 
     def to_kl(self, max_kl: float, length: Length, labelled: Epoch | None) -> _Candidate:
         """Find the smallest network within a KL."""
         if length.is_zero:
-            return self._bisect(lambda c: c.kl / max_kl, _KL_PER_OCTAVE)
-        loose = max_kl * self._settings.polish_gain
-        start = self._bisect(lambda c: c.kl / loose, _KL_PER_OCTAVE)
+            return self._bisect(self._kl_budget(max_kl))
+        start = self._bisect(self._kl_budget(max_kl * self._settings.polish_gain))
         return self._polish(start, start.file_bytes, length, labelled)
 
+    def to_drop(
+        self, max_drop: float, points_lost: Callable[[Network], float], length: Length, labelled: Epoch | None
+    ) -> tuple[_Candidate, bool]:
+        """Find the smallest network that loses few enough points, and say whether there is one.
+
+        Accuracy is a coarse and jumpy measure, so that the search only halves its steps where the answer changes.
+        """
+        tries: list[tuple[_Candidate, bool]] = []
+        log_slope, move = math.log2(self._settings.first_slope), _FIRST_MOVE
+        for _ in range(self._settings.max_passes):
+            candidate = self._measure(self._round(2.0**log_slope), 2.0**log_slope)
+            is_met = points_lost(to_network(self._net, candidate.integers)) <= max_drop
+            if tries and is_met != tries[-1][1]:
+                move /= 2
+            tries.append((candidate, is_met))
+            log_slope += move if is_met else -move
+        met = [candidate for candidate, is_met in tries if is_met]
+        if not met:
+            return max((candidate for candidate, _ in tries), key=lambda c: c.file_bytes), False
+        best = min(met, key=lambda c: c.file_bytes)
+        smaller = [candidate for candidate, _ in tries if candidate.file_bytes < best.file_bytes]
+        if length.is_zero or not smaller:
+            return best, True
+        # The largest of those that lost too much has the least to win back.
+        start = max(smaller, key=lambda c: c.file_bytes)
+        polished = self._polish(start, start.file_bytes, length, labelled)
+        is_met = points_lost(to_network(self._net, polished.integers)) <= max_drop
+        return (polished, True) if is_met else (best, True)
+
     def _bisect(
-        self,
-        used: Callable[[_Candidate], float],
-        per_octave: float,
-        make: Callable[[float], Integers] | None = None,
-        slope: float | None = None,
+        self, budget: _Budget, make: Callable[[float], Integers] | None = None, slope: float | None = None
     ) -> _Candidate:
-        """Search the slope at which a budget is just not exceeded; `used` is the share of it that a network takes."""
+        """Search the slope at which a budget is just not exceeded."""
         log_slope = math.log2(slope or self._settings.first_slope)
         tries: list[tuple[float, float, _Candidate]] = []
         for _ in range(self._settings.max_passes):
             candidate = self._measure((make or self._round)(2.0**log_slope), 2.0**log_slope)
-            excess = math.log(max(used(candidate), 1e-9))
+            excess = budget.excess(candidate)
             tries.append((log_slope, excess, candidate))
-            if -self._settings.tolerance <= excess <= 0:
+            if -budget.tolerance <= excess <= 0:
                 break
-            log_slope = _next_guess(tries, math.log(per_octave), self._settings.tolerance)
-        within = [attempt for attempt in tries if attempt[1] <= 0]
-        return max(within, key=lambda t: t[1])[2] if within else min(tries, key=lambda t: t[1])[2]
+            log_slope = _next_guess(tries, budget.per_octave, budget.tolerance)
+        within = [candidate for _, excess, candidate in tries if excess <= 0]
+        # KL is no smooth function of the slope: the last network within the budget need not be the best one.
+        return min(within, key=budget.rest) if within else min(tries, key=lambda t: t[1])[2]
 
     def _polish(self, start: _Candidate, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
         """Distil, round again to the budget, distil again, and round a last time if that cost bytes."""
@@ -260,10 +313,23 @@ class _Search:
         net = _float_form(self._net, candidate.integers)
         steps = {name: conv.step for name, conv in candidate.integers.items()}
         return self._bisect(
-            lambda c: c.file_bytes / max_bytes,
-            _BYTES_PER_OCTAVE,
-            lambda slope: self._round(slope, net, steps),
-            candidate.slope * _SECOND_SLOPE,
+            self._byte_budget(max_bytes), lambda slope: self._round(slope, net, steps), candidate.slope * _SECOND_SLOPE
+        )
+
+    def _byte_budget(self, max_bytes: float) -> _Budget:
+        return _Budget(
+            excess=lambda c: math.log(c.file_bytes / max_bytes),
+            per_octave=math.log(_BYTES_PER_OCTAVE),
+            tolerance=self._settings.tolerance,
+            rest=lambda c: c.kl,
+        )
+
+    def _kl_budget(self, max_kl: float) -> _Budget:
+        return _Budget(
+            excess=lambda c: math.log(max(c.kl, 1e-9) / max_kl),
+            per_octave=math.log(_KL_PER_OCTAVE),
+            tolerance=self._settings.kl_tolerance,
+            rest=lambda c: c.file_bytes,
         )
 
     def _round(self, slope: float, net: UnitNet | None = None, steps: Mapping[str, Tensor] | None = None) -> Integers:
@@ -329,7 +395,7 @@ class _Search:
         batches = (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH))
         return torch.cat([self._model(normalize_pixels(batch, preprocessing)) for batch in batches])
 
-    def result(self, best: _Candidate, max_bytes: int | None, max_kl: float | None) -> RDResult:
+    def result(self, best: _Candidate, meets_target: bool) -> RDResult:
         """Encode, decode, and judge by the engine."""
         data = encode_sqz(SqzFile(network=to_network(self._net, best.integers)))
         network = decode_sqz(data).network
@@ -343,7 +409,7 @@ class _Search:
             held_out_kl=kl,
             agreement=float(agrees.double().mean()),
             n_held_out=len(logits),
-            meets_target=(max_bytes is None or size <= max_bytes) and (max_kl is None or kl <= max_kl),
+            meets_target=meets_target,
             points=tuple(self._points),
             bytes_by_stream=stream_bytes(data),
             density={name: float((conv.weight != 0).mean()) for name, conv in network.convs.items()},

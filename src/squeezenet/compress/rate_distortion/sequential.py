@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...codec.rate import RateModel
-from ...codec.weights import round_multiplier
+from ...codec.weights import FRACTION_BITS, round_multiplier
 from ...spec import Op
 from .rounding import cholesky_of_inverse, first_guess, round_rows
 from .units import IntegerConv, UnitNet, integer_conv
@@ -55,6 +55,8 @@ class RoundingSettings:
     """Largest rounding unit of a bias in output steps."""
     head_row_power: float = 0.0
     """As `row_power`, for the head: gradients do not see classes that its ReLU hides on the photos."""
+    head_weight: float = 1.0
+    """Factor on the head's sensitivity, for the same reason."""
 
 
 def round_network(
@@ -220,7 +222,9 @@ def _round_layer(
         largest = target.abs().amax(1).clamp(min=_TINY)
         # Rows that the loss does not feel get a step that makes them zero, but no infinite one.
         ideal = torch.minimum(torch.maximum(ideal, largest / _LARGEST_TARGET), 4 * largest)
-        step = torch.from_numpy(round_multiplier(ideal.numpy(), settings.step_fraction_bits))
+        # The head's rows share one step, so that it costs nothing to be exact; coarse, it would jump.
+        fraction_bits = FRACTION_BITS if op.is_head else settings.step_fraction_bits
+        step = torch.from_numpy(round_multiplier(ideal.numpy(), fraction_bits))
     scaled = (target / step.double()[:, None]).float()
     bit_price = (settings.rate_factor * slope / (cost * step.double().square()).clamp(min=_TINY**4)).float()
     upper, energy = upper.float(), energy.float()
@@ -243,7 +247,7 @@ def _row_sensitivity(net: UnitNet, op: Op, row_energy: Tensor, settings: Roundin
     power = settings.head_row_power if op.is_head else settings.row_power
     shaped: Tensor = sensitivity.clamp(min=1e-12 * float(sensitivity.max()) + 1e-30) ** power
     result: Tensor = shaped * (sensitivity.sum() / shaped.sum())
-    return result
+    return result * settings.head_weight if op.is_head else result
 
 
 def _round_bias(bias: Tensor, step: Tensor, precision: float) -> Tensor:
