@@ -149,6 +149,14 @@ def test_one_killed_process_of_two_restarts_both_and_ends_in_the_same_bytes(data
     assert file_digests(tmp_path / "run") == file_digests(whole)
 
 
+def test_frozen_features_stay_as_they_are_in_every_process(data, tmp_path):
+    frozen = PLAIN.replace(freeze_features_epochs=1)
+    together = weights(train_by_two(data, tmp_path, frozen))
+    alone = weights(train(data, tmp_path / "alone", frozen).run_dir)
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=1e-5)
+
+
 def test_image_that_only_one_process_misses_is_skipped_by_it(data, tmp_path):
     own = write_images(tmp_path / "own")
     (own / "dark/05.png").write_bytes((own / "dark/05.png").read_bytes()[:-40])

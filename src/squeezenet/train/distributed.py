@@ -42,11 +42,12 @@ class Workers:
         """Which of how many parts of every batch is this process's."""
         return self.rank, self.size
 
-    def sum_numbers(self, *numbers: float, device: torch.device | None = None) -> list[float]:
+    def sum_numbers(self, *numbers: float) -> list[float]:
         """Add up numbers over all processes, in float64."""
         if self.size == 1:
             return list(numbers)
-        total = torch.tensor(numbers, dtype=torch.float64, device=device)
+        on_gpu = dist.get_backend() == "nccl"
+        total = torch.tensor(numbers, dtype=torch.float64, device="cuda" if on_gpu else "cpu")
         dist.all_reduce(total)
         return [float(number) for number in total.tolist()]
 

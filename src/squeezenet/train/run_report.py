@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.check import DataCheck
 from ..data.imageset import ImageSet
 from ..evaluate.predictor import FloatPredictor, collect_logits
@@ -22,6 +24,7 @@ from .run_folder import RunFolder
 __all__ = ["run_facts", "run_history", "shown_facts", "write_run_report"]
 
 _MAX_FILE_BYTES = 1 << 24
+_MAX_JUDGED = 10_000  # images; a page needs no more, and the processor judges them once again for it
 
 
 def run_history(run_dir: Path) -> list[dict[str, float]]:
@@ -89,6 +92,8 @@ def write_run_report(folder: RunFolder, val: ImageSet, check: DataCheck, alarms:
     """
     predictor = FloatPredictor(load_model(folder.best))
     facts = run_facts(folder.path)
+    if len(val) > _MAX_JUDGED:
+        val = val.subset(np.linspace(0, len(val) - 1, _MAX_JUDGED).astype(int).tolist())
     report = build_report(
         predictor,
         val,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.loader import Batch
 from ..evaluate.metrics import Accuracy
@@ -77,7 +77,7 @@ def train_step(
     pixels, labels = batch.pixels.to(device), batch.labels.to(device)
     n_parts = min(recipe.accumulate, len(labels))
     # All processes must agree on the number of images before the first gradient, and on whether to take the step.
-    n_images = workers.sum_numbers(len(labels), device=device)[0]
+    n_images = workers.sum_numbers(len(labels))[0]
     if not n_images:
         return None
     total = 0.0
@@ -87,9 +87,9 @@ def train_step(
         total += loss.item()
         if math.isfinite(total):
             loss.backward()  # type: ignore[no-untyped-call]
-    value = workers.sum_numbers(total, device=device)[0]
+    value = workers.sum_numbers(total)[0]
     if math.isfinite(value):
-        _sum_gradients(model, workers)
+        _sum_gradients(model.head if is_frozen else model, workers)
         if constraint:
             constraint.on_gradients(model)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf)
@@ -137,12 +137,12 @@ class _Loss:
         return loss
 
 
-def _sum_gradients(model: SqueezeNet, workers: Workers) -> None:
+def _sum_gradients(trained: nn.Module, workers: Workers) -> None:
     if workers.size == 1:
         return
     gradients = []
-    for parameter in model.parameters():
-        if parameter.grad is None:  # frozen, or no image of this process could be read
+    for parameter in trained.parameters():
+        if parameter.grad is None:  # no image of this process could be read
             parameter.grad = torch.zeros_like(parameter)
         gradients.append(parameter.grad)
     workers.sum_tensors(gradients)
@@ -176,6 +176,6 @@ def validate(model: SqueezeNet, batches: Iterable[Batch], workers: Workers = ALO
         logits = model(normalize_pixels(batch.pixels.to(device), model.preprocessing)).float().cpu()
         loss_sum += F.cross_entropy(logits, batch.labels, reduction="sum").item()
         accuracy += Accuracy.of(logits.numpy(), batch.labels.numpy())
-    *counts, loss_sum = workers.sum_numbers(*dataclasses.astuple(accuracy), loss_sum, device=device)
+    *counts, loss_sum = workers.sum_numbers(*dataclasses.astuple(accuracy), loss_sum)
     n_images, top1, top5 = map(int, counts)
     return Accuracy(n_images=n_images, top1_correct=top1, top5_correct=top5), loss_sum / max(n_images, 1)
