@@ -247,7 +247,7 @@ def test_model_without_labels_gives_numbers(tmp_path, photos):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("predict",), 2, "Missing argument 'MODEL'"),
+        (("predict",), 2, "Missing argument 'IMAGE...'"),
         (("predict", "none.sqz"), 2, "Missing argument 'IMAGE...'"),
         (("predict", "none.sqz", "x.png"), 1, "Error: none.sqz: No such file or directory"),
         (("predict", "none.sqz", "x.png", "-k", "0"), 2, "0 is not in the range x>=1"),

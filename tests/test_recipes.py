@@ -8,7 +8,9 @@ from squeezenet.train.recipe import RECIPE_NAMES, Recipe, load_recipe
 
 
 def test_recipes_of_the_package():
-    assert RECIPE_NAMES == ("cifar10", "digits", "finetune", "paper-imagenet", "small-photos")
+    assert RECIPE_NAMES == (
+        "cifar10", "digits", "dsd", "finetune", "imagenet", "paper-imagenet", "small-photos",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECIPE_NAMES)

@@ -15,11 +15,12 @@ from squeezenet.data.loader import Batch
 from squeezenet.errors import DataError, RecipeError, SpecError, TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, load_model, normalize_pixels
-from squeezenet.train import loop, steps, train_model
+from squeezenet.train import alarms, run, steps, train_model
 from squeezenet.train.optimization import build_optimizer, learning_rate
 from squeezenet.train.progress import PlainReporter
 from squeezenet.train.run_folder import LOG_COLUMNS
 from squeezenet.train.state import TrainingState
+from squeezenet.train.teacher import Teacher
 from training_runs import TINY, digests, train, write_images
 
 
@@ -70,7 +71,15 @@ def test_streaming_from_workers_gives_the_same_run_as_memory(tmp_path):
 def test_run_folder_holds_what_it_promises(tmp_path):
     result = train(write_images(tmp_path / "data"), tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"best.safetensors", "last.safetensors", "checkpoint.pt", "log.csv", "recipe.toml", "run.json"}
+    assert names == {
+        "best.safetensors",
+        "last.safetensors",
+        "checkpoint.pt",
+        "checkpoint.previous.pt",
+        "log.csv",
+        "recipe.toml",
+        "run.json",
+    }
     assert tuple(log_of(result)[0]) == LOG_COLUMNS
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert (facts["n_images"], facts["epochs_done"], facts["data"]["n_train"]) == (3, 2, 33)
@@ -153,13 +162,24 @@ def test_frozen_features_stay_as_they_are(tmp_path):
 
 
 def test_learning_rate_rises_over_the_warm_up_and_falls_to_zero():
-    recipe = TINY.replace(epochs=10, warmup_epochs=1, lr=1.0)
+    recipe = TINY.replace(epochs=10, warmup_epochs=2, lr=1.0)
     rates = [learning_rate(recipe, step=step, steps_per_epoch=4) for step in range(41)]
-    assert rates[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert rates[22] == pytest.approx(0.5)
+    assert rates[:9] == pytest.approx([step / 9 for step in range(1, 10)])
+    assert rates[24] == pytest.approx(0.5)
     assert rates[40] == pytest.approx(0.0)
     linear = [learning_rate(recipe.replace(schedule="linear"), step=step, steps_per_epoch=4) for step in range(41)]
-    assert linear[4:] == pytest.approx([1 - done / 36 for done in range(37)])
+    assert linear[8:] == pytest.approx([1 - done / 32 for done in range(33)])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "warmup_steps"), [(10, 4, 8), (100, 4, 80), (200, 4, 100), (10, 100, 100), (10, 200, 200)]
+)
+def test_warm_up_of_a_small_set_is_counted_in_steps(epochs, steps, warmup_steps):
+    recipe = TINY.replace(epochs=epochs, warmup_epochs=1, lr=1.0)
+    rates = [learning_rate(recipe, step=step, steps_per_epoch=steps) for step in range(epochs * steps)]
+    assert rates.index(max(rates)) == warmup_steps
+    without = recipe.replace(warmup_epochs=0.0)
+    assert learning_rate(without, step=0, steps_per_epoch=steps) == 1
 
 
 def test_weight_decay_spares_biases_and_norms_unless_asked(tmp_path):
@@ -178,7 +198,7 @@ def test_weight_decay_spares_biases_and_norms_unless_asked(tmp_path):
 
 
 def test_network_that_learns_nothing_raises_the_alarm_with_its_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "train_step", lambda *args, **kwargs: 1.09)
+    monkeypatch.setattr(run, "train_step", lambda *args, **kwargs: 1.09)
     lines = Lines()
     recipe = TINY.replace(epochs=13)  # of 4 steps, half an epoch to warm up
     result = train(write_images(tmp_path / "data"), tmp_path / "run", recipe, progress=lines.reporter)
@@ -188,15 +208,15 @@ def test_network_that_learns_nothing_raises_the_alarm_with_its_remedy(tmp_path, 
 
 
 def test_network_that_learns_raises_no_alarm(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_DEAD_AFTER_STEPS", 0)
-    monkeypatch.setattr(loop, "train_step", lambda *args, **kwargs: 1.05)
+    monkeypatch.setattr(alarms, "_DEAD_AFTER_STEPS", 0)
+    monkeypatch.setattr(run, "train_step", lambda *args, **kwargs: 1.05)
     assert train(write_images(tmp_path / "data"), tmp_path / "run").alarms == ()
 
 
 def test_loss_of_guessing_knows_unequal_classes(tmp_path):
     images = open_data(write_tree(tmp_path, ["a/1.png", "b/1.png", "b/2.png", "b/3.png"]))
-    assert loop.guessing_loss(images, 0.0) == pytest.approx((0.5623, 0.6931), abs=1e-4)
-    assert loop.guessing_loss(images, 0.9) == pytest.approx((0.6919, 0.6931), abs=1e-4)
+    assert alarms.guessing_loss(images, 0.0) == pytest.approx((0.5623, 0.6931), abs=1e-4)
+    assert alarms.guessing_loss(images, 0.9) == pytest.approx((0.6919, 0.6931), abs=1e-4)
 
 
 def test_step_without_a_finite_loss_leaves_no_trace(monkeypatch):
@@ -228,7 +248,7 @@ def test_distillation_takes_its_share_of_the_loss_from_the_teacher():
         state = TrainingState.start(
             recipe, copy.deepcopy(model), precision="float32", data_id="", device=torch.device("cpu")
         )
-        return steps.train_step(state, batch, steps_per_epoch=4, teacher=teacher)
+        return steps.train_step(state, batch, steps_per_epoch=4, teacher=Teacher(teacher))
 
     log_p = model(normalize_pixels(pixels, model.preprocessing)).log_softmax(1)
     soft = teacher.head.bias.softmax(0)
@@ -238,7 +258,7 @@ def test_distillation_takes_its_share_of_the_loss_from_the_teacher():
 
 
 def test_loss_that_stays_infinite_ends_the_run_with_advice(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "train_step", lambda *args, **kwargs: None)
+    monkeypatch.setattr(run, "train_step", lambda *args, **kwargs: None)
     with pytest.raises(TrainingError, match=r"none in 10 steps in a row: use a smaller `lr` \(=0.05\)"):
         train(write_images(tmp_path / "data"), tmp_path / "run", TINY.replace(epochs=5))
 
@@ -247,13 +267,13 @@ def test_image_deleted_in_mid_run_is_skipped_and_named(tmp_path, monkeypatch):
     data = write_images(tmp_path / "data")
     lines = Lines()
     gone = data / "dark/05.png"
-    real_step = loop.train_step
+    real_step = run.train_step
 
     def step_and_delete(*args, **kwargs):
         gone.unlink(missing_ok=True)
         return real_step(*args, **kwargs)
 
-    monkeypatch.setattr(loop, "train_step", step_and_delete)
+    monkeypatch.setattr(run, "train_step", step_and_delete)
     result = train(data, tmp_path / "run", TINY.replace(epochs=3), progress=lines.reporter, cache_bytes=0)
     assert lines.text.count(f"skipped {gone}: cannot be read (No such file or directory)") == 1
     assert result.is_finished
@@ -317,3 +337,12 @@ def test_classes_that_published_weights_know_start_from_their_part_of_the_head(t
     assert model.labels.names[0] == "cassette player"
     assert model.preprocessing.mean == (123.675, 116.28, 103.53)
     assert not model.spec.head_relu
+
+
+def test_image_that_fails_only_when_decoded_is_named_and_skipped(tmp_path):
+    data = write_images(tmp_path / "data")
+    path = data / "dark/05.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    lines = Lines()
+    assert train(data, tmp_path / "run", progress=lines.reporter).is_finished
+    assert lines.text.count(f"skipped {path}: ") == 1

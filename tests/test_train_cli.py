@@ -19,7 +19,7 @@ def run_cli(monkeypatch):
 
 def test_options_are_few_and_chosen():
     assert [parameter.name for parameter in command.params] == [
-        "data", "val", "init", "recipe", "epochs", "resume", "output",
+        "data", "val", "init", "recipe", "teacher", "epochs", "resume", "checkpoint_every", "tensorboard", "output",
     ]  # fmt: skip
 
 

@@ -1,3 +1,5 @@
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -11,7 +13,9 @@ import torch
 from squeezenet.errors import TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, load_model
-from squeezenet.train import loop
+from squeezenet.train import loop, run
+from squeezenet.train.progress import PlainReporter
+from squeezenet.train.state import TrainingState
 from training_runs import TINY, digests, train, write_images
 
 STEPS = 8  # 33 images in batches of 8, two epochs
@@ -33,7 +37,7 @@ def whole_run(data, tmp_path_factory):
 
 def train_until_crash(data, run_dir, monkeypatch, number, **options):
     """Start a run that dies before its step `number`."""
-    real_step, calls = loop.train_step, []
+    real_step, calls = run.train_step, []
 
     def step(*args, **kwargs):
         calls.append(1)
@@ -42,7 +46,7 @@ def train_until_crash(data, run_dir, monkeypatch, number, **options):
         return real_step(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", step)
+        patch.setattr(run, "train_step", step)
         with pytest.raises(Crash):
             train(data, run_dir, **options)
 
@@ -88,16 +92,16 @@ def run_in_process(data, run_dir, extra=""):
         f"""
         import os, signal, sys
         sys.path[:0] = {[str(Path(__file__).parent)]!r}
-        from squeezenet.train import loop
+        from squeezenet.train import loop, run
         from training_runs import train
         loop.CHECKPOINT_EVERY_S = -1
-        real_step, calls = loop.train_step, []
+        real_step, calls = run.train_step, []
         def step(*args, **kwargs):
             calls.append(1)
             if len(calls) == 6:
                 {extra}
             return real_step(*args, **kwargs)
-        loop.train_step = step
+        run.train_step = step
         result = train({str(data)!r}, {str(run_dir)!r}, progress=True)
         print(result.is_finished)
         """
@@ -154,15 +158,61 @@ def test_resume_with_another_recipe_or_other_images_is_refused(data, tmp_path):
         train(write_images(tmp_path / "other", per_class=11), tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "pickle", "other"])
-def test_damaged_checkpoint_is_one_clear_error(data, tmp_path, damage):
-    train(data, tmp_path / "run")
-    path = tmp_path / "run/checkpoint.pt"
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-1000])
-    elif damage == "text":
+def damage(path, kind):
+    data = path.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(data[:-1000])
+    elif kind == "one bit":
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    elif kind == "text":
         path.write_text("hello")
     else:
-        torch.save({"format": 1, "x": os.system} if damage == "pickle" else {"format": 2}, path)
+        torch.save({"format": 1, "x": os.system} if kind == "pickle" else {"format": 2}, path)
+
+
+DAMAGES = ("truncated", "one bit", "text", "pickle", "other")
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_checkpoint_is_passed_over_for_the_one_before(data, whole_run, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
+    train_until_crash(data, tmp_path / "run", monkeypatch, 7)
+    damage(tmp_path / "run/checkpoint.pt", kind)
+    stream = io.StringIO()
+    resumed = train(data, tmp_path / "run", resume=True, progress=PlainReporter(stream))
+    assert f"passed over {tmp_path}/run/checkpoint.pt: expected" in stream.getvalue()
+    assert "continuing" in stream.getvalue()
+    assert digests(resumed) == digests(whole_run)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_checkpoints_that_are_both_damaged_are_one_clear_error(data, tmp_path, kind):
+    train(data, tmp_path / "run")
+    damage(tmp_path / "run/checkpoint.pt", kind)
+    damage(tmp_path / "run/checkpoint.previous.pt", kind)
     with pytest.raises(TrainingError, match=r"checkpoint\.pt: expected (a checkpoint of a run|checkpoint format 1)"):
         train(data, tmp_path / "run", resume=True)
+
+
+def test_temporary_files_of_killed_writers_are_removed(data, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.0123456789abcdef.tmp").touch()
+    (tmp_path / "run/.mine.tmp").touch()
+    train(data, tmp_path / "run", resume=True)
+    assert [path.name for path in (tmp_path / "run").glob(".*")] == [".mine.tmp"]
+
+
+def test_run_goes_on_while_the_disk_is_full_and_fails_only_at_its_end(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
+
+    def full(self, path, previous=None):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    stream = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "save", full)
+        with pytest.raises(TrainingError, match="No space left on device.; the last whole checkpoint is still there"):
+            train(data, tmp_path / "run", progress=PlainReporter(stream))
+    assert "WARNING" in stream.getvalue()
+    assert train(data, tmp_path / "run", resume=True).is_finished

@@ -94,6 +94,11 @@ class Classifier:
         self._engine = _build_engine(contents.network, engine, threads)
 
     @property
+    def unknown_below(self) -> float | None:
+        """Probability below which a best answer is better given as "unknown"; None if the file does not say."""
+        return self.contents.unknown_below
+
+    @property
     def engine(self) -> NativeEngine | ReferenceEngine:
         """What runs the network."""
         return self._engine
@@ -133,6 +138,17 @@ class Classifier:
             )
         return predictions
 
+    def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Compute the class activation maps of pixels that are already of the network's size.
+
+        Args:
+            pixels: Raw RGB, shape (N, H, W, 3), uint8.
+
+        Returns:
+            Shape (N, h, w, classes), float64; the mean over h and w is `logits`.
+        """
+        return self._engine.activation_map(pixels)
+
     def activation_map(self, image: ImageSource, *, target: int | None = None) -> NDArray[np.float64]:
         """Show where the network sees a class.
 
@@ -150,7 +166,7 @@ class Classifier:
         if target is not None and not 0 <= target < self.spec.num_classes:
             raise ValueError(f"expected `target` from 0 to {self.spec.num_classes - 1}, got {target}")
         pixels = self.preprocessing(image)[None]
-        maps = self._engine.activation_map(pixels)[0]
+        maps = self.activation_maps(pixels)[0]
         if target is None:
             target = int(self.logits(pixels)[0].argmax())
         chosen: NDArray[np.float64] = maps[:, :, target]

@@ -84,8 +84,17 @@ class SqzFile:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Further metadata, plain JSON: provenance, measured accuracy."""
 
+    @property
+    def unknown_below(self) -> float | None:
+        """Probability below which a best answer is better given as "unknown"; None if the file does not say."""
+        value = self.facts.get("unknown_below")
+        return None if value is None else float(value)
+
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
+        threshold = self.facts.get("unknown_below")
+        if threshold is not None and (type(threshold) not in (int, float) or not 0 <= threshold <= 1):
+            raise BadTable(f"expected `unknown_below` from 0 to 1, got {threshold!r}")
         if reserved := [key for key in _RESERVED_KEYS if key in self.facts]:
             raise BadTable(f"expected facts without the reserved names {reserved}")
         spec = self.network.spec

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_write"]
+__all__ = ["atomic_write", "cache_folder", "keep_as", "remove_leftovers"]
+
+_TEMPORARY = ".{}.tmp"
 
 
 @contextlib.contextmanager
@@ -37,11 +39,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if not target.is_file():
             raise FileExistsError(errno.EEXIST, "expected a file to write, got a folder or a device", os.fspath(path))
         permissions = stat.S_IMODE(target.stat().st_mode)
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = _temporary_beside(target)
     try:
         # Not `tempfile`: it makes private files, while a finished file follows the user's umask like any other.
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
+        temporary.unlink(missing_ok=True)  # network file systems may fail although they made it
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -55,6 +58,46 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def cache_folder() -> Path:
+    """Where what was fetched or made once is kept: `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`."""
+    return Path(os.environ.get("SQUEEZENET_HOME") or Path("~/.cache/squeezenet")).expanduser()
+
+
+def keep_as(path: Path, kept: Path) -> None:
+    """Give a file a second name, in place of what had that name; nothing happens where there is no such file.
+
+    At any moment both names lead to whole files. Where the file system knows no second names, nothing is kept.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+    """
+    temporary = _temporary_beside(kept)
+    try:
+        os.link(path, temporary)
+        temporary.replace(kept)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
+            raise
+    finally:
+        temporary.unlink(missing_ok=True)  # a rename onto the same file leaves both names
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed; a writer at work elsewhere must not use the folder."""
+    for path in folder.glob(_TEMPORARY.format("*")):
+        if len(path.name) == len(_TEMPORARY.format("")) + 2 * _TOKEN_BYTES:
+            path.unlink(missing_ok=True)
+
+
+_TOKEN_BYTES = 8
+
+
+def _temporary_beside(target: Path) -> Path:
+    return target.with_name(_TEMPORARY.format(secrets.token_hex(_TOKEN_BYTES)))
 
 
 def _sync_folder(folder: Path) -> None:

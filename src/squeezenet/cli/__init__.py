@@ -24,12 +24,14 @@ __all__ = ["cli", "main"]
 _VERBS = {
     "demo": ("demo", "Train, compress and predict on handwritten digits, start to end."),
     "train": ("train", "Train a network on class folders."),
+    "lr-find": ("lr_find", "Find a learning rate."),
     "compress": ("compress", "Squeeze a trained network into a .sqz file."),
     "predict": ("predict", "Classify images."),
     "evaluate": ("evaluate", "Measure accuracy on labelled images."),
     "bench": ("bench", "Time a compressed network on this machine."),
     "export": ("export", "Write a network as a web page, C, ONNX or safetensors."),
     "verify": ("verify", "Check that every engine gives the same logits."),
+    "shards": ("shards", "Pack a large data set into tar shards."),
     "info": ("info", "Show what a network or a file is made of."),
     "import": ("import_", "Turn a torch .pth file into safetensors."),
 }
@@ -77,6 +79,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
+    # Torch's threads that spin while they wait make training ten times slower where anything else runs (dev/LOG.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a letter of a label gets its escape, not a traceback.

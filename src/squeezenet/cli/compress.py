@@ -96,6 +96,7 @@ def command(
     from ..compress.plot import plot_points
     from ..compress.report import compression_report, measure_fidelity
     from ..data import open_data
+    from ..evaluate.calibration import unknown_threshold
     from ..evaluate.predictor import FloatPredictor
     from ..fileformat import SqzFile, decode_sqz, encode_sqz
     from ..files import atomic_write
@@ -111,7 +112,9 @@ def command(
         network = fold_batch_norm(network)
     seen = _calibration(network, calibration or data, photos, reporter)
     judge = Judge(FloatPredictor(network), open_data(val, split="val")) if val else None
-    facts = {"provenance": {**network.provenance, "compressed": {"preset": preset}}}
+    facts: dict[str, Any] = {"provenance": {**network.provenance, "compressed": {"preset": preset}}}
+    if judge:
+        facts["unknown_below"] = 0.1234  # as many bytes as the measured value will take
 
     def contents(integers: Network) -> SqzFile:
         return SqzFile(network=integers, labels=network.labels, preprocessing=network.preprocessing, facts=facts)
@@ -145,11 +148,20 @@ def command(
     encoded = encode(outcome.network)
     # The encoded file, decoded again: what is reported is what a user of the file gets.
     reference, compressed = FloatPredictor(network), Classifier(decode_sqz(encoded))
+    comparison = judge(compressed) if judge else None
+    if comparison:
+        found = unknown_threshold(comparison.compressed_logits, comparison.labels)
+        facts["unknown_below"] = found.unknown_below
+        with_threshold = encode(outcome.network)
+        if max_bytes and len(with_threshold) > max_bytes >= len(encoded):
+            del facts["unknown_below"]
+            with_threshold = encode(outcome.network)
+        encoded = with_threshold
     report = compression_report(
         encoded,
         preset=preset,
         fidelity=measure_fidelity(reference, compressed, seen.held_out) if len(seen.held_out) else None,
-        comparison=judge(compressed) if judge else None,
+        comparison=comparison,
         layers_2016=outcome.layers_2016,
         model=model,
         seconds=time.monotonic() - start,

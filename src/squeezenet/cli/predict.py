@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .model_names import resolve_model, split_model
 from .text import printable
 
 if TYPE_CHECKING:
@@ -24,22 +25,26 @@ _BATCH = 32
 
 
 @click.command()
-@click.argument("model")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("arguments", nargs=-1, metavar="[MODEL] IMAGE...")
+@click.option("-m", "--model", metavar="MODEL", help="Network to use, as well as or instead of the first argument.")
 @click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to show.")
 @click.option("--json", "layout", flag_value="json", help="One JSON object a line for each image.")
 @click.option("--csv", "layout", flag_value="csv", help="One CSV row for each image and class.")
-def command(model: str, images: tuple[str, ...], top: int, layout: str | None) -> None:
+def command(arguments: tuple[str, ...], model: str | None, top: int, layout: str | None) -> None:
     """Classify images.
 
     \b
     IMAGE is a file, a folder or zip (all images in it), a pattern such as "photos/*.jpg",
     or - for the bytes of one image on standard input. An image that cannot be read becomes
     an error record; the exit code is 1 only if no image could be read.
+
+    Without a MODEL, one that comes with this package is used, and named. `--model imagenet`
+    fetches published weights for the 1,000 classes of ImageNet once and compresses them.
     """
     from ..evaluate.predictor import open_predictor
 
-    predictor = open_predictor(model)
+    chosen, images = split_model(model, arguments)
+    predictor = open_predictor(resolve_model(chosen))
     names = list(predictor.labels.names if predictor.labels else map(str, range(predictor.spec.num_classes)))
     writers: dict[str | None, Callable[[dict[str, Any]], None]] = {"json": _write_json, "csv": _CsvWriter()}
     write = writers.get(layout, _write_table)
@@ -53,16 +58,18 @@ def command(model: str, images: tuple[str, ...], top: int, layout: str | None) -
 
 def _records(predictor: Predictor, images: tuple[str, ...], names: list[str], top: int) -> Iterator[dict[str, Any]]:
     """One record an image, in the order given; the order within a folder is that of its names."""
+    from ..classifier import Classifier
     from ..data import Unreadable, open_data
     from ..errors import SqueezeNetError
     from ..evaluate.predictor import predict_each
     from ..preprocess import MAX_FILE_BYTES
 
+    unknown_below = predictor.unknown_below if isinstance(predictor, Classifier) else None
     for sources in _grouped(images):
         try:
             if sources == ["-"]:
                 pixels = predictor.preprocessing(sys.stdin.buffer.read(MAX_FILE_BYTES))
-                yield _record("-", predictor.logits(pixels[None])[0], names, top)
+                yield _record("-", predictor.logits(pixels[None])[0], names, top, unknown_below)
                 continue
             found = open_data(sources, unlabelled=True)
         except (SqueezeNetError, OSError) as error:
@@ -76,7 +83,7 @@ def _records(predictor: Predictor, images: tuple[str, ...], names: list[str], to
             if isinstance(outcome, Unreadable):
                 yield {"image": name, "error": outcome.reason}
             else:
-                yield _record(name, outcome, names, top)
+                yield _record(name, outcome, names, top, unknown_below)
 
 
 def _grouped(images: tuple[str, ...]) -> Iterator[list[str | Path]]:
@@ -104,13 +111,16 @@ def _reason(error: Exception, name: str) -> str:
     return text.removeprefix(f"{name}: ").removeprefix("image: ")
 
 
-def _record(image: str, logits: NDArray[np.float64], names: list[str], top: int) -> dict[str, Any]:
+def _record(
+    image: str, logits: NDArray[np.float64], names: list[str], top: int, unknown_below: float | None
+) -> dict[str, Any]:
     from ..classifier import rank
 
-    best = [
-        {"index": index, "label": names[index], "probability": probability} for index, probability in rank(logits, top)
-    ]
-    return {"image": image, "predictions": best}
+    ranked = rank(logits, top)
+    best = [{"index": index, "label": names[index], "probability": probability} for index, probability in ranked]
+    if unknown_below is None:
+        return {"image": image, "predictions": best}
+    return {"image": image, "is_unknown": ranked[0][1] < unknown_below, "predictions": best}
 
 
 def _write_json(record: dict[str, Any]) -> None:
@@ -122,6 +132,8 @@ def _write_table(record: dict[str, Any]) -> None:
         click.echo(f"{printable(record['image'])}\n    error: {printable(record['error'])}", err=True)
         return
     click.echo(printable(record["image"]))
+    if record.get("is_unknown"):
+        click.echo("    unknown: nothing that this network knows for sure; its best guesses are")
     for prediction in record["predictions"]:
         click.echo(f"    {100 * prediction['probability']:5.1f} %  {printable(prediction['label'])}")
 

@@ -12,8 +12,18 @@ _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 @click.option("--val", multiple=True, metavar="DATA", help="Images to validate on; by default those that DATA has.")
 @click.option("--init", metavar="MODEL", help="Weights to start from; by default none.")
 @click.option("--recipe", metavar="NAME|FILE.toml", help="How to train; by default what suits the task.")
+@click.option("--teacher", metavar="MODEL", help="Learn from this network's answers besides the labels.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Another number of epochs than the recipe's.")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder; begin it if there is none.")
+@click.option(
+    "--checkpoint-every",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Longest work that a crash can cost.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard as well.")
 @click.option("-o", "--output", metavar="RUN/", required=True, help="Folder to write; made if it does not exist.")
 @click.pass_context
 def command(
@@ -22,21 +32,27 @@ def command(
     val: tuple[str, ...],
     init: str | None,
     recipe: str | None,
+    teacher: str | None,
     epochs: int | None,
     resume: bool,
+    checkpoint_every: float,
+    tensorboard: bool,
     output: str,
 ) -> None:
     """Train a network on DATA: a folder of class folders, a zip of one, or `digits`; several are joined.
 
     The output folder gets best.safetensors and last.safetensors (MODELs for the other commands), log.csv, recipe.toml,
     run.json and checkpoint.pt. A run that was cut off continues with the same command and --resume.
+
+    Started by torchrun (`torchrun --nproc-per-node 2 -m squeezenet train ...`), processes train one network together.
     """
     from ..train import train_model
     from ..train.memory import keep_freed_memory
 
     keep_freed_memory()
     result = train_model(
-        list(data), list(val) or None, run_dir=output, recipe=recipe, init=init, epochs=epochs, resume=resume
-    )
+        list(data), list(val) or None, run_dir=output, recipe=recipe, init=init, teacher=teacher, epochs=epochs,
+        resume=resume, checkpoint_every_s=checkpoint_every, tensorboard=tensorboard,
+    )  # fmt: skip
     if not result.is_finished:
         ctx.exit(_INTERRUPTED)

@@ -24,6 +24,7 @@ from ..train.progress import Reporter
 from ..train.recipe import Recipe
 from ..train.state import TrainingState
 from ..train.steps import Constraint, choose_precision, train_step
+from ..train.teacher import Teacher
 from .quantize import required_preprocessing
 
 __all__ = ["Retrainer"]
@@ -110,7 +111,7 @@ class Retrainer:
         steps = n_images // batch_size
         student = copy.deepcopy(model)
         student.dropout = recipe.dropout
-        teacher = teacher.to(self._device) if teacher else None
+        teaching = Teacher(teacher.to(self._device)) if teacher else None
         state = TrainingState.start(
             recipe,
             student,
@@ -125,7 +126,7 @@ class Retrainer:
                 for state.step, batch in enumerate(
                     self._batches.epoch(draw, batch_size=batch_size, first_step=0, n_steps=steps)
                 ):
-                    loss = train_step(state, batch, steps_per_epoch=steps, constraint=constraint, teacher=teacher)
+                    loss = train_step(state, batch, steps_per_epoch=steps, constraint=constraint, teacher=teaching)
                     skipped = skipped + 1 if loss is None else 0
                     if skipped >= _MAX_SKIPPED_IN_A_ROW:
                         raise TrainingError(f"{title}: the loss stays infinite: use a smaller learning rate")

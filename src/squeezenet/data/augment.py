@@ -44,17 +44,49 @@ class EpochDraw(NamedTuple):
     """Positions of the images in the order to take them, shape (n,)."""
     numbers: NDArray[np.float32]
     """0 to 1, a row for every place in the order, shape (n, 5)."""
+    key: tuple[int, int] = (0, 0)
+    """Seed and epoch, from which all this was drawn."""
 
-    def batch(self, step: int, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Cut out the positions and numbers of one step."""
-        rows = slice(step * batch_size, (step + 1) * batch_size)
+    def generator(self) -> np.random.Generator:
+        """Begin another sequence of the same seed and epoch."""
+        return np.random.Generator(np.random.Philox(key=[self.key[0], self.key[1] + (1 << 32)]))
+
+    def batch(
+        self, step: int, batch_size: int, share: tuple[int, int] = (0, 1)
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Cut out the positions and numbers of one step, or the part of them that one of several processes has.
+
+        Args:
+            step: Counted from 0.
+            batch_size: Images of all processes together.
+            share: The process, from 0, and the number of processes.
+        """
+        rows = slice(step * batch_size + share[0], (step + 1) * batch_size, share[1])
         return self.order[rows], self.numbers[rows]
 
 
-def draw_epoch(n_images: int, *, seed: int, epoch: int) -> EpochDraw:
-    """Draw an epoch's order and augmentation; the same seed and epoch give the same."""
+def draw_epoch(n_images: int, *, seed: int, epoch: int, balance: NDArray[np.int64] | None = None) -> EpochDraw:
+    """Draw an epoch's order and augmentation; the same seed and epoch give the same.
+
+    Args:
+        n_images: Images of the set, and places in the epoch.
+        seed: Of the run.
+        epoch: Counted from 0.
+        balance: Labels of all images, shape (n_images,), to draw each class equally often instead of each image once.
+    """
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    return EpochDraw(generator.permutation(n_images), generator.random((n_images, _N_DRAWS), dtype=np.float32))
+    order = generator.permutation(n_images)
+    numbers = generator.random((n_images, _N_DRAWS), dtype=np.float32)
+    return EpochDraw(order if balance is None else _balanced(order, balance, generator), numbers, (seed, epoch))
+
+
+def _balanced(order: NDArray[np.int64], labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Take the same number of images of each class from a shuffled order, again from the start where they run out."""
+    members = [order[labels[order] == label] for label in np.unique(labels)]
+    counts = np.full(len(members), len(order) // len(members))
+    counts[: len(order) % len(members)] += 1
+    drawn = np.concatenate([np.resize(rows, count) for rows, count in zip(members, counts, strict=True)])
+    return generator.permutation(drawn)
 
 
 def augment(

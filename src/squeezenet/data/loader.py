@@ -29,7 +29,7 @@ from .check import refuse_unreadable
 from .decode import MAX_ASPECT, Unreadable, View, decode_all, decode_batches, decode_for_crops, usable_cores
 from .imageset import ImageSet
 
-__all__ = ["CACHE_BYTES", "Batch", "TrainBatches", "ValBatches"]
+__all__ = ["CACHE_BYTES", "Batch", "TrainBatches", "ValBatches", "view_for"]
 
 CACHE_BYTES = 1_500_000_000
 """Decoded pixels that may be kept in memory."""
@@ -71,6 +71,7 @@ class TrainBatches:
         *,
         cache_bytes: int = CACHE_BYTES,
         n_workers: int | None = None,
+        n_processes: int = 1,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> TrainBatches:
         """Decode the set into memory if it fits, else prepare to stream it.
@@ -82,14 +83,15 @@ class TrainBatches:
             preprocessing: The network's; its `resize_size` is the scale that crops are taken from.
             cache_bytes: Decoded pixels that may be kept in memory.
             n_workers: Processes that decode a set which is not kept; one per core by default.
+            n_processes: Training processes that share this machine's cores.
             on_progress: Called while decoding with the number of images done and of all.
 
         Raises:
             DataError: If too many images are unreadable.
         """
-        view = _view(augmentation, preprocessing)
+        view = view_for(augmentation, preprocessing)
         if _decoded_bytes(sizes, augmentation, preprocessing) > cache_bytes:
-            n_workers = min(usable_cores(), _MAX_WORKERS) if n_workers is None else n_workers
+            n_workers = min(max(usable_cores() // n_processes, 1), _MAX_WORKERS) if n_workers is None else n_workers
             return cls(images, augmentation, view, None, n_workers=n_workers)
         kept, arrays, unreadable = decode_all(images, view, on_progress=on_progress)
         refuse_unreadable(unreadable, len(images))
@@ -104,9 +106,16 @@ class TrainBatches:
     def _labels(self) -> NDArray[np.int64]:
         return np.array(self.images.labels, dtype=np.int64)
 
-    def epoch(self, draw: EpochDraw, *, batch_size: int, first_step: int, n_steps: int) -> Iterator[Batch]:
-        """Make the batches of the steps from `first_step` up to `n_steps`."""
-        keys = [draw.batch(step, batch_size) for step in range(first_step, n_steps)]
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Classes of all images, shape (n,)."""
+        return self._labels
+
+    def epoch(
+        self, draw: EpochDraw, *, batch_size: int, first_step: int, n_steps: int, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """Make the batches of the steps from `first_step` up to `n_steps`, or one process's share of each."""
+        keys = [draw.batch(step, batch_size, share) for step in range(first_step, n_steps)]
         if self.arrays is not None:
             return map(self.batch, keys)
         # A batch is one item to the DataLoader: workers decode and augment whole batches.
@@ -145,7 +154,8 @@ def _start_worker(_: int) -> None:
     warnings.simplefilter("ignore")  # bad images are reported as errors
 
 
-def _view(augmentation: Augmentation, preprocessing: Preprocessing) -> View:
+def view_for(augmentation: Augmentation, preprocessing: Preprocessing) -> View:
+    """Choose what to keep of each image when it is decoded."""
     if augmentation.crop == "center":
         return preprocessing
     return functools.partial(

@@ -49,6 +49,9 @@ class Predictor(Protocol):
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Map raw pixels (N, H, W, 3), uint8, to class scores (N, classes)."""
 
+    def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Map raw pixels (N, H, W, 3), uint8, to the class activation maps (N, h, w, classes)."""
+
 
 class FloatPredictor:
     """A torch network behind the interface of `Classifier`."""
@@ -70,6 +73,17 @@ class FloatPredictor:
         with torch.inference_mode():
             scores: NDArray[np.float64] = self._model(normalize_pixels(pixels, self.preprocessing)).double().numpy()
         return scores
+
+    def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Map raw pixels (N, H, W, 3), uint8, to the class activation maps (N, h, w, classes)."""
+        import torch
+
+        from ..models import normalize_pixels
+
+        with torch.inference_mode():
+            maps_NCHW = self._model.activation_map(normalize_pixels(pixels, self.preprocessing))
+        maps: NDArray[np.float64] = maps_NCHW.permute(0, 2, 3, 1).double().numpy()
+        return maps
 
 
 def open_predictor(model: str | Path) -> Predictor:

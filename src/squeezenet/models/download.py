@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import DownloadError
-from ..files import atomic_write
+from ..files import atomic_write, cache_folder
 from .messages import printable
 
-__all__ = ["WEIGHTS_URL", "cache_folder", "fetch_weights"]
+__all__ = ["WEIGHTS_URL", "fetch_weights"]
 
 WEIGHTS_URL = "https://download.pytorch.org/models"
 """Where torchvision publishes its weights."""
@@ -35,11 +35,6 @@ MAX_DOWNLOAD_BYTES = 16 << 20  # the published files have less than 5 MB
 STALL_TIMEOUT_S = 20.0  # for the connection and for every read
 TOTAL_TIMEOUT_S = 600.0
 _CHUNK_BYTES = 1 << 16
-
-
-def cache_folder() -> Path:
-    """Where downloaded weights are kept: `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`."""
-    return Path(os.environ.get("SQUEEZENET_HOME") or Path("~/.cache/squeezenet")).expanduser()
 
 
 def fetch_weights(file_name: str, *, base_url: str | None = None, progress: bool = True) -> Path:

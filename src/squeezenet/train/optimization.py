@@ -17,6 +17,8 @@ from .recipe import Recipe
 
 __all__ = ["WeightAverage", "build_optimizer", "learning_rate", "set_learning_rate"]
 
+_LEAST_WARMUP_STEPS = 100
+
 
 def build_optimizer(model: SqueezeNet, recipe: Recipe) -> torch.optim.Optimizer:
     """Group the parameters by what the recipe does to them, and hand them to the optimiser."""
@@ -46,12 +48,16 @@ def build_optimizer(model: SqueezeNet, recipe: Recipe) -> torch.optim.Optimizer:
 def learning_rate(recipe: Recipe, *, step: int, steps_per_epoch: int) -> float:
     """Look up the learning rate of a step, counted from 0 over the whole run.
 
-    It rises in a line over the warm-up, then falls to 0 as a half cosine or in a line.
+    It rises in a line over the warm-up, then falls to 0 as a half cosine or in a line. Epochs of a small set are few
+    steps, yet momentum and statistics need steps: a warm-up has at least 100 of them, or a fifth of a short run.
     """
+    total = recipe.epochs * steps_per_epoch
     warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    if warmup:
+        warmup = max(warmup, min(_LEAST_WARMUP_STEPS, total // 5))
     if step < warmup:
         return recipe.lr * (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(recipe.epochs * steps_per_epoch - warmup, 1)
+    done = (step - warmup) / max(total - warmup, 1)
     share = 0.5 * (1 + math.cos(math.pi * done)) if recipe.schedule == "cosine" else 1 - done
     return recipe.lr * share
 

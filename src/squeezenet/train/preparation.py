@@ -13,15 +13,32 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..data.augment import Augmentation
 from ..data.check import DataCheck, check_data
 from ..data.imageset import DataSource, ImageSet, open_data
-from ..errors import DataError
+from ..data.loader import CACHE_BYTES, TrainBatches, view_for
+from ..data.shard_loader import ShardBatches
+from ..data.shards import is_shard_index, open_shards, shard_source
+from ..errors import DataError, TrainingError
 from ..labels import Labels
 from ..models import SqueezeNet, build_model, load_model
+from ..preprocess import Preprocessing
+from .distributed import ALONE, Workers
 from .progress import Reporter
-from .recipe import Recipe
+from .recipe import Recipe, load_recipe
 
-__all__ = ["HOLDOUT_SHARE", "Data", "TrainingData", "choose_recipe", "prepare_data", "start_model"]
+__all__ = [
+    "HOLDOUT_SHARE",
+    "Data",
+    "TrainingData",
+    "choose_device",
+    "choose_recipe",
+    "choose_settings",
+    "open_batches",
+    "prepare_data",
+    "start_model",
+    "with_epochs",
+]
 
 Data = DataSource | Sequence[DataSource] | ImageSet
 
@@ -29,6 +46,7 @@ HOLDOUT_SHARE = 0.1
 """Part of the images that is set aside for validation where no others are given."""
 
 _SMALL_IMAGE = 96
+_MAX_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +85,9 @@ def prepare_data(data: Data, val: Data | None, say: Reporter) -> TrainingData:
     Raises:
         DataError: If they cannot be used.
     """
+    shards = _shard_index(data)
+    if shards is not None:
+        return _prepare_shards(shards, val, say)
     train = data if isinstance(data, ImageSet) else open_data(data, split="train")
     if val is not None:
         validation = val if isinstance(val, ImageSet) else open_data(val, split="val")
@@ -84,6 +105,33 @@ def prepare_data(data: Data, val: Data | None, say: Reporter) -> TrainingData:
     for line in check.summary():
         say.say(line)
     return TrainingData(check)
+
+
+def _shard_index(data: Data) -> DataSource | None:
+    """The index of shards that DATA names; None if it names something else."""
+    sources = [data] if isinstance(data, (str, os.PathLike)) else [] if isinstance(data, ImageSet) else list(data)
+    if any(map(is_shard_index, sources)):
+        if len(sources) > 1:
+            raise DataError(f"expected the index of shards alone, got {len(sources)} sources: pack them together")
+        return sources[0]
+    return None
+
+
+def _prepare_shards(index: DataSource, val: Data | None, say: Reporter) -> TrainingData:
+    """Open shards to train on; they are not looked through before, which would mean to read them all."""
+    train = open_shards(index)
+    if val is None:
+        raise DataError(f"{train.name}: expected --val with shards, whose images cannot be set aside")
+    validation = val if isinstance(val, ImageSet) else open_data(val, split="val")
+    check = check_data(validation)
+    validation = check.train.with_classes_of(train)
+    say.say(f"{len(train)} images in shards to train on, {len(validation)} to validate on")
+    return TrainingData(
+        dataclasses.replace(check, train=train, val=validation, train_sizes=np.full((1, 2), _PHOTO_SIDE))
+    )
+
+
+_PHOTO_SIDE = 224  # nothing is known of images in shards; they are taken for photos
 
 
 def choose_recipe(prepared: TrainingData, *, has_init: bool) -> tuple[str, str]:
@@ -158,3 +206,89 @@ def _keep_classes(model: SqueezeNet, kept: list[int]) -> None:
         model.head.bias.copy_(head.bias[kept])
     names, ids = labels.names, labels.ids
     model.labels = Labels(tuple(names[i] for i in kept), tuple(ids[i] for i in kept) if ids else ())
+
+
+def choose_device(name: str) -> torch.device:
+    """Look up a device by torch's name; `auto` is the GPU if there is one.
+
+    Raises:
+        TrainingError: If torch knows no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise TrainingError(f"expected `device` auto, cpu or cuda, got {name!r} ({error})") from None
+
+
+def choose_settings(
+    recipe: Recipe | str | os.PathLike[str] | None,
+    epochs: int | None,
+    prepared: TrainingData,
+    *,
+    has_init: bool,
+    say: Reporter,
+) -> Recipe:
+    """Find the recipe to train by: the one given, or one that suits the task.
+
+    Raises:
+        RecipeError: If it is unknown or impossible.
+    """
+    if recipe is None:
+        name, reason = choose_recipe(prepared, has_init=has_init)
+        say.say(f"recipe {name}: {reason}")
+        recipe = load_recipe(name)
+    elif not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
+    return recipe if epochs is None else with_epochs(recipe, epochs)
+
+
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """Change the length of a recipe."""
+    # Phases at the start keep their part of a shorter run.
+    share = min(1.0, epochs / recipe.epochs)
+    return recipe.replace(
+        epochs=epochs,
+        warmup_epochs=recipe.warmup_epochs * share,
+        freeze_features_epochs=min(recipe.freeze_features_epochs, epochs - 1),
+    )
+
+
+def open_batches(
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    prepared: TrainingData,
+    say: Reporter,
+    *,
+    cache_bytes: int = CACHE_BYTES,
+    workers: Workers = ALONE,
+) -> TrainBatches | ShardBatches:
+    """Decode the images to train on into memory if they fit, else prepare to stream them.
+
+    Raises:
+        DataError: If too many images are unreadable.
+    """
+    augmentation = Augmentation(
+        size=preprocessing.crop_size,
+        crop=recipe.crop,
+        crop_scale=recipe.crop_scale,
+        crop_ratio=recipe.crop_ratio,
+        crop_pad=recipe.crop_pad,
+        hflip=recipe.hflip,
+    )
+    source = shard_source(prepared.train)
+    if source is not None:
+        view = view_for(augmentation, preprocessing)
+        return ShardBatches(prepared.train, source, augmentation, view)
+    with say.task("decoding", len(prepared.train)) as task:
+        batches = TrainBatches.open(
+            prepared.train, prepared.check.train_sizes, augmentation, preprocessing,
+            cache_bytes=cache_bytes // workers.per_machine, n_processes=workers.per_machine,
+            on_progress=lambda done, _: task.update(done),
+        )  # fmt: skip
+    for name, reason in batches.unreadable[:_MAX_NAMED]:
+        say.say(f"skipped {name}: {reason}")
+    if len(batches.unreadable) > _MAX_NAMED:
+        say.say(f"skipped {len(batches.unreadable) - _MAX_NAMED} more unreadable images")
+    return batches

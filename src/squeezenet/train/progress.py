@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol, TextIO
 
-__all__ = ["PlainReporter", "Reporter", "RichReporter", "SilentReporter", "Task", "reporter_for"]
+__all__ = ["PlainReporter", "Reporter", "RichReporter", "SilentReporter", "Task", "reporter_for", "reporter_of"]
 
 _LINE_EVERY_S = 10.0
 
@@ -54,6 +54,13 @@ class SilentReporter:
     def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> Iterator[Task]:
         """Drop a job's progress."""
         yield _Silence()
+
+
+def reporter_of(progress: Reporter | bool) -> Reporter:
+    """Take a reporter as it is, `True` for one on standard error, `False` for silence."""
+    if isinstance(progress, bool):
+        return reporter_for() if progress else SilentReporter()
+    return progress
 
 
 class _Pace:

@@ -49,7 +49,10 @@ class Recipe:
 
     epochs: int
     batch_size: int = 64
-    """Images a step; a smaller set is one batch. What is left of an epoch after whole batches is dropped."""
+    """Images a step, of all processes together; a smaller set is one batch. What is left of an epoch after whole
+    batches is dropped."""
+    accumulate: int = 1
+    """Parts that a batch goes through the network in, one after the other: the same step in less memory."""
     seed: int = 0
     """Decides the initial weights, the order of images, their augmentation and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -80,6 +83,21 @@ class Recipe:
     """Keep a running average of the weights, and validate and save that; 0 for none, 0.999 for about 1000 steps."""
     freeze_features_epochs: int = 0
     """Epochs at the start that train the head alone."""
+    early_stop_epochs: int = 0
+    """End the run after so many epochs without a better top-1; 0 for never."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """`shuffled`: every image once an epoch; `balanced`: every class equally often, images of small ones repeatedly."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: an image weighs in the loss as one over its class's frequency."""
+
+    teacher: str | None = None
+    """A MODEL to learn from besides the labels, by the share of `distillation`."""
+    distill_temperature: float = 1.0
+    """Divides the logits of teacher and student; above 1 the order of the wrong classes counts more."""
+    sparse_epochs: tuple[int, int] | None = None
+    """First and last epoch, from 1, in which the smallest weights are held at zero (dense-sparse-dense training)."""
+    sparsity: float = 0.5
+    """Part of each convolution's weights that is held at zero then."""
 
     input_size: int | None = None
     """Height and width in pixels; by default the one of the weights to start from, or 224."""
@@ -97,6 +115,13 @@ class Recipe:
     """Black pixels added to each side before a random crop."""
     hflip: bool = True
     """Mirror half of the images."""
+    trivial_augment: bool = False
+    """Change each image by one operation of random kind and strength (colours, rotation, shear, ...)."""
+    mixup: float = 0.0
+    """Blend images with others of the batch, and their labels, by shares from Beta(mixup, mixup); 0 for never."""
+    cutmix: float = 0.0
+    """Put a part of another image over each, by areas from Beta(cutmix, cutmix); with `mixup` as well, a batch gets one
+    of the two."""
 
     architecture: str = "squeezenet1_1"
     """A name of `spec.SPEC_NAMES`; like all that follows but dropout, it is ignored where weights are given."""
@@ -123,6 +148,10 @@ class Recipe:
             smallest, largest = getattr(self, field)
             if smallest > largest:
                 raise RecipeError(f"expected `{field}` as smallest and largest, got {smallest} and {largest}")
+        if self.accumulate > self.batch_size:
+            raise RecipeError(f"expected `accumulate` of at most `batch_size`, got {self.accumulate}")
+        if self.sparse_epochs and self.sparse_epochs[0] > self.sparse_epochs[1]:
+            raise RecipeError(f"expected `sparse_epochs` as first and last, got {self.sparse_epochs}")
         if self.warmup_epochs >= self.epochs:
             raise RecipeError(f"expected `warmup_epochs` below `epochs` (={self.epochs}), got {self.warmup_epochs}")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
@@ -201,6 +230,7 @@ class Recipe:
 _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 100_000),
     "batch_size": (1, 65_536),
+    "accumulate": (1, 65_536),
     "seed": (0, 2**63 - 1),
     "lr": (0, 100),
     "features_lr_scale": (0, 10),
@@ -212,11 +242,17 @@ _RANGES: dict[str, tuple[float, float]] = {
     "distillation": (0, 1),
     "ema_decay": (0, 0.999999),
     "freeze_features_epochs": (0, 100_000),
+    "early_stop_epochs": (0, 100_000),
+    "distill_temperature": (0.1, 100),
+    "sparse_epochs": (1, 100_000),
+    "sparsity": (0, 0.99),
     "input_size": (1, 1024),
     "resize_size": (1, 4096),
     "crop_scale": (0.001, 1),
     "crop_ratio": (0.01, 100),
     "crop_pad": (0, 1024),
+    "mixup": (0, 100),
+    "cutmix": (0, 100),
     "dropout": (0, 0.99),
 }
 

@@ -2,10 +2,11 @@
 
     best.safetensors   the network with the best validation top-1, ready to use
     last.safetensors   the network after the last finished epoch
-    checkpoint.pt      everything needed to continue
+    checkpoint.pt      everything needed to continue; checkpoint.previous.pt is the one before
     log.csv            a row an epoch
     recipe.toml        the settings of the run
     run.json           what was run, on what, and what came out
+    report.html        one page about the network, once the run is finished; README.md is its model card
 
 Use this when you read or write any of these.
 """
@@ -16,11 +17,10 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,15 @@ import PIL
 import torch
 
 from .. import __version__
-from ..errors import TrainingError
-from ..files import atomic_write
+from ..errors import MissingDependencyError, TrainingError
+from ..files import atomic_write, remove_leftovers
 from ..models import SqueezeNet, fold_batch_norm, save_safetensors
 from .recipe import Recipe
 
-__all__ = ["LOG_COLUMNS", "RunFolder"]
+__all__ = ["LOG_COLUMNS", "EpochWriter", "RunFolder", "tensorboard_writer"]
+
+EpochWriter = Callable[[dict[str, float]], None]
+"""Takes a row of the log."""
 
 LOG_COLUMNS = ("epoch", "train_loss", "val_loss", "top1", "top5", "lr", "img_per_s", "seconds")
 
@@ -45,29 +48,32 @@ class RunFolder:
 
     path: Path
 
-    @classmethod
-    def create(cls, path: str | os.PathLike[str], *, resume: bool) -> RunFolder:
+    def prepare(self, *, resume: bool) -> None:
         """Make the folder, or take over one that a run was cut off in.
 
         Raises:
             TrainingError: If it holds another run and `resume` is off, or cannot be made.
         """
-        folder = cls(Path(path))
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.path)
         except OSError as error:
-            raise TrainingError(f"{path}: cannot be made a run folder ({error.strerror})") from None
-        if folder.checkpoint.exists() and not resume:
+            raise TrainingError(f"{self.path}: cannot be made a run folder ({error.strerror})") from None
+        if (self.checkpoint.exists() or self.previous_checkpoint.exists()) and not resume:
             raise TrainingError(
-                f"{path}: expected a new or empty run folder, got one with a checkpoint:"
+                f"{self.path}: expected a new or empty run folder, got one with a checkpoint:"
                 " continue it with --resume, or choose another folder"
             )
-        return folder
 
     @property
     def checkpoint(self) -> Path:
         """Everything needed to continue."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The checkpoint before, for when the newest turns out damaged."""
+        return self.path / "checkpoint.previous.pt"
 
     @property
     def best(self) -> Path:
@@ -120,3 +126,24 @@ class RunFolder:
     def _write(self, name: str, text: str) -> None:
         with atomic_write(self.path / name) as stream:
             stream.write(text.encode("utf-8", "backslashreplace"))
+
+
+def tensorboard_writer(folder: RunFolder) -> EpochWriter:
+    """Write rows of the log for TensorBoard, into `tensorboard/` in the run folder.
+
+    Raises:
+        MissingDependencyError: If tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingDependencyError("tensorboard", "tensorboard") from None
+
+    def write(row: dict[str, float]) -> None:
+        epoch = int(row["epoch"])
+        # One file an epoch: nothing is held open that a killed run would lose.
+        with SummaryWriter(str(folder.path / "tensorboard"), purge_step=epoch) as writer:
+            for name in LOG_COLUMNS[1:]:
+                writer.add_scalar(name, row[name], epoch)
+
+    return write

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import torch
 
 from ..data.imageset import ImageSet
 from ..errors import SqueezeNetError, TrainingError
-from ..files import atomic_write
+from ..files import atomic_write, keep_as
 from ..labels import Labels
 from ..models import SqueezeNet, model_from_state
 from ..preprocess import Preprocessing
@@ -33,12 +33,13 @@ from .recipe import Recipe
 __all__ = ["TrainingState", "data_fingerprint", "seed_step"]
 
 _FORMAT = 1
+_ADVICE = ": start the run again"
 _MAX_FILE_BYTES = 1 << 30
 
 # Fields that are plain data and stored as they are.
 _PLAIN = (
-    "precision", "data_id", "epoch", "step", "loss_sum", "images_seen", "epoch_seconds", "history", "best_top1",
-    "best_epoch", "skipped_steps", "skipped_in_a_row", "alarms", "unreadable",
+    "precision", "data_id", "teacher_id", "epoch", "step", "loss_sum", "images_seen", "epoch_seconds", "history",
+    "best_top1", "best_epoch", "skipped_steps", "skipped_in_a_row", "alarms", "unreadable",
 )  # fmt: skip
 
 
@@ -54,6 +55,8 @@ class TrainingState:
     """`float32` or `bfloat16`, chosen when the run began."""
     data_id: str
     """Fingerprint of the images trained on."""
+    teacher_id: str = ""
+    """Fingerprint of the network whose answers are learnt; empty if there is none."""
 
     epoch: int = 0
     """Epochs finished."""
@@ -94,8 +97,12 @@ class TrainingState:
         """The network to validate and to save: the average of the weights if the recipe keeps one."""
         return self.average.model if self.average else self.model
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, previous: Path | None = None) -> None:
         """Write the checkpoint whole or not at all.
+
+        Args:
+            path: Where it goes.
+            previous: What was at `path` is kept under this name.
 
         Raises:
             OSError: If it cannot be written; an older checkpoint is then still there.
@@ -119,8 +126,37 @@ class TrainingState:
             },
             buffer,
         )
+        if previous:
+            keep_as(path, previous)
         with atomic_write(path) as stream:
             stream.write(buffer.getbuffer())
+
+    @classmethod
+    def load_newest(
+        cls, paths: Sequence[Path], device: torch.device, on_damage: Callable[[str], None]
+    ) -> TrainingState | None:
+        """Read the first checkpoint that is there and whole; None if there is none at all.
+
+        Args:
+            paths: Files to try, the newest first.
+            device: Where the network goes.
+            on_damage: Told about each file that is passed over.
+
+        Raises:
+            TrainingError: If there are files, but none is whole.
+        """
+        error: TrainingError | None = None
+        for path in paths:
+            if not path.exists():
+                continue
+            try:
+                return cls.load(path, device)
+            except TrainingError as damage:
+                error = error or damage
+                on_damage(str(damage).removesuffix(_ADVICE))
+        if error:
+            raise error
+        return None
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> TrainingState:
@@ -143,7 +179,7 @@ class TrainingState:
                 (str(error).splitlines() or [""])[0] if isinstance(error, SqueezeNetError) else type(error).__name__
             )
             raise TrainingError(
-                f"{path}: expected a checkpoint of a run, got a damaged file ({reason}): start the run again"
+                f"{path}: expected a checkpoint of a run, got a damaged file ({reason}){_ADVICE}"
             ) from None
 
     @classmethod
@@ -159,7 +195,8 @@ class TrainingState:
         if state.average:
             state.average.model.load_state_dict(data["average"])
         for name in _PLAIN:
-            setattr(state, name, data[name])
+            if name in data:  # a checkpoint of an earlier version has fewer
+                setattr(state, name, data[name])
         return state
 
 
@@ -173,6 +210,9 @@ def _read(path: Path) -> dict[str, Any]:
     size_bytes = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         size_bytes = max(size_bytes, sum(member.file_size for member in archive.infolist()))
+        # torch does not compare checksums when it loads: a flipped bit would only be a slightly other network.
+        if size_bytes <= _MAX_FILE_BYTES and (damaged := archive.testzip()):
+            raise TrainingError(f"{path}: expected a checkpoint of a run, got a damaged file ({damaged}){_ADVICE}")
     if size_bytes > _MAX_FILE_BYTES:
         raise TrainingError(f"{path}: expected at most {_MAX_FILE_BYTES} bytes, got {size_bytes}")
     data = torch.load(path, map_location="cpu", weights_only=True)
@@ -189,6 +229,7 @@ def data_fingerprint(images: ImageSet) -> str:
     return digest.hexdigest()
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Set torch's generators for one step of the run, so that its dropout depends on nothing else."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1))
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Set torch's generators for one step of one process, so that its dropout depends on nothing else."""
+    entropy = [seed, step, rank] if rank else [seed, step]
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))

@@ -5,19 +5,23 @@ Use this when you change what happens to a batch.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.loader import Batch
 from ..evaluate.metrics import Accuracy
 from ..models import SqueezeNet, normalize_pixels
+from .constraints import Constraint
+from .distributed import ALONE, Workers
+from .mixing import mix, trivial_augment
 from .optimization import learning_rate, set_learning_rate
 from .state import TrainingState, seed_step
+from .teacher import Teacher
 
 __all__ = ["Constraint", "choose_precision", "train_step", "validate"]
 
@@ -32,63 +36,60 @@ def choose_precision(device: torch.device) -> str:
     return "bfloat16" if has_bfloat16 else "float32"
 
 
-class Constraint(Protocol):
-    """Something about the weights that training must keep, such as zeros that stay zero."""
-
-    def on_gradients(self, model: SqueezeNet) -> None:
-        """Change the gradients of a step before the optimiser sees them."""
-
-    def on_weights(self, model: SqueezeNet) -> None:
-        """Change the weights after a step."""
-
-
 def train_step(
     state: TrainingState,
     batch: Batch,
     *,
     steps_per_epoch: int,
     constraint: Constraint | None = None,
-    teacher: SqueezeNet | None = None,
+    workers: Workers = ALONE,
+    teacher: Teacher | None = None,
+    class_weights: Tensor | None = None,
 ) -> float | None:
     """Move the weights by one batch.
 
     Args:
         state: The run; its model, optimizer and average move.
-        batch: The images.
+        batch: This process's share of the images.
         steps_per_epoch: Places the step in the learning rate's schedule.
         constraint: What the weights must keep to.
-        teacher: Network whose predictions make up the recipe's `distillation` share of the loss.
+        workers: The processes that take this step together.
+        teacher: Whose answers are learnt as well.
+        class_weights: Weight of each class in the loss, shape (classes,).
 
     Returns:
-        The mean loss, or None if it or its gradient was not finite: then nothing has moved.
+        The mean loss of all processes' images, or None if it or its gradient was not finite, or there was no image:
+        then nothing has moved.
     """
     model, recipe = state.model, state.recipe
     device = model.head.weight.device
     step = state.epoch * steps_per_epoch + state.step
     is_frozen = state.epoch < recipe.freeze_features_epochs
     set_learning_rate(state.optimizer, learning_rate(recipe, step=step, steps_per_epoch=steps_per_epoch))
-    seed_step(recipe.seed, step)
+    seed_step(recipe.seed, step, workers.rank)
     model.train()
     model.features.train(not is_frozen)
     # A forward pass moves the statistics of batch norms, which has to be undone with the step.
     buffers = [buffer.clone() for buffer in model.buffers()]
-
-    labels = batch.labels.to(device)
-    assert model.preprocessing is not None
-    x_NCHW = normalize_pixels(batch.pixels.to(device), model.preprocessing)
     state.optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=state.precision == "bfloat16"):
-        with torch.set_grad_enabled(not is_frozen):
-            features = model.forward_features(x_NCHW)
-        logits = model.forward_head(features)
-        with torch.no_grad():
-            soft_targets = teacher(x_NCHW).float().softmax(1) if teacher and recipe.distillation else None
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-    if soft_targets is not None:
-        loss = torch.lerp(loss, F.cross_entropy(logits.float(), soft_targets), recipe.distillation)
-    value = loss.item()
+
+    loss_fn = _Loss(state, teacher, class_weights, is_frozen=is_frozen)
+    pixels, labels = batch.pixels.to(device), batch.labels.to(device)
+    n_parts = min(recipe.accumulate, len(labels))
+    # All processes must agree on the number of images before the first gradient, and on whether to take the step.
+    n_images = workers.sum_numbers(len(labels))[0]
+    if not n_images:
+        return None
+    total = 0.0
+    for part in range(n_parts):
+        rows = slice(part * len(labels) // n_parts, (part + 1) * len(labels) // n_parts)
+        loss = loss_fn.sum_over(pixels[rows], labels[rows]) / n_images
+        total += loss.item()
+        if math.isfinite(total):
+            loss.backward()  # type: ignore[no-untyped-call]
+    value = workers.sum_numbers(total)[0]
     if math.isfinite(value):
-        loss.backward()  # type: ignore[no-untyped-call]
+        _sum_gradients(model.head if is_frozen else model, workers)
         if constraint:
             constraint.on_gradients(model)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf)
@@ -96,11 +97,55 @@ def train_step(
             state.optimizer.step()
             if constraint:
                 constraint.on_weights(model)
+            workers.sum_tensors([b for b in model.buffers() if b.is_floating_point()], divide_by=workers.size)
             if state.average:
                 state.average.update(model, step)
             return value
     _restore(model, buffers)
     return None
+
+
+class _Loss:
+    """What a step makes smaller."""
+
+    def __init__(
+        self, state: TrainingState, teacher: Teacher | None, class_weights: Tensor | None, *, is_frozen: bool
+    ) -> None:
+        self.state, self.class_weights, self.is_frozen = state, class_weights, is_frozen
+        self.teacher = teacher if state.recipe.distillation else None
+
+    def sum_over(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Run some images through the network; the sum of their losses in nats."""
+        model, recipe = self.state.model, self.state.recipe
+        assert model.preprocessing is not None
+        targets = labels
+        if recipe.trivial_augment:
+            pixels = trivial_augment(pixels)
+        if recipe.mixup or recipe.cutmix:
+            pixels, targets = mix(pixels.float(), labels, recipe, model.spec.num_classes)
+        x_NCHW = normalize_pixels(pixels, model.preprocessing)
+        with torch.autocast(x_NCHW.device.type, torch.bfloat16, enabled=self.state.precision == "bfloat16"):
+            with torch.set_grad_enabled(not self.is_frozen):
+                features = model.forward_features(x_NCHW)
+            logits = model.forward_head(features)
+            answers = self.teacher.logits(pixels) if self.teacher else None
+        loss = F.cross_entropy(
+            logits.float(), targets, weight=self.class_weights, label_smoothing=recipe.label_smoothing, reduction="sum"
+        )
+        if self.teacher and answers is not None:
+            loss = torch.lerp(loss, self.teacher.loss_sum(logits.float(), answers), recipe.distillation)
+        return loss
+
+
+def _sum_gradients(trained: nn.Module, workers: Workers) -> None:
+    if workers.size == 1:
+        return
+    gradients = []
+    for parameter in trained.parameters():
+        if parameter.grad is None:  # no image of this process could be read
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    workers.sum_tensors(gradients)
 
 
 def _restore(model: SqueezeNet, buffers: list[Tensor]) -> None:
@@ -109,8 +154,13 @@ def _restore(model: SqueezeNet, buffers: list[Tensor]) -> None:
 
 
 @torch.no_grad()
-def validate(model: SqueezeNet, batches: Iterable[Batch]) -> tuple[Accuracy, float]:
+def validate(model: SqueezeNet, batches: Iterable[Batch], workers: Workers = ALONE) -> tuple[Accuracy, float]:
     """Measure a network in float32, as it will be used.
+
+    Args:
+        model: The network.
+        batches: This process's share of the images.
+        workers: The processes that measure together; all get the same result.
 
     Returns:
         The accuracy, and the mean loss in nats.
@@ -126,4 +176,6 @@ def validate(model: SqueezeNet, batches: Iterable[Batch]) -> tuple[Accuracy, flo
         logits = model(normalize_pixels(batch.pixels.to(device), model.preprocessing)).float().cpu()
         loss_sum += F.cross_entropy(logits, batch.labels, reduction="sum").item()
         accuracy += Accuracy.of(logits.numpy(), batch.labels.numpy())
-    return accuracy, loss_sum / max(accuracy.n_images, 1)
+    *counts, loss_sum = workers.sum_numbers(*dataclasses.astuple(accuracy), loss_sum)
+    n_images, top1, top5 = map(int, counts)
+    return Accuracy(n_images=n_images, top1_correct=top1, top5_correct=top5), loss_sum / max(n_images, 1)

@@ -1,0 +1,201 @@
+"""Kill training at random moments, resume it, and compare the final weights with those of a run left alone.
+
+Every trial is a run of its own in a process of its own: killed with SIGKILL at a random moment between its first line
+of training code and its end, up to three times, then left to finish. `--ranks 2` trains through torchrun with two gloo
+processes and kills one of them; torchrun's elastic restart resumes both. Writes results/kills.json.
+
+    python benchmarks/kills.py                       # 200 kills of one process
+    python benchmarks/kills.py --ranks 2 --kills 20  # one of two processes
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from environment import ROOT, describe_run
+from PIL import Image
+
+RECIPE = """
+epochs = 3
+batch_size = 8
+lr = 0.05
+nesterov = true
+weight_decay = 5e-4
+label_smoothing = 0.1
+ema_decay = 0.9
+warmup_epochs = 0.5
+input_size = 8
+crop = "random"
+crop_pad = 1
+pools = [1, 3]
+batch_norm = true
+dropout = 0.3
+"""
+
+
+def write_images(root: Path) -> None:
+    """A few noisy images of three brightnesses, the rest of the set's size to keep epochs short."""
+    generator = np.random.default_rng(0)
+    for position, name in enumerate(("dark", "light", "ramp")):
+        (root / name).mkdir(parents=True)
+        for number in range(24):
+            pixels = generator.integers(0, 80, (10, 10, 3)) + 80 * position
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{number:02d}.png")
+
+
+def digests(run: Path) -> list[str]:
+    return [hashlib.sha256((run / f"{name}.safetensors").read_bytes()).hexdigest() for name in ("best", "last")]
+
+
+def train_here(folder: Path, run: Path) -> None:
+    """Train in this process; the folder may hold a run that was cut off."""
+    import torch
+
+    from squeezenet.train import train_model
+
+    torch.set_num_threads(1)
+    train_model(
+        folder / "data", run_dir=run, recipe=folder / "tiny.toml", resume=True, progress=False, checkpoint_every_s=0
+    )
+
+
+def measure_alone(folder: Path, kills: int, generator: random.Random) -> dict[str, Any]:
+    """Kill single processes."""
+    import torch
+
+    import squeezenet.train  # noqa: F401 (children begin with it loaded)
+
+    torch.set_num_threads(1)  # threads do not survive a fork
+    context = multiprocessing.get_context("fork")
+    start = time.monotonic()
+    child = context.Process(target=train_here, args=(folder, folder / "whole"))
+    child.start()
+    child.join()
+    length_s = time.monotonic() - start
+    expected = digests(folder / "whole")
+    killed = trials = same = failed = 0
+    steps: list[int] = []
+    while killed < kills:
+        run = folder / f"run{trials}"
+        trials += 1
+        wanted = generator.randint(1, 3)
+        while True:
+            child = context.Process(target=train_here, args=(folder, run))
+            child.start()
+            if wanted and killed < kills:
+                child.join(generator.uniform(0.0, length_s))
+                if child.is_alive():
+                    child.kill()
+                    child.join()
+                    killed, wanted = killed + 1, wanted - 1
+                    continue
+            child.join()
+            break
+        failed += child.exitcode != 0
+        same += child.exitcode == 0 and digests(run) == expected
+        steps.append(killed)
+        shutil.rmtree(run, ignore_errors=True)
+        print(f"{killed} kills, {same} of {trials} runs end in the same bytes", flush=True)
+    return {"kills": killed, "runs": trials, "same_bytes": same, "failed_to_resume": failed, "whole_run_s": length_s}
+
+
+def start_ranks(folder: Path, run: Path, ranks: int) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
+            "--max-restarts", "3", "--monitor-interval", "0.2", "-m", "squeezenet", "train", str(folder / "data"),
+            "--recipe", str(folder / "tiny.toml"), "--resume", "--checkpoint-every", "0", "-o", str(run),
+        ],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """Processes of the ranks: children of the launcher that train."""
+    found = []
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        try:
+            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"squeezenet" in command:
+            found.append(int(child))
+    return found
+
+
+def measure_ranks(folder: Path, kills: int, ranks: int, generator: random.Random) -> dict[str, Any]:
+    """Kill one of several processes."""
+    start = time.monotonic()
+    whole = start_ranks(folder, folder / "whole", ranks)
+    assert whole.wait() == 0
+    length_s = time.monotonic() - start
+    expected = digests(folder / "whole")
+    killed = runs = same = failed = in_training = 0
+    while killed < kills:
+        run = folder / f"run{runs}"
+        runs += 1
+        process = start_ranks(folder, run, ranks)
+        deadline = time.monotonic() + generator.uniform(0.5, 1.0) * length_s
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        # Once the ranks have left the network's construction behind, or when the time is up.
+        while process.poll() is None and not (found := workers_of(process)):
+            time.sleep(0.02)
+        if process.poll() is None:
+            victim = generator.choice(found)
+            in_training += (run / "checkpoint.pt").exists()
+            os.kill(victim, signal.SIGKILL)
+            killed += 1
+        failed += process.wait() != 0
+        same += digests(run) == expected
+        print(f"{killed} kills ({in_training} in training), {same} of {runs} runs end in the same bytes", flush=True)
+        shutil.rmtree(run, ignore_errors=True)
+    return {
+        "ranks": ranks, "kills": killed, "kills_after_first_checkpoint": in_training, "runs": runs, "same_bytes": same,
+        "failed_to_resume": failed, "whole_run_s": length_s,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/kills.json")
+    arguments = parser.parse_args()
+    generator = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_images(folder / "data")
+        (folder / "tiny.toml").write_text(RECIPE)
+        if arguments.ranks == 1:
+            facts = measure_alone(folder, arguments.kills, generator)
+        else:
+            facts = measure_ranks(folder, arguments.kills, arguments.ranks, generator)
+    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    results[f"ranks_{arguments.ranks}"] = facts | {"seed": arguments.seed, "run": describe_run()}
+    arguments.output.parent.mkdir(exist_ok=True)
+    arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(facts))
+    if facts["same_bytes"] != facts["runs"]:
+        sys.exit("a run ended in other bytes, or not at all")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""`squeezenet lr-find`: a learning rate for data and recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True)
+@click.option("--init", metavar="MODEL", help="Weights to start from; by default none.")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="How to train; by default what suits the task.")
+@click.option("--steps", type=click.IntRange(min=10), default=100, show_default=True, help="Learning rates to try.")
+@click.option(
+    "-o", "--output", metavar="FILE.html", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curve."
+)
+def command(data: tuple[str, ...], init: str | None, recipe: str | None, steps: int, output: Path | None) -> None:
+    """Find a learning rate for DATA: train a few steps, each at a higher rate than the one before.
+
+    The suggestion is where the loss falls fastest. Put it into a copy of the recipe as `lr`.
+    """
+    from ..evaluate.charts import line_chart
+    from ..evaluate.report import render_template
+    from ..files import atomic_write
+    from ..train.lr_finder import find_learning_rate
+    from .text import table
+
+    found = find_learning_rate(list(data), recipe=recipe, init=init, n_steps=steps)
+    shown = range(0, len(found.rates), max(1, len(found.rates) // 12))
+    rows = [(f"{found.rates[i]:.2g}", f"{found.losses[i]:.3f}") for i in shown]
+    click.echo(table(("lr", "loss"), rows, left=0))
+    click.echo(f"suggested: lr = {found.suggested:.2g} (the loss is lowest at {found.lowest:.2g})")
+    if output:
+        curve = line_chart(
+            "Loss, nats", found.rates, [("running mean", found.losses)], mark=found.suggested,
+            mark_text=f"{found.suggested:.2g}", x_label="learning rate", is_x_log=True,
+        )  # fmt: skip
+        facts = [("data", " ".join(data)), ("weights", init or "none"), ("recipe", recipe or "by the data")]
+        page = render_template("lr.html", title=" ".join(data), finding=found, curve=curve, facts=facts)
+        with atomic_write(output) as stream:
+            stream.write(page.encode("utf-8", "backslashreplace"))
+        click.echo(f"curve: {output}")

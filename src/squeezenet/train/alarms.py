@@ -1,0 +1,57 @@
+"""Noticing that a network learns nothing.
+
+Use this when a loss has to be judged.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..data.imageset import ImageSet
+from .recipe import Recipe
+
+__all__ = ["dead_network_alarm", "guessing_loss"]
+
+# A network that has learnt nothing gives every image the same answer; its loss lies this close to what guessing costs.
+_DEAD_MARGIN = 0.02
+_DEAD_AFTER_STEPS = 50  # after the warm-up: sooner, a slow start looks the same
+
+
+def dead_network_alarm(
+    images: ImageSet, recipe: Recipe, *, epoch: int, steps_per_epoch: int, train_loss: float
+) -> str | None:
+    """Say what to do if the loss of an epoch is that of guessing; None if it is not, or it is too early to tell.
+
+    Args:
+        images: Those trained on.
+        recipe: How they are trained on.
+        epoch: Counted from 0.
+        steps_per_epoch: Steps in it.
+        train_loss: Mean of the epoch, nats.
+    """
+    steps_after_warmup = (epoch + 1 - recipe.warmup_epochs) * steps_per_epoch
+    if steps_after_warmup < _DEAD_AFTER_STEPS or len(images.classes) < 2 or recipe.teacher:
+        return None
+    # Drawn or weighed alike, classes are as good as equally frequent.
+    is_balanced = recipe.sampling == "balanced" or recipe.class_weights == "balanced"
+    lowest, highest = guessing_loss(images, recipe.label_smoothing)
+    if is_balanced:
+        lowest = highest
+    if not lowest * (1 - _DEAD_MARGIN) <= train_loss <= highest * (1 + _DEAD_MARGIN):
+        return None
+    return (
+        f"ALARM: after epoch {epoch + 1} the loss sits at ln(classes) = {highest:.3f}, as if guessed: the"
+        f" network has learnt nothing. Its ReLUs may be dead: use a smaller `lr` (={recipe.lr}), a longer"
+        f" `warmup_epochs` (={recipe.warmup_epochs:g}) or `batch_norm = true`"
+    )
+
+
+def guessing_loss(images: ImageSet, label_smoothing: float) -> tuple[float, float]:
+    """Work out the loss of a network that does not look: guessing by the classes' shares, and all classes alike.
+
+    Returns:
+        Both, in nats; they agree where classes are equally frequent.
+    """
+    counts = list(images.class_counts().values())
+    shares = [(1 - label_smoothing) * count / sum(counts) + label_smoothing / len(counts) for count in counts]
+    return -sum(share * math.log(share) for share in shares if share), math.log(len(counts))

@@ -1,0 +1,101 @@
+"""Networks that come with the package, and what `predict` does without a MODEL."""
+
+import pytest
+
+from image_files import encode, photo
+from networks import random_network, tiny_spec
+from squeezenet import bundled
+from squeezenet.cli import model_names
+from squeezenet.fileformat import SqzFile, read_sqz, write_sqz
+from squeezenet.labels import Labels
+from squeezenet.preprocess import Preprocessing
+from test_cli_predict import run
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A package with one network."""
+    spec = tiny_spec(input_size=32)
+    contents = SqzFile(
+        network=random_network(spec),
+        labels=Labels(("ant", "bee", "cat", "dog", "eel")),
+        preprocessing=Preprocessing(crop_size=32, resize_size=32),
+    )
+    write_sqz(tmp_path / "cifar10.sqz", contents)
+    monkeypatch.setattr(bundled, "bundled_models", lambda: {"cifar10": tmp_path / "cifar10.sqz"})
+    (tmp_path / "a.png").write_bytes(encode(photo()))
+    (tmp_path / "b.jpg").write_bytes(encode(photo(), "JPEG"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", sorted(bundled.bundled_models()))
+def test_every_network_of_the_package_is_whole_and_small(name):
+    path = bundled.bundled_models()[name]
+    assert path.stat().st_size <= 1_000_000
+    assert read_sqz(path).labels is not None
+
+
+def test_predict_without_a_model_names_the_one_it_takes(own):
+    done = run("predict", own / "a.png")
+    assert done.exit_code == 0, done.output
+    assert done.stderr == "model: cifar10, from this package; name another with --model\n"
+    assert done.stdout.count(" %  ") == 5
+
+
+@pytest.mark.parametrize(
+    "arguments", [("cifar10", "a.png", "b.jpg"), ("-m", "cifar10", "a.png", "b.jpg"), ("a.png", "b.jpg")]
+)
+def test_model_may_be_an_option_an_argument_or_nothing(own, arguments, monkeypatch):
+    monkeypatch.chdir(own)
+    done = run("predict", *arguments)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("a.png") == done.stdout.count("b.jpg") == 1
+
+
+def test_folder_alone_is_a_folder_of_images(own):
+    (own / "photos").mkdir()
+    (own / "a.png").rename(own / "photos/a.png")
+    assert run("predict", own / "photos").stdout.count("a.png") == 1
+
+
+def test_model_alone_lacks_an_image(own):
+    assert "Missing argument 'IMAGE...'" in run("predict", own / "cifar10.sqz").stderr
+    assert "Missing argument 'IMAGE...'" in run("predict", "-m", "cifar10").stderr
+
+
+def test_package_without_a_network_says_what_to_do(own, monkeypatch):
+    monkeypatch.setattr(bundled, "bundled_models", dict)
+    done = run("predict", own / "a.png")
+    assert done.exit_code == 2
+    assert "name a file, or --model imagenet" in done.stderr
+
+
+def test_imagenet_is_taken_from_the_cache(own, monkeypatch):
+    monkeypatch.setenv("SQUEEZENET_HOME", str(own))
+    (own / "cifar10.sqz").rename(own / bundled.IMAGENET_FILE)
+    monkeypatch.chdir(own)
+    assert model_names.resolve_model("imagenet") == str(own / bundled.IMAGENET_FILE)
+    assert run("predict", "-m", "imagenet", "a.png").exit_code == 0
+
+
+def test_imagenet_is_compressed_once(own, monkeypatch):
+    from squeezenet.compress import published
+    from squeezenet.labels import imagenet_labels
+    from squeezenet.models import build_model
+    from squeezenet.preprocess import Preprocessing
+    from squeezenet.train.progress import SilentReporter
+
+    calls = []
+
+    def create_model(name, *, pretrained):
+        calls.append(name)
+        model = build_model(tiny_spec(input_size=16, num_classes=1000))
+        model.labels, model.preprocessing = imagenet_labels(), Preprocessing(crop_size=16, resize_size=16)
+        return model
+
+    monkeypatch.setenv("SQUEEZENET_HOME", str(own / "cache"))
+    monkeypatch.setattr(published, "create_model", create_model)
+    first = published.imagenet_file(SilentReporter())
+    assert published.imagenet_file(SilentReporter()) == first
+    assert calls == ["squeezenet1_1"]
+    assert read_sqz(first).labels == imagenet_labels()

@@ -1,0 +1,92 @@
+import json
+
+import numpy as np
+import pytest
+
+from image_files import encode, photo
+from networks import random_network, tiny_spec
+from squeezenet import Classifier
+from squeezenet.errors import BadTable
+from squeezenet.evaluate.calibration import calibration, unknown_threshold
+from squeezenet.fileformat import SqzFile, read_sqz, write_sqz
+from squeezenet.labels import Labels
+from squeezenet.preprocess import Preprocessing
+from test_cli_predict import run
+
+
+def logits_of(*shares):
+    """Two classes, the first with these probabilities."""
+    shares = np.array(shares)
+    return np.log(np.stack([shares, 1 - shares], axis=1))
+
+
+def test_error_is_the_mean_gap_of_confidence_and_accuracy():
+    # Two answers of 95 % of which one is right, two of 65 % that are both right.
+    found = calibration(logits_of(0.95, 0.95, 0.65, 0.65), np.array([0, 1, 0, 0]))
+    assert found.counts.tolist() == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]
+    assert found.error == pytest.approx((0.45 + 0.35) / 2)
+
+
+def test_perfectly_calibrated_answers_have_no_error():
+    labels = np.array([0] * 3 + [1])
+    assert calibration(logits_of(*[0.75] * 4), labels).error == pytest.approx(0)
+
+
+def test_threshold_keeps_95_percent_of_the_right_answers():
+    shares = np.linspace(0.51, 0.9, 40)
+    found = unknown_threshold(logits_of(*shares, 0.505), np.array([0] * 40 + [1]))
+    assert found.unknown_below == pytest.approx(0.53, abs=1e-4)
+    assert (found.right_kept, found.wrong_caught) == (95, 100)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_all_right_or_all_wrong_is_no_special_case(label):
+    found = unknown_threshold(logits_of(0.9, 0.8), np.full(2, label))
+    assert found.unknown_below == pytest.approx(0.8 if label == 0 else 0, abs=1e-4)
+
+
+@pytest.fixture
+def model(tmp_path):
+    spec = tiny_spec(input_size=32)
+    contents = SqzFile(
+        network=random_network(spec),
+        labels=Labels(("ant", "bee", "cat", "dog", "eel")),
+        preprocessing=Preprocessing(crop_size=32, resize_size=32),
+    )
+    write_sqz(tmp_path / "tiny.sqz", contents)
+    return tmp_path / "tiny.sqz"
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, "0.5", True])
+def test_file_holds_only_probabilities_as_threshold(model, value):
+    with pytest.raises(BadTable, match="unknown_below"):
+        SqzFile(network=read_sqz(model).network, facts={"unknown_below": value})
+
+
+def test_file_without_a_threshold_knows_no_unknown(model, tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(photo()))
+    assert Classifier(model).unknown_below is None
+    assert "is_unknown" not in json.loads(run("predict", model, tmp_path / "a.png", "--json").stdout)
+
+
+def test_evaluate_stores_the_threshold_and_predict_shows_it(model, tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / f"data/{name}/1.png").write_bytes(encode(photo(40)))
+    before = read_sqz(model)
+    done = run("evaluate", model, tmp_path / "data", "--store-unknown")
+    assert done.exit_code == 0, done.output
+    assert "stored: unknown below" in done.output
+    after = read_sqz(model)
+    assert 0 <= after.unknown_below <= 1
+    assert after.labels == before.labels
+    write_sqz(model, SqzFile(network=after.network, preprocessing=after.preprocessing, facts={"unknown_below": 1.0}))
+    (tmp_path / "a.png").write_bytes(encode(photo()))
+    assert json.loads(run("predict", model, tmp_path / "a.png", "--json").stdout)["is_unknown"] is True
+    assert "unknown: nothing that this network knows for sure" in run("predict", model, tmp_path / "a.png").stdout
+
+
+def test_threshold_is_stored_in_compressed_files_only(tmp_path):
+    done = run("evaluate", "squeezenet1_1", "digits", "--store-unknown")
+    assert done.exit_code == 2
+    assert "needs a .sqz file" in done.output

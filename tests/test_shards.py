@@ -1,0 +1,178 @@
+"""Tar shards in WebDataset's layout: packing, streaming, sharing among processes, damage."""
+
+import functools
+import http.server
+import json
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+
+from squeezenet.data import open_data
+from squeezenet.data.augment import Augmentation, draw_epoch
+from squeezenet.data.loader import view_for
+from squeezenet.data.shard_loader import ShardBatches
+from squeezenet.data.shards import open_shards, shard_source, write_shards
+from squeezenet.errors import DataError
+from squeezenet.preprocess import Preprocessing
+from squeezenet.train import run as run_module
+from test_cli_predict import run
+from training_runs import TINY, digests, train, write_images
+
+pytest.importorskip("webdataset")
+
+CENTER = Augmentation(size=8, crop="center")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("set") / "data")
+
+
+@pytest.fixture(scope="module")
+def index(folder, tmp_path_factory):
+    return write_shards(open_data(folder), tmp_path_factory.mktemp("shards"), images_per_shard=5)
+
+
+def batches_of(index):
+    images = open_shards(index)
+    view = view_for(CENTER, Preprocessing(crop_size=8, resize_size=8))
+    return ShardBatches(images, shard_source(images), CENTER, view)
+
+
+def epoch_of(batches, epoch=0, share=(0, 1), first_step=0, batch_size=6):
+    draw = draw_epoch(batches.n_images, seed=1, epoch=epoch)
+    n_steps = batches.n_images // batch_size
+    return list(batches.epoch(draw, batch_size=batch_size, first_step=first_step, n_steps=n_steps, share=share))
+
+
+def contents(some):
+    return sorted(
+        (int(label), pixels.numpy().tobytes())
+        for batch in some
+        for pixels, label in zip(batch.pixels, batch.labels, strict=True)
+    )
+
+
+def test_index_counts_what_the_shards_hold(index):
+    table = json.loads(index.read_text())
+    assert table["classes"] == {"dark": 12, "light": 12, "ramp": 12}
+    assert list(table["shards"].values()) == [5] * 7 + [1]
+    with tarfile.open(index.parent / "00000.tar") as tar:
+        assert len(tar.getnames()) == 10
+
+
+def test_epoch_holds_every_image_once_with_its_label(folder, index):
+    images = open_data(folder)
+    view = Preprocessing(crop_size=8, resize_size=8)
+    expected = sorted((label, view(images.read(i)).tobytes()) for i, label in enumerate(images.labels))
+    assert contents(epoch_of(batches_of(index))) == expected
+
+
+def test_order_depends_on_seed_and_epoch_alone(index):
+    one, same, other = (epoch_of(batches_of(index), epoch=epoch) for epoch in (0, 0, 1))
+    assert [b.labels.tolist() for b in one] == [b.labels.tolist() for b in same] != [b.labels.tolist() for b in other]
+
+
+def test_steps_already_taken_are_passed_over(index):
+    whole, rest = epoch_of(batches_of(index)), epoch_of(batches_of(index), first_step=4)
+    assert len(rest) == 2
+    for one, other in zip(whole[4:], rest, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+def test_processes_read_different_shards(index):
+    batches = batches_of(index)
+    shares = [contents(epoch_of(batches, share=(rank, 2))) for rank in range(2)]
+    assert [len(share) for share in shares] == [18, 18]
+    assert len({pixels for share in shares for _, pixels in share}) >= 30  # shards of one repeat where they are shorter
+
+
+def test_damaged_shard_is_named_and_the_rest_is_read(index, tmp_path):
+    for path in index.parent.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "00002.tar").write_bytes(b"no tar at all")
+    (tmp_path / "00003.tar").unlink()
+    some = epoch_of(batches_of(tmp_path / "index.json"))
+    assert sum(len(batch.labels) for batch in some) == 36
+    reasons = {entry.reason for batch in some for entry in batch.unreadable}
+    assert len(reasons) >= 2
+    assert all("a shard cannot be read" in reason for reason in reasons)
+
+
+def test_shards_that_are_all_gone_are_one_error(index, tmp_path):
+    (tmp_path / "index.json").write_bytes(index.read_bytes())
+    with pytest.raises(DataError, match="none of 8 shards can be read"):
+        epoch_of(batches_of(tmp_path / "index.json"))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "[]",
+        "{",
+        '{"format": 2, "classes": {"a": 1}, "shards": {"0.tar": 1}}',
+        '{"format": 1, "classes": {"a": 1}, "shards": {"0.tar": 2}}',
+        '{"format": 1, "classes": {"a": -1}, "shards": {"0.tar": -1}}',
+        '{"format": 1, "classes": {"a": 1}, "shards": {"../0.tar": 1}}',
+        '{"format": 1, "classes": {"a": 1}, "shards": {"pipe:rm x.tar": 1}}',
+        '{"format": 1, "classes": {"a": 1e400}, "shards": {"0.tar": 1}}',
+    ],
+)
+def test_index_that_is_none_is_refused(tmp_path, table):
+    (tmp_path / "index.json").write_text(table)
+    with pytest.raises(DataError, match="expected the index of shards"):
+        open_shards(tmp_path / "index.json")
+
+
+def test_training_from_shards_resumes_to_the_same_bytes(folder, index, tmp_path, monkeypatch):
+    whole = train(index, tmp_path / "whole", val=folder)
+    assert whole.n_images == 36
+    real_step, calls = run_module.train_step, []
+
+    def step(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return real_step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "train_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train(index, tmp_path / "run", val=folder, checkpoint_every_s=0)
+    assert digests(train(index, tmp_path / "run", val=folder, resume=True)) == digests(whole)
+
+
+def test_shards_behind_http_are_the_same_run(folder, index, tmp_path):
+    handler = functools.partial(_Quiet, directory=str(index.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/index.json"
+        recipe = TINY.replace(epochs=1, warmup_epochs=0.0)
+        there = train(url, tmp_path / "there", recipe, val=folder)
+        server.shutdown()
+    here = train(index, tmp_path / "here", recipe, val=folder)
+    assert [row.strip() for row in there.last.open("rb")][-1] == [row.strip() for row in here.last.open("rb")][-1]
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_shards_need_images_to_validate_on(index, tmp_path):
+    with pytest.raises(DataError, match="expected --val with shards"):
+        train(index, tmp_path / "run")
+
+
+def test_balanced_sampling_needs_images_in_any_order(folder, index, tmp_path):
+    with pytest.raises(DataError, match="use `class_weights` instead"):
+        train(index, tmp_path / "run", TINY.replace(sampling="balanced"), val=folder)
+
+
+def test_command_packs_a_folder(folder, tmp_path):
+    done = run("shards", folder, "-o", tmp_path / "out", "--images-per-shard", 10)
+    assert done.exit_code == 0, done.output
+    assert "36 images in 4 shards" in done.output
+    assert len(open_shards(tmp_path / "out/index.json")) == 36

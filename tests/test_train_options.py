@@ -1,0 +1,219 @@
+"""What a recipe can ask for besides the plain run: each setting does what it says."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from squeezenet.cli import cli
+from squeezenet.data.augment import draw_epoch
+from squeezenet.data.loader import Batch
+from squeezenet.errors import RecipeError, TrainingError
+from squeezenet.labels import Labels
+from squeezenet.models import build_model, load_model
+from squeezenet.train import run as run_module
+from squeezenet.train.constraints import ZerosStay, prune_smallest
+from squeezenet.train.lr_finder import find_learning_rate
+from squeezenet.train.mixing import mix, trivial_augment
+from squeezenet.train.progress import PlainReporter
+from squeezenet.train.state import TrainingState
+from squeezenet.train.steps import train_step
+from squeezenet.train.teacher import Teacher
+from training_runs import TINY, digests, train, write_images
+
+PLAIN = TINY.replace(batch_norm=False, dropout=0.0, ema_decay=0.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("set") / "data")
+
+
+def start(recipe, seed=0):
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    model = build_model(recipe.spec(3), dropout=recipe.dropout)
+    model.labels, model.preprocessing = Labels(("a", "b", "c")), recipe.preprocessing()
+    return TrainingState.start(recipe, model, precision="float32", data_id="", device=torch.device("cpu"))
+
+
+def batch(n_images=8, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (n_images, 8, 8, 3), generator=generator).to(torch.uint8)
+    return Batch(pixels, torch.arange(n_images) % 3, [])
+
+
+def test_batch_in_parts_is_the_same_step():
+    whole, parts = start(PLAIN), start(PLAIN.replace(accumulate=3))
+    losses = [train_step(state, batch(), steps_per_epoch=4) for state in (whole, parts)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_balanced_sampling_draws_every_class_equally_often():
+    labels = np.array([0] * 90 + [1] * 9 + [2])
+    draw = draw_epoch(100, seed=0, epoch=0, balance=labels)
+    assert sorted(np.bincount(labels[draw.order]).tolist()) == [33, 33, 34]
+    assert len(set(draw.order[labels[draw.order] == 0].tolist())) >= 33
+    assert draw.order.tolist() == draw_epoch(100, seed=0, epoch=0, balance=labels).order.tolist()
+    assert draw.order.tolist() != draw_epoch(100, seed=0, epoch=1, balance=labels).order.tolist()
+
+
+def test_class_weights_make_rare_classes_count(tmp_path, monkeypatch):
+    folder = write_images(tmp_path / "data", classes=("a", "b"))
+    for path in sorted((folder / "a").iterdir())[:8]:
+        path.unlink()
+    seen = []
+    real_step = run_module.train_step
+
+    def step(*args, **kwargs):
+        seen.append(kwargs["class_weights"])
+        return real_step(*args, **kwargs)
+
+    monkeypatch.setattr(run_module, "train_step", step)
+    train(folder, tmp_path / "run", PLAIN.replace(class_weights="balanced", batch_size=4))
+    assert seen[0].tolist() == pytest.approx([14 / 2 / 3, 14 / 2 / 11])
+
+
+def test_run_ends_early_where_nothing_gets_better(data, tmp_path):
+    stream = io.StringIO()
+    recipe = TINY.replace(epochs=30, early_stop_epochs=2, lr=0.0)
+    result = train(data, tmp_path / "run", recipe, progress=PlainReporter(stream))
+    assert (result.epochs_done, result.is_finished) == (3, True)
+    assert "no better top-1 in 2 epochs: ended early" in stream.getvalue()
+    assert train(data, tmp_path / "run", None, resume=True).epochs_done == 3
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_images_have_mixed_targets(kind):
+    torch.manual_seed(0)
+    pixels = torch.zeros(6, 8, 8, 3)
+    pixels[3:] = 255.0
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    for _ in range(5):
+        mixed, targets = mix(pixels, labels, TINY.replace(**{kind: 1.0}), 2)
+        assert targets.sum(1).tolist() == pytest.approx([1] * 6)
+        # White pixels are of class 1, so their share is that class's share.
+        torch.testing.assert_close(mixed.mean((1, 2, 3)) / 255, targets[:, 1], rtol=1e-4, atol=1e-4)
+    assert pixels[:3].max() == 0
+
+
+def test_trivial_augment_changes_images_within_their_range():
+    pixels = torch.randint(0, 256, (64, 16, 16, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    torch.manual_seed(5)
+    changed = trivial_augment(pixels)
+    torch.manual_seed(5)
+    assert torch.equal(changed, trivial_augment(pixels))
+    assert changed.shape == pixels.shape
+    assert (changed.min() >= 0, changed.max() <= 255) == (True, True)
+    is_same = (changed - pixels.float()).abs().amax((1, 2, 3)) < 0.01
+    assert 2 <= int(is_same.sum()) <= 16
+
+
+def test_everything_at_once_trains_and_resumes_to_the_same_bytes(data, tmp_path, monkeypatch):
+    recipe = TINY.replace(
+        mixup=0.2, cutmix=0.5, trivial_augment=True, accumulate=2, sampling="balanced", class_weights="balanced",
+        sparse_epochs=(2, 2), sparsity=0.3, epochs=3,
+    )  # fmt: skip
+    whole = train(data, tmp_path / "whole", recipe, checkpoint_every_s=0)
+    real_step, calls = run_module.train_step, []
+
+    def step(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real_step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "train_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "run", recipe, checkpoint_every_s=0)
+    assert digests(train(data, tmp_path / "run", None, resume=True)) == digests(whole)
+
+
+def test_smallest_weights_are_pruned_and_stay_zero():
+    state = start(PLAIN.replace(sparsity=0.5))
+    prune_smallest(state.model, 0.5)
+    zeros = {name: conv.weight == 0 for name, conv in state.model.convs.items()}
+    assert all(mask.float().mean().item() == pytest.approx(0.5, abs=0.02) for mask in zeros.values())
+    for _ in range(3):
+        train_step(state, batch(), steps_per_epoch=4, constraint=ZerosStay())
+    for name, conv in state.model.convs.items():
+        assert (conv.weight[zeros[name]] == 0).all()
+    train_step(state, batch(), steps_per_epoch=4)
+    assert any((conv.weight[zeros[name]] != 0).any() for name, conv in state.model.convs.items())
+
+
+def test_teacher_that_agrees_moves_nothing_and_another_does():
+    recipe = PLAIN.replace(distillation=1.0, weight_decay=0.0, distill_temperature=2.0)
+    own = Teacher(start(recipe).model, [0, 1, 2], temperature=2.0)
+    for seed, moves in ((0, False), (9, True)):
+        state = start(recipe, seed)
+        before = state.model.head.bias.detach().clone()
+        train_step(state, batch(), steps_per_epoch=4, teacher=own)
+        assert bool((state.model.head.bias - before).abs().max() > 1e-6) == moves
+
+
+def test_teacher_s_classes_are_found_by_name(data, tmp_path):
+    teacher = train(data, tmp_path / "teacher", TINY.replace(epochs=6)).best
+    model = load_model(teacher)
+    assert model.labels is not None
+    stream = io.StringIO()
+    result = train(data, tmp_path / "run", TINY, teacher=teacher, progress=PlainReporter(stream))
+    assert result.is_finished
+    assert "distillation = 0.5" in (tmp_path / "run/recipe.toml").read_text()
+    with pytest.raises(TrainingError, match="teacher that knows all classes"):
+        train(write_images(tmp_path / "other", classes=("x", "y")), tmp_path / "other_run", TINY, teacher=teacher)
+
+
+def test_run_goes_on_only_with_its_own_teacher(data, tmp_path):
+    one = train(data, tmp_path / "one", TINY).best
+    two = train(data, tmp_path / "two", TINY.replace(seed=5)).best
+    train(data, tmp_path / "run", TINY, teacher=one)
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(TrainingError, match="expected the teacher that this run began with"):
+        train(data, tmp_path / "run", None, resume=True)
+
+
+def test_learning_rate_finder_stops_where_the_loss_bursts(data):
+    torch.set_num_threads(1)
+    found = find_learning_rate(data, recipe=TINY, n_steps=60, high=1000.0, progress=False)
+    assert found.rates[0] == pytest.approx(1e-5)
+    assert found.rates[-1] < 1000
+    assert 1e-5 < found.suggested <= found.lowest < 100
+    assert all(map(math.isfinite, found.losses))
+
+
+def test_lr_find_prints_a_suggestion_and_draws_the_curve(data, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY.to_toml())
+    arguments = [data, "--recipe", tmp_path / "tiny.toml", "--steps", 20, "-o", tmp_path / "lr.html"]
+    done = CliRunner().invoke(cli, ["lr-find", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    assert "suggested: lr = " in done.output
+    assert "<svg" in (tmp_path / "lr.html").read_text()
+
+
+def test_log_for_tensorboard_has_every_epoch(data, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(data, tmp_path / "run", tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("top1")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accumulate": 9}, "at most `batch_size`"),
+        ({"sparse_epochs": (3, 2)}, "first and last"),
+        ({"mixup": -1}, "mixup"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        TINY.replace(**changes)

@@ -1,0 +1,101 @@
+"""Make the networks that come with the package: train by a committed recipe, compress, judge.
+
+    python tools/make_models.py cifar10 [--run RUN/]
+
+Needs the data in ../shared. Writes src/squeezenet/models/NAME.sqz, and report and model card into docs/models/. With
+`--run`, a finished run of that recipe is taken instead of training one. The images that the network is judged on also
+chose its best epoch, which the card says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared/data"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a bundled network is made of."""
+
+    recipe: str
+    train: tuple[str, ...]
+    val: str
+    max_bytes: int
+
+
+MODELS = {
+    "cifar10": Made("cifar10", ("cifar10-train-0.zip", "cifar10-train-1.zip"), "cifar10-val.zip", 100_000),
+    "imagenette": Made("small-photos", ("imagenette-train.zip",), "imagenette-val.zip", 250_000),
+}
+
+
+def squeezenet(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "squeezenet", *map(str, arguments)], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=MODELS)
+    parser.add_argument("--run", type=Path, help="a finished run to take")
+    parser.add_argument("--max-bytes", type=int, help="another size than the usual one")
+    arguments = parser.parse_args()
+    made = MODELS[arguments.name]
+    train, val = [DATA / name for name in made.train], DATA / made.val
+    run = arguments.run or ROOT / "runs" / arguments.name
+    if arguments.run is None:
+        squeezenet("train", *train, "--val", val, "--recipe", made.recipe, "--resume", "-o", run)
+    facts = json.loads((run / "run.json").read_text())
+    if facts["recipe"]["name"] != made.recipe:
+        sys.exit(f"{run}: expected a run of the recipe {made.recipe}, got one of {facts['recipe']['name']}")
+    file = ROOT / f"src/squeezenet/models/{arguments.name}.sqz"
+    squeezenet(
+        "compress", run, "-o", file, "--max-bytes", arguments.max_bytes or made.max_bytes, "--val", val,
+        *(option for path in train for option in ("--calibration", path)),
+    )  # fmt: skip
+    Path(f"{file}.report.json").unlink()  # its facts are in the card
+    write_pages(arguments.name, file, val, facts)
+
+
+def _own(facts: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Facts that say something elsewhere: the command line holds this machine's folders."""
+    return [fact for fact in facts if fact[0] != "command"]
+
+
+def write_pages(name: str, file: Path, val: Path, facts: dict[str, object]) -> None:
+    from squeezenet.data import open_data
+    from squeezenet.evaluate.predictor import collect_logits, match_classes, open_predictor
+    from squeezenet.evaluate.report import build_report, render_card, render_html
+    from squeezenet.train.run_report import shown_facts
+
+    predictor = open_predictor(str(file))
+    images = match_classes(predictor, open_data(val, split="val"))
+    page = build_report(
+        predictor,
+        images,
+        collect_logits(predictor, images),
+        title=f"{name}.sqz",
+        subtitle=f"{predictor.spec.name}, {predictor.spec.num_classes} classes, {file.stat().st_size:,} bytes",
+        warnings=["The best epoch was chosen on the images that these figures are about."],
+        facts=[
+            ("file", f"{file.stat().st_size:,} bytes"),
+            ("float top-1", f"{facts['top1']:.2f} %"),
+            *_own(shown_facts(facts)),
+        ],
+    )
+    folder = ROOT / "docs/models"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.html").write_text(render_html(page), encoding="utf-8")
+    card = render_card(page).replace("`report.html`", f"`{name}.html`")
+    (folder / f"{name}.md").write_text(card, encoding="utf-8")
+    print(f"{file}: {file.stat().st_size:,} bytes; docs/models/{name}.html and {name}.md")
+
+
+if __name__ == "__main__":
+    main()
