@@ -128,14 +128,13 @@ def start_ranks(folder: Path, run: Path, ranks: int) -> subprocess.Popen[bytes]:
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
     """Processes of the ranks: children of the launcher that train."""
     found = []
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for child in children:
+    for folder in Path("/proc").iterdir():
         try:
-            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        except OSError:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == process.pid and b"squeezenet" in (folder / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except (OSError, IndexError, ValueError):  # no process, or one that has just ended
             continue
-        if b"squeezenet" in command:
-            found.append(int(child))
     return found
 
 
