@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check fix docs clean
+.PHONY: demo test check fix docs web clean
 
 demo: $(READY)
 	$(BIN)/squeezenet demo -o demo
@@ -26,6 +26,14 @@ fix: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/make_cli_docs.py
 	$(BIN)/python tools/make_readme.py
+
+# The page's engine: the bytes that are checked in, and what they were built with. Needs Debian's clang and lld.
+WEB := src/squeezenet/export/web
+web:
+	csrc/web/build.sh $(WEB)/engine.wasm
+	chmod -x $(WEB)/engine.wasm
+	printf '{"clang": "%s", "sha256": "%s"}\n' "$$(clang --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')" \
+		"$$(sha256sum $(WEB)/engine.wasm | cut -d' ' -f1)" > $(WEB)/engine.json
 
 # The constraints hold the direct dependencies at the versions that were tested.
 $(READY): pyproject.toml constraints.txt setup.py $(wildcard csrc/*)

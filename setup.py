@@ -1,12 +1,15 @@
 """Builds the native engine as a plain shared library inside the package; everything else is in pyproject.toml.
 
-The library is optional: where no C compiler works, the installation goes on without it.
+The library is optional: where no C compiler works, the installation goes on without it. The engine's sources go into
+the package as well, for `squeezenet export --to c`; an editable installation finds them in the checkout.
 """
 
+import shutil
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 FLAGS = {
     "unix": ["-O3", "-std=c99", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"],
@@ -25,6 +28,33 @@ class BuildLibrary(build_ext):
         ext.extra_link_args = LINK_FLAGS.get(kind, [])
         super().build_extension(ext)
 
+    def get_export_symbols(self, ext):  # noqa: D102
+        return ext.export_symbols  # not also an initialiser for Python, which the library does not have
+
+
+class CopySources(build_py):
+    """Puts the portable engine's sources where the exporter of C finds them."""
+
+    def run(self):  # noqa: D102
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.build_lib) / "squeezenet/export/csrc"
+            folder.mkdir(parents=True, exist_ok=True)
+            for source in _exported_sources():
+                shutil.copy(source, folder)
+
+    def get_outputs(self, include_bytecode=True):  # noqa: D102
+        folder = Path(self.build_lib) / "squeezenet/export/csrc"
+        return super().get_outputs(include_bytecode) + [str(folder / source.name) for source in _exported_sources()]
+
+
+def _exported_sources():
+    return [
+        path
+        for path in sorted((ROOT / "csrc").glob("*.[ch]"))
+        if not path.name.startswith("kernels_") or path.stem == "kernels_scalar"
+    ]
+
 
 setup(
     ext_modules=[
@@ -37,7 +67,7 @@ setup(
             optional=True,
         )
     ],
-    cmdclass={"build_ext": BuildLibrary},
+    cmdclass={"build_ext": BuildLibrary, "build_py": CopySources},
     # No Python in the library, hence one wheel for all versions from this one on.
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-PACKAGES = ("numpy", "Pillow", "torch", "onnxruntime", "openvino", "scikit-learn")
+PACKAGES = ("numpy", "Pillow", "torch", "onnx", "onnxruntime", "openvino", "playwright", "scikit-learn")
 
 
 def describe_run() -> dict[str, Any]:

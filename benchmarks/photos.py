@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from engine import ROOT, facts
+from environment import ROOT, describe_run
 from PIL import Image
 
 from squeezenet import Classifier, Preprocessing
@@ -108,7 +108,7 @@ def main() -> None:
         for name, values in times.items()
     }
     report = {
-        **facts(),
+        "run": describe_run(),
         "net": f"{spec.name}@{spec.input_size}",
         "n_images": count,
         "photo_size": list(SIZE),

@@ -30,6 +30,19 @@ static unsigned kernels_saved_state(void) {
 #endif
 }
 
+int sqz_has_bmi2(void) {
+    unsigned r[4];
+    int has_lzcnt;
+    kernels_cpuid(0x80000000, 0, r);
+    if (r[0] < 0x80000001) return 0;
+    kernels_cpuid(0x80000001, 0, r);
+    has_lzcnt = r[2] >> 5 & 1;
+    kernels_cpuid(0, 0, r);
+    if (r[0] < 7) return 0;
+    kernels_cpuid(7, 0, r);
+    return (r[1] >> 3 & 1) && (r[1] >> 8 & 1) && has_lzcnt;
+}
+
 int sqz_has_avx2(void) {
     unsigned r[4];
     kernels_cpuid(0, 0, r);

@@ -55,7 +55,7 @@ SQZ_INLINE void neon_finish(const sqz_conv_job *job, int32x4_t acc[4], int panel
 
 #if defined(SQZ_DOTPROD)
 
-/* --- dot product --------------------------------------------------------------------------------------------------- */
+/* --- dot product -------------------------------------------------------------------------------------------------- */
 
 #define NEON_DOT_LANE(LANE)                                                                                           \
     do {                                                                                                              \
@@ -101,7 +101,7 @@ SQZ_INLINE NEON_DOTPROD void neon_dot_block(const sqz_conv_job *job, const uint8
 
 #endif
 
-/* --- without ------------------------------------------------------------------------------------------------------- */
+/* --- without ------------------------------------------------------------------------------------------------------ */
 
 /* Two groups of byte products fit 16 bits: 2 * 128 * 127 < 2^15. Pairs of products stay apart until the end. */
 SQZ_INLINE void neon_plain_block(const sqz_conv_job *job, const uint8_t *x, const uint8_t *weights, int panel,
@@ -141,7 +141,7 @@ SQZ_INLINE void neon_plain_block(const sqz_conv_job *job, const uint8_t *x, cons
     }
 }
 
-/* --- blocks -------------------------------------------------------------------------------------------------------- */
+/* --- blocks ------------------------------------------------------------------------------------------------------- */
 
 typedef void neon_function(const sqz_conv_job *job, const uint8_t *x, const uint8_t *weights, int panel, uint8_t *y,
                            int32_t *raw);

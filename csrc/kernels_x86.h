@@ -25,9 +25,11 @@ SQZ_INLINE SQZ_AVX2 __m256i ymm_broadcast(const uint8_t *x) {
 }
 
 /* Sums of 8 outputs to int32 of at most 255 - zero. The float is held there first, because a conversion turns large
- * values into the smallest integer; what is negative is left to the saturating packs. */
-SQZ_INLINE SQZ_AVX2 __m256i ymm_requantize(__m256i acc, __m256 multiplier, __m256 high) {
-    return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(acc), multiplier), high));
+ * values into the smallest integer, unless IS_PLAIN says that there are none; what is negative is left to the saturating
+ * packs. */
+SQZ_INLINE SQZ_AVX2 __m256i ymm_requantize(__m256i acc, __m256 multiplier, __m256 high, const int IS_PLAIN) {
+    const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(acc), multiplier);
+    return _mm256_cvtps_epi32(IS_PLAIN ? scaled : _mm256_min_ps(scaled, high));
 }
 
 SQZ_INLINE SQZ_AVX2 void ymm_store(uint8_t *y, __m128i bytes, int outputs) {
@@ -40,9 +42,9 @@ SQZ_INLINE SQZ_AVX2 void ymm_store(uint8_t *y, __m128i bytes, int outputs) {
     }
 }
 
-/* Ends a block of one panel: requantises `acc`, [pixel][register of 8 outputs], to `y`, or stores it to `raw`. */
-SQZ_INLINE SQZ_AVX2 void ymm_finish(const sqz_conv_job *job, __m256i (*acc)[2], int panel, uint8_t *y, int32_t *raw,
-                                    const int PIXELS) {
+/* Requantises a block to `y`. */
+SQZ_INLINE SQZ_AVX2 void ymm_store_block(const sqz_conv_job *job, __m256i (*acc)[2], int panel, uint8_t *y,
+                                         const int PIXELS, const int IS_PLAIN) {
     const float *multiplier = job->multiplier + panel * SQZ_LANES;
     const __m256 first = _mm256_loadu_ps(multiplier), second = _mm256_loadu_ps(multiplier + 8);
     const __m256 high = _mm256_set1_ps((float)(255 - job->zero));
@@ -52,22 +54,30 @@ SQZ_INLINE SQZ_AVX2 void ymm_finish(const sqz_conv_job *job, __m256i (*acc)[2], 
     const int outputs = panel + 1 == job->panels ? job->last_outputs : SQZ_LANES;
     SQZ_UNROLL for (int m = 0; m < PIXELS; m += 2) {
         const int next = m + 1 < PIXELS ? m + 1 : m;
-        if (y) {
-            __m256i a = _mm256_packs_epi32(ymm_requantize(acc[m][0], first, high),
-                                           ymm_requantize(acc[m][1], second, high));
-            __m256i b = _mm256_packs_epi32(ymm_requantize(acc[next][0], first, high),
-                                           ymm_requantize(acc[next][1], second, high));
-            __m256i bytes = _mm256_packus_epi16(_mm256_adds_epi16(a, zero), _mm256_adds_epi16(b, zero));
-            bytes = _mm256_permutevar8x32_epi32(bytes, order);
-            ymm_store(y + (size_t)m * job->y_pixel, _mm256_castsi256_si128(bytes), outputs);
-            if (next > m) ymm_store(y + (size_t)next * job->y_pixel, _mm256_extracti128_si256(bytes, 1), outputs);
-        } else {
-            for (int i = m; i <= next; i++) {
-                __m256i *to = (__m256i *)(void *)(raw + (i * job->panels + panel) * SQZ_LANES);
-                _mm256_storeu_si256(to, acc[i][0]);
-                _mm256_storeu_si256(to + 1, acc[i][1]);
-            }
+        __m256i a = _mm256_packs_epi32(ymm_requantize(acc[m][0], first, high, IS_PLAIN),
+                                       ymm_requantize(acc[m][1], second, high, IS_PLAIN));
+        __m256i b = _mm256_packs_epi32(ymm_requantize(acc[next][0], first, high, IS_PLAIN),
+                                       ymm_requantize(acc[next][1], second, high, IS_PLAIN));
+        if (!IS_PLAIN) a = _mm256_adds_epi16(a, zero), b = _mm256_adds_epi16(b, zero);
+        const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), order);
+        ymm_store(y + (size_t)m * job->y_pixel, _mm256_castsi256_si128(bytes), outputs);
+        if (next > m) ymm_store(y + (size_t)next * job->y_pixel, _mm256_extracti128_si256(bytes, 1), outputs);
+    }
+}
+
+/* Ends a block of one panel: requantises `acc`, [pixel][register of 8 outputs], to `y`, or stores it to `raw`. */
+SQZ_INLINE SQZ_AVX2 void ymm_finish(const sqz_conv_job *job, __m256i (*acc)[2], int panel, uint8_t *y, int32_t *raw,
+                                    const int PIXELS) {
+    if (!y) {
+        SQZ_UNROLL for (int m = 0; m < PIXELS; m++) {
+            __m256i *to = (__m256i *)(void *)(raw + (m * job->panels + panel) * SQZ_LANES);
+            _mm256_storeu_si256(to, acc[m][0]);
+            _mm256_storeu_si256(to + 1, acc[m][1]);
         }
+    } else if (job->is_plain) {
+        ymm_store_block(job, acc, panel, y, PIXELS, 1);
+    } else {
+        ymm_store_block(job, acc, panel, y, PIXELS, 0);
     }
 }
 

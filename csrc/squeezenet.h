@@ -77,7 +77,7 @@ typedef struct {
     uint8_t has_pool[SQZ_MAX_FIRES + 2]; /* by paper number: [1] follows conv1, [2] fire2, ... */
     sqz_fire_spec fires[SQZ_MAX_FIRES];
     uint16_t n_tensors;
-    sqz_tensor tensors[SQZ_MAX_TENSORS]; /* in file order: input, conv1, then of each Fire squeeze, expand, bypass, add */
+    sqz_tensor tensors[SQZ_MAX_TENSORS]; /* in file order: input, conv1; of each Fire squeeze, expand, bypass, add */
 } sqz_spec;
 
 typedef struct {

@@ -1,7 +1,7 @@
 /* sqz_decode.c - weight streams: the range decoder and the model of docs/coding.md, whose names are kept here.
  *
- * Any bytes decode to something or are refused. After the first error the walk goes on for at most a row, reading zeros;
- * nothing that it computes then is used. */
+ * Any bytes decode to something or are refused. After the first error the walk goes on for at most a row, reading
+ * zeros; nothing that it computes then is used. */
 #include "sqz_internal.h"
 
 enum {
@@ -53,6 +53,7 @@ struct sqz_decoder {
     decode_predictor *predictors[DECODE_MAX_KERNEL + 1]; /* by kernel size, one for each position */
     int32_t *references, *column_sizes, *column_means;   /* of the convolution at hand */
     size_t max_rows, max_products;
+    int has_bmi2; /* asked once: under a hypervisor the question takes as long as some hundred weights */
 };
 
 /* --- range decoder ------------------------------------------------------------------------------------------------ */
@@ -185,7 +186,7 @@ SQZ_INLINE int decode_level(int64_t estimate) {
     return decode_bits_of(v * v * v) - 7;
 }
 
-/* --- a convolution -------------------------------------------------------------------------------------------------- */
+/* --- a convolution ------------------------------------------------------------------------------------------------ */
 
 static void decode_multipliers(decode_stream *stream, const sqz_decoder *decoder, int count, float *multiplier) {
     decode_context contexts[64];
@@ -285,7 +286,7 @@ typedef struct {
     int layer, average; /* running averages of magnitudes */
 } decode_layer;
 
-/* One weight, by EARLIER of those before it in the row: a constant, unless SQZ_SMALL saves the copies. */
+/* One weight, by EARLIER of those before it in the row: a constant where there are copies for each. */
 SQZ_INLINE void decode_weight(decode_stream *stream, sqz_decoder *decoder, decode_predictor *predictor,
                               decode_layer *layer, int index, const int8_t *reference, int8_t *row,
                               const int EARLIER) {
@@ -322,8 +323,9 @@ static void decode_clamp(int64_t *coefficients) {
     }
 }
 
-static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sqz_conv_shape *shape, int energy,
-                           int8_t *weight) {
+/* A layer. Unless IS_SMALL, there is a copy of `decode_weight` for each number of neighbours, which saves a tenth. */
+SQZ_INLINE void decode_layer_of(decode_stream *stream, sqz_decoder *decoder, const sqz_conv_shape *shape, int energy,
+                                int8_t *weight, const int IS_SMALL) {
     const int area = shape->kernel * shape->kernel, products = shape->in_channels * area;
     decode_predictor *predictors = decoder->predictors[shape->kernel];
     decode_layer layer = {energy, 0, ((energy & 1 ? 218 : 154) << (energy >> 1)) >> 4, 0};
@@ -336,20 +338,18 @@ static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sq
         for (int p = 0; p < area; p++) decode_clamp(predictors[p].mean), decode_clamp(predictors[p].size);
         layer.column_shift = column_bits < 2 ? 2 : sqz_min(column_bits, 5);
         layer.average = layer.layer;
-#if defined(SQZ_SMALL)
-        for (int index = 0; index < products; index++) {
+        for (int index = 0; IS_SMALL && index < products; index++) {
             int p = index % area;
             decode_weight(&local, decoder, &predictors[p], &layer, index, reference, to, sqz_min(p, DECODE_EARLIER));
         }
-#else
-        if (area == 1) { /* coefficients in registers as well */
+        if (!IS_SMALL && area == 1) { /* coefficients in registers as well */
             decode_predictor one = predictors[0];
             for (int index = 0; index < products; index++) {
                 decode_weight(&local, decoder, &one, &layer, index, reference, to, 0);
             }
             predictors[0] = one;
         }
-        for (int index = 0; area > 1 && index < products; index += area) {
+        for (int index = 0; !IS_SMALL && area > 1 && index < products; index += area) {
 #define DECODE_WEIGHT(P, EARLIER) \
     decode_weight(&local, decoder, &predictors[P], &layer, index + (P), reference, to, EARLIER)
             DECODE_WEIGHT(0, 0);
@@ -363,9 +363,32 @@ static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sq
             DECODE_WEIGHT(7, 7);
             for (int p = 8; p < area; p++) DECODE_WEIGHT(p, 8);
         }
-#endif
     }
     *stream = local;
+}
+
+#if defined(SQZ_X86) && defined(__GNUC__)
+/* Shifts by a register and counts of zeros in one instruction each save another tenth. */
+__attribute__((target("bmi,bmi2,lzcnt"))) static void decode_weights_bmi2(decode_stream *stream, sqz_decoder *decoder,
+                                                                          const sqz_conv_shape *shape, int energy,
+                                                                          int8_t *weight) {
+    decode_layer_of(stream, decoder, shape, energy, weight, 0);
+}
+#endif
+
+static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sqz_conv_shape *shape, int energy,
+                           int8_t *weight) {
+#if defined(SQZ_X86) && defined(__GNUC__)
+    if (decoder->has_bmi2) {
+        decode_weights_bmi2(stream, decoder, shape, energy, weight);
+        return;
+    }
+    decode_layer_of(stream, decoder, shape, energy, weight, 1);
+#elif defined(SQZ_SMALL)
+    decode_layer_of(stream, decoder, shape, energy, weight, 1);
+#else
+    decode_layer_of(stream, decoder, shape, energy, weight, 0);
+#endif
 }
 
 /* Symbols are places in the table, counted from that of 0. */
@@ -378,7 +401,7 @@ static sqz_status decode_look_up(const int8_t *values, int count, int zero, int8
     return SQZ_OK;
 }
 
-/* --- the decoder ---------------------------------------------------------------------------------------------------- */
+/* --- the decoder -------------------------------------------------------------------------------------------------- */
 
 static int decode_shape_is_valid(const sqz_conv_shape *shape) {
     return shape->kernel >= 1 && shape->kernel <= DECODE_MAX_KERNEL && shape->in_channels >= 1 &&
@@ -401,7 +424,7 @@ static size_t decode_layout(const sqz_conv_shape *shapes, size_t count, uint8_t 
         if (decode_products(&shapes[i]) > products) products = decode_products(&shapes[i]);
         if (!decoder->predictors[shapes[i].kernel]) {
             /* When only measuring, any pointer but NULL marks a kernel size as seen. */
-            decoder->predictors[shapes[i].kernel] = (decode_predictor *)(void *)(base ? base + bytes : (uint8_t *)&none);
+            decoder->predictors[shapes[i].kernel] = (void *)(base ? base + bytes : (uint8_t *)&none);
             bytes += sqz_round_up(sizeof(decode_predictor) * (size_t)(shapes[i].kernel * shapes[i].kernel), SQZ_ALIGN);
         }
     }
@@ -428,6 +451,9 @@ sqz_status sqz_decoder_create(const sqz_conv_shape *shapes, size_t count, void *
     if (bytes < sqz_decoder_bytes(shapes, count)) return SQZ_NO_MEMORY;
     decode_layout(shapes, count, base, decoder);
     for (int i = 0; i < DECODE_CONTEXTS; i++) decoder->contexts[i].p = 1 << 15, decoder->contexts[i].n = 0;
+#if defined(SQZ_X86)
+    decoder->has_bmi2 = sqz_has_bmi2();
+#endif
     for (int n = 0; n < 256; n++) decoder->rates[n] = (uint16_t)(655360 / (10 * n + 18));
     for (int kernel = 1; kernel <= DECODE_MAX_KERNEL; kernel++) {
         for (int p = 0; decoder->predictors[kernel] && p < kernel * kernel; p++) {
@@ -467,7 +493,7 @@ sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *data, size_t size, 
     return decode_look_up(values, n_values, zero, weight, (size_t)shape->out_channels * decode_products(shape));
 }
 
-/* --- a whole file --------------------------------------------------------------------------------------------------- */
+/* --- a whole file ------------------------------------------------------------------------------------------------- */
 
 /* LEB128 of at most five bytes; the status of a cut or over-long one. */
 static sqz_status decode_length(const uint8_t *data, size_t size, size_t *offset, uint64_t *length) {
@@ -499,7 +525,7 @@ size_t sqz_load_bytes(const sqz_spec *spec, size_t n_convs) {
 }
 
 sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes) {
-    sqz_conv_shape shapes[DECODE_MAX_CONVS];
+    sqz_conv_shape shapes[DECODE_MAX_CONVS] = {{0, 0, 0}}; /* compilers cannot see that all that is read is set */
     sqz_decoder *decoder;
     sqz_sizes sizes;
     const uint8_t *chunk;

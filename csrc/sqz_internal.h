@@ -76,7 +76,7 @@ SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)ch
 /* How weights lie in memory. Outputs are grouped in panels of 16, products in groups of 4, padded with zero weights.
  *   SQZ_PACK_S8   int8 [panel][group][16][4]
  *   SQZ_PACK_S16  int16 [panel][group][2][16][2]: products 0 and 1, then 2 and 3
- *   SQZ_PACK_MIX  a panel of either kind, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), each in S16's space */
+ *   SQZ_PACK_MIX  a panel of either, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), in S16's space */
 enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX };
 
 /* Kinds of panels in SQZ_PACK_MIX: S16, or S8 where the sums of pairs, of as many groups of a run, fit int16. */
@@ -95,6 +95,7 @@ typedef struct {
     const float *multiplier;
     int panels, last_outputs; /* outputs of the last panel: 1 to 16 */
     int zero;                 /* zero-point of the result */
+    int is_plain;             /* it is 0, and no product of a sum and its multiplier leaves int32 */
     uint8_t *y;               /* result, or NULL to store the sums in `raw` */
     size_t y_pixel, y_row;
     int32_t *raw; /* [pixels of all rows][panels * 16] */
@@ -125,7 +126,8 @@ typedef struct {
 SQZ_INLINE void sqz_pool_row_body(const uint8_t *const rows[3], int size, int out_size, size_t pixel,
                                   uint8_t *SQZ_RESTRICT y) {
     for (int x = 0; x < out_size; x++, y += pixel) {
-        size_t left = (size_t)(2 * x) * pixel, middle = left + pixel, right = 2 * x + 2 < size ? middle + pixel : middle;
+        const size_t left = (size_t)(2 * x) * pixel, middle = left + pixel;
+        const size_t right = 2 * x + 2 < size ? middle + pixel : middle;
         const uint8_t *a = rows[0], *b = rows[1], *c = rows[2];
         for (size_t i = 0; i < pixel; i++) {
             uint8_t first = sqz_max_u8(sqz_max_u8(a[left + i], b[left + i]), c[left + i]);
@@ -165,6 +167,7 @@ extern const sqz_kernels sqz_scalar_kernels;
 #if defined(__x86_64__) || defined(_M_X64)
 #define SQZ_X86 1
 extern const sqz_kernels sqz_avx2_kernels, sqz_avxvnni_kernels, sqz_avx512vnni_kernels;
+int sqz_has_bmi2(void); /* and BMI1, LZCNT */
 int sqz_has_avx2(void);
 int sqz_has_avxvnni(void);
 int sqz_has_avx512vnni(void);
@@ -193,6 +196,7 @@ typedef struct {
     size_t panel_bytes;
     int in_zero, out_zero;
     int is_set;
+    int is_bounded;      /* whether no product of a sum and its multiplier leaves int32 */
     int64_t largest_sum; /* bound on |sum| */
     uint8_t *weights;
     uint8_t *kinds;

@@ -12,7 +12,7 @@ enum {
 static const float plan_min_scale = 1.0f / (float)((int64_t)1 << 40), plan_max_scale = (float)((int64_t)1 << 40);
 static const float plan_max_multiplier = (float)(1 << 20); /* the smallest is that of scales */
 
-/* --- walking a spec ---------------------------------------------------------------------------------------------- */
+/* --- walking a spec ----------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const sqz_spec *spec;
@@ -30,7 +30,8 @@ static size_t plan_take(plan_walk *walk, size_t bytes) {
     return at;
 }
 
-/* Describes a convolution; `base` is the model's memory, or NULL where only sizes are wanted. Returns its output size. */
+/* Describes a convolution; `base` is the model's memory, or NULL where only sizes are wanted. Returns its output
+ * size. */
 static int plan_conv(plan_walk *walk, sqz_conv *conv, uint8_t *base, int in_channels, int out_channels, int kernel,
                      int stride, int padding, int is_stem) {
     int out_size = walk->size + 2 * padding < kernel ? 0 : (walk->size + 2 * padding - kernel) / stride + 1;
@@ -151,7 +152,7 @@ static void plan_head(plan_walk *walk, sqz_model *model, uint8_t *base) {
     walk->sizes.map_size = map_size;
 }
 
-/* --- checks ------------------------------------------------------------------------------------------------------ */
+/* --- checks ------------------------------------------------------------------------------------------------------- */
 
 static int plan_in(int value, int lowest, int highest) { return value >= lowest && value <= highest; }
 
@@ -207,7 +208,7 @@ sqz_status sqz_check_spec(const sqz_spec *spec, sqz_sizes *sizes) {
     return SQZ_OK;
 }
 
-/* --- memory ------------------------------------------------------------------------------------------------------ */
+/* --- memory ------------------------------------------------------------------------------------------------------- */
 
 static void plan_at_least(size_t *value, size_t least) {
     if (*value < least) *value = least;
@@ -349,7 +350,7 @@ sqz_status sqz_conv_shape_of(const sqz_spec *spec, size_t index, sqz_conv_shape 
 
 const char *sqz_kernels_of(const sqz_model *model) { return model->kernels->name; }
 
-/* --- packing ----------------------------------------------------------------------------------------------------- */
+/* --- packing ------------------------------------------------------------------------------------------------------ */
 
 /* Position of a product among the groups of its sum. */
 static size_t plan_product(const sqz_conv *conv, size_t place, size_t channel) {
@@ -413,6 +414,7 @@ sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, co
     pack = model->kernels->pack;
     conv->is_set = 0;
     conv->largest_sum = 0;
+    conv->is_bounded = 1;
     for (int o = 0; o < conv->panels * SQZ_LANES; o++) {
         const int8_t *w = weight + (size_t)o * products;
         int32_t sum = 0, magnitude = 0;
@@ -433,6 +435,7 @@ sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, co
         if (largest > INT32_MAX) return SQZ_BAD_TABLE;
         if (largest > conv->largest_sum) conv->largest_sum = largest;
         if (!(multiplier[o] >= plan_min_scale && multiplier[o] <= plan_max_multiplier)) return SQZ_BAD_TABLE;
+        if ((double)largest * (double)multiplier[o] > 2147000000.0) conv->is_bounded = 0;
         /* Wraps where the kernel's sums wrap back: only the whole is known to fit. */
         conv->bias[o] = (int32_t)(uint32_t)(bias[o] + (int64_t)(model->kernels->x_offset - conv->in_zero) * sum);
         conv->multiplier[o] = multiplier[o];

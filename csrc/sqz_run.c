@@ -51,10 +51,11 @@ static void run_conv(const run_worker *worker, const sqz_conv *conv, sqz_conv_jo
     job->panels = conv->panels;
     job->last_outputs = conv->last_outputs;
     job->zero = conv->out_zero;
+    job->is_plain = conv->is_bounded && conv->out_zero == 0;
     model->kernels->conv(job);
 }
 
-/* --- rows: pools ---------------------------------------------------------------------------------------------------- */
+/* --- rows: pools -------------------------------------------------------------------------------------------------- */
 
 /* Makes rows [first, last) of a tensor at `y`. */
 typedef void (*run_rows)(const run_worker *worker, const void *layer, int first, int last, uint8_t *y);
@@ -77,7 +78,7 @@ static void run_pooled(const run_worker *worker, run_rows make, const void *laye
     }
 }
 
-/* --- stem -------------------------------------------------------------------------------------------------------- */
+/* --- stem --------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const uint8_t *pixels;
@@ -85,8 +86,8 @@ typedef struct {
 } run_stem_layer;
 
 /* Windows of one output row from `column` on, as far as they lie inside the image; returns the first that does not.
- * Each of a window's lines is copied as COPIED bytes, a few more than it has: what is too much falls on the next line or
- * window, or on products whose weights are 0. */
+ * Each of a window's lines is copied as COPIED bytes, a few more than it has: what is too much falls on the next line
+ * or window, or on products whose weights are 0. */
 SQZ_INLINE int run_unfold_inside(const sqz_model *model, const uint8_t *pixels, int top, int column, uint8_t *columns,
                                  const int KERNEL, const size_t COPIED) {
     const int stride = model->stem.stride, padding = model->stem.padding, size = model->input_size;
@@ -256,7 +257,7 @@ static void run_fire(const run_worker *worker, const sqz_fire *fire, const uint8
     run_wait(worker);
 }
 
-/* --- head -------------------------------------------------------------------------------------------------------- */
+/* --- head --------------------------------------------------------------------------------------------------------- */
 
 /* Adds the sums of some pixels to `totals`, after the head's ReLU, and stores them in the map. */
 static void run_collect(const sqz_model *model, const int32_t *raw, int first_pixel, int pixels, int first_class,
@@ -338,7 +339,7 @@ static void run_head(const run_worker *worker, const uint8_t *x, double *logits,
     }
 }
 
-/* --- a whole network ----------------------------------------------------------------------------------------------- */
+/* --- a whole network ---------------------------------------------------------------------------------------------- */
 
 static void run_image(const run_worker *worker, size_t index) {
     const sqz_model *model = worker->model;

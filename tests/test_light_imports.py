@@ -48,7 +48,7 @@ def test_help_needs_neither_numpy_nor_pillow():
     assert not loaded & {*HEAVY, "numpy", "PIL"}
 
 
-@pytest.mark.parametrize("verb", ["predict", "evaluate", "info", "train", "compress", "import"])
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "info", "train", "compress", "import", "export", "verify"])
 def test_help_of_every_verb_needs_no_torch(verb):
     loaded, output = run_cli(verb, "--help")
     assert output.startswith(f"Usage: squeezenet {verb}")

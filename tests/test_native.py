@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from networks import random_network, random_pixels, tiny_spec
-from squeezenet import ArchSpec, Classifier, FireSpec, SqzFile, StemSpec, named_spec
+from networks import random_network, random_pixels, random_spec, tiny_spec
+from squeezenet import Classifier, FireSpec, SqzFile, named_spec
 from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
 from squeezenet.native_library import load_library
 from squeezenet.network import ConvParams, Network
@@ -15,42 +15,6 @@ if not native_kernels():
     pytest.skip("needs the native engine: no C compiler was found at installation", allow_module_level=True)
 
 N_SPECS = 60
-
-
-def random_spec(rng: np.random.Generator) -> ArchSpec:
-    """Any architecture of a few thousand weights: sizes, strides, paddings, pools and widths that fit no register."""
-    while True:
-        kernel = int(rng.integers(1, 12))
-        fires = tuple(
-            FireSpec(
-                squeeze_channels=int(rng.integers(1, 40)),
-                expand1x1_channels=int(rng.integers(1, 50)),
-                expand3x3_channels=int(rng.integers(1, 50)),
-            )
-            for _ in range(rng.integers(1, 4))
-        )
-        if rng.random() < 0.5:  # equal widths, so that identities occur
-            fires = (fires[0],) * len(fires)
-        try:
-            return ArchSpec(
-                stem=StemSpec(
-                    channels=int(rng.integers(1, 40)),
-                    kernel=kernel,
-                    stride=int(rng.integers(1, 5)),
-                    padding=int(rng.integers(0, kernel // 2 + 1)),
-                ),
-                fires=fires,
-                pools=tuple(layer for layer in range(1, len(fires) + 2) if rng.random() < 0.4),
-                input_size=int(rng.integers(4, 70)),
-                num_classes=int(rng.integers(1, 70)),
-                bypass=("none", "simple", "complex")[rng.integers(3)],
-                pool_ceil_mode=bool(rng.integers(2)),
-                squeeze_relu=bool(rng.integers(2)),
-                head_relu=bool(rng.integers(2)),
-                head_padding=int(rng.integers(2)),
-            )
-        except ValueError:
-            continue
 
 
 def check_equal(network: Network, pixels: np.ndarray, *, threads: int, kernels: str) -> None:

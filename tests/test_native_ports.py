@@ -1,7 +1,9 @@
 """The C engine built for other machines gives the same bits: ARM under qemu, WebAssembly in Node, other x86 sets."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +129,9 @@ def test_web_engine_is_small(web_engine):
 def test_c_sources_are_short():
     lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "csrc").rglob("*.[ch]"))
     assert lines <= 4000
+
+
+def test_installation_goes_on_without_a_compiler(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", tmp_path / "lib", "--build-temp", tmp_path]
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "CC": "false"}, capture_output=True)
+    assert not list(tmp_path.rglob("_squeezenet*"))

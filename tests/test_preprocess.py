@@ -280,6 +280,11 @@ def test_thin_image_that_would_resize_to_gigabytes_is_refused():
     assert CAFFE_PREPROCESSING(thin).shape == (227, 227, 3)
 
 
+def test_thin_image_whose_columns_alone_would_resize_to_gigabytes_is_refused():
+    with pytest.raises(ImageError, match=r"at most 100000000 pixels after the resize, got 256x400000 from 1x400000"):
+        CAFFE_PREPROCESSING(Image.new("L", (1, 400_000)))
+
+
 # --- geometry ---
 
 
@@ -291,6 +296,7 @@ def test_thin_image_that_would_resize_to_gigabytes_is_refused():
         (500, 375, 64, "short_side"), (7, 5, 16, "short_side"), (16, 16, 16, "short_side"), (16, 40, 16, "short_side"),
         (1, 1, 16, "short_side"), (3, 100, 17, "short_side"), (101, 67, 24, "squash"), (24, 9, 24, "squash"),
         (9, 24, 24, "squash"), (1, 50, 24, "squash"), (640, 3, 24, "squash"),
+        (23, 50, 25, "squash"), (60, 80, 24, "squash"),  # some of Pillow's versions would take the rows first
     ],
 )  # fmt: skip
 def test_resize_is_the_one_of_the_format_to_the_bit(width, height, size, mode, resample):

@@ -13,6 +13,6 @@ compile() {
 }
 compile -Os "web/sqz_web kernels sqz_hash sqz_parse sqz_plan sqz_threads sqz_run"
 compile -Os "sqz_decode"
-compile -O2 "kernels_scalar kernels_wasm"
+compile -O2 "kernels_scalar kernels_wasm web/web_pixels"
 ${WASM_LD:-wasm-ld} --no-entry --strip-all --gc-sections -z stack-size=131072 --initial-memory=262144 \
     -o "$1" "$objects"/*.o

@@ -1,11 +1,9 @@
-/* sqz_web.c - the engine as a WebAssembly module without imports: one model per instance, memory only ever grows.
+/* sqz_web.c - the engine as a WebAssembly module without imports: one model per instance, memory never shrinks.
  *
  *     p = web_alloc(n), write the file there, web_open(p, n) -> status
  *     web_input_size(), web_classes(), web_map_size(), web_meta(), web_meta_bytes()
- *     write pixels at web_pixels(), web_run(wants_map) -> status, read doubles at web_logits() and web_map() */
-#include "../sqz_internal.h"
-
-#define WEB_EXPORT(name) __attribute__((export_name(#name)))
+ *     write pixels at web_pixels() (or see web_pixels.c), web_run(wants_map) -> status, read doubles at web_logits() and web_map() */
+#include "web.h"
 
 /* The compiler turns these into memory.copy and memory.fill. */
 void *memcpy(void *to, const void *from, size_t count) { return __builtin_memcpy(to, from, count); }
@@ -19,7 +17,7 @@ int memcmp(const void *a, const void *b, size_t count) {
 }
 
 extern uint8_t __heap_base;
-static uintptr_t web_top;
+static uintptr_t web_top, web_kept;
 static sqz_header web_header;
 static sqz_sizes web_sizes;
 static sqz_model *web_model;
@@ -27,7 +25,6 @@ static const uint8_t *web_file;
 static uint8_t *web_arena, *web_image;
 static double *web_scores, *web_maps;
 
-/* Aligned memory that is never given back; 0 if there is none. */
 WEB_EXPORT(web_alloc) void *web_alloc(size_t bytes) {
     enum { PAGE = 65536 };
     uintptr_t at = (web_top ? web_top : (uintptr_t)&__heap_base) + (SQZ_ALIGN - 1);
@@ -39,6 +36,8 @@ WEB_EXPORT(web_alloc) void *web_alloc(size_t bytes) {
     web_top = end;
     return (void *)at;
 }
+
+void web_release(void) { web_top = web_kept; }
 
 WEB_EXPORT(web_open) int web_open(const uint8_t *file, size_t bytes) {
     sqz_status status = sqz_read_header(file, bytes, NULL, &web_header);
@@ -61,6 +60,7 @@ WEB_EXPORT(web_open) int web_open(const uint8_t *file, size_t bytes) {
     status = sqz_create(&web_header.spec, NULL, memory, web_sizes.model_bytes, &web_model);
     if (!status) status = sqz_load(web_model, &web_header, file, scratch, web_sizes.load_bytes);
     if (status) web_model = NULL;
+    web_kept = web_top;
     return status;
 }
 
@@ -73,6 +73,7 @@ WEB_EXPORT(web_run) int web_run(int wants_map) {
 WEB_EXPORT(web_input_size) int web_input_size(void) { return web_header.spec.input_size; }
 WEB_EXPORT(web_classes) int web_classes(void) { return web_header.spec.num_classes; }
 WEB_EXPORT(web_map_size) int web_map_size(void) { return web_sizes.map_size; }
+WEB_EXPORT(web_map_border) int web_map_border(void) { return web_header.spec.head_padding; }
 WEB_EXPORT(web_meta) const uint8_t *web_meta(void) { return web_file + web_header.meta_offset; }
 WEB_EXPORT(web_meta_bytes) size_t web_meta_bytes(void) { return web_header.meta_bytes; }
 WEB_EXPORT(web_pixels) uint8_t *web_pixels(void) { return web_image; }

@@ -90,9 +90,7 @@ class Classifier:
         self.contents = contents
         self.spec = contents.network.spec
         self.labels = contents.labels
-        self.preprocessing = contents.preprocessing or Preprocessing(
-            crop_size=self.spec.input_size, resize_size=self.spec.input_size
-        )
+        self.preprocessing: Preprocessing = contents.preprocessing_or_default
         self._engine = _build_engine(contents.network, engine, threads)
 
     @property

@@ -105,6 +105,12 @@ class SqzFile:
                 f"expected a preprocessing that crops to {spec.input_size} pixels, got {self.preprocessing.crop_size}"
             )
 
+    @property
+    def preprocessing_or_default(self) -> Preprocessing:
+        """What makes the network's input of photos: the file's preprocessing, or without one a plain resize."""
+        size = self.network.spec.input_size
+        return self.preprocessing or Preprocessing(crop_size=size, resize_size=size)
+
 
 def write_sqz(path: str | os.PathLike[str], contents: SqzFile) -> int:
     """Write a file, whole or not at all.

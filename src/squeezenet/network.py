@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import QuantizationError
+from .preprocess import Preprocessing
 from .spec import ArchSpec, Op
 
 __all__ = ["ConvParams", "Network", "TensorQuant", "largest_sum", "quantized_source", "quantized_tensors"]
@@ -102,6 +103,31 @@ class Network:
         """Real value of one weight step for each output channel, shape (O,), derived from the multipliers."""
         out_scale = 1.0 if op.is_head else self.tensor(op.output).scale
         return self.convs[op.name].multiplier.astype(np.float64) * out_scale / self.tensor(op.inputs[0]).scale
+
+    def dequantized_convs(
+        self, preprocessing: Preprocessing
+    ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Real weights and biases of every convolution, for a float network that does not round its activations.
+
+        Args:
+            preprocessing: Its mean and std are taken out of conv1 again: the float network reads normalised images.
+
+        Returns:
+            By name: weight (O, I, k, k) and bias (O,).
+        """
+        convs = {}
+        for op in self.spec.convs:
+            params = self.convs[op.name]
+            scale = self.weight_scale(op)
+            weight = params.weight * scale[:, None, None, None]
+            bias = params.bias * scale * self.tensor(op.inputs[0]).scale
+            if op.name == "conv1":
+                weight = weight * self.tensors["input"].scale
+                offset = np.array(preprocessing.mean) - self.tensors["input"].zero_point
+                bias = bias + (weight * offset[:, None, None]).sum(axis=(1, 2, 3))
+                weight = weight * np.array(preprocessing.std)[:, None, None]
+            convs[op.name] = (weight.astype(np.float32), bias.astype(np.float32))
+        return convs
 
 
 def quantized_tensors(spec: ArchSpec) -> list[str]:

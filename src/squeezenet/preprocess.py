@@ -175,13 +175,17 @@ class Preprocessing:
         """
         image = load_image(source)
         width, height = self.resized_size(image.width, image.height)
-        if width * height > MAX_IMAGE_PIXELS:
-            # A few pixels wide and many thousands high: a file of some bytes that would resize to gigabytes.
+        if width * max(height, image.height) > MAX_IMAGE_PIXELS:
+            # A few pixels wide and many thousands high: a file of some bytes that would resize to gigabytes, in the
+            # end or once its columns are resized.
             raise ImageError(
-                f"{_name(source)}: expected at most {MAX_IMAGE_PIXELS} pixels after the resize, got {width}x{height}"
+                f"{_name(source)}: expected at most {MAX_IMAGE_PIXELS} pixels after the resize,"
+                f" got {width}x{max(height, image.height)}"
                 f" from {image.width}x{image.height}: crop it first"
             )
-        resized = image.resize((width, height), _RESAMPLE[self.resample])
+        # Two calls, since Pillow from 13 on takes the rows first where the height shrinks more; the contract does not.
+        resample = _RESAMPLE[self.resample]
+        resized = image.resize((width, image.height), resample).resize((width, height), resample)
         left, top = (_crop_offset(side, self.crop_size) for side in resized.size)
         return np.asarray(resized.crop((left, top, left + self.crop_size, top + self.crop_size)))
 

@@ -29,6 +29,8 @@ _VERBS = {
     "predict": ("predict", "Classify images."),
     "evaluate": ("evaluate", "Measure accuracy on labelled images."),
     "bench": ("bench", "Time a compressed network on this machine."),
+    "export": ("export", "Write a network as a web page, C, ONNX or safetensors."),
+    "verify": ("verify", "Check that every engine gives the same logits."),
     "shards": ("shards", "Pack a large data set into tar shards."),
     "info": ("info", "Show what a network or a file is made of."),
     "import": ("import_", "Turn a torch .pth file into safetensors."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..engine import NativeEngine
     from ..network import Network
 
-_LOADS = 5
+_LOADS = 7
 _BATCH = 32
 
 
@@ -53,7 +54,7 @@ def command(model: str, threads: int | None, seconds: float, as_json: bool) -> N
         "load_ms": load_ms,
         "memory_bytes": engine.memory_bytes,
         "peak_rss_bytes": None,
-        "peak_gmacs": _peak(engine.kernels),
+        "peak_gmacs": measure_peak(engine.kernels),
         "runs": [],
     }
     for count in sorted({1, threads or available_cores()}):
@@ -63,16 +64,16 @@ def command(model: str, threads: int | None, seconds: float, as_json: bool) -> N
 
 
 def _time_load(model: str) -> tuple[float, NativeEngine]:
-    """Milliseconds from a path to an engine that is ready, and the engine."""
+    """Median milliseconds from a path to an engine that is ready, and the engine."""
     from ..engine import NativeEngine
     from ..fileformat import read_sqz
 
-    best = float("inf")
+    times = []
     for _ in range(_LOADS):
         start = time.perf_counter()
         engine = NativeEngine(read_sqz(model).network, threads=1)
-        best = min(best, time.perf_counter() - start)
-    return round(best * 1e3, 2), engine
+        times.append(time.perf_counter() - start)
+    return round(statistics.median(times) * 1e3, 2), engine
 
 
 def _pixels(count: int, size: int) -> NDArray[np.uint8]:
@@ -116,7 +117,7 @@ def _times(run: Callable[[], object], seconds: float) -> list[float]:
     return times
 
 
-def _peak(kernels: str) -> float | None:
+def measure_peak(kernels: str) -> float | None:
     """Billions of multiply-accumulates a second in registers, on one thread; None for sets without such a loop."""
     from ..native_library import load_library
 

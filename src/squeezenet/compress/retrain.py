@@ -70,7 +70,7 @@ class Retrainer:
                 on_progress=lambda done, _: task.update(done),
             )
         self._preprocessing = preprocessing
-        self._reporter = reporter
+        self.reporter = reporter
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
@@ -101,7 +101,7 @@ class Retrainer:
             recipe: Optimiser, learning rate and length; how images are augmented is settled.
             constraint: Holds in the result exactly.
             title: What the progress bar says.
-            teacher: Gives the soft targets of the recipe's `distillation`; in eval mode.
+            teacher: Gives the soft targets of the recipe's `distillation`; not changed.
 
         Raises:
             TrainingError: If the loss stays infinite.
@@ -111,7 +111,7 @@ class Retrainer:
         steps = n_images // batch_size
         student = copy.deepcopy(model)
         student.dropout = recipe.dropout
-        teaching = Teacher(teacher.to(self._device)) if teacher else None
+        teaching = Teacher(copy.deepcopy(teacher).to(self._device)) if teacher else None
         state = TrainingState.start(
             recipe,
             student,
@@ -120,7 +120,7 @@ class Retrainer:
             device=self._device,
         )
         skipped = 0
-        with self._reporter.task(title, recipe.epochs * steps * batch_size) as task:
+        with self.reporter.task(title, recipe.epochs * steps * batch_size) as task:
             for state.epoch in range(recipe.epochs):
                 draw = draw_epoch(n_images, seed=recipe.seed, epoch=state.epoch)
                 for state.step, batch in enumerate(

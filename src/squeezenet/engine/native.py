@@ -20,11 +20,12 @@ from ..errors import SpecError
 from ..native_library import Sizes, Spec, check_status, load_library
 from ..network import Network, quantized_tensors
 
-__all__ = ["NativeEngine", "available_cores", "native_kernels"]
+__all__ = ["NativeEngine", "available_cores", "measure_memory", "native_kernels"]
 
 _BYPASS_CODES = {"none": 0, "simple": 1, "complex": 2}
 _KERNELS_VARIABLE = "SQUEEZENET_KERNEL"
 _MAX_THREADS = 256
+_NOT_BUILT = "the native engine was not built: install a C compiler and reinstall squeezenet"
 
 
 def native_kernels() -> tuple[str, ...]:
@@ -39,6 +40,20 @@ def native_kernels() -> tuple[str, ...]:
 def available_cores() -> int:
     """Count the processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def measure_memory(network: Network, *, kernels: str, threads: int = 1) -> Sizes:
+    """Ask the engine how much memory a network takes, without running it.
+
+    Raises:
+        ImportError: If the library was not built.
+    """
+    library = load_library()
+    if library is None:
+        raise ImportError(_NOT_BUILT)
+    sizes = Sizes()
+    check_status(library, library.sqz_measure(_native_spec(network), kernels.encode(), threads, sizes), "network")
+    return sizes
 
 
 class NativeEngine:
@@ -59,7 +74,7 @@ class NativeEngine:
         """
         library = load_library()
         if library is None:
-            raise ImportError("the native engine was not built: install a C compiler and reinstall squeezenet")
+            raise ImportError(_NOT_BUILT)
         kernels = kernels or os.environ.get(_KERNELS_VARIABLE) or None
         if kernels is not None and kernels not in native_kernels():
             raise ValueError(f"expected `kernels` to be one of {native_kernels()}, got {kernels!r}")

@@ -35,20 +35,9 @@ def dequantize(contents: SqzFile) -> SqueezeNet:
 
     The normalisation is taken out of conv1 again, so the model reads the same images as the one that was compressed.
     """
-    network, preprocessing = contents.network, contents.preprocessing
-    convs = {}
-    for op in network.spec.convs:
-        params = network.convs[op.name]
-        scale = network.weight_scale(op)
-        weight = params.weight * scale[:, None, None, None]
-        bias = params.bias * scale * network.tensor(op.inputs[0]).scale
-        if op.name == "conv1" and preprocessing is not None:
-            offset = np.array(preprocessing.mean) - network.tensors["input"].zero_point
-            bias = bias + (weight * offset[:, None, None]).sum(axis=(1, 2, 3))
-            weight = weight * np.array(preprocessing.std)[:, None, None]
-        convs[op.name] = (weight.astype(np.float32), bias.astype(np.float32))
-    model = model_from_convs(network.spec, convs)
-    model.labels, model.preprocessing = contents.labels, preprocessing
+    network = contents.network
+    model = model_from_convs(network.spec, network.dequantized_convs(contents.preprocessing_or_default))
+    model.labels, model.preprocessing = contents.labels, contents.preprocessing
     model.provenance = dict(contents.facts)
     return model.eval()
 

@@ -1,0 +1,30 @@
+// node run_node.mjs ENGINE.wasm FILE.sqz RESIZE_SIZE SQUASH BICUBIC < IMAGES > LOGITS: the page's engine without a browser.
+// Images are width and height (uint32, little-endian) and RGBA rows; logits are doubles.
+import { readFileSync, writeSync } from "node:fs";
+
+const [wasm, file] = process.argv.slice(2, 4).map((path) => readFileSync(path));
+const how = process.argv.slice(4, 7).map(Number);
+const { exports: engine } = (await WebAssembly.instantiate(wasm, {})).instance;
+const bytes = (at, count) => new Uint8Array(engine.memory.buffer, at, count);
+const check = (status) => {
+  if (status) throw new Error(`status ${status}`);
+};
+const at = engine.web_alloc(file.length);
+bytes(at, file.length).set(file);
+check(engine.web_open(at, file.length));
+const input = readFileSync(0);
+for (let next = 0; next < input.length; ) {
+  const [width, height] = [input.readUInt32LE(next), input.readUInt32LE(next + 4)];
+  next += 8;
+  check(engine.web_image_begin(width, height, ...how));
+  const step = engine.web_strip_rows();
+  for (let y = 0; y < height; y += step) {
+    const rows = Math.min(step, height - y), size = 4 * width * rows;
+    bytes(engine.web_strip(), size).set(input.subarray(next, (next += size)));
+    check(engine.web_image_rows(rows));
+  }
+  check(engine.web_image_end());
+  check(engine.web_run(0));
+  const logits = bytes(engine.web_logits(), 8 * engine.web_classes()).slice();
+  for (let done = 0; done < logits.length; ) done += writeSync(1, logits, done);
+}

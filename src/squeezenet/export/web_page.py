@@ -1,0 +1,178 @@
+"""One HTML file that classifies photos: model, engine, names and interface, with no request to anywhere.
+
+The parts lie in `web/`: the page, its style, the script of the interface, the script of the worker, and the engine as
+WebAssembly (built from `csrc/` by `csrc/web/build.sh`; the bytes are checked in). The `.sqz` file goes in as it is. A
+page trusts nothing in it: names are data for the scripts and never markup, and the Content-Security-Policy admits only
+the page's own script and style, by their hashes, and no connection.
+
+Binary parts are written as text of seven bits a character (`pack`), 14 % larger than the bytes, where base64 is 33 %.
+
+Use this when a model should reach people who have a browser and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..accounting import network_cost
+from ..errors import DataError
+from ..fileformat import SqzFile, decode_sqz
+from ..labels import imagenet_labels
+
+__all__ = ["PageSizes", "build_page", "pack", "unpack"]
+
+PARTS = Path(__file__).with_name("web")
+
+# Characters that a text inside a script element cannot hold: NUL, the two line ends, and "<", which could end it.
+_ESCAPED = (0, 10, 13, 60)
+_FIRST_ESCAPE = 1024  # code points from here on stand for an escaped character and the one after it: two UTF-8 bytes
+_PAGE_BYTES_DIGITS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageSizes:
+    """Where a page's bytes are."""
+
+    page_bytes: int
+    model_bytes: int
+    """Of the `.sqz` as it is in the page."""
+    label_bytes: int
+    """Of the names that the file only refers to (ImageNet's), as they are in the page."""
+
+    @property
+    def runtime_bytes(self) -> int:
+        """HTML, style, scripts and engine."""
+        return self.page_bytes - self.model_bytes - self.label_bytes
+
+
+def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, PageSizes]:
+    """Build the page of a model.
+
+    Args:
+        data: A whole `.sqz` file, which goes into the page unchanged.
+        contents: The same file decoded, if the caller has it already.
+
+    Returns:
+        The page, UTF-8, and where its bytes are. The same file gives the same page.
+
+    Raises:
+        FormatError: If the file is damaged or no `.sqz` file.
+    """
+    contents = contents or decode_sqz(data)
+    script, style, worker = (_compact((PARTS / name).read_text()) for name in ("page.js", "page.css", "worker.js"))
+    model, labels = _block("model", data), _label_block(contents)
+    engine = _block("engine", zlib.compress((PARTS / "engine.wasm").read_bytes(), 9))
+    facts = {
+        "name": contents.network.spec.name,
+        "file_bytes": len(data),
+        "fp32_bytes": network_cost(contents.network.spec).fp32_bytes,
+        "page_bytes": "?" * (_PAGE_BYTES_DIGITS - 2),
+    }
+    parts = {
+        "policy": _policy(script, style),
+        "style": style,
+        "script": script,
+        "worker": worker,
+        # "<" could end the element that holds the text.
+        "facts": json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c"),
+        "blocks": engine + labels + model,
+    }
+    # In one pass: what goes in may look like a placeholder itself.
+    page = re.sub("@([a-z]+)@", lambda match: parts[match[1]], _compact((PARTS / "page.html").read_text()))
+    encoded = page.encode()
+    size = f"{len(encoded):>{_PAGE_BYTES_DIGITS}}"  # JSON does not mind the spaces
+    encoded = encoded.replace(b'"' + b"?" * (_PAGE_BYTES_DIGITS - 2) + b'"', size.encode(), 1)
+    return encoded, PageSizes(
+        page_bytes=len(encoded), model_bytes=len(model.encode()), label_bytes=len(labels.encode())
+    )
+
+
+def pack(data: bytes) -> str:
+    """Write bytes as text that a script element holds unchanged: seven bits a character.
+
+    Characters that HTML would change or end the element at are joined with the following one into a character of
+    two UTF-8 bytes, so n bytes take n * 8 / 7 bytes, rounded up, or one more.
+
+    Example:
+        >>> unpack(pack(b"any bytes"), 9)
+        b'any bytes'
+    """
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    padded = np.concatenate([bits, np.zeros(-len(bits) % 7, np.uint8)])
+    septets = np.packbits(padded.reshape(-1, 7), axis=1, bitorder="big").ravel() >> 1
+    text, at, values = [], 0, septets.tolist()
+    while at < len(values):
+        if values[at] in _ESCAPED:
+            following = values[at + 1] if at + 1 < len(values) else 0
+            text.append(_FIRST_ESCAPE + (_ESCAPED.index(values[at]) << 7) + following)
+            at += 2
+        else:
+            text.append(values[at])
+            at += 1
+    return "".join(map(chr, text))
+
+
+def unpack(text: str, size: int) -> bytes:
+    """Read back the `size` bytes that `pack` wrote.
+
+    Raises:
+        DataError: If the text holds other characters or too few.
+    """
+    septets: list[int] = []
+    for char in text:
+        code = ord(char)
+        if code < 128:
+            septets.append(code)
+        elif 0 <= code - _FIRST_ESCAPE < len(_ESCAPED) << 7:
+            septets += [_ESCAPED[(code - _FIRST_ESCAPE) >> 7], code & 127]
+        else:
+            raise DataError(f"expected text that `pack` wrote, got the character {char!r}")
+    bits = np.unpackbits(np.array(septets, np.uint8)[:, None], axis=1)[:, 1:].ravel()
+    if len(bits) < 8 * size:
+        raise DataError(f"expected {size} bytes as text, got {len(bits) // 8}")
+    return np.packbits(bits[: 8 * size]).tobytes()
+
+
+def _label_block(contents: SqzFile) -> str:
+    """Names for a file that says only that its classes are ImageNet's; others bring theirs."""
+    if contents.labels is None or "set" not in contents.labels.to_dict():
+        return ""
+    return _block("labels", zlib.compress("\n".join(imagenet_labels().names).encode(), 9))
+
+
+def _block(name: str, data: bytes) -> str:
+    return f'<script type="text/plain" id="{name}" data-bytes="{len(data)}">{pack(data)}</script>\n'
+
+
+def _policy(script: str, style: str) -> str:
+    def sha256(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {sha256(script)} 'wasm-unsafe-eval'",
+            f"style-src {sha256(style)}",
+            "worker-src blob:",
+            "img-src data:",  # the icon
+            "connect-src 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types squeezenet",
+        )
+    )
+
+
+def _compact(text: str) -> str:
+    """Leave out indentation, blank lines and whole-line comments; sources keep to what this can see."""
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))

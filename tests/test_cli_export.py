@@ -1,0 +1,100 @@
+"""`squeezenet export` and `squeezenet verify` as commands."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from exported import bytes_of, need, need_browser
+from image_files import encode, photo
+from squeezenet.cli import cli
+from squeezenet.engine import native_kernels
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "m.sqz"
+    path.write_bytes(bytes_of("plain"))
+    return path
+
+
+def test_page_is_written_and_measured(model):
+    page = model.with_suffix(".html")
+    result = run("export", model, "-o", page)
+    assert result.exit_code == 0, result.output
+    assert f"{page}: {page.stat().st_size:,} bytes: model " in result.output
+    assert page.read_bytes().startswith(b"<!doctype html>")
+
+
+def test_c_comes_with_its_header_and_peak_memory(model):
+    if not native_kernels():
+        pytest.skip("needs the native engine")
+    result = run("export", model, "--to", "c", "-o", model.with_name("net.c"))
+    assert result.exit_code == 0, result.output
+    header = model.with_name("net.h").read_text()
+    arena = int(header.split("#define NET_ARENA_BYTES ")[1].split()[0])
+    assert f"peak RAM at 16x16 pixels: {arena:,} bytes in one arena" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-o", "m.onnx"], ["-o", "m.onnx", "--precision", "int8"], ["-o", "m.safetensors"]]
+)
+def test_targets_follow_from_the_suffix(model, arguments, monkeypatch):
+    monkeypatch.chdir(model.parent)
+    result = run("export", model, *arguments)
+    assert result.exit_code == 0, result.output
+    assert f"{arguments[1]}: {(model.parent / arguments[1]).stat().st_size:,} bytes" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "x.txt"], "expected --to, or an output named *.c, *.html, *.onnx, *.safetensors, got x.txt"),
+        (["-o", "x.html", "--precision", "int8"], "--precision goes with --to onnx, not with web: leave out 'int8'"),
+        (["-o", "x.onnx", "--name", "net"], "--name goes with --to c, not with onnx: leave out 'net'"),
+        (["-o", "x.c", "--name", "2"], "expected a C identifier for `name`, got '2': choose one with --name"),
+    ],
+)
+def test_contradicting_options_are_refused(model, arguments, message, monkeypatch):
+    monkeypatch.chdir(model.parent)
+    result = run("export", model, *arguments)
+    assert result.exit_code != 0
+    assert message in result.output
+    assert sorted(path.name for path in model.parent.iterdir()) == ["m.sqz"]
+
+
+def test_damaged_file_is_one_line_and_leaves_nothing(model):
+    model.write_bytes(model.read_bytes()[:-1])
+    result = run("export", model, "-o", model.with_suffix(".html"))
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {model}: ")
+    assert len(result.output.splitlines()) == 1
+    assert not model.with_suffix(".html").exists()
+
+
+def test_verify_finds_all_engines_equal(model):
+    need("node", "gcc")
+    need_browser()
+    for index in range(3):
+        (model.parent / f"{index}.png").write_bytes(encode(photo(40 + index, 30)))
+    result = run("verify", model, "--images", model.parent, "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.output)
+    engines = {pair["first"] for pair in facts["pairs"]} | {pair["second"] for pair in facts["pairs"]}
+    assert engines >= {"torch", "numpy", "native scalar", "web in Node", "web in Chromium", "C"}
+    assert {(pair["top1_equal"], pair["n_images"], pair["largest_difference"]) for pair in facts["pairs"]} == {
+        (3, 3, 0)
+    }
+
+
+def test_verify_names_what_cannot_run(model, monkeypatch):
+    (model.parent / "a.png").write_bytes(encode(photo()))
+    monkeypatch.setenv("PATH", "")
+    result = run("verify", model, "--images", model.parent)
+    assert result.exit_code == 0, result.output
+    assert "not run: web in Node: needs node" in result.output
+    assert "0 (same bits)" in result.output

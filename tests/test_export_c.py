@@ -1,0 +1,184 @@
+"""Exported C: compiled with every warning an error, run here and on ARM, compared to the bit."""
+
+import re
+import subprocess
+
+import pytest
+
+from exported import SPECS, bytes_of, contents_of, imagenet_sized, need, pixels_for
+from networks import random_network, tiny_spec
+from squeezenet import Labels, SqzFile
+from squeezenet.engine import ReferenceEngine, native_kernels
+from squeezenet.errors import DataError
+from squeezenet.export import build_c_source, export_c
+from squeezenet.export.c_source import STACK_BYTES
+from squeezenet.fileformat import encode_sqz
+
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
+
+# Reads images, writes logits and maps; everything lies at an odd address and between marks that must stay.
+DRIVER = """
+#include <stdio.h>
+#include <string.h>
+#include "net.h"
+enum { PIXELS = NET_INPUT_SIZE * NET_INPUT_SIZE * 3 };
+static unsigned char arena[NET_ARENA_BYTES + 2], pixels[PIXELS];
+static double logits[NET_CLASSES], map[NET_MAP_SIZE * NET_MAP_SIZE * NET_CLASSES];
+int main(void) {
+    memset(arena, 0xA5, sizeof arena);
+    if (net_run(arena + 1, pixels, logits, NULL) == 0) return 1;                /* not opened yet */
+    if (net_open(arena + 1, NET_ARENA_BYTES - 1) == 0) return 2;                /* too small */
+    if (net_open(arena + 1, NET_ARENA_BYTES)) return 3;
+    if (net_label(-1) || net_label(NET_CLASSES) || !net_label(NET_CLASSES - 1)) return 4;
+    while (fread(pixels, sizeof pixels, 1, stdin) == 1) {
+        if (net_run(arena + 1, pixels, logits, map)) return 5;
+        fwrite(logits, sizeof logits, 1, stdout);
+        fwrite(map, sizeof map, 1, stdout);
+    }
+    return arena[0] == 0xA5 && arena[NET_ARENA_BYTES + 1] == 0xA5 ? 0 : 6;
+}
+"""
+
+# Runs the network on a stack of its own, filled with a pattern, and prints how much of it was used.
+STACK_DRIVER = """
+#define _XOPEN_SOURCE 600
+#include <stdio.h>
+#include <string.h>
+#include <ucontext.h>
+#include "net.h"
+static unsigned char arena[NET_ARENA_BYTES], pixels[NET_INPUT_SIZE * NET_INPUT_SIZE * 3], stack[1 << 18];
+static double logits[NET_CLASSES];
+static ucontext_t home, away;
+static void work(void) {
+    if (net_open(arena, sizeof arena) == 0) net_run(arena, pixels, logits, NULL);
+}
+int main(void) {
+    size_t unused = 0;
+    memset(stack, 0xA5, sizeof stack);
+    getcontext(&away);
+    away.uc_stack.ss_sp = stack;
+    away.uc_stack.ss_size = sizeof stack;
+    away.uc_link = &home;
+    makecontext(&away, work, 0);
+    swapcontext(&home, &away);
+    while (stack[unused] == 0xA5) unused++;
+    printf("%lu", (unsigned long)(sizeof stack - unused));
+    return 0;
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def engine():
+    if not native_kernels():
+        pytest.skip("needs the native engine")
+
+
+def build(folder, data, driver=DRIVER, *, compiler="gcc", flags=(*STRICT, "-O1")):
+    need(compiler)
+    source = build_c_source(data, "net")
+    for name, text in (("net.c", source.source), ("net.h", source.header), ("main.c", driver)):
+        (folder / name).write_text(text)
+    subprocess.run([compiler, *flags, "main.c", "net.c", "-o", "program"], cwd=folder, check=True)
+    return folder / "program"
+
+
+def expected_output(contents, pixels):
+    reference = ReferenceEngine(contents.network)
+    logits, maps = reference.logits(pixels), reference.activation_map(pixels)
+    return b"".join(part.tobytes() for pair in zip(logits, maps, strict=True) for part in pair)
+
+
+def run(command, pixels=b""):
+    return subprocess.run(command, input=bytes(pixels), stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_compiled_network_gives_equal_bits(tmp_path, name):
+    pixels = pixels_for(contents_of(name), 3)
+    program = build(tmp_path, bytes_of(name))
+    assert run([program], pixels.tobytes()) == expected_output(contents_of(name), pixels)
+
+
+@pytest.mark.parametrize("name", ["odd", "cifar"])
+def test_on_arm_it_gives_equal_bits_even_where_the_compiler_may_fuse(tmp_path, name):
+    need("qemu-aarch64")
+    pixels = pixels_for(contents_of(name), 2)
+    flags = ("-std=gnu99", "-Wall", "-Wextra", "-Werror", "-O2", "-static")  # gnu99 contracts unless told otherwise
+    program = build(tmp_path, bytes_of(name), compiler="aarch64-linux-gnu-gcc", flags=flags)
+    assert run(["qemu-aarch64", program], pixels.tobytes()) == expected_output(contents_of(name), pixels)
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "aarch64-linux-gnu-gcc"])
+def test_imagenet_network_gives_equal_bits(tmp_path, compiler):
+    data, contents = imagenet_sized()
+    pixels = pixels_for(contents, 1)
+    is_arm = compiler != "gcc"
+    if is_arm:
+        need("qemu-aarch64")
+    program = build(tmp_path, data, compiler=compiler, flags=(*STRICT, "-O2", *(["-static"] if is_arm else [])))
+    command = ["qemu-aarch64", program] if is_arm else [program]
+    assert run(command, pixels.tobytes()) == expected_output(contents, pixels)
+
+
+def test_strictest_flags_find_nothing(tmp_path):
+    build(tmp_path, bytes_of("odd"), flags=(*STRICT, "-pedantic", "-O3", "-Wshadow", "-Wcast-align"))
+
+
+def test_stack_stays_below_what_the_header_says(tmp_path):
+    program = build(tmp_path, bytes_of("odd"), STACK_DRIVER, flags=("-std=c99", "-O1"))
+    assert 1000 < int(run([program])) <= STACK_BYTES
+
+
+def test_two_networks_link_into_one_program(tmp_path):
+    need("gcc")
+    for name in ("one", "two"):
+        source = build_c_source(bytes_of("plain"), name)
+        (tmp_path / f"{name}.c").write_text(source.source)
+        (tmp_path / f"{name}.h").write_text(source.header)
+    (tmp_path / "main.c").write_text(
+        '#include "one.h"\n#include "two.h"\nint main(void) { return one_label(0) == two_label(0); }\n'
+    )
+    subprocess.run(["gcc", *STRICT, "main.c", "one.c", "two.c", "-o", "program"], cwd=tmp_path, check=True)
+    run([tmp_path / "program"])
+
+
+def test_source_takes_no_memory_and_keeps_no_state():
+    source = build_c_source(bytes_of("plain"), "net").source
+    assert not re.findall(r"\b(?:malloc|calloc|realloc|free|alloca|fopen|printf)\s*\(", source)
+    assert not re.findall(r"^static (?!const|inline|void|int|uint|size_t|double|float|net_)\w+ \w+(?:\[.*\])?(?: =|;)",
+                          source, re.MULTILINE)  # fmt: skip
+
+
+def test_foreign_names_stay_in_their_strings(tmp_path):
+    names = ('"); system("x', "??/", "\\", "\n", "مرحبا <b> 100 %")
+    contents = SqzFile(network=random_network(tiny_spec(), seed=4), labels=Labels(names))
+    driver = """
+    #include <stdio.h>
+    #include "net.h"
+    int main(void) { for (int i = 0; i < NET_CLASSES; i++) printf("%s|", net_label(i)); return 0; }
+    """
+    program = build(tmp_path, encode_sqz(contents), driver)
+    assert run([program]).decode() == "".join(f"{name}|" for name in names)
+
+
+def test_header_says_what_the_network_needs():
+    source = build_c_source(bytes_of("plain"), "net")
+    assert f"#define NET_ARENA_BYTES {source.arena_bytes} " in source.header
+    assert "#define NET_CLASSES 5\n" in source.header
+    assert source.arena_bytes == source.weight_bytes + source.activation_bytes + 128
+
+
+@pytest.mark.parametrize("name", ["1net", "a b", "", "int", "é", "x;"])
+def test_impossible_prefix_is_refused(name):
+    with pytest.raises(DataError, match="expected a C identifier for `name`"):
+        build_c_source(bytes_of("plain"), name)
+
+
+def test_files_are_named_after_the_output(tmp_path):
+    (tmp_path / "m.sqz").write_bytes(bytes_of("plain"))
+    written = export_c(tmp_path / "m.sqz", tmp_path / "2 nets.c")
+    assert written.header.name == "_2_nets.h"
+    assert '#include "_2_nets.h"' in (tmp_path / "2 nets.c").read_text()
+    with pytest.raises(DataError, match=r"expected an output named \*\.c, got "):
+        export_c(tmp_path / "m.sqz", tmp_path / "m.cpp")

@@ -1,0 +1,166 @@
+"""The exported page as a file, and its engine in Node; test_web_page.py opens it in a browser."""
+
+import base64
+import hashlib
+import json
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from exported import bytes_of, imagenet_sized, need
+from networks import random_network, tiny_spec
+from squeezenet import Labels, Preprocessing, SqzFile
+from squeezenet.engine import ReferenceEngine
+from squeezenet.errors import DataError
+from squeezenet.export import build_page, export_web
+from squeezenet.export.web_page import PARTS, pack, unpack
+from squeezenet.fileformat import encode_sqz
+
+ROOT = Path(__file__).parents[1]
+
+
+def element(page: str, name: str) -> str:
+    return re.search(rf'<script type="[^"]+" id="{name}"[^>]*>(.*?)</script>', page, re.DOTALL)[1]
+
+
+@given(st.binary(max_size=300))
+def test_packed_bytes_come_back(data):
+    assert unpack(pack(data), len(data)) == data
+
+
+def test_packed_text_has_nothing_that_html_changes_and_is_an_eighth_more():
+    data = np.random.default_rng(0).integers(0, 256, 70_000).astype(np.uint8).tobytes() + bytes(1000)
+    text = pack(data)
+    assert not set(text) & set("\0\n\r<")
+    assert len(text.encode()) <= 81_143 + 1
+
+
+def test_golden_packing():
+    # The septets are 0, 3 and 32; the first, NUL, is joined with the second.
+    assert pack(b"\x00\x0d") == chr(1024 + 3) + chr(32)
+
+
+def test_foreign_text_is_refused_by_unpack():
+    with pytest.raises(DataError, match="got the character 'é'"):
+        unpack("é", 1)
+    with pytest.raises(DataError, match="expected 2 bytes as text, got 0"):
+        unpack("a", 2)
+
+
+def test_page_holds_the_file_unchanged_and_is_the_same_every_time():
+    data = bytes_of("plain")
+    page, _ = build_page(data)
+    text = page.decode()
+    assert unpack(element(text, "model"), len(data)) == data
+    assert build_page(data)[0] == page
+
+
+def test_sizes_add_up_and_the_runtime_is_small():
+    data, contents = imagenet_sized()
+    page, sizes = build_page(data, contents)
+    assert sizes.page_bytes == len(page)
+    assert sizes.runtime_bytes <= 60_000
+    assert sizes.model_bytes <= len(data) * 8 / 7 + 100
+    assert json.loads(element(page.decode(), "facts")) == {
+        "name": "squeezenet1_1",
+        "file_bytes": len(data),
+        "fp32_bytes": 4_941_984,
+        "page_bytes": len(page),
+    }
+
+
+def test_policy_admits_the_page_s_own_script_and_style_alone():
+    page = build_page(bytes_of("plain"))[0].decode()
+    policy = re.search('http-equiv="Content-Security-Policy" content="([^"]+)"', page)[1]
+    script = re.search("<script>(.*?)</script>", page, re.DOTALL)[1]
+    style = re.search("<style>(.*?)</style>", page, re.DOTALL)[1]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)]
+    directives = dict(part.split(" ", 1) for part in policy.split("; "))
+    assert directives["default-src"] == "'none'"
+    assert directives["connect-src"] == "'none'"
+    assert directives["script-src"] == f"'sha256-{digests[0]}' 'wasm-unsafe-eval'"
+    assert directives["style-src"] == f"'sha256-{digests[1]}'"
+    assert "unsafe-inline" not in policy
+
+
+def test_page_names_no_address():
+    page = build_page(bytes_of("plain"))[0].decode()
+    assert set(re.findall(r"https?://[^\s'\"]+", page)) == {"http://www.w3.org/2000/svg"}  # a name, never fetched
+    assert not re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|importScripts)\b", page)
+
+
+@pytest.mark.parametrize("name", ["</script><script>alert(1)</script>", "@blocks@", "<!--", '"????????"'])
+def test_names_of_files_cannot_leave_their_place(name):
+    contents = SqzFile(
+        network=random_network(tiny_spec(name=name)), labels=Labels(tuple(f"{name}{i}" for i in range(5)))
+    )
+    page = build_page(encode_sqz(contents))[0].decode()
+    assert json.loads(element(page, "facts"))["name"] == name
+    assert page.count("<script") == 5  # the script, the worker, facts, engine, model
+
+
+def test_other_files_than_sqz_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"expected a \.sqz file to make a web page of, got 'x\.safetensors'"):
+        export_web("x.safetensors", tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the engine ---
+
+
+def test_rebuilding_the_engine_gives_the_same_bytes(tmp_path):
+    need("clang", "wasm-ld")
+    recipe = json.loads((PARTS / "engine.json").read_text())
+    version = subprocess.run(["clang", "--version"], capture_output=True, text=True, check=True).stdout
+    if recipe["clang"] not in version:
+        pytest.skip(f"needs clang {recipe['clang']}")
+    subprocess.run([ROOT / "csrc/web/build.sh", tmp_path / "engine.wasm"], check=True)
+    expected = (PARTS / "engine.wasm").read_bytes()
+    assert (tmp_path / "engine.wasm").read_bytes() == expected, "csrc has changed: run `make web`"
+    assert hashlib.sha256(expected).hexdigest() == recipe["sha256"]
+
+
+def run_node(folder, data, preprocessing, photos):
+    """Logits of RGBA photos from the page's engine, shape (N, classes)."""
+    need("node")
+    (folder / "model.sqz").write_bytes(data)
+    settings = (
+        preprocessing.resize_size,
+        int(preprocessing.resize_mode == "squash"),
+        int(preprocessing.resample == "bicubic"),
+    )
+    command = ["node", PARTS / "run_node.mjs", PARTS / "engine.wasm", folder / "model.sqz", *map(str, settings)]
+    rows = b"".join(struct.pack("<II", *photo.size) + photo.tobytes() for photo in photos)
+    output = subprocess.run(command, input=rows, stdout=subprocess.PIPE, check=True).stdout
+    return np.frombuffer(output).reshape(len(photos), -1)
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("mode", ["short_side", "squash"])
+def test_engine_resizes_crops_and_flattens_as_python_does(tmp_path, mode, resample):
+    rng = np.random.default_rng(7)
+    sizes = [(48, 32), (32, 48), (16, 16), (20, 20), (7, 5), (5, 7), (101, 67), (23, 90), (700, 900), (1, 1), (3, 64)]
+    noise = [rng.integers(0, 256, (height, width, 4)).astype(np.uint8) for width, height in sizes]
+    for pixels in noise[::2]:
+        pixels[..., 3] = 255
+    photos = [Image.fromarray(pixels) for pixels in noise]
+    preprocessing = Preprocessing(crop_size=16, resize_size=21, resize_mode=mode, resample=resample)
+    contents = SqzFile(network=random_network(tiny_spec(), seed=4), preprocessing=preprocessing)
+    expected = ReferenceEngine(contents.network).logits(np.stack([preprocessing(photo) for photo in photos]))
+    assert np.array_equal(run_node(tmp_path, encode_sqz(contents), preprocessing, photos), expected)
+
+
+def test_engine_in_node_classifies_an_imagenet_network(tmp_path):
+    data, contents = imagenet_sized()
+    rng = np.random.default_rng(8)
+    photos = [Image.fromarray(rng.integers(0, 256, (300, 400, 3)).astype(np.uint8)).convert("RGBA") for _ in range(2)]
+    pixels = np.stack([contents.preprocessing(photo) for photo in photos])
+    expected = ReferenceEngine(contents.network).logits(pixels)
+    assert np.array_equal(run_node(tmp_path, data, contents.preprocessing, photos), expected)

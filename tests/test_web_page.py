@@ -1,0 +1,294 @@
+"""The exported page in a real Chromium, opened from its file: what it computes, shows, says and never does."""
+
+import io
+import socket
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exported import need_browser
+from image_files import encode
+from networks import random_network, tiny_spec
+from squeezenet import Labels, Preprocessing, SqzFile
+from squeezenet.classifier import Classifier
+from squeezenet.export import build_page
+from squeezenet.export.browser import classify_in_page, open_browser, open_page
+from squeezenet.fileformat import encode_sqz
+
+HOSTILE = (
+    "<script>document.title = 'owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "\"quotes\" & 'more'",
+    "\u202eright to left \u05e9\u05dc\u05d5\u05dd",
+    "x" * 65_536,
+)
+
+
+def contents_with(labels=None, **preprocessing):
+    how = Preprocessing(crop_size=16, resize_size=20, **preprocessing)
+    return SqzFile(network=random_network(tiny_spec(), seed=4), labels=labels, preprocessing=how)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    need_browser()
+    with open_browser("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_bytes(build_page(encode_sqz(contents_with(Labels(HOSTILE))))[0])
+    return path
+
+
+@pytest.fixture
+def page(browser, page_file):
+    page = open_page(browser, page_file, viewport={"width": 1280, "height": 800})
+    yield page
+    page.context.close()
+
+
+def noise(width=40, height=30, channels=3, seed=3):
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    return exif
+
+
+def profile():
+    """A colour profile that would change every colour if it were heeded."""
+    from PIL import ImageCms
+
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+
+
+def png_bits(pixels):
+    return encode(Image.fromarray(pixels))
+
+
+FILES = {
+    "png": png_bits(noise()),
+    "large": png_bits(noise(900, 1300)),
+    "alpha": png_bits(noise(channels=4)),
+    "grey and alpha": encode(Image.fromarray(noise(channels=4)).convert("LA")),
+    "grey": png_bits(noise(channels=1)),
+    "16 bits": encode(Image.fromarray(np.random.default_rng(1).integers(0, 65536, (30, 40)).astype(np.uint16))),
+    "palette": encode(Image.fromarray(noise()).quantize(32)),
+    "gif": encode(Image.fromarray(noise()).quantize(32), "GIF"),
+    "bmp": encode(Image.fromarray(noise()), "BMP"),
+    "webp": encode(Image.fromarray(noise()), "WEBP", lossless=True),
+    "profile": encode(Image.fromarray(noise()), icc_profile=profile()),
+    **{f"png turned {n}": encode(Image.fromarray(noise()), exif=turned(n)) for n in (2, 6, 7)},
+    **{
+        f"webp turned {n}": encode(Image.fromarray(noise()), "WEBP", lossless=True, exif=turned(n)) for n in range(2, 9)
+    },
+}  # fmt: skip
+
+
+def test_files_of_every_kind_give_python_s_bits(page):
+    classifier = Classifier(contents_with())
+    differing = {}
+    for name, data in FILES.items():
+        expected = classifier.logits(classifier.preprocessing(data)[None])[0]
+        if not np.array_equal(classify_in_page(page, data).logits, expected):
+            differing[name] = float(np.abs(classify_in_page(page, data).logits - expected).max())
+    assert differing == {}
+
+
+def test_activation_maps_are_the_engine_s(page):
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": FILES["png"]})
+    page.wait_for_selector("#results button")
+    expected = Classifier(contents_with()).activation_map(io.BytesIO(FILES["png"]))
+    got = page.evaluate(
+        """async (data) => {
+          const blob = new Blob([new Uint8Array(data)]);
+          return Array.from((await squeezenet.classify(blob, { map: true })).maps[0]);
+        }""",
+        list(FILES["png"]),
+    )
+    assert got == expected.ravel().tolist()
+
+
+def choose(page, data, name="photo.png", kind="image/png"):
+    page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": data})
+
+
+def test_hostile_names_are_shown_as_text_and_cut_short(page):
+    dialogs = []
+    page.on("dialog", lambda dialog: dialogs.append(dialog.message))
+    choose(page, FILES["png"])
+    page.wait_for_selector("#results button")
+    shown = page.locator("#results bdi").all_inner_texts()
+    first = {name.split(",")[0].strip() for name in HOSTILE[:4]}
+    assert first <= set(shown)
+    assert "x" * 120 + "…" in shown
+    assert page.locator("#results script, #results img, h2 script, h2 img").count() == 0
+    assert page.title() == "tiny"
+    assert dialogs == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_result_has_bars_and_a_heat_map_for_the_chosen_class(page):
+    choose(page, FILES["png"])
+    page.wait_for_selector("#results button")
+    rows = page.locator("#results button")
+    assert rows.count() == 5
+    assert rows.nth(0).get_attribute("aria-pressed") == "true"
+    shares = [float(text.strip("< %")) for text in page.locator("#results .share").all_inner_texts()]
+    assert shares == sorted(shares, reverse=True)
+    heat = "document.getElementById('heat').toDataURL()"
+    before = page.evaluate(heat)
+    rows.nth(2).click()
+    assert rows.nth(2).get_attribute("aria-pressed") == "true"
+    assert rows.nth(0).get_attribute("aria-pressed") == "false"
+    assert page.evaluate(heat) != before
+    page.fill("#slider", "0")
+    assert page.evaluate("getComputedStyle(document.getElementById('heat')).opacity") == "0"
+    assert page.inner_text("#time").endswith(" ms")
+
+
+def test_result_is_spoken_and_everything_is_reached_by_keyboard(page):
+    choose(page, FILES["png"])
+    page.wait_for_selector("#results button")
+    assert page.get_attribute("#say", "aria-live") == "polite"
+    assert page.inner_text("#say") == f"{page.inner_text('#best')}, {page.inner_text('#results .share >> nth=0')}"
+    reached = []
+    page.evaluate("document.activeElement.blur()")
+    for _ in range(9):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.rank"))
+    assert reached[:8] == ["choose", "camera", "slider", "0", "1", "2", "3", "4"]
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    assert page.locator("#results [aria-pressed=true]").get_attribute("data-rank") == "4"
+
+
+@pytest.mark.parametrize("data", [b"just text", b"", FILES["png"][:60]], ids=["text", "empty", "cut"])
+def test_files_that_are_no_images_are_named(page, data):
+    choose(page, data, "notes <b>.txt", "text/plain")
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error").startswith("“notes <b>.txt” is not an image that this browser can read.")
+    assert page.get_attribute("#error", "role") == "alert"
+    choose(page, FILES["png"])
+    page.wait_for_selector("#results button")
+    assert page.locator("#error").is_hidden()
+
+
+TRANSFER = """([kind, data]) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([new Uint8Array(data)], "photo.png", { type: "image/png" }));
+  const event = kind === "paste"
+    ? new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true })
+    : new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(event);
+}"""
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_images_are_pasted_and_dropped(page, kind):
+    page.evaluate(TRANSFER, [kind, list(FILES["png"])])
+    page.wait_for_selector("#results button")
+    assert page.locator("#photo").is_visible()
+
+
+def test_camera_runs_live_until_a_photo_is_taken(page):
+    page.click("#camera")
+    page.wait_for_selector("#results button")
+    assert page.locator("#live").is_visible()
+    assert page.locator("#choose").is_hidden()
+    page.click("#shoot")
+    page.wait_for_selector("#photo:not([hidden])")
+    assert page.locator("#live").is_hidden()
+    assert page.evaluate("document.getElementById('video').srcObject") is None
+    page.click("#camera")
+    page.wait_for_selector("#live:not([hidden])")
+    page.keyboard.press("Escape")
+    assert page.locator("#live").is_hidden()
+
+
+def test_browser_without_simd_is_told(browser, page_file):
+    page = browser.new_context().new_page()
+    page.add_init_script("WebAssembly.validate = () => false")
+    page.goto(page_file.as_uri())
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error").startswith("This browser has no WebAssembly SIMD, which the model needs.")
+    assert page.locator("#choose").is_disabled()
+    page.context.close()
+
+
+def test_damaged_page_says_so(browser, page_file, tmp_path):
+    data = page_file.read_bytes()
+    at = data.index(b'id="model"') + 400
+    (tmp_path / "damaged.html").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    page = browser.new_context().new_page()
+    page.goto((tmp_path / "damaged.html").as_uri())
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error").startswith("The model ")
+    page.context.close()
+
+
+def test_page_asks_for_nothing_even_from_a_server_beside_it(browser, page_file):
+    """The browser reports only the page and its worker, and a listener hears nothing of what a script then tries."""
+    heard = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        port = server.getsockname()[1]
+
+        def listen():
+            try:
+                heard.append(server.accept()[1])
+            except TimeoutError:
+                return
+
+        page = browser.new_context().new_page()
+        requests = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(page_file.as_uri())
+        page.evaluate("squeezenet.ready")
+        listener = threading.Thread(target=listen)
+        listener.start()
+        choose(page, FILES["png"])
+        page.wait_for_selector("#results button")
+        own_requests = [url.split(":")[0] for url in requests]
+        refused = page.evaluate(f"fetch('http://127.0.0.1:{port}/').then(() => false, () => true)")
+        page.evaluate(
+            f"""() => {{
+              const image = new Image();
+              image.src = "http://127.0.0.1:{port}/x.png";
+              return new Promise((done) => {{ image.onerror = image.onload = done; }}).then(() => null);
+            }}"""
+        )
+        listener.join()
+        page.context.close()
+    assert refused
+    assert heard == []
+    assert own_requests == ["file", "blob"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_follow_the_system(browser, page_file, scheme):
+    page = open_page(browser, page_file, color_scheme=scheme)
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert color == {"light": "rgb(246, 243, 236)", "dark": "rgb(19, 18, 16)"}[scheme]
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [320, 390, 760])
+def test_phones_get_one_column_that_fits(browser, page_file, width):
+    page = open_page(browser, page_file, viewport={"width": width, "height": 700})
+    choose(page, FILES["png"])
+    page.wait_for_selector("#results button")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    stage, panel = page.locator("#stage").bounding_box(), page.locator(".panel").bounding_box()
+    assert panel["y"] > stage["y"] + stage["height"]
+    heights = [page.locator(name).bounding_box()["height"] for name in ("#choose", "#camera")]
+    assert min(heights) >= 44
+    page.context.close()
