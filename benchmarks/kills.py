@@ -121,21 +121,20 @@ def start_ranks(folder: Path, run: Path, ranks: int) -> subprocess.Popen[bytes]:
             "--max-restarts", "3", "--monitor-interval", "0.2", "-m", "squeezenet", "train", str(folder / "data"),
             "--recipe", str(folder / "tiny.toml"), "--resume", "--checkpoint-every", "0", "-o", str(run),
         ],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=environment, stdout=subprocess.DEVNULL, stderr=(folder / f"{run.name}.log").open("wb"),
     )  # fmt: skip
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
     """Processes of the ranks: children of the launcher that train."""
     found = []
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for child in children:
+    for folder in Path("/proc").iterdir():
         try:
-            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        except OSError:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == process.pid and b"squeezenet" in (folder / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except (OSError, IndexError, ValueError):  # no process, or one that has just ended
             continue
-        if b"squeezenet" in command:
-            found.append(int(child))
     return found
 
 
@@ -162,8 +161,11 @@ def measure_ranks(folder: Path, kills: int, ranks: int, generator: random.Random
             in_training += (run / "checkpoint.pt").exists()
             os.kill(victim, signal.SIGKILL)
             killed += 1
-        failed += process.wait() != 0
-        same += digests(run) == expected
+        if process.wait() != 0:
+            failed += 1
+            print((folder / f"{run.name}.log").read_text(errors="replace")[-3000:], flush=True)
+        else:
+            same += digests(run) == expected
         print(f"{killed} kills ({in_training} in training), {same} of {runs} runs end in the same bytes", flush=True)
         shutil.rmtree(run, ignore_errors=True)
     return {

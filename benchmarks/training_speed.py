@@ -27,8 +27,8 @@ from environment import ROOT, SHARED, describe_run
 V11 = SHARED / "weights/squeezenet1_1-imagenet-fp16.safetensors"
 # Recipe, data, images taken, steps measured.
 TASKS = {
-    "cifar10": ("cifar10", "data/cifar10-train-0.zip", 3200, 24),
-    "finetune": ("finetune", "data/imagenette-train.zip", 800, 14),
+    "cifar10": ("cifar10", "data/cifar10-train-0.zip", 2048, 12),
+    "finetune": ("finetune", "data/imagenette-train.zip", 480, 8),
 }
 WARMUP_STEPS = 3
 ROUNDS = 3

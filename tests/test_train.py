@@ -79,6 +79,8 @@ def test_run_folder_holds_what_it_promises(tmp_path):
         "log.csv",
         "recipe.toml",
         "run.json",
+        "report.html",
+        "README.md",
     }
     assert tuple(log_of(result)[0]) == LOG_COLUMNS
     facts = json.loads((tmp_path / "run/run.json").read_text())
@@ -237,6 +239,7 @@ def test_distillation_takes_its_share_of_the_loss_from_the_teacher():
     model = build_model(TINY.spec(3), dropout=0.0)
     model.labels, model.preprocessing = Labels(("a", "b", "c")), TINY.preprocessing()
     teacher = build_model(TINY.spec(3)).eval()
+    teacher.preprocessing = TINY.preprocessing()
     with torch.no_grad():
         teacher.head.weight.zero_()
         teacher.head.bias.copy_(torch.tensor([9.0, 0.0, 0.0]).log_softmax(0))

@@ -84,7 +84,9 @@ def split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tup
 def _is_image(argument: str) -> bool:
     from ..data.sources import IMAGE_EXTENSIONS
 
-    return argument == "-" or Path(argument).suffix.lower() in IMAGE_EXTENSIONS or glob.has_magic(argument)
+    suffix = Path(argument).suffix
+    is_pattern = glob.has_magic(argument) and suffix not in _MODEL_SUFFIXES
+    return argument == "-" or suffix.lower() in IMAGE_EXTENSIONS or is_pattern
 
 
 def _is_model(argument: str) -> bool:

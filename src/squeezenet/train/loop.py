@@ -154,7 +154,7 @@ def train_model(
             epoch_writers=(tensorboard_writer(folder),) if tensorboard and workers.is_first else (),
         )
         with StopSignals() as stop:
-            while not run.is_finished and not stop.is_set:
+            while not run.is_finished and not run.is_stopped(stop):
                 if run.train_epoch(stop):
                     run.finish_epoch()
         if run.is_finished and workers.is_first and folder.best.exists():

@@ -77,6 +77,10 @@ class Run:
         weights = counts.sum() / len(counts) / counts  # an average image weighs 1
         return weights.to(self.state.model.head.weight.device)
 
+    def is_stopped(self, stop: StopSignals) -> bool:
+        """Whether any process was asked to stop: one may have the signal before the others, but all stop together."""
+        return self.workers.sum_numbers(stop.is_set)[0] > 0
+
     def train_epoch(self, stop: StopSignals) -> bool:
         """Take the remaining steps of the current epoch; False if a signal came in between."""
         state, recipe = self.state, self.state.recipe
@@ -113,8 +117,7 @@ class Run:
                 now = time.monotonic()
                 state.epoch_seconds, clock = state.epoch_seconds + now - clock, now
                 self._show(task)
-                # One process may have the signal before the others; all stop after the same step.
-                is_stopped = self.workers.sum_numbers(stop.is_set)[0] > 0
+                is_stopped = self.is_stopped(stop)
                 if is_stopped or now - saved > self.checkpoint_every_s:
                     self._save_checkpoint(is_needed=is_stopped)
                     saved = now
