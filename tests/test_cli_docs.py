@@ -13,7 +13,7 @@ from squeezenet.cli import cli
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-VERBS = ["demo", "train", "compress", "predict", "evaluate", "bench", "export", "verify", "info", "import"]
+VERBS = ["demo", "train", "compress", "explore", "predict", "evaluate", "bench", "export", "verify", "info", "import"]
 
 
 @pytest.mark.parametrize("columns", ["40", "200"])
