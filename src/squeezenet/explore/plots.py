@@ -52,7 +52,7 @@ def plot_front(
     findings: Sequence[Finding], front: Sequence[Finding], winner: Finding | None, *, max_bytes: int | None
 ) -> str:
     """Draw top-1 over file bytes; the line joins what no other beats in these two."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     with _drawing(7.6, 4.4) as (axes, result):
         _scatter(axes, [f for f in findings if f not in front], "beaten", GREY, "o", 26)
@@ -70,9 +70,7 @@ def plot_front(
         axes.set_xscale("log")
         for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             set_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        low, high = min(kilobytes), max(f.measured.file_bytes / 1000 for f in findings)
-        if high / low > 8:
-            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.set_xlabel("file in int8, kB (1000 bytes)")
         axes.set_ylabel("top-1, %")
         axes.legend(frameon=False, loc="lower right")
@@ -122,7 +120,7 @@ def plot_curve(name: str, groups: Mapping[Value, Sequence[Finding]], label: str)
             size = f"{group[0].measured.file_bytes / 1000:,.0f} kB"
             axes.annotate(size, (x, top), xytext=(0, 12), textcoords="offset points", ha="center", color="#5b6472")
         if is_numeric:
-            axes.set_xticks(positions)
+            axes.set_xticks(positions, [f"{position:g}" for position in positions])
         else:
             axes.set_xticks(positions, [str(value) for value in groups])
         axes.margins(x=0.08, y=0.25)
