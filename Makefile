@@ -26,6 +26,9 @@ fix: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/make_cli_docs.py
 	$(BIN)/python tools/make_readme.py
+	$(BIN)/python tools/make_figures.py
+	$(BIN)/python benchmarks/paper_counts.py
+	$(BIN)/mkdocs build --quiet --strict
 
 # The page's engine: the bytes that are checked in, and what they were built with. Needs Debian's clang and lld.
 WEB := src/squeezenet/export/web
@@ -43,4 +46,4 @@ $(READY): pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo site .pytest_cache .mypy_cache .ruff_cache

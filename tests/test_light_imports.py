@@ -11,7 +11,20 @@ from image_files import encode, photo
 from networks import random_network, tiny_spec
 from squeezenet.fileformat import SqzFile, write_sqz
 
-HEAVY = {"torch", "safetensors", "sklearn", "matplotlib", "rich", "kornia", "onnx", "onnxruntime", "ray", "scipy"}
+HEAVY = {
+    "torch",
+    "safetensors",
+    "sklearn",
+    "matplotlib",
+    "rich",
+    "kornia",
+    "onnx",
+    "onnxruntime",
+    "ray",
+    "scipy",
+    "optuna",
+    "jinja2",
+}
 
 
 def modules_after(code, *arguments):
@@ -48,7 +61,9 @@ def test_help_needs_neither_numpy_nor_pillow():
     assert not loaded & {*HEAVY, "numpy", "PIL"}
 
 
-@pytest.mark.parametrize("verb", ["predict", "evaluate", "info", "train", "compress", "import", "export", "verify"])
+@pytest.mark.parametrize(
+    "verb", ["predict", "evaluate", "info", "train", "compress", "explore", "import", "export", "verify"]
+)
 def test_help_of_every_verb_needs_no_torch(verb):
     loaded, output = run_cli(verb, "--help")
     assert output.startswith(f"Usage: squeezenet {verb}")

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 from .spec import ArchSpec, Op
 
-__all__ = ["ALEXNET_FILE_BYTES", "ALEXNET_MACS", "ALEXNET_PARAMS", "LayerCost", "NetworkCost", "network_cost"]
+__all__ = [
+    "ALEXNET_FILE_BYTES",
+    "ALEXNET_MACS",
+    "ALEXNET_PARAMS",
+    "LayerCost",
+    "NetworkCost",
+    "network_cost",
+    "peak_activation_bytes",
+]
 
 # AlexNet as the paper compares it (single-crop Caffe model): 240 MB of float32 (Iandola et al. 2016, table 2).
 ALEXNET_FILE_BYTES = 240_000_000
@@ -76,6 +84,31 @@ def network_cost(spec: ArchSpec) -> NetworkCost:
         params=sum(layer.params for layer in layers),
         macs=sum(layer.macs for layer in layers),
         activation_bytes=sum(layer.activation_bytes for layer in layers),
+    )
+
+
+def peak_activation_bytes(spec: ArchSpec) -> int:
+    """Count the largest sum of uint8 tensors that must exist at the same time, the input included.
+
+    A tensor lives from the first operation that writes it to the last one that reads it: what an arena of memory must
+    hold at least. The head's sums are averaged as they are made and count for nothing.
+
+    Example:
+        >>> from squeezenet.spec import named_spec
+        >>> peak_activation_bytes(named_spec("squeezenet1_1"))
+        982144
+    """
+    ops = spec.graph()
+    size = {"input": 3 * spec.input_size**2}
+    first, last = {"input": 0}, {"input": 0}
+    for index, op in enumerate(ops):
+        for name in op.inputs:
+            last[name] = index
+        if not op.is_head:
+            first.setdefault(op.output, index)
+            size[op.output] = size.get(op.output, 0) + op.out_channels * op.out_size**2
+    return max(
+        sum(count for name, count in size.items() if first[name] <= index <= last[name]) for index in range(len(ops))
     )
 
 

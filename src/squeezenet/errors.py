@@ -18,6 +18,7 @@ Catch `SqueezeNetError` for all of them; each is also the builtin that plain han
     ├── DataError (ValueError)               a data set that cannot be used as it is
     ├── RecipeError (ValueError)             a recipe with unknown or impossible settings
     ├── TrainingError (RuntimeError)         a run that cannot go on
+    ├── StudyError (RuntimeError)            an exploration that cannot begin or go on
     ├── DownloadError (OSError)              weights that could not be fetched
     └── MissingDependencyError (ImportError) an extra that is not installed
 
@@ -39,6 +40,7 @@ __all__ = [
     "RecipeError",
     "SpecError",
     "SqueezeNetError",
+    "StudyError",
     "TrainingError",
     "Truncated",
     "UnsupportedVersion",
@@ -108,6 +110,10 @@ class RecipeError(SqueezeNetError, ValueError):
 
 class TrainingError(SqueezeNetError, RuntimeError):
     """A training run that cannot go on."""
+
+
+class StudyError(SqueezeNetError, RuntimeError):
+    """An exploration of architectures that cannot begin or go on."""
 
 
 class DownloadError(SqueezeNetError, OSError):

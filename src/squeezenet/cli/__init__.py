@@ -26,6 +26,7 @@ _VERBS = {
     "train": ("train", "Train a network on class folders."),
     "lr-find": ("lr_find", "Find a learning rate."),
     "compress": ("compress", "Squeeze a trained network into a .sqz file."),
+    "explore": ("explore", "Find the best architecture under a budget."),
     "predict": ("predict", "Classify images."),
     "evaluate": ("evaluate", "Measure accuracy on labelled images."),
     "bench": ("bench", "Time a compressed network on this machine."),

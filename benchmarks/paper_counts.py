@@ -1,0 +1,165 @@
+"""Count every network of the paper's exploration, exactly, beside what the paper prints.
+
+Writes results/paper_counts.json and the tables of docs/paper.md; takes a second, trains nothing.
+
+    python benchmarks/paper_counts.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from typing import Any
+
+from environment import ROOT
+
+from squeezenet.accounting import network_cost, peak_activation_bytes
+from squeezenet.explore import load_space
+from squeezenet.spec import ArchSpec, named_spec
+from squeezenet.train import Recipe
+
+RESULTS, PAGE = ROOT / "results" / "paper_counts.json", ROOT / "docs" / "paper.md"
+MIB = 1 << 20
+# The paper's networks, at the 227 pixels of its tables.
+PAPER = Recipe(epochs=1, lr=0.04, architecture="squeezenet1_0", input_size=227, head_relu=True)
+NUM_CLASSES = 1000
+
+# What Iandola et al. 2016 print, by preset and point: (megabytes, top-5 in percent), None where the text gives none.
+PRINTED: dict[str, dict[Any, tuple[float | None, float | None]]] = {
+    "paper-sr": {0.125: (4.8, 80.3), 0.75: (19, 86.0)},
+    "paper-pct3x3": {0.5: (13, 85.6)},
+    "paper-bypass": {"none": (4.8, 80.3), "simple": (4.8, 82.5), "complex": (7.7, 82.0)},
+}
+# Table 1: parameters, shares kept after pruning (squeeze, expand 1x1, expand 3x3; one for a plain layer), kept.
+TABLE_1 = {
+    "conv1": (14_208, (1.0,), 14_208), "fire2": (11_920, (1.0, 1.0, 0.33), 5_746),
+    "fire3": (12_432, (1.0, 1.0, 0.33), 6_258), "fire4": (45_344, (1.0, 1.0, 0.33), 20_646),
+    "fire5": (49_440, (1.0, 1.0, 0.33), 24_742), "fire6": (104_880, (1.0, 0.5, 0.33), 44_700),
+    "fire7": (111_024, (0.5, 1.0, 0.33), 46_236), "fire8": (188_992, (1.0, 0.5, 0.33), 77_581),
+    "fire9": (197_184, (0.5, 1.0, 0.30), 77_581), "conv10": (513_000, (0.20,), 103_400),
+}  # fmt: skip
+
+
+def count(spec: ArchSpec) -> dict[str, int]:
+    cost = network_cost(spec)
+    return {
+        "params": cost.params,
+        "fp32_bytes": cost.fp32_bytes,
+        "macs": cost.macs,
+        "peak_activation_bytes": peak_activation_bytes(spec),
+    }
+
+
+def follows(fp32_bytes: int, printed_mb: float) -> str:
+    """In which unit a printed size is the exact one, to the digits printed: MB, MiB, both or neither."""
+    digits = 1 if printed_mb < 10 else 0
+    units = [name for name, unit in (("MB", 10**6), ("MiB", MIB)) if round(fp32_bytes / unit, digits) == printed_mb]
+    return " and ".join(units) or "neither"
+
+
+def points(preset: str) -> list[dict[str, Any]]:
+    space = load_space(preset)
+    rows = []
+    for point in space.grid():
+        (value,) = point.values()
+        megabytes, top5 = PRINTED.get(preset, {}).get(value, (None, None))
+        counted = count(space.spec(point, PAPER, NUM_CLASSES))
+        unit = follows(counted["fp32_bytes"], megabytes) if megabytes is not None else None
+        rows.append({"value": value, **counted, "printed_mb": megabytes, "printed_top5": top5, "printed_is": unit})
+    return rows
+
+
+def table_1() -> list[dict[str, Any]]:
+    spec = named_spec("squeezenet1_0", input_size=227)
+    rows = []
+    for layer in network_cost(spec).layers:
+        if layer.name not in TABLE_1:
+            continue
+        printed, shares, printed_kept = TABLE_1[layer.name]
+        ops = [op for op in spec.convs if op.name.split(".")[0] == layer.name]
+        kept = sum(
+            share * op.out_channels * op.products_per_sum + op.out_channels
+            for op, share in zip(ops, shares, strict=True)
+        )
+        rows.append(
+            {"layer": layer.name, "out_size": layer.out_size, "out_channels": layer.out_channels,
+             "params": layer.params, "printed_params": printed, "kept": kept, "printed_kept": printed_kept}
+        )  # fmt: skip
+    return rows
+
+
+def measure() -> dict[str, Any]:
+    presets = ("paper-sr", "paper-pct3x3", "paper-bypass", "late-downsampling")
+    return {
+        "command": "python benchmarks/paper_counts.py",
+        "input_size": 227,
+        "num_classes": NUM_CLASSES,
+        "table_1": table_1(),
+        **{preset: points(preset) for preset in presets},
+    }
+
+
+def markdown(results: dict[str, Any]) -> dict[str, str]:
+    """The page's tables, by the name of their place."""
+    parts = {}
+    for preset, title in (
+        ("paper-sr", "squeeze ratio"),
+        ("paper-pct3x3", "3x3 share"),
+        ("paper-bypass", "bypass"),
+        ("late-downsampling", "pools after"),
+    ):
+        rows = [(title, "parameters", "float32, bytes", "MB", "MiB", "paper prints", "which is",
+                 "MACs at 227", "activations at once, bytes", "paper's top-5")]  # fmt: skip
+        for row in results[preset]:
+            value = f"{row['value']:.3g}" if isinstance(row["value"], float) else str(row["value"]).replace(",", ", ")
+            size = row["fp32_bytes"]
+            printed = "" if row["printed_mb"] is None else f"{row['printed_mb']:g} MB"
+            top5 = "" if row["printed_top5"] is None else f"{row['printed_top5']:.1f} %"
+            counts = (f"{row['params']:,}", f"{size:,}", f"{size / 1e6:.2f}", f"{size / MIB:.2f}")
+            costs = (f"{row['macs']:,}", f"{row['peak_activation_bytes']:,}")
+            rows.append((value, *counts, printed, row["printed_is"] or "", *costs, top5))
+        parts[preset] = _table(rows)
+    rows = [("layer", "output", "parameters", "paper", "kept by the paper's shares", "paper")]
+    for row in results["table_1"]:
+        output = f"{row['out_size']}x{row['out_size']}x{row['out_channels']}"
+        rows.append((row["layer"], output, f"{row['params']:,}", f"{row['printed_params']:,}",
+                     f"{row['kept']:,.0f}", f"{row['printed_kept']:,}"))  # fmt: skip
+    total = [
+        sum(row[key] for row in results["table_1"]) for key in ("params", "printed_params", "kept", "printed_kept")
+    ]
+    rows.append(("total", "", *(f"{value:,.0f}" for value in total)))
+    parts["table-1"] = _table(rows)
+    return parts
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines)
+
+
+def fill(page: str, results: dict[str, Any]) -> str:
+    for name, content in markdown(results).items():
+        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+        page = pattern.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", page)
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if the files are not up to date")
+    arguments = parser.parse_args()
+    results = measure()
+    text, page = json.dumps(results, indent=1) + "\n", fill(PAGE.read_text(), results)
+    if arguments.check:
+        if RESULTS.read_text() != text or PAGE.read_text() != page:
+            sys.exit("results/paper_counts.json or docs/paper.md is not up to date: run benchmarks/paper_counts.py")
+        return
+    RESULTS.write_text(text)
+    PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
