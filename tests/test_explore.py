@@ -150,7 +150,7 @@ def test_killed_study_continues_without_loss_or_repetition(tmp_path):
     subprocess.run(command, env=environment, check=True, capture_output=True)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     facts = json.loads((folder / "study.json").read_text())
-    assert [row["point"]["squeeze_ratio"] for row in facts["trials"]] == [0.125, 0.25, 0.5]
+    assert sorted(row["point"]["squeeze_ratio"] for row in facts["trials"]) == [0.125, 0.25, 0.5]
     assert len(list(folder.glob("trials/*"))) == 3
     if first_row is not None:  # the epochs done before are not done again: their times stand as they were
         assert (cut_off / "log.csv").read_text().splitlines()[:2] == first_row

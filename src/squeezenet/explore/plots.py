@@ -90,7 +90,8 @@ def _scatter(axes: Axes, findings: Sequence[Finding], label: str, color: str, ma
 
 def _interval_widths(finding: Finding) -> tuple[float, float]:
     low, high = finding.measured.top1_interval
-    return finding.measured.top1 - low, high - finding.measured.top1
+    # At 0 and 100 % a bound can lie past the measurement by a rounding.
+    return max(0.0, finding.measured.top1 - low), max(0.0, high - finding.measured.top1)
 
 
 def plot_curve(name: str, groups: Mapping[Value, Sequence[Finding]], label: str) -> str:
