@@ -122,7 +122,7 @@ def main() -> None:
         save(results, arguments.output)
         results["deep_compression"] = judge(arguments.deep) if arguments.deep else compress(
             run, folder / "deep.sqz", "--preset", "deep-compression", "--data", TRAIN,
-            "--density", 0.33, "--index-bits", 5, "--epochs", 2,
+            "--density", 0.37, "--index-bits", 5, "--epochs", 1,
         )  # fmt: skip
     save(results, arguments.output)
     print(json.dumps(results, indent=1))
