@@ -111,7 +111,8 @@ def command(
     if network.spec.batch_norm:
         network = fold_batch_norm(network)
     seen = _calibration(network, calibration or data, photos, reporter)
-    judge = Judge(FloatPredictor(network), open_data(val, split="val")) if val else None
+    reference = FloatPredictor(network)
+    judge = Judge(reference, open_data(val, split="val")) if val else None
     facts: dict[str, Any] = {"provenance": {**network.provenance, "compressed": {"preset": preset}}}
     if judge:
         facts["unknown_below"] = 0.1234  # as many bytes as the measured value will take
@@ -147,7 +148,7 @@ def command(
         )
     encoded = encode(outcome.network)
     # The encoded file, decoded again: what is reported is what a user of the file gets.
-    reference, compressed = FloatPredictor(network), Classifier(decode_sqz(encoded))
+    compressed = Classifier(decode_sqz(encoded))
     comparison = judge(compressed) if judge else None
     if comparison:
         found = unknown_threshold(comparison.compressed_logits, comparison.labels)

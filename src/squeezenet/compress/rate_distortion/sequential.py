@@ -55,8 +55,6 @@ class RoundingSettings:
     """Largest rounding unit of a bias in output steps."""
     head_row_power: float = 0.0
     """As `row_power`, for the head: gradients do not see classes that its ReLU hides on the photos."""
-    head_weight: float = 1.0
-    """Factor on the head's sensitivity, for the same reason."""
 
 
 def round_network(
@@ -247,7 +245,7 @@ def _row_sensitivity(net: UnitNet, op: Op, row_energy: Tensor, settings: Roundin
     power = settings.head_row_power if op.is_head else settings.row_power
     shaped: Tensor = sensitivity.clamp(min=1e-12 * float(sensitivity.max()) + 1e-30) ** power
     result: Tensor = shaped * (sensitivity.sum() / shaped.sum())
-    return result * settings.head_weight if op.is_head else result
+    return result
 
 
 def _round_bias(bias: Tensor, step: Tensor, precision: float) -> Tensor:
