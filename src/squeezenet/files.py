@@ -1,6 +1,6 @@
-"""Writing files so that a crash, a full disk or a signal never leaves half of one.
+"""Writing files so that a crash, a full disk or a signal never leaves half of one; reading settings that people wrote.
 
-Use this when you write anything that a user may want back.
+Use this when you write anything that a user may want back, or take a `.toml` file.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-__all__ = ["atomic_write", "cache_folder", "keep_as", "remove_leftovers"]
+from .errors import SqueezeNetError
+
+__all__ = ["atomic_write", "cache_folder", "keep_as", "load_toml", "remove_leftovers"]
+
+_MAX_TOML_BYTES = 1 << 20
+_T = TypeVar("_T")
 
 _TEMPORARY = ".{}.tmp"
 
@@ -63,6 +68,30 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def cache_folder() -> Path:
     """Where what was fetched or made once is kept: `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`."""
     return Path(os.environ.get("SQUEEZENET_HOME") or Path("~/.cache/squeezenet")).expanduser()
+
+
+def load_toml(path: Path, build: Callable[[dict[str, Any]], _T], error: type[SqueezeNetError]) -> _T:
+    """Read a `.toml` file and build something of what it holds.
+
+    Args:
+        path: The file; of a larger one than 1 MiB only the beginning is looked at.
+        build: Makes the result of the file's data; raises `error` if it does not like them.
+        error: What every failure becomes, with the path named once.
+    """
+    import tomllib  # here, since predicting imports this module and must start fast
+
+    try:
+        if path.exists() and not path.is_file():
+            raise error(f"{path}: expected a file, got a folder or a device")
+        with path.open("rb") as stream:
+            text = stream.read(_MAX_TOML_BYTES).decode("utf-8")
+        return build(tomllib.loads(text))
+    except error as problem:
+        raise error(f"{path}: {str(problem).removeprefix(f'{path}: ')}") from None
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror})") from None
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path}: expected TOML, got something else ({problem})") from None
 
 
 def keep_as(path: Path, kept: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import SpecError, StudyError
+from ..files import load_toml
 from ..spec import ArchSpec, Bypass, metaparameter_spec, named_spec
 from ..train import Recipe
 
@@ -32,7 +33,6 @@ PRESET_NAMES: tuple[str, ...] = tuple(
 
 Sampler = Literal["grid", "pareto"]
 
-_MAX_FILE_BYTES = 1 << 20
 _MAX_GRID = 10_000
 _DEFAULT_INPUT_SIZE = 224
 # What a space may name, and what its values must be.
@@ -184,18 +184,7 @@ def load_space(source: str | os.PathLike[str]) -> Space:
     path = Path(source)
     if path.suffix != ".toml":
         raise StudyError(f"expected one of {', '.join(PRESET_NAMES)} or a .toml file, got {str(source)!r}")
-    try:
-        if path.exists() and not path.is_file():
-            raise StudyError(f"{path}: expected a file, got a folder or a device")
-        with path.open("rb") as stream:
-            text = stream.read(_MAX_FILE_BYTES).decode("utf-8")
-        return Space.from_dict({"name": path.stem, **tomllib.loads(text)})
-    except StudyError as error:
-        raise StudyError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise StudyError(f"{path}: expected TOML, got something else ({error})") from None
+    return load_toml(path, lambda data: Space.from_dict({"name": path.stem, **data}), StudyError)
 
 
 def _axis(name: str, axis: Any) -> tuple[Value, ...] | Range:

@@ -20,6 +20,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..errors import RecipeError, SpecError
+from ..files import load_toml
 from ..preprocess import Preprocessing
 from ..spec import ArchSpec, BatchNorm, Bypass, named_spec
 
@@ -31,7 +32,6 @@ RECIPE_NAMES: tuple[str, ...] = tuple(
 )
 """Names that `load_recipe` knows."""
 
-_MAX_FILE_BYTES = 1 << 20
 _PHOTO_SIZE = 96  # inputs from here on are crops of a larger image: 224 of 256, and in proportion
 _DEFAULT_INPUT_SIZE = 224
 
@@ -276,18 +276,7 @@ def load_recipe(source: str | os.PathLike[str]) -> Recipe:
     path = Path(source)
     if path.suffix != ".toml":
         raise RecipeError(f"expected one of {', '.join(RECIPE_NAMES)} or a .toml file, got {str(source)!r}")
-    try:
-        if path.exists() and not path.is_file():
-            raise RecipeError(f"{path}: expected a file, got a folder or a device")
-        with path.open("rb") as stream:
-            data = stream.read(_MAX_FILE_BYTES)
-        return Recipe.from_dict({"name": path.stem, **tomllib.loads(data.decode("utf-8"))})
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{path}: expected TOML, got something else ({error})") from None
+    return load_toml(path, lambda data: Recipe.from_dict({"name": path.stem, **data}), RecipeError)
 
 
 def _is_of(value: Any, kind: Any) -> bool:
