@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from networks import random_pixels, tiny_spec
-from squeezenet.compress.deep_compression import DeepCompression, PruningMask, SharedWeights, deep_compress
+from squeezenet.compress.deep_compression import DeepCompression, deep_compress
+from squeezenet.compress.prune import PruningMask
 from squeezenet.compress.report import compression_report, pruning_table, storage_table
 from squeezenet.compress.retrain import Retrainer
+from squeezenet.compress.share import SharedWeights
 from squeezenet.data import open_data
 from squeezenet.errors import RecipeError
 from squeezenet.fileformat import SqzFile, encode_sqz

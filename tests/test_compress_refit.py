@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from networks import random_pixels, tiny_spec
-from squeezenet.compress.deep_compression import PruningMask
+from squeezenet.compress.prune import PruningMask
 from squeezenet.compress.refit import refit_kept_weights
 from squeezenet.models import build_model, normalize_pixels
 from squeezenet.preprocess import Preprocessing

@@ -39,12 +39,12 @@ _SHOWN_CLASSES = 5
               help="Distil from the float network for so long (rate-distortion).")  # fmt: skip
 @click.option("--data", multiple=True, metavar="DATA", help="Labelled images to retrain on.")
 @click.option("--val", multiple=True, metavar="DATA", help="Labelled images to measure accuracy on.")
-@click.option("--density", type=click.FloatRange(0, 1, min_open=True), default=0.33, show_default=True,
+@click.option("--density", type=click.FloatRange(0, 1, min_open=True), default=0.4, show_default=True,
               help="Share of the weights to keep (deep-compression).")  # fmt: skip
-@click.option("--index-bits", type=click.IntRange(1, 8), default=6, show_default=True,
+@click.option("--index-bits", type=click.IntRange(1, 8), default=4, show_default=True,
               help="Bits of a shared value's code (deep-compression).")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), default=None,
-              help="Epochs on --data: in all (rate-distortion) or a round (deep-compression).")  # fmt: skip
+              help="Epochs on --data: in all (rate-distortion), of shared values (deep-compression).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(
@@ -72,8 +72,8 @@ def command(
                       of KL or of points; wants a few hundred photos
                       (--calibration); labelled images (--data) save more
     int8              8-bit weights; a few photos (--calibration) set the scales
-    deep-compression  the 2016 method: prune, retrain, share weights, train the
-                      centroids; retrains on labelled images (--data)
+    deep-compression  the 2016 pipeline: prune, share weights, train the shared
+                      values on labelled images (--data)
 
     The report is written beside the file, as FILE.report.json: bytes of every layer, fidelity to the float network
     on photos set aside, and accuracy where --val is given. If a budget cannot be met, the nearest file is written
@@ -130,7 +130,7 @@ def command(
     if preset == "int8":
         outcome = presets.run_int8(network, seen, reporter)
     elif preset == "deep-compression":
-        settings = DeepCompression(density=density, index_bits=index_bits, prune_epochs=epochs or 1)
+        settings = DeepCompression(density=density, index_bits=index_bits, share_epochs=epochs or 2)
         outcome = presets.run_deep_compression(network, seen, open_data(data, split="train"), settings, reporter)
     else:
         outcome = presets.run_rate_distortion(

@@ -11,7 +11,8 @@ Source: the layer-wise form of Optimal Brain Surgeon (Hassibi and Stork 1993; Do
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,10 +23,25 @@ from torch.nn import functional
 from ..models import SqueezeNet, normalize_pixels
 from ..spec import Op
 
-__all__ = ["refit_kept_weights"]
+__all__ = ["Equations", "inverse_of_kept", "layer_equations", "refit_bias", "refit_kept_weights", "solve_kept"]
 
 _POSITIONS = 80  # of each photo and layer: neighbours in a map say nearly the same
 _DAMPING = 1e-3  # of the mean square of the inputs, towards the weights there were
+
+
+@dataclass(frozen=True)
+class Equations:
+    """Normal equations of one convolution: what its weights and bias should be, given its inputs and wanted outputs.
+
+    Both are means over positions, float64. K is the number of weights of an output channel; the last entry is the bias.
+    """
+
+    gram: Tensor
+    """(K + 1, K + 1), damped."""
+    cross: Tensor
+    """(K + 1, O), damped towards the weights that the convolution had."""
+    n_positions: int
+    """Positions of the output map of a photo."""
 
 
 @torch.no_grad()
@@ -46,79 +62,140 @@ def refit_kept_weights(
         photos: Pixels (N, H, W, 3), uint8, in batches.
         seed: Of the positions that are looked at.
     """
-    batches = list(photos)
-    for ops in _ops_by_input(model):
-        pruned = [op for op in ops if not bool(masks[op.name].all())]
-        if pruned:
-            for name, (gram, cross) in _normal_equations(model, teacher, pruned, batches, seed).items():
-                _solve(model.convs[name], masks[name], gram, cross)
+    convs = model.convs
+    for name, equations in layer_equations(model, teacher, photos, seed=seed):
+        if not bool(masks[name].all()):
+            solve_kept(convs[name], masks[name], equations)
 
 
-def _ops_by_input(model: SqueezeNet) -> list[list[Op]]:
-    """Convolutions in network order; those that see the same input stand together."""
+@torch.no_grad()
+def layer_equations(
+    model: SqueezeNet, teacher: SqueezeNet, photos: Iterable[NDArray[np.uint8]], *, seed: int = 0
+) -> Iterator[tuple[str, Equations]]:
+    """Make the equations of one convolution after the other, in network order.
+
+    The caller may change a convolution when it gets its equations: the later ones see what it gives then. Every photo
+    goes through each layer a few times and through the whole network never.
+
+    Args:
+        model: Gives the inputs; in eval mode, without batch norm.
+        teacher: Gives the wanted outputs; may be `model`.
+        photos: Pixels (N, H, W, 3), uint8, in batches.
+        seed: Of the positions that are looked at.
+    """
+    assert model.preprocessing is not None
+    device = model.head.weight.device
+    generator = torch.Generator().manual_seed(seed)
+    x_batches = [normalize_pixels(torch.from_numpy(pixels).to(device), model.preprocessing) for pixels in photos]
+    y_batches = list(x_batches)
+    names = {conv: name for name, conv in model.convs.items()}
+    wanted = {name: conv for name, conv in teacher.convs.items()}
+    ops = {op.name: op for op in model.spec.convs}
+    for stage, teacher_stage in zip(_stages(model), _stages(teacher), strict=True):
+        convs = [names[module] for module in stage.modules() if isinstance(module, nn.Conv2d)]
+        for group in _by_input([ops[name] for name in convs]):
+            sums: dict[str, tuple[Tensor, Tensor]] = {}
+            for x, y in zip(x_batches, y_batches, strict=True):
+                inputs = _tensors_at(stage, {op.name: model.convs[op.name] for op in group}, x, of_inputs=True)
+                outputs = _tensors_at(teacher_stage, {op.name: wanted[op.name] for op in group}, y, of_inputs=False)
+                for op in group:
+                    windows, targets = _sample(op, inputs[op.name], outputs[op.name], generator)
+                    gram, cross = sums.get(op.name, (0, 0))
+                    sums[op.name] = (gram + windows.T @ windows, cross + windows.T @ targets)
+            for op in group:
+                yield op.name, _damped(*sums[op.name], model.convs[op.name], outputs[op.name].shape[2:].numel())
+        x_batches = [stage(x) for x in x_batches]
+        y_batches = [teacher_stage(y) for y in y_batches]
+
+
+def solve_kept(conv: nn.Conv2d, mask: Tensor, equations: Equations) -> None:
+    """Fit each output channel's kept weights and its bias, in place."""
+    assert conv.bias is not None
+    n_products = len(equations.gram) - 1
+    weight = torch.zeros_like(conv.weight.flatten(1))
+    for row, kept in enumerate(mask.flatten(1)):
+        index = torch.cat([kept.nonzero()[:, 0], kept.new_tensor([n_products], dtype=torch.int64)])
+        solution = torch.linalg.solve(equations.gram[index][:, index], equations.cross[index, row])
+        weight[row, index[:-1]] = solution[:-1].float()
+        conv.bias[row] = solution[-1].float()
+    conv.weight.copy_(weight.reshape(conv.weight.shape))
+
+
+def inverse_of_kept(gram: Tensor, mask: Tensor) -> Tensor:
+    """Invert what is left of a layer's second moments for each of some output channels.
+
+    Args:
+        gram: (K + 1, K + 1), from `Equations`.
+        mask: (O, K), bool; the bias is always kept.
+
+    Returns:
+        (O, K + 1, K + 1), float32: the inverse of the kept rows and columns in their places, ones in the diagonal of
+        the removed ones, zeros elsewhere.
+    """
+    kept = functional.pad(mask, (0, 1), value=True).float()
+    block = gram.float() * kept[:, :, None] * kept[:, None, :] + torch.diag_embed(1 - kept)
+    return torch.cholesky_inverse(torch.linalg.cholesky(block))
+
+
+def refit_bias(conv: nn.Conv2d, equations: Equations) -> None:
+    """Fit the bias to the weights as they are, in place: the outputs get the wanted means."""
+    assert conv.bias is not None
+    conv.bias.copy_(equations.cross[-1] - conv.weight.flatten(1).double() @ equations.gram[:-1, -1])
+
+
+def _stages(model: SqueezeNet) -> list[nn.Sequential]:
+    """The network cut before every layer that has convolutions, so that few and small tensors lie between."""
+    stages: list[nn.Sequential] = []
+    for module in (*model.features, *model.classifier):
+        if not stages or any(isinstance(part, nn.Conv2d) for part in module.modules()):
+            stages.append(nn.Sequential())
+        stages[-1].append(module)
+    return stages
+
+
+def _by_input(ops: Sequence[Op]) -> list[list[Op]]:
+    """Convolutions of a layer in network order; the expand convolutions see the same input and stand together."""
     groups: dict[str, list[Op]] = {}
-    for op in model.spec.convs:
+    for op in ops:
         layer, _, part = op.name.partition(".")
         groups.setdefault(f"{layer}.expand" if part.startswith("expand") else op.name, []).append(op)
     return list(groups.values())
 
 
-def _normal_equations(
-    model: SqueezeNet, teacher: SqueezeNet, ops: Sequence[Op], batches: Sequence[NDArray[np.uint8]], seed: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Sums over positions of x x' and x y', where x is an input window with a 1 for the bias; by convolution."""
-    generator = torch.Generator().manual_seed(seed)
-    sums: dict[str, tuple[Tensor, Tensor]] = {}
-    device = model.head.weight.device
-    assert model.preprocessing is not None
-    for pixels in batches:
-        x_NCHW = normalize_pixels(torch.from_numpy(pixels).to(device), model.preprocessing)
-        inputs = _tensors_at(model, ops, x_NCHW, of_inputs=True)
-        outputs = _tensors_at(teacher, ops, x_NCHW, of_inputs=False)
-        for op in ops:
-            y = outputs[op.name].flatten(2)
-            chosen = torch.randperm(y.shape[2], generator=generator)[:_POSITIONS].to(device)
-            windows = functional.unfold(inputs[op.name], op.kernel, padding=op.padding, stride=op.stride)
-            x_PK = windows[:, :, chosen].transpose(1, 2).flatten(0, 1).double()
-            x_PK = torch.cat([x_PK, x_PK.new_ones(len(x_PK), 1)], dim=1)
-            y_PO = y[:, :, chosen].transpose(1, 2).flatten(0, 1).double()
-            gram, cross = sums.get(op.name, (0, 0))
-            sums[op.name] = (gram + x_PK.T @ x_PK, cross + x_PK.T @ y_PO)
-    return sums
-
-
-def _tensors_at(model: SqueezeNet, ops: Sequence[Op], x_NCHW: Tensor, *, of_inputs: bool) -> dict[str, Tensor]:
+def _tensors_at(
+    stage: nn.Sequential, convs: Mapping[str, nn.Conv2d], x: Tensor, *, of_inputs: bool
+) -> dict[str, Tensor]:
     """Inputs or outputs of some convolutions, as copies: the ReLU that follows works in place."""
     seen: dict[str, Tensor] = {}
     hooks = []
-    for op in ops:
+    for name, conv in convs.items():
 
-        def keep(_: nn.Module, args: tuple[Tensor, ...], output: Tensor, name: str = op.name) -> None:
+        def keep(_: nn.Module, args: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
             seen[name] = (args[0] if of_inputs else output).clone()
 
-        hooks.append(model.convs[op.name].register_forward_hook(keep))
+        hooks.append(conv.register_forward_hook(keep))
     try:
-        model(x_NCHW)
+        stage(x)
     finally:
         for hook in hooks:
             hook.remove()
     return seen
 
 
-def _solve(conv: nn.Conv2d, mask: Tensor, gram: Tensor, cross: Tensor) -> None:
-    """Fit each output channel's kept weights and its bias."""
-    assert conv.bias is not None
-    n_products = gram.shape[0] - 1
-    damping = _DAMPING * gram.diagonal()[:n_products].mean()
-    damped = gram + torch.diag(torch.cat([damping.expand(n_products), damping.new_zeros(1)]))
-    weight = conv.weight.flatten(1).clone()
-    for row, kept in enumerate(mask.flatten(1)):
-        index = torch.cat([kept.nonzero()[:, 0], kept.new_tensor([n_products], dtype=torch.int64)])
-        aim = cross[:, row].clone()
-        aim[:n_products] += damping * weight[row]
-        solution = torch.linalg.solve(damped[index][:, index], aim[index])
-        fitted = torch.zeros_like(weight[row])
-        fitted[index[:-1]] = solution[:-1].float()
-        weight[row] = fitted
-        conv.bias[row] = solution[-1].float()
-    conv.weight.copy_(weight.reshape(conv.weight.shape))
+def _sample(op: Op, inputs: Tensor, outputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Some positions' input windows with a 1 for the bias, (P, K + 1), and outputs, (P, O)."""
+    y = outputs.flatten(2)
+    chosen = torch.randperm(y.shape[2], generator=generator)[:_POSITIONS].to(y.device)
+    windows = functional.unfold(inputs, op.kernel, padding=op.padding, stride=op.stride)
+    x_PK = windows[:, :, chosen].transpose(1, 2).flatten(0, 1).double()
+    return torch.cat([x_PK, x_PK.new_ones(len(x_PK), 1)], dim=1), y[:, :, chosen].transpose(1, 2).flatten(0, 1).double()
+
+
+def _damped(gram: Tensor, cross: Tensor, conv: nn.Conv2d, n_positions: int) -> Equations:
+    n_equations = gram[-1, -1].clone()
+    gram, cross = gram / n_equations, cross / n_equations
+    diagonal = gram.diagonal()[:-1]  # a view
+    damping = _DAMPING * diagonal.mean()
+    diagonal += damping
+    cross[:-1] += damping * conv.weight.flatten(1).T.double()
+    return Equations(gram, cross, n_positions)
