@@ -12,14 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined] # public, though not listed
+
+from ..errors import TrainingError
 
 __all__ = ["ALONE", "Workers", "join_workers"]
+
+_MEETING_S = 300.0  # processes of one start differ by how long they take to load torch
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,50 @@ def join_workers() -> Iterator[Workers]:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    store, rank, size = _meet()
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield Workers(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     finally:
         dist.destroy_process_group()
+
+
+def _meet() -> tuple[dist.Store, int, int]:
+    """Find the processes of this start, and give a store that is theirs alone, the rank and their number.
+
+    `torchrun` keeps one store over all restarts, and torch gives every start the same keys in it: a process that comes
+    first would read addresses that killed ones left there, and wait for the dead. The count of restarts does not tell
+    starts apart, since machines count their own. So each process calls with a name never used before, and goes on when
+    process 0, which may answer dead callers as well, has answered that name.
+
+    Raises:
+        TrainingError: If the others do not come in time; `torchrun` then starts all again.
+    """
+    shared, rank, size = next(rendezvous("env://"))
+    calls = PrefixStore("squeezenet", shared)
+    name = uuid.uuid4().hex
+    if rank:
+        calls.set(f"caller/{rank}", name)
+        try:
+            calls.wait([f"answer/{name}"], timedelta(seconds=_MEETING_S))
+        except dist.DistError:
+            raise _nobody_came(rank, size) from None
+        name = calls.get(f"answer/{name}").decode()
+        calls.add(f"joined/{name}", 1)
+        return PrefixStore(name, shared), rank, size
+    deadline = time.monotonic() + _MEETING_S
+    while calls.add(f"joined/{name}", 0) < size - 1:
+        for other in range(1, size):
+            if calls.check([f"caller/{other}"]):
+                calls.set(f"answer/{calls.get(f'caller/{other}').decode()}", name)
+        if time.monotonic() > deadline:
+            raise _nobody_came(rank, size)
+        time.sleep(0.02)
+    return PrefixStore(name, shared), rank, size
+
+
+def _nobody_came(rank: int, size: int) -> TrainingError:
+    return TrainingError(
+        f"process {rank}: expected {size} processes to meet, and not all came in {_MEETING_S:.0f} s:"
+        " look for the message of one that failed, then continue with --resume"
+    )
