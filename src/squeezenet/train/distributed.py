@@ -21,7 +21,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined] # public, though not listed
+from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined] # public, though not listed
 
 from ..errors import TrainingError
 
@@ -99,7 +99,7 @@ def join_workers() -> Iterator[Workers]:
         dist.destroy_process_group()
 
 
-def _meet() -> tuple[dist.Store, int, int]:
+def _meet() -> tuple[Store, int, int]:
     """Find the processes of this start, and give a store that is theirs alone, the rank and their number.
 
     `torchrun` keeps one store over all restarts, and torch gives every start the same keys in it: a process that comes
