@@ -48,8 +48,9 @@ def rounded(model, pixels, slope):
 
 @pytest.mark.parametrize("bypass", ["none", "simple", "complex"])
 @pytest.mark.parametrize("squeeze_relu", [True, False])
-def test_units_do_not_change_what_a_network_computes(bypass, squeeze_relu):
-    model = tiny_model(bypass=bypass, squeeze_relu=squeeze_relu)
+@pytest.mark.parametrize("pools", [(1,), (2,)])  # (2,): what is added was pooled
+def test_units_do_not_change_what_a_network_computes(bypass, squeeze_relu, pools):
+    model = tiny_model(bypass=bypass, squeeze_relu=squeeze_relu, pools=pools)
     pixels = random_pixels(model.spec, 12)
     net, _ = unit_net(model, pixels)
 
@@ -61,8 +62,9 @@ def test_units_do_not_change_what_a_network_computes(bypass, squeeze_relu):
 
 @pytest.mark.parametrize("bypass", ["none", "simple", "complex"])
 @pytest.mark.parametrize("squeeze_relu", [True, False])
-def test_the_simulation_computes_what_the_engine_computes(bypass, squeeze_relu):
-    model = tiny_model(bypass=bypass, squeeze_relu=squeeze_relu)
+@pytest.mark.parametrize("pools", [(1,), (2,)])  # (2,): what is added was pooled
+def test_the_simulation_computes_what_the_engine_computes(bypass, squeeze_relu, pools):
+    model = tiny_model(bypass=bypass, squeeze_relu=squeeze_relu, pools=pools)
     pixels = random_pixels(model.spec, 12)
     net, integers = rounded(model, pixels, 1e-6)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ...network import quantized_source
 from ...spec import ArchSpec
 
 __all__ = ["choose_ranges"]
@@ -44,11 +45,10 @@ def choose_ranges(
 
 def _added_together(spec: ArchSpec) -> list[set[str]]:
     """Sets of tensors that additions tie together, pools looked through."""
-    pool_sources = {op.output: op.inputs[0] for op in spec.graph() if op.kind == "max_pool"}
     groups: list[set[str]] = []
     for op in spec.graph():
         if op.kind == "add":
-            names = {op.output, *(pool_sources.get(name, name) for name in op.inputs)}
+            names = {op.output, *(quantized_source(spec, name) for name in op.inputs)}
             for group in [group for group in groups if group & names]:
                 names |= group
                 groups.remove(group)

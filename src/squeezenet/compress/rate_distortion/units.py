@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ...errors import QuantizationError
 from ...models import SqueezeNet
-from ...network import ConvParams, Network, TensorQuant, quantized_tensors
+from ...network import ConvParams, Network, TensorQuant, quantized_source, quantized_tensors
 from ...spec import ArchSpec, Op
 
 __all__ = [
@@ -98,12 +98,11 @@ class UnitNet:
             zero_points[name] = 0 if name in nonnegative else _SIGNED_ZERO
             steps[name] = channel_ranges[name].float() / levels
             tensor_steps[name] = float(np.float32(tensor_ranges[name] / levels))
-        pool_sources = {op.output: op.inputs[0] for op in spec.graph() if op.kind == "max_pool"}
         convs = {}
         for op in spec.convs:
             module = model.convs[op.name]
             assert module.bias is not None
-            source = pool_sources.get(op.inputs[0], op.inputs[0])
+            source = quantized_source(spec, op.inputs[0])
             in_steps = steps[source]
             out_steps = torch.ones(op.out_channels)
             if not op.is_head:
@@ -118,8 +117,7 @@ class UnitNet:
 
     def steps_of(self, tensor: str) -> Tensor:
         """Real value of a step for each channel of any tensor of the graph; a pooled tensor has its input's."""
-        sources = {op.output: op.inputs[0] for op in self.spec.graph() if op.kind == "max_pool"}
-        return self.channel_steps[sources.get(tensor, tensor)]
+        return self.channel_steps[quantized_source(self.spec, tensor)]
 
     def clamp(self, tensor: str) -> tuple[int, int]:
         """Smallest and largest value of a quantised tensor, its zero-point subtracted."""
@@ -144,7 +142,7 @@ class UnitNet:
     def add(self, op: Op, a: Tensor, b: Tensor) -> Tensor:
         """Sum two tensors in the steps of the output."""
         out = self.tensor_steps[op.output]
-        left, right = (self.tensor_steps[name] / out for name in op.inputs)
+        left, right = (self.tensor_steps[quantized_source(self.spec, name)] / out for name in op.inputs)
         return a * left + b * right
 
 
