@@ -19,11 +19,12 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError, QuantizationError, SpecError, StudyError, TrainingError
+from ..files import lock_folder
 from ..spec import ArchSpec
 from ..train import Recipe, load_recipe
 from ..train.preparation import Data, TrainingData, choose_recipe, prepare_data
@@ -96,7 +97,7 @@ def explore(
         (folder / "trials").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"{folder}: cannot be made a study folder ({error.strerror})") from None
-    with _locked(folder):
+    with lock_folder(folder, StudyError):
         identity = {
             "space": chosen.to_dict(), "recipe": settings.to_dict(), "epochs": epochs, "seeds": seeds,
             "max_bytes": max_bytes, "max_macs": max_macs, "data": data_fingerprint(prepared.train),
@@ -441,22 +442,6 @@ def _identify(folder: Path) -> str:
     import platform
 
     return f"{platform.node()}:{folder.resolve()}"
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the folder; the lock goes with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes there are the user's own care
-        yield
-        return
-    with (folder / "lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StudyError(f"{folder}: another process is at work in this study: wait for it, or stop it") from None
-        yield
 
 
 class _TasksOnly:
