@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from image_files import encode, photo
 from networks import random_network, tiny_spec
+from ray_workers import busy_workers
 from squeezenet import Classifier
 from squeezenet.cli import cli
 from squeezenet.cluster import ClusterTasks, predict_to_parquet
@@ -84,29 +85,11 @@ def check_complete(path, job, n_images):
     }
 
 
-def busy_workers():
-    """Processes of the cluster that classify at this moment."""
-    parents, titles = {}, {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(path.name)] = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            titles[int(path.name)] = (path / "cmdline").read_bytes()
-        except OSError:
-            continue
-
-    def is_ours(pid):
-        while pid > 1 and pid != os.getpid():
-            pid = parents.get(pid, 0)
-        return pid == os.getpid()
-
-    return [pid for pid, title in titles.items() if b"ray::" in title and b"classify_block" in title and is_ours(pid)]
-
-
 def test_lost_worker_costs_nothing_but_time(cluster, job, tmp_path):
     killed = []
 
     def kill(done, total):
-        if not killed and (found := busy_workers()):
+        if not killed and (found := busy_workers("classify_block")):
             os.kill(found[0], signal.SIGKILL)
             killed.append(done)
 

@@ -34,7 +34,7 @@ class ClusterTasks:
         def call(*arguments: Any) -> Any:  # Ray takes functions that Python wrote, and no others
             return function(*arguments)
 
-        self._call = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=_RETRIES)(call)
+        self._call = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=_RETRIES)(call).options(name=function.__name__)
         self._under_way: dict[Any, Any] = {}
 
     @classmethod
