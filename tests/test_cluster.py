@@ -34,7 +34,7 @@ N_PHOTOS = 16
 
 @pytest.fixture(scope="module")
 def cluster():
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_enable_metrics_collection="0")
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
     import ray
     from ray.cluster_utils import Cluster
 
