@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BulkResult", "predict_to_parquet"]
 
-# A block is what a lost worker costs: a second or so, and more where the number of blocks would burden the driver.
-_BLOCK_IMAGES, _MAX_BLOCKS = 128, 50_000
+# A block is what a lost worker costs: a second or so, and minutes where more blocks would burden the driver.
+_MIN_BLOCK, _MAX_BLOCK, _BLOCKS = 128, 100_000, 4_000
 _IDENTITY = b"squeezenet.job"
 _ROW_GROUP = 100_000
 
@@ -132,7 +132,7 @@ def predict_to_parquet(
 
 def _blocks(entries: Sequence[Entry]) -> list[_Block]:
     """Gather entries to blocks of about one size; what is one row group stays together."""
-    size = max(_BLOCK_IMAGES, sum(entry.n_images for entry in entries) // _MAX_BLOCKS)
+    size = min(max(_MIN_BLOCK, sum(entry.n_images for entry in entries) // _BLOCKS), _MAX_BLOCK)
     blocks: list[_Block] = []
     gathered: list[Entry] = []
     first = count = 0
