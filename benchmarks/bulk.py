@@ -1,8 +1,8 @@
 """Bulk prediction on a local Ray cluster, one worker killed midway, against one process of `squeezenet predict`.
 
-Repeats the photos of DATA (hard links) until there are `--count`. One process runs on one core and again on all;
-the cluster has one worker for each core, and one of them is killed when half of the images are done. Every image must
-be in the result once, with the class that the single process gave it.
+Makes photos of 500x375 out of DATA, as `photos.py` does, and repeats them until there are `--count`. One process runs
+on one core and again on all; the cluster has one worker for each core, and one of them is killed when half of the
+images are done. Every image must be in the result once, with the class that the single process gave it.
 
     python benchmarks/bulk.py MODEL.sqz ../shared/data/imagenet-500.zip
 """
@@ -23,19 +23,21 @@ from typing import Any
 from environment import ROOT, describe_run
 
 from squeezenet.cluster import predict_to_parquet
-from squeezenet.data import open_data
 
 BAR = 1.6
 
 
 def repeat_photos(data: str, folder: Path, count: int) -> None:
-    images = open_data([data], unlabelled=True)
-    originals = [folder / f"0000-{index:05}.jpg" for index in range(min(count, len(images)))]
-    for index, path in enumerate(originals):
-        path.write_bytes(images.read(index))
-    for number in range(len(originals), count):
-        copy, index = divmod(number, len(originals))
-        (folder / f"{copy:04}-{index:05}.jpg").hardlink_to(originals[index])
+    """Write photos of 500x375, ImageNet's usual size, and links to them until there are `count`."""
+    from photos import write_photos
+
+    n_originals = write_photos(data, folder)
+    originals = sorted(folder.iterdir())
+    for path in originals[count:]:
+        path.unlink()
+    for number in range(n_originals, count):
+        copy, index = divmod(number, n_originals)
+        (folder / f"{index:04}-{copy:04}.jpg").hardlink_to(originals[index])
 
 
 def run_single(model: str, folder: Path, cores: set[int], output: Path) -> float:

@@ -9,6 +9,7 @@ Use this when one machine is too slow, or a run may be cut off; `squeezenet pred
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -93,6 +94,7 @@ def predict_to_parquet(
         FormatError: If the model is damaged or no `.sqz` file.
         DataError: If a source does not exist or has no image.
         ClusterError: If the cluster cannot be reached or gives up, or another run is under way in `OUT.parts/`.
+        OSError: If nothing can be written there.
     """
     encoded = Path(model).read_bytes()
     decode_sqz(encoded)
@@ -103,6 +105,8 @@ def predict_to_parquet(
     list_s = time.monotonic() - clock
     identity = _identify(encoded, entries, top)
     target = Path(output)
+    if target.is_dir():  # better now than after hours
+        raise FileExistsError(errno.EEXIST, "expected a file to write, got a folder", str(target))
     parts = target.with_name(f"{target.name}.parts")
     if not parts.exists() and _identity_of(target) == identity:
         return BulkResult(n_images, _count_errors(target), n_images, 0, list_s, 0, 0, 0, 0)
