@@ -28,6 +28,7 @@ docs: $(READY)
 	$(BIN)/python tools/make_readme.py
 	$(BIN)/python tools/make_figures.py
 	$(BIN)/python benchmarks/paper_counts.py
+	$(BIN)/python benchmarks/scale.py --fill
 	$(BIN)/mkdocs build --quiet --strict
 
 # The page's engine: the bytes that are checked in, and what they were built with. Needs Debian's clang and lld.

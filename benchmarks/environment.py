@@ -13,7 +13,19 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-PACKAGES = ("numpy", "Pillow", "torch", "onnx", "onnxruntime", "openvino", "playwright", "scikit-learn")
+sys.path.append(str(ROOT / "tools"))  # where `marked_places` is
+PACKAGES = (
+    "numpy",
+    "Pillow",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "playwright",
+    "scikit-learn",
+    "ray",
+    "pyarrow",
+)
 
 
 def describe_run() -> dict[str, Any]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from typing import Any
 
 from environment import ROOT
+from marked_places import fill, markdown_table
 
 from squeezenet.accounting import network_cost, peak_activation_bytes
 from squeezenet.explore import load_space
@@ -120,7 +120,7 @@ def markdown(results: dict[str, Any]) -> dict[str, str]:
             counts = (f"{row['params']:,}", f"{size:,}", f"{size / 1e6:.2f}", f"{size / MIB:.2f}")
             costs = (f"{row['macs']:,}", f"{row['peak_activation_bytes']:,}")
             rows.append((value, *counts, printed, row["printed_is"] or "", *costs, top5))
-        parts[preset] = _table(rows)
+        parts[preset] = markdown_table(rows)
     rows = [("layer", "output", "parameters", "paper", "kept by the paper's shares", "paper")]
     for row in results["table_1"]:
         output = f"{row['out_size']}x{row['out_size']}x{row['out_channels']}"
@@ -130,21 +130,8 @@ def markdown(results: dict[str, Any]) -> dict[str, str]:
         sum(row[key] for row in results["table_1"]) for key in ("params", "printed_params", "kept", "printed_kept")
     ]
     rows.append(("total", "", *(f"{value:,.0f}" for value in total)))
-    parts["table-1"] = _table(rows)
+    parts["table-1"] = markdown_table(rows)
     return parts
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
-    return "\n".join(lines)
-
-
-def fill(page: str, results: dict[str, Any]) -> str:
-    for name, content in markdown(results).items():
-        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
-        page = pattern.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", page)
-    return page
 
 
 def main() -> None:
@@ -152,7 +139,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="fail if the files are not up to date")
     arguments = parser.parse_args()
     results = measure()
-    text, page = json.dumps(results, indent=1) + "\n", fill(PAGE.read_text(), results)
+    text, page = json.dumps(results, indent=1) + "\n", fill(PAGE.read_text(), markdown(results))
     if arguments.check:
         if RESULTS.read_text() != text or PAGE.read_text() != page:
             sys.exit("results/paper_counts.json or docs/paper.md is not up to date: run benchmarks/paper_counts.py")

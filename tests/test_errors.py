@@ -17,7 +17,7 @@ def test_every_error_is_a_squeezenet_error():
         ("SpecError", ValueError), ("FormatError", ValueError), ("CodecError", ValueError), ("ImageError", ValueError),
         ("QuantizationError", ValueError), ("WeightsError", ValueError), ("DataError", ValueError),
         ("RecipeError", ValueError), ("TrainingError", RuntimeError), ("DownloadError", OSError),
-        ("StudyError", RuntimeError),
+        ("StudyError", RuntimeError), ("ClusterError", RuntimeError),
         ("MissingDependencyError", ImportError),
     ],
 )  # fmt: skip

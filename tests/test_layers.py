@@ -22,7 +22,7 @@ LEVELS = [
     {"classifier"},
     {"data"},
     {"models"},
-    {"evaluate", "compress", "train", "export", "explore"},
+    {"evaluate", "compress", "train", "export", "explore", "cluster"},
     {"cli"},
     {"__main__"},
 ]

@@ -21,6 +21,7 @@ HEAVY = {
     "onnx",
     "onnxruntime",
     "ray",
+    "pyarrow",
     "scipy",
     "optuna",
     "jinja2",

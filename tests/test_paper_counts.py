@@ -1,4 +1,4 @@
-"""The paper's printed sizes and counts against the package's, and docs/paper.md against the script that fills it."""
+"""The paper's printed sizes and counts against the package's; pages against the scripts that fill them."""
 
 import json
 import subprocess
@@ -19,8 +19,9 @@ def sizes(preset):
     return {row["value"]: row["fp32_bytes"] for row in RESULTS[preset]}
 
 
-def test_page_and_results_are_up_to_date():
-    command = [sys.executable, "benchmarks/paper_counts.py", "--check"]
+@pytest.mark.parametrize("script", ["paper_counts", "scale"])
+def test_page_and_results_are_up_to_date(script):
+    command = [sys.executable, f"benchmarks/{script}.py", "--check"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 

@@ -19,6 +19,7 @@ Catch `SqueezeNetError` for all of them; each is also the builtin that plain han
     ├── RecipeError (ValueError)             a recipe with unknown or impossible settings
     ├── TrainingError (RuntimeError)         a run that cannot go on
     ├── StudyError (RuntimeError)            an exploration that cannot begin or go on
+    ├── ClusterError (RuntimeError)          machines that cannot be reached, or that went away
     ├── DownloadError (OSError)              weights that could not be fetched
     └── MissingDependencyError (ImportError) an extra that is not installed
 
@@ -29,6 +30,7 @@ __all__ = [
     "BadMagic",
     "BadTable",
     "ChecksumMismatch",
+    "ClusterError",
     "CodecError",
     "DataError",
     "DownloadError",
@@ -114,6 +116,10 @@ class TrainingError(SqueezeNetError, RuntimeError):
 
 class StudyError(SqueezeNetError, RuntimeError):
     """An exploration of architectures that cannot begin or go on."""
+
+
+class ClusterError(SqueezeNetError, RuntimeError):
+    """Machines that cannot be reached, or that went away."""
 
 
 class DownloadError(SqueezeNetError, OSError):

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from .errors import SqueezeNetError
 
-__all__ = ["atomic_write", "cache_folder", "keep_as", "load_toml", "remove_leftovers"]
+__all__ = ["atomic_write", "cache_folder", "keep_as", "load_toml", "lock_folder", "remove_leftovers"]
 
 _MAX_TOML_BYTES = 1 << 20
 _T = TypeVar("_T")
@@ -113,6 +113,27 @@ def keep_as(path: Path, kept: Path) -> None:
             raise
     finally:
         temporary.unlink(missing_ok=True)  # a rename onto the same file leaves both names
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, error: type[SqueezeNetError]) -> Iterator[None]:
+    """Keep other processes out of a folder; the lock goes with the process, however it ends.
+
+    Args:
+        folder: It must exist; a file `lock` is left in it.
+        error: Raised if another process has the lock.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes there are the user's own care
+        yield
+        return
+    with (folder / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise error(f"{folder}: another process is at work here: wait for it, or stop it") from None
+        yield
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -21,6 +21,7 @@ _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of a trial; by default the recipe's.")
 @click.option("--storage", metavar="URL", help="An Optuna storage; by default a SQLite file in the folder.")
 @click.option("--retrain/--no-retrain", default=True, show_default=True, help="Train the winner again, in full.")
+@click.option("--ray", metavar="ADDRESS|local", help="Train on a Ray cluster, several networks at a time.")
 @click.option("-o", "--output", metavar="STUDY/", required=True, help="Folder to write, or to continue in.")
 @click.pass_context
 def command(
@@ -37,6 +38,7 @@ def command(
     epochs: int | None,
     storage: str | None,
     retrain: bool,
+    ray: str | None,
     output: str,
 ) -> None:
     """Train many architectures on DATA and find those worth having: accuracy against bytes, MACs and memory.
@@ -60,7 +62,7 @@ def command(
     result = explore(
         list(data), list(val) or None, study_dir=output, space=space or preset or "pareto", recipe=recipe,
         trials=trials, epochs=epochs, seeds=seeds, max_bytes=max_bytes, max_macs=max_macs, storage=storage,
-        retrain=retrain,
+        retrain=retrain, ray=ray,
     )  # fmt: skip
     if not result.is_finished:
         ctx.exit(_INTERRUPTED)

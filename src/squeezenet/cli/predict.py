@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ..evaluate.predictor import Predictor
 
 _BATCH = 32
+_REPORT_EVERY_S = 10.0
+_INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 
 
 @click.command()
@@ -30,7 +32,16 @@ _BATCH = 32
 @click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to show.")
 @click.option("--json", "layout", flag_value="json", help="One JSON object a line for each image.")
 @click.option("--csv", "layout", flag_value="csv", help="One CSV row for each image and class.")
-def command(arguments: tuple[str, ...], model: str | None, top: int, layout: str | None) -> None:
+@click.option("--ray", "address", metavar="ADDRESS|local", help="Share the work on a Ray cluster; needs -o.")
+@click.option("-o", "--output", metavar="OUT.parquet", help="With --ray: the file for the rows, one an image.")
+def command(
+    arguments: tuple[str, ...],
+    model: str | None,
+    top: int,
+    layout: str | None,
+    address: str | None,
+    output: str | None,
+) -> None:
     """Classify images.
 
     \b
@@ -40,10 +51,19 @@ def command(arguments: tuple[str, ...], model: str | None, top: int, layout: str
 
     Without a MODEL, one that comes with this package is used, and named. `--model imagenet`
     fetches published weights for the 1,000 classes of ImageNet once and compresses them.
+
+    \b
+    With --ray, IMAGE may also be a Parquet file with a column of images, or a URI such as
+    s3://bucket/photos. Stopped or killed, the same command continues: see docs/scale.md.
     """
     from ..evaluate.predictor import open_predictor
 
+    if (address is None) != (output is None) or (address and layout):
+        raise click.UsageError("--ray and -o go together, and exclude --json and --csv")
     chosen, images = split_model(model, arguments)
+    if address is not None and output is not None:
+        _predict_on_cluster(resolve_model(chosen), images, output, address, top)
+        return
     predictor = open_predictor(resolve_model(chosen))
     names = list(predictor.labels.names if predictor.labels else map(str, range(predictor.spec.num_classes)))
     writers: dict[str | None, Callable[[dict[str, Any]], None]] = {"json": _write_json, "csv": _CsvWriter()}
@@ -53,6 +73,35 @@ def command(arguments: tuple[str, ...], model: str | None, top: int, layout: str
         good += "error" not in record
         write(record)
     if not good:
+        raise click.ClickException("no image could be read")
+
+
+def _predict_on_cluster(model: str, images: tuple[str, ...], output: str, address: str, top: int) -> None:
+    import time
+
+    from ..cluster import predict_to_parquet
+
+    if Path(model).suffix != ".sqz":
+        raise click.UsageError(f"--ray needs a .sqz file, got {model}: `squeezenet compress` makes one")
+    if "-" in images:
+        raise click.UsageError("--ray reads no standard input")
+    said = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _REPORT_EVERY_S:
+            said = time.monotonic()
+            click.echo(f"{done:,} of {total:,} images", err=True)
+
+    sources = [source for argument in images for source in _expanded(argument)]
+    try:
+        result = predict_to_parquet(model, sources, output, address=address, top=top, on_progress=report)
+    except KeyboardInterrupt:
+        click.echo("stopped; finished blocks are saved: the same command continues", err=True)
+        sys.exit(_INTERRUPTED)
+    earlier = f", {result.n_earlier:,} of them by an earlier run" if result.n_earlier else ""
+    click.echo(f"{output}: {result.n_images:,} images{earlier}, {result.n_errors:,} could not be read")
+    if result.n_errors == result.n_images:
         raise click.ClickException("no image could be read")
 
 
@@ -90,11 +139,7 @@ def _grouped(images: tuple[str, ...]) -> Iterator[list[str | Path]]:
     """Patterns expanded, and files beside each other put together, so that they are read and classified in batches."""
     files: list[str | Path] = []
     for argument in images:
-        found = [argument]
-        if glob.has_magic(argument) and not Path(argument).exists():
-            # A pattern that the shell has not expanded; one that fits nothing is reported like a missing file.
-            found = sorted(glob.glob(argument, recursive=True)) or [argument]
-        for source in found:
+        for source in _expanded(argument):
             if source != "-" and Path(source).is_file():
                 files.append(source)
             else:
@@ -104,6 +149,13 @@ def _grouped(images: tuple[str, ...]) -> Iterator[list[str | Path]]:
                 yield [source]
     if files:
         yield files
+
+
+def _expanded(argument: str) -> list[str]:
+    if glob.has_magic(argument) and not Path(argument).exists():
+        # A pattern that the shell has not expanded; one that fits nothing is reported like a missing file.
+        return sorted(glob.glob(argument, recursive=True)) or [argument]
+    return [argument]
 
 
 def _reason(error: Exception, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Exploring architectures: trials one after another, in a study that can be cut off at any time.
+"""Exploring architectures: trials in a study that can be cut off at any time.
 
 The study lies in an Optuna storage, by default a SQLite file in its folder. A trial's figures enter it in one
 transaction; a trial that was under way when the process ended begins again with the same parameters, and continues
@@ -15,24 +15,26 @@ Use this when you explore from Python; `squeezenet explore` is this function.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDependencyError, QuantizationError, SpecError, StudyError, TrainingError
+from ..errors import MissingDependencyError, SpecError, StudyError
+from ..files import lock_folder
 from ..spec import ArchSpec
 from ..train import Recipe, load_recipe
 from ..train.preparation import Data, TrainingData, choose_recipe, prepare_data
-from ..train.progress import Reporter, SilentReporter, Task, reporter_for
+from ..train.progress import Reporter, SilentReporter, reporter_for
 from ..train.state import data_fingerprint
 from .findings import DIRECTIONS, Finding, StudyResult, findings_of, pareto_front
-from .measure import Hopeless, Interrupted, Measured, epoch_top1, measure_spec, spec_cost
+from .measure import Hopeless, Interrupted, Measured, epoch_top1, spec_cost
+from .progress import Table
 from .report import write_report
 from .space import Range, Space, Value, load_space
+from .trials import Job, Outcome, Trials, Watch, open_trials
 
 if TYPE_CHECKING:
     import optuna
@@ -43,9 +45,6 @@ DEFAULT_TRIALS = 30
 _MAX_REFUSED_IN_A_ROW = 200
 # Well below what int8 files take (6.8 bits a parameter for ImageNet's 1.1): what would need fewer is never trained.
 _FEWEST_BITS_PER_PARAM = 4
-# From half of its epochs on, a network of a search must come this close, in points of top-1 after the same epoch, to
-# the best that cost no more in anything.
-_HOPELESS_FROM, _HOPELESS_POINTS = 0.5, 10.0
 _SEED = "seed"
 
 
@@ -63,6 +62,7 @@ def explore(
     max_macs: int | None = None,
     storage: str | None = None,
     retrain: bool = True,
+    ray: str | None = None,
     progress: Reporter | bool = True,
 ) -> StudyResult:
     """Train and measure many architectures, and find those worth having; continue where an earlier call was cut off.
@@ -80,12 +80,15 @@ def explore(
         max_macs: Most multiply-accumulates an image.
         storage: URL of an Optuna storage; by default a SQLite file in the folder.
         retrain: Train the winner again, with another seed and all epochs.
+        ray: Address of a Ray cluster to train on, or `local` for one trial on each core of this machine; by default
+            trials follow one another here. All machines must reach the data and the study's folder.
         progress: A reporter; `True` for one on standard error, `False` for silence.
 
     Raises:
         StudyError: If the folder holds another study, is in use, or no network meets the limits.
         DataError: If the images cannot be used.
         RecipeError: If the recipe is unknown or impossible.
+        ClusterError: If the cluster cannot be reached or gives up.
     """
     say = (reporter_for() if progress else SilentReporter()) if isinstance(progress, bool) else progress
     chosen = space if isinstance(space, Space) else load_space(space)
@@ -96,14 +99,15 @@ def explore(
         (folder / "trials").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(f"{folder}: cannot be made a study folder ({error.strerror})") from None
-    with _locked(folder):
+    with lock_folder(folder, StudyError):
         identity = {
             "space": chosen.to_dict(), "recipe": settings.to_dict(), "epochs": epochs, "seeds": seeds,
             "max_bytes": max_bytes, "max_macs": max_macs, "data": data_fingerprint(prepared.train),
         }  # fmt: skip
-        study = _open_study(folder, storage, identity)
+        study = _open_study(folder, storage, identity, is_parallel=ray is not None)
         explorer = _Explorer(study, folder, chosen, settings, prepared, epochs, seeds, max_bytes, max_macs, say)
-        return explorer.run(trials, retrain=retrain)
+        with open_trials(ray, prepared, say) as carrying_out:
+            return explorer.run(carrying_out, trials, retrain=retrain)
 
 
 class _Explorer:
@@ -125,33 +129,29 @@ class _Explorer:
         self.study, self.folder, self.space, self.recipe, self.prepared = study, folder, space, recipe, prepared
         self.epochs, self.seeds, self.max_bytes, self.max_macs, self.say = epochs, seeds, max_bytes, max_macs, say
         self.distributions = _distributions(space, seeds)
+        self.under_way: dict[int, tuple[optuna.Trial, Job]] = {}
         self.grid: list[dict[str, Value]] = []
         if space.sampler == "grid":
             points = list(space.grid())
             self.grid = [{**point, _SEED: seed} if seeds > 1 else point for seed in range(seeds) for point in points]
 
-    def run(self, trials: int | None, *, retrain: bool) -> StudyResult:
-        total = min(trials or len(self.grid), len(self.grid)) if self.grid else trials or DEFAULT_TRIALS
+    def run(self, carrying_out: Trials, n_trials: int | None, *, retrain: bool) -> StudyResult:
+        total = min(n_trials or len(self.grid), len(self.grid)) if self.grid else n_trials or DEFAULT_TRIALS
         self._revive()
         self._queue_grid()
-        table = _Table(self.say, total)
+        table = Table(self.say, total)
         for finding in findings_of(self.study):
             table.show(finding, self._is_feasible(finding))
         is_finished, retrained = True, None
-        refused = 0
         try:
-            while self._n_done() < total and (not self.grid or self._has_waiting()):
-                trial = self.study.ask(self.distributions)
-                reason = self._refusal(trial)
-                if reason is None:
-                    refused = 0
-                    self._carry_out(trial, table, total)
-                    continue
-                self.say.say(f"trial {trial.number} not trained: {reason}")
-                refused += 1
-                if refused >= _MAX_REFUSED_IN_A_ROW:
-                    self.say.say(f"{refused} proposals in a row were not worth training: the search ends here")
+            is_exhausted = False
+            while True:
+                while not is_exhausted and self._has_room(carrying_out, total):
+                    is_exhausted = not self._begin_trial(carrying_out, total)
+                if not self.under_way:
                     break
+                number, outcome = carrying_out.next_outcome()
+                self._record(number, outcome, table, total)
             if not any(self._is_feasible(finding) for finding in findings_of(self.study)):
                 raise StudyError(
                     f"no network met the limits in {len(self.study.trials)} trials: raise --max-bytes or --max-macs,"
@@ -159,11 +159,31 @@ class _Explorer:
                 )
             winner = self._winner()
             if retrain and winner is not None:
-                retrained = self._retrain(winner)
+                retrained = self._retrain(carrying_out, winner)
         except Interrupted:
             is_finished = False
             self.say.say(f"stopped by a signal; everything is saved: the same command continues {self.folder}")
         return self._report(retrained, is_finished=is_finished)
+
+    def _has_room(self, carrying_out: Trials, total: int) -> bool:
+        is_wanted = self._n_done() + len(self.under_way) < total and (not self.grid or self._has_waiting())
+        return is_wanted and len(self.under_way) < carrying_out.capacity
+
+    def _begin_trial(self, carrying_out: Trials, total: int) -> bool:
+        """Ask for proposals until one is worth training; false if there seems to be none."""
+        for _ in range(_MAX_REFUSED_IN_A_ROW):
+            trial = self.study.ask(self.distributions)
+            reason = self._refusal(trial)
+            if reason is None:
+                job = self._job(trial, f"trial {self._n_done() + len(self.under_way) + 1}/{total}")
+                self.under_way[trial.number] = trial, job
+                carrying_out.submit(trial.number, job)
+                return True
+            self.say.say(f"trial {trial.number} not trained: {reason}")
+            if self.grid and not self._has_waiting():
+                return False
+        self.say.say(f"{_MAX_REFUSED_IN_A_ROW} proposals in a row were not worth training: the search ends here")
+        return False
 
     def _revive(self) -> None:
         """Queue again what this folder's last process was working on when it ended."""
@@ -231,68 +251,63 @@ class _Explorer:
                 same = next((f for f in findings_of(self.study) if _bare(f.spec) == _bare(spec)
                              and f.point.get(_SEED) == trial.params.get(_SEED)), None)  # fmt: skip
                 reason = f"the same network as trial {same.number}" if same else None
+                for number, (other, job) in self.under_way.items():
+                    if _bare(job.spec) == _bare(spec) and other.params.get(_SEED) == trial.params.get(_SEED):
+                        reason = f"the same network as trial {number}, which is under way"
         if reason is not None:
             trial.set_user_attr("refused", reason)
             self.study.tell(trial, state=TrialState.PRUNED)
         return reason
 
-    def _carry_out(self, trial: optuna.Trial, table: _Table, total: int) -> None:
-        from optuna.trial import TrialState
-
+    def _job(self, trial: optuna.Trial, title: str) -> Job:
         spec = self._spec(trial.params)
         seed = self.recipe.seed + int(trial.params.get(_SEED, 0))
         identity = json.dumps([_bare(spec), seed], sort_keys=True)
-        folder = self.folder / "trials" / hashlib.sha256(identity.encode()).hexdigest()[:12]
+        folder = self.folder.absolute() / "trials" / hashlib.sha256(identity.encode()).hexdigest()[:12]
         trial.set_user_attr("trial_folder", folder.name)
-        try:
-            measured = measure_spec(
-                spec,
-                self.recipe.replace(seed=seed),
-                self.prepared.train,
-                self.prepared.val,
-                folder,
-                epochs=self.epochs,
-                watch=None if self.grid else self._watch(spec),
-                reporter=_TasksOnly(self.say, f"trial {self._n_done() + 1}/{total}"),
-            )
-        except Hopeless as reason:
-            trial.set_user_attr("error", str(reason))
+        return Job(
+            title=title, spec=spec, recipe=self.recipe.replace(seed=seed), folder=folder, epochs=self.epochs,
+            watch=None if self.grid else self._watch(spec),
+        )  # fmt: skip
+
+    def _record(self, number: int, outcome: Outcome, table: Table, total: int) -> None:
+        """Tell the study what came of a trial.
+
+        Raises:
+            Interrupted: If that is what came of it; the trial stays under way for the next process.
+            StudyError: If no trial can be carried out there.
+        """
+        from optuna.trial import TrialState
+
+        if isinstance(outcome, (Interrupted, StudyError)):
+            raise outcome
+        trial, job = self.under_way.pop(number)
+        if isinstance(outcome, Hopeless):
+            trial.set_user_attr("error", str(outcome))
             self.study.tell(trial, state=TrialState.PRUNED)
-            self.say.say(f"trial {trial.number} ended early: {reason}")
+            self.say.say(f"trial {number} ended early: {outcome}")
             return
-        except (TrainingError, QuantizationError) as error:
-            trial.set_user_attr("error", str(error))
+        if isinstance(outcome, Exception):
+            trial.set_user_attr("error", str(outcome))
             self.study.tell(trial, state=TrialState.FAIL)
-            self.say.say(f"trial {trial.number} failed: {error}")
+            self.say.say(f"trial {number} failed: {outcome}")
             return
+        measured = outcome
         trial.set_user_attr("measured", measured.to_dict())
         if self.max_bytes is not None:
             trial.set_constraint("file_bytes", float(measured.file_bytes - self.max_bytes))
         self.study.tell(trial, [float(getattr(measured, name)) for name in DIRECTIONS])
-        finding = Finding(number=trial.number, point=trial.params, spec=spec, measured=measured, folder=folder.name)
+        finding = Finding(number=number, point=trial.params, spec=job.spec, measured=measured, folder=job.folder.name)
         table.show(finding, self._is_feasible(finding), left_s=self._seconds_left(total))
 
-    def _watch(self, spec: ArchSpec) -> Callable[[Sequence[float]], None]:
-        """Give what ends the training of a network that an earlier one, no larger in anything, is far ahead of."""
+    def _watch(self, spec: ArchSpec) -> Watch:
         cost = spec_cost(spec)
-        rivals = [
-            epoch_top1(self.folder / "trials" / finding.folder / "run")
+        rivals = tuple(
+            tuple(epoch_top1(self.folder / "trials" / finding.folder / "run"))
             for finding in findings_of(self.study)
             if all(getattr(finding.measured, name) <= count for name, count in cost.items())
-        ]
-        total = self.epochs or self.recipe.epochs
-
-        def watch(top1: Sequence[float]) -> None:
-            done = len(top1)
-            if not done or done < _HOPELESS_FROM * total:
-                return
-            best = max((rival[done - 1] for rival in rivals if len(rival) >= done), default=0.0)
-            if top1[-1] < best - _HOPELESS_POINTS:
-                raise Hopeless(
-                    f"{top1[-1]:.1f} % after epoch {done}, where a network that costs no more had {best:.1f} %"
-                )
-
-        return watch
+        )
+        return Watch(rivals, self.epochs or self.recipe.epochs)
 
     def _seconds_left(self, total: int) -> float:
         """Expect what is left to cost as much a multiply-accumulate as what is done."""
@@ -324,17 +339,17 @@ class _Explorer:
 
         return max(feasible, key=lambda f: (mean_top1(f), f.measured.top1, -f.measured.file_bytes), default=None)
 
-    def _retrain(self, winner: Finding) -> Measured:
+    def _retrain(self, carrying_out: Trials, winner: Finding) -> Measured:
         self.say.say(f"training the winner, trial {winner.number}, again: another seed, all epochs of the recipe")
-        return measure_spec(
-            winner.spec,
-            self.recipe.replace(seed=self.recipe.seed + 1000),
-            self.prepared.train,
-            self.prepared.val,
-            self.folder / f"winner-{winner.number}",
-            keep_checkpoint=True,
-            reporter=_TasksOnly(self.say, "winner"),
-        )
+        job = Job(
+            title="winner", spec=winner.spec, recipe=self.recipe.replace(seed=self.recipe.seed + 1000),
+            folder=self.folder.absolute() / f"winner-{winner.number}", keep_checkpoint=True,
+        )  # fmt: skip
+        carrying_out.submit(winner.number, job)
+        _, outcome = carrying_out.next_outcome()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _report(self, retrained: Measured | None, *, is_finished: bool) -> StudyResult:
         findings = findings_of(self.study)
@@ -401,7 +416,7 @@ def _distributions(space: Space, seeds: int) -> dict[str, Any]:
     return found
 
 
-def _open_study(folder: Path, storage: str | None, identity: Mapping[str, Any]) -> optuna.Study:
+def _open_study(folder: Path, storage: str | None, identity: Mapping[str, Any], *, is_parallel: bool) -> optuna.Study:
     try:
         import optuna
     except ImportError:
@@ -413,7 +428,8 @@ def _open_study(folder: Path, storage: str | None, identity: Mapping[str, Any]) 
             storage=url,
             study_name=folder.resolve().name or "study",
             directions=[*DIRECTIONS.values()],
-            sampler=optuna.samplers.TPESampler(seed=_next_seed(folder), multivariate=True),
+            # What is under way counts as poor, so that several proposals at a time are not one and the same.
+            sampler=optuna.samplers.TPESampler(seed=_next_seed(folder), multivariate=True, constant_liar=is_parallel),
             load_if_exists=True,
         )
         before = study.user_attrs.get("identity")
@@ -441,64 +457,3 @@ def _identify(folder: Path) -> str:
     import platform
 
     return f"{platform.node()}:{folder.resolve()}"
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the folder; the lock goes with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes there are the user's own care
-        yield
-        return
-    with (folder / "lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StudyError(f"{folder}: another process is at work in this study: wait for it, or stop it") from None
-        yield
-
-
-class _TasksOnly:
-    """Shows the bars of a training, and none of its lines."""
-
-    def __init__(self, say: Reporter, title: str) -> None:
-        self._say, self._title = say, title
-
-    def say(self, text: str) -> None:
-        """Drop a line, unless it is an alarm."""
-        if text.startswith("ALARM"):
-            self._say.say(f"{self._title}: {text}")
-
-    def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> contextlib.AbstractContextManager[Task]:
-        """Show a job."""
-        return self._say.task(f"{self._title}, {title}", total, unit, done)
-
-
-class _Table:
-    """A line for each finished trial, under one header."""
-
-    def __init__(self, say: Reporter, total: int) -> None:
-        self._say, self._total, self._shown = say, total, 0
-
-    def show(self, finding: Finding, is_feasible: bool, left_s: float | None = None) -> None:
-        if not self._shown:
-            self._say.say(
-                f"{'trial':>7}  {'top-1':>7}  {'float':>7}  {'bytes':>9}  {'MACs':>8}  {'memory':>9}  {'time':>7}"
-                "  what was varied"
-            )
-        self._shown += 1
-        m = finding.measured
-        left = "" if not left_s else f"; about {_duration(left_s)} left"
-        what = ", ".join(f"{key} {value}" for key, value in finding.point.items())
-        limits = "" if is_feasible else " (over the limits)"
-        self._say.say(
-            f"{self._shown:>3}/{self._total:<3}  {m.top1:6.2f}%  {m.float_top1:6.2f}%  {m.file_bytes:>9,}"
-            f"  {m.macs / 1e6:7.1f}M  {m.peak_activation_bytes:>9,}  {_duration(m.seconds):>7}  {what}{limits}{left}"
-        )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,92 @@
+"""Functions that take long, on whatever processors a cluster has.
+
+Use this when you have calls that know nothing of each other, and want each result as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..errors import ClusterError
+from .connection import connected
+
+__all__ = ["ClusterTasks"]
+
+_RETRIES = 3
+_LOOK_EVERY_S = 0.5
+
+
+class ClusterTasks:
+    """Calls under way on a cluster, one processor each, or one GPU where the cluster has any.
+
+    A call whose machine or process was lost is made again elsewhere; it must be one that continues or may be repeated.
+    """
+
+    def __init__(self, function: Callable[..., Any], capacity: int, n_gpus: float) -> None:
+        """Use `open_tasks`."""
+        import ray
+
+        self.capacity = capacity
+        """Calls that the cluster can make at the same time."""
+
+        def call(*arguments: Any) -> Any:  # Ray takes functions that Python wrote, and no others
+            return function(*arguments)
+
+        self._call = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=_RETRIES)(call).options(name=function.__name__)
+        self._under_way: dict[Any, Any] = {}
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, address: str, function: Callable[..., Any]) -> Iterator[ClusterTasks]:
+        """Join a cluster while the block runs; leaving it ends the calls that are under way.
+
+        Args:
+            address: As for `connected`.
+            function: To be called; arguments and results travel between processes.
+        """
+        with connected(address) as processors:
+            import ray
+
+            gpus = int(ray.cluster_resources().get("GPU", 0))
+            tasks = cls(function, gpus or processors, 1 if gpus else 0)
+            try:
+                yield tasks
+            finally:
+                for reference in tasks._under_way:
+                    ray.cancel(reference, force=True)
+
+    def share(self, value: Any) -> Any:
+        """Send something large to the cluster once; pass what is returned in its place."""
+        import ray
+
+        return ray.put(value)
+
+    def submit(self, tag: Any, *arguments: Any) -> None:
+        """Make a call."""
+        self._under_way[self._call.remote(*arguments)] = tag
+
+    def next_result(self, is_stopped: Callable[[], bool]) -> tuple[Any, Any] | None:
+        """Wait for any call to end.
+
+        Args:
+            is_stopped: Asked now and then; if true, the wait is over.
+
+        Returns:
+            Tag and result; None if stopped.
+
+        Raises:
+            ClusterError: If a call was lost again and again, or raised.
+        """
+        import ray
+
+        while not is_stopped():
+            ready, _ = ray.wait(list(self._under_way), num_returns=1, timeout=_LOOK_EVERY_S)
+            if ready:
+                tag = self._under_way.pop(ready[0])
+                try:
+                    return tag, ray.get(ready[0])
+                except ray.exceptions.RayError as error:
+                    raise ClusterError(f"{tag}: {str(error).strip().splitlines()[-1]}") from None
+        return None

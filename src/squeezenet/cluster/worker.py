@@ -1,0 +1,149 @@
+"""What a worker of bulk prediction does: read a block of images, classify them, give back rows.
+
+Use this when you want the rows without a cluster.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..classifier import Classifier, rank
+from ..errors import ImageError
+from ..fileformat import decode_sqz
+from .sources import Entry, Reader
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["classify_block", "plan_schema", "row_schema"]
+
+_BATCH = 16
+_READS_AHEAD = 16  # a store answers after tens of milliseconds, the time of several predictions
+
+
+def plan_schema() -> pyarrow.Schema:
+    """Columns of a block: the position of the first image among all, and an `Entry`."""
+    import pyarrow as pa
+
+    whole, text = pa.int64(), pa.string()
+    kinds = {
+        "source": pa.int32(),
+        "key": pa.binary(),
+        "name": text,
+        "row_group": whole,
+        "first_row": whole,
+        "n_images": whole,
+    }
+    return pa.schema([("index", whole), *((field, kinds[field]) for field in Entry._fields)])
+
+
+def row_schema() -> pyarrow.Schema:
+    """Columns of the result, one row an image."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("index", pa.int64()), ("path", pa.string()), ("class", pa.string()), ("probability", pa.float64()),
+            ("is_unknown", pa.bool_()), ("top_classes", pa.list_(pa.string())),
+            ("top_probabilities", pa.list_(pa.float64())), ("error", pa.string()),
+        ]
+    )  # fmt: skip
+
+
+def classify_block(plan: pyarrow.Table, encoded: bytes, readers: Sequence[Reader], top: int) -> pyarrow.Table:
+    """Classify the images of a block, on one thread.
+
+    Args:
+        plan: Rows of `plan_schema`.
+        encoded: Of a `.sqz` file.
+        readers: Those that the plan speaks of.
+        top: Classes to give for each image.
+
+    Returns:
+        Rows of `row_schema`, in the plan's order; what cannot be read is a row with an error.
+    """
+    import pyarrow as pa
+
+    classifier = _classifier(encoded)
+    entries = [Entry(**{field: row[field] for field in Entry._fields}) for row in plan.to_pylist()]
+    rows: list[dict[str, Any]] = []
+    first = plan["index"][0].as_py()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd EXIF blocks and the like; what matters becomes an error
+        for batch in _batches(_images(entries, readers)):
+            rows += _rows(classifier, batch, top)
+    for offset, row in enumerate(rows):
+        row["index"] = first + offset
+    return pa.Table.from_pylist(rows, schema=row_schema())
+
+
+@functools.lru_cache(maxsize=1)  # a worker gets many blocks of one job
+def _classifier(encoded: bytes) -> Classifier:
+    return Classifier(decode_sqz(encoded), threads=1)
+
+
+def _images(entries: Iterable[Entry], readers: Sequence[Reader]) -> Iterator[tuple[str, bytes | ImageError]]:
+    """Read images in order; those in an object store some way ahead of the network."""
+
+    def read(entry: Entry) -> list[tuple[str, bytes | ImageError]]:
+        return list(readers[entry.source].read(entry))
+
+    with ThreadPoolExecutor(_READS_AHEAD, thread_name_prefix="read") as pool:
+        ahead: deque[Future[list[tuple[str, bytes | ImageError]]]] = deque()
+        for entry in entries:
+            reader = readers[entry.source]
+            if reader.source is None and entry.row_group < 0:
+                ahead.append(pool.submit(read, entry))
+                if len(ahead) > _READS_AHEAD:
+                    yield from ahead.popleft().result()
+                continue
+            while ahead:
+                yield from ahead.popleft().result()
+            yield from reader.read(entry)
+        while ahead:
+            yield from ahead.popleft().result()
+
+
+def _batches(images: Iterator[Any]) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _rows(classifier: Classifier, batch: list[tuple[str, bytes | ImageError]], top: int) -> Iterator[dict[str, Any]]:
+    pixels: list[NDArray[np.uint8]] = []
+    outcomes: list[tuple[str, str | None]] = []
+    for name, data in batch:
+        try:
+            if isinstance(data, ImageError):
+                raise data
+            pixels.append(classifier.preprocessing(data))
+            outcomes.append((name, None))
+        except ImageError as error:
+            outcomes.append((name, str(error).removeprefix(f"{name}: ").removeprefix("image: ")))
+    scores = iter(classifier.logits(np.stack(pixels)) if pixels else ())
+    labels = classifier.labels.names if classifier.labels else [str(n) for n in range(classifier.spec.num_classes)]
+    for name, error_text in outcomes:
+        if error_text is not None:
+            yield {"path": name, "error": error_text}
+            continue
+        ranked = rank(next(scores), top)
+        classes, probabilities = [labels[index] for index, _ in ranked], [share for _, share in ranked]
+        limit = classifier.unknown_below
+        yield {
+            "path": name, "class": classes[0], "probability": probabilities[0], "top_classes": classes,
+            "top_probabilities": probabilities, "is_unknown": None if limit is None else probabilities[0] < limit,
+        }  # fmt: skip
