@@ -98,3 +98,9 @@ def test_imagenet_is_compressed_once(own, monkeypatch):
     assert published.imagenet_file(SilentReporter()) == first
     assert calls == ["squeezenet1_1"]
     assert read_sqz(first).labels == imagenet_labels()
+
+
+def test_every_verb_that_reads_a_network_knows_the_name(own):
+    assert run("info", "cifar10").exit_code == 0
+    assert run("bench", "cifar10", "--seconds", "0.1", "--json").exit_code == 0
+    assert run("export", "cifar10", "-o", own / "net.safetensors").exit_code == 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .model_names import resolve_model
 from .text import format_bytes, table
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ def command(model: str, threads: int | None, seconds: float, as_json: bool) -> N
 
     if not native_kernels():
         raise click.ClickException("the native engine is not built here: install a C compiler and reinstall squeezenet")
-    contents = read_sqz(model)
+    path = resolve_model(model)
+    contents = read_sqz(path)
     size = contents.network.spec.input_size
     macs = network_cost(contents.network.spec).macs
-    load_ms, engine = _time_load(model)
+    load_ms, engine = _time_load(path)
     pixels = _pixels(_BATCH, size)
     figures: dict[str, Any] = {
         "model": model,

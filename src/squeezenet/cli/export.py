@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .model_names import resolve_model
 from .text import format_bytes, printable
 
 _SUFFIXES = {".html": "web", ".htm": "web", ".c": "c", ".onnx": "onnx", ".safetensors": "safetensors"}
@@ -46,6 +47,7 @@ def command(ctx: click.Context, model: str, output: Path, to: str | None, precis
             raise click.UsageError(f"--{option} goes with --to {goes_with}, not with {target}: leave out {value!r}")
     from ..export import export_c, export_onnx, export_safetensors, export_web
 
+    model = resolve_model(model)
     shown = printable(str(output))
     if target == "web":
         sizes = export_web(model, output)

@@ -11,6 +11,7 @@ import click
 
 from ..accounting import ALEXNET_FILE_BYTES, ALEXNET_MACS, ALEXNET_PARAMS, LayerCost, NetworkCost, network_cost
 from ..spec import SPEC_NAMES, ArchSpec, named_spec
+from .model_names import resolve_model
 from .text import format_bytes, format_count, printable, table
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def command(model: str, input_size: int | None, num_classes: int | None, as_json
     else:
         if input_size is not None or num_classes is not None:
             raise click.UsageError("--input-size and --num-classes go with the NAME of an architecture")
+        model = resolve_model(model)
         if Path(model).suffix == ".sqz":
             from ..fileformat import read_sqz
 

@@ -55,20 +55,22 @@ class DeepCompression:
     """Bits of a code: 2^bits - 1 shared values a layer, and zero."""
     prune_rounds: int = 1
     """Steps from dense to `density`, with retraining after each."""
-    prune_epochs: int = 0
+    prune_epochs: int = 1
     """Epochs of retraining a round; the last of several rounds, at the final density, takes twice as many."""
     share_epochs: int = 2
     """Epochs of centroid training."""
     repair_photos: int = 512
     """Augmented images that the closed-form repairs look at."""
-    lr: float = 5e-5
+    lr: float = 1e-4
     """Peak learning rate of retraining."""
     centroid_lr: float = 5e-5
     """Peak learning rate of centroid training."""
     criterion: Literal["cost", "magnitude"] = "cost"
     """What to prune and how to share: by what it costs, closed-form repairs included; or as in 2015."""
-    distillation: float = 0.8
+    distillation: float = 1.0
     """Share of the loss that is towards the float network's predictions, not the labels; 0 is the method of 2015."""
+    mixup: float = 0.8
+    """Blends pairs of images while retraining: between classes the predictions say more than labels do."""
     batch_size: int = 32
     seed: int = 0
 
@@ -98,6 +100,7 @@ class DeepCompression:
             dropout=0.0,
             label_smoothing=0.1,
             distillation=self.distillation,
+            mixup=self.mixup,
             ema_decay=0.99,
         )
 
