@@ -159,7 +159,7 @@ def test_restarted_processes_do_not_wait_for_killed_ones(tmp_path):
         "with join_workers() as workers:\n"
         "    workers.wait()\n"
         "    if not again: os.kill(os.getpid(), 9)\n"
-        "    print('met', workers.sum_numbers(1))\n"
+        "    os.write(1, f'met {workers.sum_numbers(1)}\\n'.encode())\n"  # whole lines
     )
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "--max-restarts", 1)
     done = start([*launcher, "--monitor-interval", 0.1, script], tmp_path, TINY)
