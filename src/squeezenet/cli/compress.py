@@ -72,8 +72,8 @@ def command(
                       of KL or of points; wants a few hundred photos
                       (--calibration); labelled images (--data) save more
     int8              8-bit weights; a few photos (--calibration) set the scales
-    deep-compression  the 2016 pipeline: prune, share weights, train the shared
-                      values on labelled images (--data)
+    deep-compression  the 2016 pipeline: prune, retrain, share weights, train the
+                      shared values; retrains on labelled images (--data)
 
     The report is written beside the file, as FILE.report.json: bytes of every layer, fidelity to the float network
     on photos set aside, and accuracy where --val is given. If a budget cannot be met, the nearest file is written
@@ -130,7 +130,9 @@ def command(
     if preset == "int8":
         outcome = presets.run_int8(network, seen, reporter)
     elif preset == "deep-compression":
-        settings = DeepCompression(density=density, index_bits=index_bits, share_epochs=epochs or 2)
+        settings = DeepCompression(
+            density=density, index_bits=index_bits, share_epochs=epochs or DeepCompression.share_epochs
+        )
         outcome = presets.run_deep_compression(network, seen, open_data(data, split="train"), settings, reporter)
     else:
         outcome = presets.run_rate_distortion(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..models import SqueezeNet, normalize_pixels
-from .refit import Equations, inverse_of_kept, layer_equations
+from .refit import Equations, inverses_of_kept, layer_equations
 
 __all__ = ["PruningMask", "output_sensitivities"]
 
@@ -25,7 +25,6 @@ _POINTWISE_THRESHOLD = 0.5
 _BISECTION_STEPS = 40
 # Weights that are removed together do not know of each other, so they go in portions.
 _PORTIONS = 7
-_ROWS_AT_ONCE = 16  # matrices of up to (K + 1, K + 1) floats each
 _SENSITIVITY_PHOTOS = 200
 _LABELS_DRAWN = 2  # for each photo
 
@@ -173,9 +172,7 @@ def output_sensitivities(model: SqueezeNet, photos: Iterable[NDArray[np.uint8]],
 def _removal_costs(equations: Equations, mask: Tensor, sensitivity: Tensor) -> Tensor:
     """Cost of each weight that is kept, shape (O, K); of the others less than any."""
     costs = torch.empty(mask.shape)
-    for start in range(0, len(mask), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        inverse = inverse_of_kept(equations.gram, mask[rows])
+    for rows, inverse in inverses_of_kept(equations.gram, mask):
         wanted = equations.cross.T[rows].float() * functional.pad(mask[rows], (0, 1), value=True)
         solution = (inverse @ wanted[:, :, None])[:, :, 0]
         cost = 0.5 * solution.square() / inverse.diagonal(dim1=1, dim2=2) * sensitivity[rows, None].float()

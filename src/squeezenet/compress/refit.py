@@ -23,9 +23,10 @@ from torch.nn import functional
 from ..models import SqueezeNet, normalize_pixels
 from ..spec import Op
 
-__all__ = ["Equations", "inverse_of_kept", "layer_equations", "refit_bias", "refit_kept_weights", "solve_kept"]
+__all__ = ["Equations", "inverses_of_kept", "layer_equations", "refit_bias", "refit_kept_weights", "solve_kept"]
 
 _POSITIONS = 80  # of each photo and layer: neighbours in a map say nearly the same
+_ROWS_AT_ONCE = 16  # matrices of up to (K + 1, K + 1) numbers each
 _DAMPING = 1e-3  # of the mean square of the inputs, towards the weights there were
 
 
@@ -121,20 +122,22 @@ def solve_kept(conv: nn.Conv2d, mask: Tensor, equations: Equations) -> None:
     conv.weight.copy_(weight.reshape(conv.weight.shape))
 
 
-def inverse_of_kept(gram: Tensor, mask: Tensor) -> Tensor:
-    """Invert what is left of a layer's second moments for each of some output channels.
+def inverses_of_kept(gram: Tensor, mask: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Invert what is left of a layer's second moments for each output channel, some channels at a time.
 
     Args:
         gram: (K + 1, K + 1), from `Equations`.
         mask: (O, K), bool; the bias is always kept.
 
-    Returns:
-        (O, K + 1, K + 1), float32: the inverse of the kept rows and columns in their places, ones in the diagonal of
-        the removed ones, zeros elsewhere.
+    Yields:
+        Which channels, and (channels, K + 1, K + 1), float32: the inverse of the kept rows and columns in their places,
+        ones in the diagonal of the removed ones, zeros elsewhere.
     """
-    kept = functional.pad(mask, (0, 1), value=True).float()
-    block = gram.float() * kept[:, :, None] * kept[:, None, :] + torch.diag_embed(1 - kept)
-    return torch.cholesky_inverse(torch.linalg.cholesky(block))
+    for start in range(0, len(mask), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        kept = functional.pad(mask[rows], (0, 1), value=True).float()
+        block = gram.float() * kept[:, :, None] * kept[:, None, :] + torch.diag_embed(1 - kept)
+        yield rows, torch.cholesky_inverse(torch.linalg.cholesky(block))
 
 
 def refit_bias(conv: nn.Conv2d, equations: Equations) -> None:

@@ -14,11 +14,10 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ..models import SqueezeNet
-from .refit import Equations, inverse_of_kept, layer_equations, refit_bias, solve_kept
+from .refit import Equations, inverses_of_kept, layer_equations, refit_bias, solve_kept
 
 __all__ = ["SharedWeights", "share_in_turn"]
 
-_ROWS_AT_ONCE = 16  # matrices of up to (K + 1, K + 1) numbers each
 _LEAST_IMPORTANCE = 1e-6  # of the mean: a cluster of weights that nothing feels must still have a centre
 
 
@@ -128,9 +127,8 @@ def _assign_in_turn(weight: Tensor, mask: Tensor, equations: Equations, centroid
     """
     middles = (centroids[1:-1] + centroids[2:]) / 2
     codes = torch.zeros(weight.shape, dtype=torch.int64, device=weight.device)
-    for start in range(0, len(weight), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        factor = torch.linalg.cholesky(inverse_of_kept(equations.gram, mask[rows]).double(), upper=True)
+    for rows, inverse in inverses_of_kept(equations.gram, mask):
+        factor = torch.linalg.cholesky(inverse.double(), upper=True)
         left = weight[rows].clone()
         for k in range(weight.shape[1]):
             codes[rows, k] = (torch.bucketize(left[:, k].contiguous(), middles) + 1) * mask[rows, k]
