@@ -113,13 +113,13 @@ class PruningMask:
         """Take pruned weights out of the gradient, so that they do not count in its norm."""
         for name, conv in model.convs.items():
             if conv.weight.grad is not None:
-                conv.weight.grad.mul_(self.masks[name])
+                conv.weight.grad.mul_(self.masks[name].to(conv.weight.device))
 
     @torch.no_grad()
     def on_weights(self, model: SqueezeNet) -> None:
         """Set pruned weights to zero again after a step."""
         for name, conv in model.convs.items():
-            conv.weight.mul_(self.masks[name])
+            conv.weight.mul_(self.masks[name].to(conv.weight.device))
 
 
 def output_sensitivities(model: SqueezeNet, photos: Iterable[NDArray[np.uint8]], *, seed: int = 0) -> dict[str, Tensor]:

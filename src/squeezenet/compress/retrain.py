@@ -67,6 +67,7 @@ class Retrainer:
                 check.train_sizes,
                 augmentation,
                 preprocessing,
+                feeds_gpu=torch.cuda.is_available(),
                 on_progress=lambda done, _: task.update(done),
             )
         self._preprocessing = preprocessing

@@ -44,7 +44,8 @@ class SharedWeights:
 
     def centroids(self, model: SqueezeNet, name: str) -> Tensor:
         """Mean weight of every code, shape (codes,), code 0 being 0."""
-        means = self._sums(name, model.convs[name].weight.detach()) / self._counts(name)
+        weight = model.convs[name].weight.detach()
+        means = self._sums(name, weight) / torch.bincount(self._codes(name, weight).reshape(-1)).clamp(min=1)
         means[0] = 0
         return means
 
@@ -54,20 +55,20 @@ class SharedWeights:
             if conv.weight.grad is not None:
                 sums = self._sums(name, conv.weight.grad)
                 sums[0] = 0
-                conv.weight.grad.copy_(sums[self.codes[name]])
+                conv.weight.grad.copy_(sums[self._codes(name, conv.weight)])
 
     @torch.no_grad()
     def on_weights(self, model: SqueezeNet) -> None:
         """Put the centroids in place; equal gradients keep clusters equal but for rounding, which ends here."""
         for name, conv in model.convs.items():
-            conv.weight.copy_(self.centroids(model, name)[self.codes[name]])
+            conv.weight.copy_(self.centroids(model, name)[self._codes(name, conv.weight)])
 
     def _sums(self, name: str, values: Tensor) -> Tensor:
-        codes = self.codes[name].reshape(-1)
+        codes = self._codes(name, values).reshape(-1)
         return values.new_zeros(int(codes.max()) + 1).index_add_(0, codes, values.reshape(-1))
 
-    def _counts(self, name: str) -> Tensor:
-        return torch.bincount(self.codes[name].reshape(-1)).clamp(min=1)
+    def _codes(self, name: str, like: Tensor) -> Tensor:
+        return self.codes[name].to(like.device)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Augmentation", "EpochDraw", "augment", "draw_epoch"]
+__all__ = ["Augmentation", "EpochDraw", "augment", "draw_epoch", "is_mirrored", "random_offsets"]
 
 # What each of an image's random numbers decides.
 _AREA, _SHAPE, _X, _Y, _MIRROR, _N_DRAWS = range(6)
@@ -111,10 +111,30 @@ def augment(
         _random_crops(images, numbers, augmentation, batch)
     else:
         _random_resized_crops(images, numbers, augmentation, batch)
-    if augmentation.hflip:
-        mirrored = numbers[:, _MIRROR] < 0.5
-        batch[mirrored] = batch[mirrored, :, ::-1]
+    mirrored = is_mirrored(numbers, augmentation)
+    batch[mirrored] = batch[mirrored, :, ::-1]
     return torch.from_numpy(batch)
+
+
+def random_offsets(
+    shapes: NDArray[np.int64], numbers: NDArray[np.float32], augmentation: Augmentation
+) -> NDArray[np.int64]:
+    """Say where random crops begin: row and column in the image, negative in the black border, shape (n, 2).
+
+    Args:
+        shapes: Height and width of each image, shape (n, 2), or of all, shape (2,).
+        numbers: A row of `EpochDraw.numbers` for each.
+        augmentation: Its crop is `random`.
+    """
+    pad = augmentation.crop_pad
+    places = (shapes + 2 * pad - augmentation.size + 1).astype(np.float32)
+    offsets: NDArray[np.int64] = (numbers[:, [_Y, _X]] * places).astype(np.int64) - pad
+    return offsets
+
+
+def is_mirrored(numbers: NDArray[np.float32], augmentation: Augmentation) -> NDArray[np.bool_]:
+    """Say which images to mirror, shape (n,)."""
+    return (numbers[:, _MIRROR] < 0.5) & augmentation.hflip
 
 
 def _random_crops(
@@ -123,12 +143,10 @@ def _random_crops(
     augmentation: Augmentation,
     batch: NDArray[np.uint8],
 ) -> None:
-    size, pad = augmentation.size, augmentation.crop_pad
+    size = augmentation.size
     batch[...] = 0
-    for row, image in enumerate(images):
-        # Offsets of the crop in the image; what lies outside of the image stays black.
-        top = int(numbers[row, _Y] * (image.shape[0] + 2 * pad - size + 1)) - pad
-        left = int(numbers[row, _X] * (image.shape[1] + 2 * pad - size + 1)) - pad
+    shapes = np.array([image.shape[:2] for image in images]).reshape(-1, 2)
+    for row, (image, (top, left)) in enumerate(zip(images, random_offsets(shapes, numbers, augmentation), strict=True)):
         seen = image[max(top, 0) : top + size, max(left, 0) : left + size]
         y, x = max(-top, 0), max(-left, 0)
         batch[row, y : y + seen.shape[0], x : x + seen.shape[1]] = seen

@@ -72,6 +72,7 @@ class TrainBatches:
         cache_bytes: int = CACHE_BYTES,
         n_workers: int | None = None,
         n_processes: int = 1,
+        feeds_gpu: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> TrainBatches:
         """Decode the set into memory if it fits, else prepare to stream it.
@@ -82,20 +83,25 @@ class TrainBatches:
             augmentation: What training does to the images.
             preprocessing: The network's; its `resize_size` is the scale that crops are taken from.
             cache_bytes: Decoded pixels that may be kept in memory.
-            n_workers: Processes that decode a set which is not kept; one per core by default.
+            n_workers: Processes that prepare batches; by default one per core for a set that is not kept, and none for
+                one that is, unless a GPU waits for it.
             n_processes: Training processes that share this machine's cores.
+            feeds_gpu: Whether the network is on a GPU, which one process cannot keep busy.
             on_progress: Called while decoding with the number of images done and of all.
 
         Raises:
             DataError: If too many images are unreadable.
         """
         view = view_for(augmentation, preprocessing)
-        if _decoded_bytes(sizes, augmentation, preprocessing) > cache_bytes:
-            n_workers = min(max(usable_cores() // n_processes, 1), _MAX_WORKERS) if n_workers is None else n_workers
+        is_kept = _decoded_bytes(sizes, augmentation, preprocessing) <= cache_bytes
+        if n_workers is None:
+            n_workers = 0 if is_kept and not feeds_gpu else min(max(usable_cores() // n_processes, 1), _MAX_WORKERS)
+        if not is_kept:
             return cls(images, augmentation, view, None, n_workers=n_workers)
         kept, arrays, unreadable = decode_all(images, view, on_progress=on_progress)
         refuse_unreadable(unreadable, len(images))
-        return cls(images.subset(kept) if unreadable else images, augmentation, view, arrays, tuple(unreadable))
+        known_good = images.subset(kept) if unreadable else images
+        return cls(known_good, augmentation, view, arrays, tuple(unreadable), n_workers)
 
     @property
     def n_images(self) -> int:
@@ -116,13 +122,13 @@ class TrainBatches:
     ) -> Iterator[Batch]:
         """Make the batches of the steps from `first_step` up to `n_steps`, or one process's share of each."""
         keys = [draw.batch(step, batch_size, share) for step in range(first_step, n_steps)]
-        if self.arrays is not None:
+        if self.arrays is not None and not self.n_workers:
             return map(self.batch, keys)
         # A batch is one item to the DataLoader: workers decode and augment whole batches.
         return iter(
             DataLoader(
                 _BatchDataset(self), batch_size=None, sampler=keys, num_workers=self.n_workers,
-                worker_init_fn=_start_worker,
+                worker_init_fn=_start_worker, pin_memory=torch.cuda.is_available(),
             )
         )  # fmt: skip
 

@@ -136,7 +136,9 @@ def train_model(
         _check_same_teacher(state, teaching.digest if teaching else "", folder)
         preprocessing = state.model.preprocessing
         assert preprocessing is not None
-        batches = open_batches(state.recipe, preprocessing, prepared, say, cache_bytes=cache_bytes, workers=workers)
+        batches = open_batches(
+            state.recipe, preprocessing, prepared, say, cache_bytes=cache_bytes, workers=workers, device=chosen_device
+        )
         val_share = prepared.val.subset(range(workers.rank, len(prepared.val), workers.size))
         state.unreadable = state.unreadable or [list(entry) for entry in batches.unreadable]
         run = Run(

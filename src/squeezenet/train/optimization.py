@@ -74,12 +74,13 @@ class WeightAverage:
     def __init__(self, model: SqueezeNet, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.decay = decay
+        self._averages, self._weights = _floats(self.model), _floats(model)
 
     @torch.no_grad()
-    def update(self, model: SqueezeNet, step: int) -> None:
-        """Move towards `model`, faster during the first steps, whose weights nobody wants to keep."""
+    def update(self, step: int) -> None:
+        """Move towards the original, faster during the first steps, whose weights nobody wants to keep."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(_floats(self.model), _floats(model), weight)
+        torch._foreach_lerp_(self._averages, self._weights, weight)
 
 
 def _floats(model: nn.Module) -> list[Tensor]:

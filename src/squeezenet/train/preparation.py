@@ -17,6 +17,7 @@ from ..data.augment import Augmentation
 from ..data.check import DataCheck, check_data
 from ..data.imageset import DataSource, ImageSet, open_data
 from ..data.loader import CACHE_BYTES, TrainBatches, view_for
+from ..data.resident import ResidentBatches
 from ..data.shard_loader import ShardBatches
 from ..data.shards import is_shard_index, open_shards, shard_source
 from ..errors import DataError, TrainingError
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 Data = DataSource | Sequence[DataSource] | ImageSet
+
+_CPU = torch.device("cpu")
 
 HOLDOUT_SHARE = 0.1
 """Part of the images that is set aside for validation where no others are given."""
@@ -263,8 +266,11 @@ def open_batches(
     *,
     cache_bytes: int = CACHE_BYTES,
     workers: Workers = ALONE,
+    device: torch.device = _CPU,
 ) -> TrainBatches | ShardBatches:
     """Decode the images to train on into memory if they fit, else prepare to stream them.
+
+    A GPU that trains gets a small set into its own memory, and worker processes to feed it with a larger one.
 
     Raises:
         DataError: If too many images are unreadable.
@@ -285,10 +291,13 @@ def open_batches(
         batches = TrainBatches.open(
             prepared.train, prepared.check.train_sizes, augmentation, preprocessing,
             cache_bytes=cache_bytes // workers.per_machine, n_processes=workers.per_machine,
+            feeds_gpu=device.type == "cuda",
             on_progress=lambda done, _: task.update(done),
         )  # fmt: skip
     for name, reason in batches.unreadable[:_MAX_NAMED]:
         say.say(f"skipped {name}: {reason}")
     if len(batches.unreadable) > _MAX_NAMED:
         say.say(f"skipped {len(batches.unreadable) - _MAX_NAMED} more unreadable images")
+    if device.type == "cuda":
+        return ResidentBatches.of(batches, device) or batches
     return batches

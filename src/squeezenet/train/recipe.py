@@ -34,6 +34,7 @@ RECIPE_NAMES: tuple[str, ...] = tuple(
 
 _PHOTO_SIZE = 96  # inputs from here on are crops of a larger image: 224 of 256, and in proportion
 _DEFAULT_INPUT_SIZE = 224
+_METAPARAMETERS = ("base_e", "incr_e", "pct_3x3", "freq", "squeeze_ratio", "n_fires")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,14 @@ class Recipe:
     architecture: str = "squeezenet1_1"
     """A name of `spec.SPEC_NAMES`; like all that follows but dropout, it is ignored where weights are given."""
     bypass: Bypass | None = None
+    base_e: int | None = None
+    """Expand filters of the first Fire; this and the next five are the paper's metaparameters (section 5.1), each the
+    architecture's own where it is not given."""
+    incr_e: int | None = None
+    pct_3x3: float | None = None
+    freq: int | None = None
+    squeeze_ratio: float | None = None
+    n_fires: int | None = None
     pools: tuple[int, ...] | None = None
     """Layers that a pool follows, in paper numbers; by default the architecture's for this input size."""
     squeeze_relu: bool = True
@@ -167,13 +176,20 @@ class Recipe:
         Raises:
             RecipeError: If the settings make no network.
         """
-        options: dict[str, Any] = {} if self.bypass is None else {"bypass": self.bypass}
+        options: dict[str, Any] = {
+            name: value for name in _METAPARAMETERS if (value := getattr(self, name)) is not None
+        }
+        changes: dict[str, Any] = {"name": "custom"} if options else {}
+        if self.pools is not None:
+            changes["pools"] = self.pools
+        if self.bypass is not None:
+            options["bypass"] = self.bypass
         try:
             spec = named_spec(
                 self.architecture, input_size=self.input_size or _DEFAULT_INPUT_SIZE, num_classes=num_classes,
                 squeeze_relu=self.squeeze_relu, head_relu=self.head_relu, batch_norm=self.batch_norm, **options,
             )  # fmt: skip
-            return spec if self.pools is None else spec.replace(pools=self.pools)
+            return spec.replace(**changes)
         except SpecError as error:
             raise RecipeError(f"recipe {self.name}: {error}") from None
 

@@ -92,6 +92,23 @@ class TrainingState:
             data_id=data_id,
         )
 
+    def __post_init__(self) -> None:
+        """Run the features as they are."""
+        self.forward_features: Callable[[torch.Tensor], torch.Tensor] = self.model.forward_features
+        """The network's features in training; `compile_features` makes a faster one of it."""
+
+    def compile_features(self) -> None:
+        """Let torch write kernels for the features, and record their launches: a GPU waits for Python otherwise.
+
+        The first step then takes a minute. The kernels round otherwise than the plain ones do.
+        """
+        self.forward_features = torch.compile(self.model.forward_features, mode="reduce-overhead")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.model.head.weight.device
+
     @property
     def usable_model(self) -> SqueezeNet:
         """The network to validate and to save: the average of the weights if the recipe keeps one."""

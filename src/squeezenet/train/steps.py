@@ -61,8 +61,7 @@ def train_step(
         The mean loss of all processes' images, or None if it or its gradient was not finite, or there was no image:
         then nothing has moved.
     """
-    model, recipe = state.model, state.recipe
-    device = model.head.weight.device
+    model, recipe, device = state.model, state.recipe, state.device
     step = state.epoch * steps_per_epoch + state.step
     is_frozen = state.epoch < recipe.freeze_features_epochs
     set_learning_rate(state.optimizer, learning_rate(recipe, step=step, steps_per_epoch=steps_per_epoch))
@@ -74,35 +73,35 @@ def train_step(
     state.optimizer.zero_grad(set_to_none=True)
 
     loss_fn = _Loss(state, teacher, class_weights, is_frozen=is_frozen)
-    pixels, labels = batch.pixels.to(device), batch.labels.to(device)
+    pixels, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.labels))
     n_parts = min(recipe.accumulate, len(labels))
     # All processes must agree on the number of images before the first gradient, and on whether to take the step.
     n_images = workers.sum_numbers(len(labels))[0]
     if not n_images:
         return None
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=device)
     for part in range(n_parts):
         rows = slice(part * len(labels) // n_parts, (part + 1) * len(labels) // n_parts)
         loss = loss_fn.sum_over(pixels[rows], labels[rows]) / n_images
-        total += loss.item()
-        if math.isfinite(total):
-            loss.backward()  # type: ignore[no-untyped-call]
-    value = workers.sum_numbers(total)[0]
-    if math.isfinite(value):
-        _sum_gradients(model.head if is_frozen else model, workers)
-        if constraint:
-            constraint.on_gradients(model)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf)
-        if torch.isfinite(norm):
-            state.optimizer.step()
-            if constraint:
-                constraint.on_weights(model)
-            workers.sum_tensors([b for b in model.buffers() if b.is_floating_point()], divide_by=workers.size)
-            if state.average:
-                state.average.update(model, step)
-            return value
-    _restore(model, buffers)
-    return None
+        total += loss.detach()
+        loss.backward()  # type: ignore[no-untyped-call]
+    _sum_gradients(model.head if is_frozen else model, workers)
+    if constraint:
+        constraint.on_gradients(model)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf)
+    # The only place where a GPU is waited for: it has the whole step to work on by now.
+    own_loss, largest = torch.stack([total, norm.to(total)]).tolist()
+    value = workers.sum_numbers(own_loss)[0]
+    if not (math.isfinite(value) and math.isfinite(largest)):
+        _restore(model, buffers)
+        return None
+    state.optimizer.step()
+    if constraint:
+        constraint.on_weights(model)
+    workers.sum_tensors([b for b in model.buffers() if b.is_floating_point()], divide_by=workers.size)
+    if state.average:
+        state.average.update(step)
+    return value
 
 
 class _Loss:
@@ -126,7 +125,7 @@ class _Loss:
         x_NCHW = normalize_pixels(pixels, model.preprocessing)
         with torch.autocast(x_NCHW.device.type, torch.bfloat16, enabled=self.state.precision == "bfloat16"):
             with torch.set_grad_enabled(not self.is_frozen):
-                features = model.forward_features(x_NCHW)
+                features = self.state.forward_features(x_NCHW)
             logits = model.forward_head(features)
             answers = self.teacher.logits(pixels) if self.teacher else None
         loss = F.cross_entropy(
