@@ -22,7 +22,7 @@ from .retrain import Retrainer
 
 __all__ = ["Outcome", "run_deep_compression", "run_int8", "run_rate_distortion"]
 
-_LABELLED_BATCH = 32
+_LABELLED_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)

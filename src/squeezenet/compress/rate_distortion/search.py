@@ -10,6 +10,7 @@ Use this as the `rate-distortion` preset; `sequential` and `distill` are its par
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +27,8 @@ from ...errors import QuantizationError
 from ...fileformat import SqzFile, decode_sqz, encode_sqz, stream_bytes
 from ...models import SqueezeNet, normalize_pixels
 from ...network import Network
+from ...train.steps import choose_precision
+from ..quantize import required_preprocessing
 from .activation_scales import choose_ranges
 from .batches import DistillBatch, augmented_photos, labelled_batches, photo_batches
 from .distill import DistillSettings, Length, distill
@@ -71,6 +74,10 @@ class RDSettings:
     """The same for a budget of KL, which differs as much between one choice of steps and the next."""
     polish_headroom: float = 1.05
     """Bytes to begin a distillation with, over the budget."""
+    labelled_headroom: float = 1.3
+    """The same where labelled images are trained on."""
+    labelled_rounds: int = 3
+    """Roundings that bring that headroom down to nothing, with training before and after each."""
     polish_gain: float = 1.3
     """KL to begin a distillation with, over the budget: what it is expected to win back."""
     statistics_photos: int = 200
@@ -228,8 +235,7 @@ class _Search:
             )
 
     def _collect(self) -> Statistics:
-        preprocessing = self._model.preprocessing
-        assert preprocessing is not None
+        preprocessing = required_preprocessing(self._model)
         return collect_statistics(
             self._model,
             lambda start, stop: normalize_pixels(self._photos[start:stop], preprocessing),
@@ -242,7 +248,8 @@ class _Search:
         """Find the best network within a number of bytes."""
         if length.is_zero:
             return self._bisect(self._byte_budget(max_bytes))
-        start = self._bisect(self._byte_budget(max_bytes * self._settings.polish_headroom))
+        headroom = self._settings.polish_headroom if labelled is None else self._settings.labelled_headroom
+        start = self._bisect(self._byte_budget(max_bytes * headroom))
         return self._polish(start, max_bytes, length, labelled)
 
     def to_kl(self, max_kl: float, length: Length, labelled: Epoch | None) -> _Candidate:
@@ -299,11 +306,18 @@ class _Search:
         return min(within, key=budget.rest) if within else min(tries, key=lambda t: t[1])[2]
 
     def _polish(self, start: _Candidate, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
-        """Distil, round again to the budget, distil again, and round a last time if that cost bytes."""
+        """Distil and round again until the budget is met, distil, and round a last time if that cost bytes.
+
+        With labels there is time to go down in several steps, none of which does more harm than training can mend.
+        """
         batches = self._batches(labelled)
-        first = self._distil(start, batches, length.part(0.5))
-        again = self._round_again(first, max_bytes * (1 - self._settings.tolerance))
-        last = self._distil(again, batches, length.part(0.5))
+        rounds = self._settings.labelled_rounds if labelled is not None else 1
+        part, candidate = length.part(1 / (rounds + 1)), start
+        for number in range(1, rounds + 1):
+            candidate = self._distil(candidate, batches, part)
+            budget = start.file_bytes * (max_bytes / start.file_bytes) ** (number / rounds)
+            candidate = self._round_again(candidate, budget * (1 - self._settings.tolerance))
+        last = self._distil(candidate, batches, part)
         return last if last.file_bytes <= max_bytes else self._round_again(last, max_bytes)
 
     def _round_again(self, candidate: _Candidate, max_bytes: float) -> _Candidate:
@@ -361,8 +375,9 @@ class _Search:
         return self._measure(integers, start.slope, "distil", kl)
 
     def _batches(self, labelled: Epoch | None) -> Iterator[DistillBatch]:
+        teacher = _fast_teacher(self._model, self._device)
         if labelled is not None:
-            return labelled_batches(labelled, self._teacher)
+            return labelled_batches(labelled, teacher)
         settings = self._settings.distillation
         photos = augmented_photos(
             torch.from_numpy(self._photos),
@@ -370,7 +385,7 @@ class _Search:
             smallest_crop=settings.smallest_crop,
             seed=self._seed,
         )
-        return photo_batches(photos, self._teacher, batch=settings.batch, seed=self._seed)
+        return photo_batches(photos, teacher, batch=settings.batch, seed=self._seed)
 
     def _measure(
         self, integers: Integers, slope: float, stage: Literal["round", "distil"] = "round", kl: float | None = None
@@ -389,9 +404,7 @@ class _Search:
         return _mean_kl(self._held_out_log_p, torch.cat(rows))
 
     def _teacher(self, photos: NDArray[np.uint8] | Tensor) -> Tensor:
-        preprocessing = self._model.preprocessing
-        if preprocessing is None:
-            raise QuantizationError("expected a model that knows its preprocessing, got one without")
+        preprocessing = required_preprocessing(self._model)
         batches = (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH))
         return torch.cat([self._model(normalize_pixels(batch, preprocessing)) for batch in batches])
 
@@ -414,6 +427,20 @@ class _Search:
             bytes_by_stream=stream_bytes(data),
             density={name: float((conv.weight != 0).mean()) for name, conv in network.convs.items()},
         )
+
+
+def _fast_teacher(model: SqueezeNet, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The float network as training runs networks: targets to learn from need no more precision."""
+    network = copy.deepcopy(model).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    is_bfloat16 = choose_precision(device) == "bfloat16"
+    preprocessing = required_preprocessing(model)
+
+    def logits(pixels: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16):
+            scores: Tensor = network(normalize_pixels(pixels.to(device), preprocessing))
+        return scores.float().cpu()
+
+    return logits
 
 
 def _next_guess(tries: list[tuple[float, float, _Candidate]], per_octave: float, tolerance: float) -> float:
