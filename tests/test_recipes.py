@@ -71,7 +71,9 @@ def test_bad_recipe_is_refused_with_file_and_setting(tmp_path, text, message):
 
 
 def test_unknown_recipe_names_the_known_ones(tmp_path):
-    with pytest.raises(RecipeError, match="expected one of cifar10, cifar10-large, digits, .* or a .toml file, got 'imagnet'"):
+    with pytest.raises(
+        RecipeError, match="expected one of cifar10, cifar10-large, digits, .* or a .toml file, got 'imagnet'"
+    ):
         load_recipe("imagnet")
     with pytest.raises(RecipeError, match="cannot be read .No such file"):
         load_recipe(tmp_path / "absent.toml")
@@ -104,3 +106,13 @@ def test_weights_keep_their_preprocessing_but_for_a_size_the_recipe_names():
     assert recipe.preprocessing(TORCHVISION_PREPROCESSING) == TORCHVISION_PREPROCESSING
     smaller = recipe.replace(input_size=160).preprocessing(TORCHVISION_PREPROCESSING)
     assert smaller == dataclasses.replace(TORCHVISION_PREPROCESSING, crop_size=160, resize_size=183)
+
+
+def test_metaparameters_change_the_architecture_and_its_name():
+    plain = Recipe(epochs=1, lr=0.1, input_size=32)
+    wide = plain.replace(base_e=64, incr_e=32, freq=3, squeeze_ratio=0.25, pct_3x3=0.25, n_fires=6, pools=(3,))
+    spec = wide.spec(10)
+    assert (plain.spec(10).name, spec.name) == ("squeezenet1_1", "custom")
+    assert [fire.out_channels for fire in spec.fires] == [64, 64, 64, 96, 96, 96]
+    assert (spec.fires[0].squeeze_channels, spec.fires[0].expand3x3_channels, spec.pools) == (16, 16, (3,))
+    assert Recipe.from_dict(wide.to_dict()) == wide

@@ -217,3 +217,13 @@ def test_log_for_tensorboard_has_every_epoch(data, tmp_path):
 def test_settings_that_cannot_be_meant_are_refused(changes, message):
     with pytest.raises(RecipeError, match=message):
         TINY.replace(**changes)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_compiled_network_trains_as_the_plain_one(data, tmp_path):
+    recipe = TINY.replace(n_fires=1, pools=(1,), dropout=0.0)
+    plain = train(data, tmp_path / "plain", recipe)
+    compiled = train(data, tmp_path / "compiled", recipe, compile=True)
+    for one, other in zip(load_model(plain.last).parameters(), load_model(compiled.last).parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

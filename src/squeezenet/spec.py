@@ -305,6 +305,7 @@ class ArchSpec:
             raise SpecError(f"expected the fields of an architecture, got {dict(data)!r} ({error})") from None
 
 
+_PAPER_FIRES = 8
 # name -> (stem channels, kernel, pools); the Fire widths are the same in both.
 _VERSIONS: dict[str, tuple[int, int, tuple[int, ...]]] = {
     "squeezenet1_0": (96, 7, (1, 4, 8)),
@@ -325,7 +326,8 @@ def named_spec(name: str, *, input_size: int = 224, **options: Any) -> ArchSpec:
     Args:
         name: One of `SPEC_NAMES`.
         input_size: Height and width in pixels.
-        options: Other fields of `ArchSpec` (`num_classes`, `head_relu`, `bypass`, ...).
+        options: Other fields of `ArchSpec` (`num_classes`, `head_relu`, `bypass`, ...) and other metaparameters;
+            pools after layers that a shorter network lacks are left out.
 
     Raises:
         SpecError: If the name is unknown or the options make no network.
@@ -334,6 +336,7 @@ def named_spec(name: str, *, input_size: int = 224, **options: Any) -> ArchSpec:
         for suffix, bypass in _BYPASS_SUFFIXES.items():
             if name == version + suffix:
                 settings = {"bypass": bypass, "name": name, **options}
+                pools = tuple(layer for layer in pools if layer <= settings.get("n_fires", _PAPER_FIRES) + 1)
                 return metaparameter_spec(
                     stem_channels=channels, stem_kernel=kernel, pools=pools, input_size=input_size, **settings
                 )
@@ -347,7 +350,7 @@ def metaparameter_spec(
     pct_3x3: float = 0.5,
     freq: int = 2,
     squeeze_ratio: float = 0.125,
-    n_fires: int = 8,
+    n_fires: int = _PAPER_FIRES,
     stem_channels: int = 96,
     stem_kernel: int = 7,
     pools: tuple[int, ...] = (1, 4, 8),

@@ -24,6 +24,9 @@ _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
     help="Longest work that a crash can cost.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard as well.")
+@click.option(
+    "--compile", "compiled", is_flag=True, help="Compile the network first (torch.compile): for long GPU runs."
+)
 @click.option("-o", "--output", metavar="RUN/", required=True, help="Folder to write; made if it does not exist.")
 @click.pass_context
 def command(
@@ -37,6 +40,7 @@ def command(
     resume: bool,
     checkpoint_every: float,
     tensorboard: bool,
+    compiled: bool,
     output: str,
 ) -> None:
     """Train a network on DATA: a folder of class folders, a zip of one, or `digits`; several are joined.
@@ -52,7 +56,7 @@ def command(
     keep_freed_memory()
     result = train_model(
         list(data), list(val) or None, run_dir=output, recipe=recipe, init=init, teacher=teacher, epochs=epochs,
-        resume=resume, checkpoint_every_s=checkpoint_every, tensorboard=tensorboard,
+        resume=resume, checkpoint_every_s=checkpoint_every, tensorboard=tensorboard, compile=compiled,
     )  # fmt: skip
     if not result.is_finished:
         ctx.exit(_INTERRUPTED)

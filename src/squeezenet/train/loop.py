@@ -81,6 +81,7 @@ def train_model(
     cache_bytes: int = CACHE_BYTES,
     checkpoint_every_s: float | None = None,
     tensorboard: bool = False,
+    compile: bool = False,  # noqa: A002 (torch's word)
 ) -> TrainResult:
     """Train a network and write a run folder.
 
@@ -100,6 +101,8 @@ def train_model(
         cache_bytes: Decoded images that the processes of a machine may keep in memory.
         checkpoint_every_s: Seconds between checkpoints within an epoch; by default 60.
         tensorboard: Write the log for TensorBoard as well.
+        compile: Let torch write kernels for this network first: minutes for the first step, fewer launches to wait for
+            in all that follow. They round otherwise than the plain ones, so resume with the same choice.
 
     Raises:
         DataError: If the images cannot be used.
@@ -131,6 +134,9 @@ def train_model(
             prepared = prepared.with_labels(state.model.labels)
             if workers.is_first:
                 folder.write_recipe(settings)
+        if compile:
+            say.say("compiling the network: the first step takes minutes")
+            state.compile_features()
         workers.wait()  # until all have read the checkpoint that the first may write next
         teaching = open_teacher(state.recipe, state.model)
         _check_same_teacher(state, teaching.digest if teaching else "", folder)

@@ -5,9 +5,7 @@ Use this when you change what happens between two steps or two epochs; what a st
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import shutil
 import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -35,7 +33,6 @@ from .teacher import Teacher
 __all__ = ["Run"]
 
 MAX_SKIPPED_IN_A_ROW = 10
-_STEPS_WORTH_COMPILING = 20_000
 
 
 @dataclass(kw_only=True)
@@ -65,10 +62,6 @@ class Run:
         self.batch_size = min(recipe.batch_size, self.batches.n_images)
         self.steps_per_epoch = self.batches.n_images // self.batch_size
         self.class_weights = self._class_weights() if recipe.class_weights == "balanced" else None
-        steps_ahead = (recipe.epochs - self.state.epoch) * self.steps_per_epoch
-        if self.state.device.type == "cuda" and steps_ahead >= _STEPS_WORTH_COMPILING and _can_compile():
-            self.say.say("compiling the network: the first step takes about a minute")
-            self.state.compile_features()
 
     @property
     def is_finished(self) -> bool:
@@ -281,8 +274,3 @@ class Run:
             "unreadable_while_training": state.unreadable,
             "alarms": state.alarms,
         }
-
-
-def _can_compile() -> bool:
-    # What torch writes for a GPU is Triton's language, and Triton calls a C compiler for its launcher.
-    return importlib.util.find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))

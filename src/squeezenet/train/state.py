@@ -100,7 +100,7 @@ class TrainingState:
     def compile_features(self) -> None:
         """Let torch write kernels for the features, and record their launches: a GPU waits for Python otherwise.
 
-        The first step then takes a minute. The kernels round otherwise than the plain ones do.
+        The first step then takes minutes. The kernels round otherwise than the plain ones do.
         """
         self.forward_features = torch.compile(self.model.forward_features, mode="reduce-overhead")
 
