@@ -79,7 +79,7 @@ def train_step(
     n_images = workers.sum_numbers(len(labels))[0]
     if not n_images:
         return None
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    total = torch.zeros((), device=device)
     for part in range(n_parts):
         rows = slice(part * len(labels) // n_parts, (part + 1) * len(labels) // n_parts)
         loss = loss_fn.sum_over(pixels[rows], labels[rows]) / n_images
