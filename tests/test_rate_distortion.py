@@ -7,7 +7,7 @@ from squeezenet.codec.rate import RateModel
 from squeezenet.compress.rate_distortion import RDSettings, compress_rate_distortion
 from squeezenet.compress.rate_distortion.activation_scales import choose_ranges
 from squeezenet.compress.rate_distortion.batches import augmented_photos, photo_batches
-from squeezenet.compress.rate_distortion.distill import DistillSettings, Length, distill
+from squeezenet.compress.rate_distortion.distill import DistillSettings, Length, Rate, distill
 from squeezenet.compress.rate_distortion.rounding import cholesky_of_inverse, round_rows
 from squeezenet.compress.rate_distortion.sequential import RoundingSettings, round_network
 from squeezenet.compress.rate_distortion.statistics import collect_statistics
@@ -163,11 +163,8 @@ def test_an_impossible_budget_gives_the_nearest_file_and_says_so():
     assert result.file_bytes > 100
 
 
-def test_distillation_lowers_the_kl_and_can_leave_weights_alone():
-    model = tiny_model()
-    photos = random_pixels(model.spec, 40)
-    net, integers = rounded(model, photos, 1e-6)
-    integers["conv4"].bias.zero_()
+def teacher_and_kl(model, net, photos):
+    """The float network's answers, and how far from them integers are on the photos."""
 
     def teacher(pixels):
         return model(normalize_pixels(pixels, PREPROCESSING))
@@ -178,6 +175,16 @@ def test_distillation_lowers_the_kl_and_can_leave_weights_alone():
             found = quantized_forward(net, candidate, net.pixels(photos)).log_softmax(1)
         return float((log_p.exp() * (log_p - found)).sum(1).mean())
 
+    return teacher, kl
+
+
+def test_distillation_lowers_the_kl_and_can_leave_weights_alone():
+    model = tiny_model()
+    photos = random_pixels(model.spec, 40)
+    net, integers = rounded(model, photos, 1e-6)
+    integers["conv4"].bias.zero_()
+
+    teacher, kl = teacher_and_kl(model, net, photos)
     batches = photo_batches(torch.from_numpy(photos), teacher, batch=8, seed=0)
     settings = DistillSettings(bias_rate=1e-2)
     best, best_kl = distill(net, integers, batches, Length(steps=60), settings, kl, train_weights=False)
@@ -185,6 +192,27 @@ def test_distillation_lowers_the_kl_and_can_leave_weights_alone():
     assert best_kl < 0.9 * kl(integers)
     assert best_kl == kl(best)
     assert all(torch.equal(best[name].weight, integers[name].weight) for name in best)
+
+
+def test_distillation_brings_the_bytes_down_to_what_is_allowed():
+    model = tiny_model()
+    photos = random_pixels(model.spec, 40)
+    net, integers = rounded(model, photos, 1e-6)
+
+    def measure(candidate):
+        return len(encode_sqz(SqzFile(network=to_network(net, candidate))))
+
+    teacher, kl = teacher_and_kl(model, net, photos)
+    before = measure(integers)
+    batches = photo_batches(torch.from_numpy(photos), teacher, batch=8, seed=0)
+    settings = DistillSettings(weight_rate=0.03)
+    rate = Rate(slope=1e-3, max_bytes=before - 60, measure=measure)
+    best, best_kl = distill(net, integers, batches, Length(steps=200), settings, kl, rate=rate)
+
+    assert measure(best) <= before - 60
+    assert best_kl == kl(best)
+    free, _ = distill(net, integers, batches, Length(steps=200), settings, kl)
+    assert measure(free) > before - 60
 
 
 def test_labels_train_within_the_budget_of_bytes():

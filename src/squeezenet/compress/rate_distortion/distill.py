@@ -4,7 +4,8 @@ The forward pass is the integer network's; gradients pass its roundings straight
 the integers. Steps are small, so that few integers change, and those for a reason that many photos share; latent
 weights are averaged over time. The network is judged on photos that take no part.
 
-Use this after rounding; rounding again with the rate term then lowers the bytes that it leaves.
+Use this after rounding, with a `Rate` to bring the bytes down on the way: to round integers again costs several times
+the nats for the same bytes.
 
 Source: Bengio et al. 2013 (straight-through gradients); Hinton et al. 2015 (distillation).
 """
@@ -24,7 +25,7 @@ from ...spec import Op
 from .batches import DistillBatch
 from .units import IntegerConv, UnitNet, run_graph
 
-__all__ = ["DistillSettings", "Length", "distill"]
+__all__ = ["DistillSettings", "Length", "Rate", "distill"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,23 @@ class DistillSettings:
     """Side of the smallest crop, as a share of the photo's."""
     variants: int = 8
     """Crops and flips made of each photo, the photo itself among them."""
-    checks: int = 6
-    """Times to judge on the held-out photos."""
+    checks: int = 16
+    """Times to judge on the held-out photos, and to look at the bytes."""
+    descent: float = 0.6
+    """Share of the training in which the bytes come down to the budget."""
+    slope_change: float = 1.4
+    """Factor that the price of a bit changes by when the bytes are above or below their course."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """What bytes may be left, and what a bit costs on the way there."""
+
+    slope: float
+    """Nats a bit, to begin with."""
+    max_bytes: float
+    measure: Callable[[Mapping[str, IntegerConv]], int]
+    """Bytes of the file that integers become."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +84,6 @@ class Length:
         assert self.seconds is not None
         return seconds / self.seconds if self.seconds else 1.0
 
-    def part(self, share: float) -> Length:
-        """A share of this length."""
-        if self.steps is not None:
-            return Length(steps=round(share * self.steps))
-        assert self.seconds is not None
-        return Length(seconds=share * self.seconds)
-
 
 def distill(
     net: UnitNet,
@@ -84,11 +93,15 @@ def distill(
     settings: DistillSettings,
     held_out_kl: Callable[[Mapping[str, IntegerConv]], float],
     *,
+    rate: Rate | None = None,
     train_weights: bool = True,
     device: torch.device | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[dict[str, IntegerConv], float]:
     """Train integers for a while and return the best ones seen.
+
+    With a rate, the loss is that of rounding: nats plus slope times bits. The slope is changed so that the bytes go
+    down in a line to what is allowed; integers within that come before all others.
 
     Args:
         net: The float network, for its units.
@@ -97,6 +110,7 @@ def distill(
         length: When to stop; learning rates fall to zero by then.
         settings: See there.
         held_out_kl: Judges integers on photos that are not in `batches`; lower is better.
+        rate: Bytes that may be left; without it they change as they like, by about one in a hundred.
         train_weights: Else biases alone, which leaves the bytes of the weights as they are.
         device: Where to train; the CPU by default.
         progress: Called with the share that is done.
@@ -109,7 +123,10 @@ def distill(
     if train_weights:
         groups.append({"params": list(student.weights.values()), "peak": settings.weight_rate})
     optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-12)
+    first_bytes = rate.measure(integers) if rate else 0
     best, best_kl = dict(integers), held_out_kl(integers)
+    best_excess = max(0.0, first_bytes - rate.max_bytes) if rate else 0.0
+    slope = rate.slope if rate else 0.0
     started = time.monotonic()
     steps, share, next_check = 0, length.share(0, 0.0), 1 / settings.checks
     while share < 1:
@@ -118,6 +135,8 @@ def distill(
         optimizer.zero_grad(set_to_none=True)
         loss = _loss(student, next(batches), settings)
         loss.backward()  # type: ignore[no-untyped-call]
+        if slope:
+            student.charge(slope)
         optimizer.step()
         student.average(min(settings.averaging, (1 + steps) / (10 + steps)))
         steps += 1
@@ -126,9 +145,14 @@ def distill(
         if share >= next_check:
             next_check += 1 / settings.checks
             candidate = student.integers()
-            kl = held_out_kl(candidate)
-            if kl < best_kl:
-                best, best_kl = candidate, kl
+            kl, excess = held_out_kl(candidate), 0.0
+            if rate:
+                n_bytes = rate.measure(candidate)
+                excess = max(0.0, n_bytes - rate.max_bytes)
+                course = first_bytes + (rate.max_bytes - first_bytes) * min(1.0, share / settings.descent)
+                slope *= settings.slope_change if n_bytes > course else 1 / settings.slope_change
+            if (excess, kl) < (best_excess, best_kl):
+                best, best_kl, best_excess = candidate, kl, excess
     return best, best_kl
 
 
@@ -176,6 +200,16 @@ class _Student:
 
         x = self._net.pixels(pixels).to(torch.bfloat16, memory_format=torch.channels_last)
         return run_graph(self._net.spec, x, convolve, add)
+
+    @torch.no_grad()
+    def charge(self, slope: float) -> None:
+        """Add the price of bits to the gradients: slope times the derivative of 2 log2(1 + 2 |w|).
+
+        So the first step away from zero costs 3.2 bits and the next 1.5, about what the coder charges.
+        """
+        for latent in self.weights.values():
+            assert latent.grad is not None
+            latent.grad += latent.sign() * (4 / math.log(2) * slope) / (1 + 2 * latent.abs())
 
     def average(self, decay: float) -> None:
         """Move the average of the latent values towards what they are."""

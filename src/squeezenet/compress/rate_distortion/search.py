@@ -1,6 +1,6 @@
 """From a float model and photos to the smallest integer network for a budget.
 
-    statistics -> (slope -> rounding -> bytes, KL), bisected -> distillation -> rounding again -> distillation -> check
+    statistics -> (slope -> rounding -> bytes, KL), bisected -> distillation down to the budget -> check
 
 A fifth of the photos is held out: it stops the distillation, and the reported KL is measured on it by the engine that
 users run, on the file's own integers after encoding and decoding.
@@ -31,7 +31,7 @@ from ...train.steps import choose_precision
 from ..quantize import required_preprocessing
 from .activation_scales import choose_ranges
 from .batches import DistillBatch, augmented_photos, labelled_batches, photo_batches
-from .distill import DistillSettings, Length, distill
+from .distill import DistillSettings, Length, Rate, distill
 from .sequential import RoundingSettings, round_network
 from .statistics import Statistics, collect_statistics
 from .units import IntegerConv, UnitConv, UnitNet, quantized_forward, to_network
@@ -72,12 +72,12 @@ class RDSettings:
     """A budget of bytes is met when this share of it, or less, is left."""
     kl_tolerance: float = 0.05
     """The same for a budget of KL, which differs as much between one choice of steps and the next."""
-    polish_headroom: float = 1.05
+    polish_headroom: float = 1.03
     """Bytes to begin a distillation with, over the budget."""
-    labelled_headroom: float = 1.3
-    """The same where labelled images are trained on."""
-    labelled_rounds: int = 3
-    """Roundings that bring that headroom down to nothing, with training before and after each."""
+    labelled_headroom: float = 1.15
+    """The same where labelled images are trained on, which takes longer."""
+    polish_margin: float = 0.001
+    """Share of the budget that a distillation leaves."""
     polish_gain: float = 1.3
     """KL to begin a distillation with, over the budget: what it is expected to win back."""
     statistics_photos: int = 200
@@ -306,24 +306,30 @@ class _Search:
         return min(within, key=budget.rest) if within else min(tries, key=lambda t: t[1])[2]
 
     def _polish(self, start: _Candidate, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
-        """Distil and round again until the budget is met, distil, and round a last time if that cost bytes.
-
-        With labels there is time to go down in several steps, none of which does more harm than training can mend.
-        """
-        batches = self._batches(labelled)
-        rounds = self._settings.labelled_rounds if labelled is not None else 1
-        part, candidate = length.part(1 / (rounds + 1)), start
-        for number in range(1, rounds + 1):
-            candidate = self._distil(candidate, batches, part)
-            budget = start.file_bytes * (max_bytes / start.file_bytes) ** (number / rounds)
-            candidate = self._round_again(candidate, budget * (1 - self._settings.tolerance))
-        last = self._distil(candidate, batches, part)
-        return last if last.file_bytes <= max_bytes else self._round_again(last, max_bytes)
+        """Distil under the price of bits, and round again if that is not enough."""
+        limit = max_bytes * (1 - self._settings.polish_margin)
+        rate = Rate(slope=start.slope, max_bytes=limit, measure=lambda c: self._file_bytes(to_network(self._net, c)))
+        with torch.enable_grad():
+            integers, kl = distill(
+                self._net,
+                start.integers,
+                self._batches(labelled),
+                length,
+                self._settings.distillation,
+                self._held_out_kl,
+                rate=rate,
+                device=self._device,
+                progress=lambda share: self._progress("distillation", share),
+            )
+        candidate = self._measure(integers, start.slope, "distil", kl)
+        if candidate.file_bytes > max_bytes:
+            candidate = self._round_again(candidate, max_bytes)
+        if candidate.file_bytes > max_bytes:  # training was too short for what there was to save
+            candidate = self._bisect(self._byte_budget(max_bytes))
+        return candidate
 
     def _round_again(self, candidate: _Candidate, max_bytes: float) -> _Candidate:
         """Take bytes off a network that was rounded before: its integers are now what errors are measured from."""
-        if candidate.file_bytes <= max_bytes:
-            return candidate
         net = _float_form(self._net, candidate.integers)
         steps = {name: conv.step for name, conv in candidate.integers.items()}
         return self._bisect(
@@ -359,20 +365,6 @@ class _Search:
             seed=self._seed,
             progress=lambda share: self._progress("rounding", share),
         )
-
-    def _distil(self, start: _Candidate, batches: Iterator[DistillBatch], length: Length) -> _Candidate:
-        with torch.enable_grad():
-            integers, kl = distill(
-                self._net,
-                start.integers,
-                batches,
-                length,
-                self._settings.distillation,
-                self._held_out_kl,
-                device=self._device,
-                progress=lambda share: self._progress("distillation", share),
-            )
-        return self._measure(integers, start.slope, "distil", kl)
 
     def _batches(self, labelled: Epoch | None) -> Iterator[DistillBatch]:
         teacher = _fast_teacher(self._model, self._device)
