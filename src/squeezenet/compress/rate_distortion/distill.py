@@ -4,8 +4,8 @@ The forward pass is the integer network's; gradients pass its roundings straight
 the integers. Steps are small, so that few integers change, and those for a reason that many photos share; latent
 weights are averaged over time. The network is judged on photos that take no part.
 
-Use this after rounding, with a `Rate` to bring the bytes down on the way: to round integers again costs several times
-the nats for the same bytes.
+Use this after rounding to the budget, with a `Rate` that keeps to it: to round integers again costs several times the
+nats for the same bytes.
 
 Source: Bengio et al. 2013 (straight-through gradients); Hinton et al. 2015 (distillation).
 """
@@ -48,15 +48,15 @@ class DistillSettings:
     """Crops and flips made of each photo, the photo itself among them."""
     checks: int = 16
     """Times to judge on the held-out photos, and to look at the bytes."""
-    descent: float = 0.6
-    """Share of the training in which the bytes come down to the budget."""
     slope_change: float = 1.4
-    """Factor that the price of a bit changes by when the bytes are above or below their course."""
+    """Factor that the price of a bit changes by when the bytes are above or below their aim."""
+    aim: float = 0.997
+    """Share of the bytes allowed to keep to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """What bytes may be left, and what a bit costs on the way there."""
+    """What bytes are allowed, and what a bit costs."""
 
     slope: float
     """Nats a bit, to begin with."""
@@ -100,8 +100,8 @@ def distill(
 ) -> tuple[dict[str, IntegerConv], float]:
     """Train integers for a while and return the best ones seen.
 
-    With a rate, the loss is that of rounding: nats plus slope times bits. The slope is changed so that the bytes go
-    down in a line to what is allowed; integers within that come before all others.
+    With a rate, the loss is that of rounding: nats plus slope times bits. The slope is changed so that the bytes stay
+    within what is allowed; integers above it are not returned, unless all are.
 
     Args:
         net: The float network, for its units.
@@ -123,9 +123,8 @@ def distill(
     if train_weights:
         groups.append({"params": list(student.weights.values()), "peak": settings.weight_rate})
     optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-12)
-    first_bytes = rate.measure(integers) if rate else 0
     best, best_kl = dict(integers), held_out_kl(integers)
-    best_excess = max(0.0, first_bytes - rate.max_bytes) if rate else 0.0
+    best_excess = max(0.0, rate.measure(integers) - rate.max_bytes) if rate else 0.0
     slope = rate.slope if rate else 0.0
     started = time.monotonic()
     steps, share, next_check = 0, length.share(0, 0.0), 1 / settings.checks
@@ -149,8 +148,8 @@ def distill(
             if rate:
                 n_bytes = rate.measure(candidate)
                 excess = max(0.0, n_bytes - rate.max_bytes)
-                course = first_bytes + (rate.max_bytes - first_bytes) * min(1.0, share / settings.descent)
-                slope *= settings.slope_change if n_bytes > course else 1 / settings.slope_change
+                is_above = n_bytes > settings.aim * rate.max_bytes
+                slope *= settings.slope_change if is_above else 1 / settings.slope_change
             if (excess, kl) < (best_excess, best_kl):
                 best, best_kl, best_excess = candidate, kl, excess
     return best, best_kl

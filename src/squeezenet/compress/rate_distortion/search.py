@@ -1,6 +1,6 @@
 """From a float model and photos to the smallest integer network for a budget.
 
-    statistics -> (slope -> rounding -> bytes, KL), bisected -> distillation down to the budget -> check
+    statistics -> (slope -> rounding -> bytes, KL), bisected -> distillation within the budget -> check
 
 A fifth of the photos is held out: it stops the distillation, and the reported KL is measured on it by the engine that
 users run, on the file's own integers after encoding and decoding.
@@ -34,7 +34,7 @@ from .batches import DistillBatch, augmented_photos, labelled_batches, photo_bat
 from .distill import DistillSettings, Length, Rate, distill
 from .sequential import RoundingSettings, round_network
 from .statistics import Statistics, collect_statistics
-from .units import IntegerConv, UnitConv, UnitNet, quantized_forward, to_network
+from .units import IntegerConv, UnitNet, quantized_forward, to_network
 
 __all__ = ["RDPoint", "RDResult", "RDSettings", "compress_rate_distortion"]
 
@@ -47,7 +47,6 @@ _BYTES_PER_OCTAVE = 0.88
 _KL_PER_OCTAVE = 2.1
 _MAX_MOVE = 4.0  # octaves of slope at a time
 _FIRST_MOVE = 2.0  # octaves, where accuracy is the target
-_SECOND_SLOPE = 0.25  # of the first rounding's slope: where the search for the second one begins
 
 Integers = Mapping[str, IntegerConv]
 Progress = Callable[[str, float], None]
@@ -72,12 +71,6 @@ class RDSettings:
     """A budget of bytes is met when this share of it, or less, is left."""
     kl_tolerance: float = 0.05
     """The same for a budget of KL, which differs as much between one choice of steps and the next."""
-    polish_headroom: float = 1.03
-    """Bytes to begin a distillation with, over the budget."""
-    labelled_headroom: float = 1.15
-    """The same where labelled images are trained on, which takes longer."""
-    polish_margin: float = 0.001
-    """Share of the budget that a distillation leaves."""
     polish_gain: float = 1.3
     """KL to begin a distillation with, over the budget: what it is expected to win back."""
     statistics_photos: int = 200
@@ -246,11 +239,8 @@ class _Search:
 
     def to_bytes(self, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
         """Find the best network within a number of bytes."""
-        if length.is_zero:
-            return self._bisect(self._byte_budget(max_bytes))
-        headroom = self._settings.polish_headroom if labelled is None else self._settings.labelled_headroom
-        start = self._bisect(self._byte_budget(max_bytes * headroom))
-        return self._polish(start, max_bytes, length, labelled)
+        start = self._bisect(self._byte_budget(max_bytes))
+        return start if length.is_zero else self._polish(start, max_bytes, length, labelled)
 
     def to_kl(self, max_kl: float, length: Length, labelled: Epoch | None) -> _Candidate:
         """Find the smallest network within a KL."""
@@ -288,14 +278,12 @@ class _Search:
         is_met = points_lost(to_network(self._net, polished.integers)) <= max_drop
         return (polished, True) if is_met else (best, True)
 
-    def _bisect(
-        self, budget: _Budget, make: Callable[[float], Integers] | None = None, slope: float | None = None
-    ) -> _Candidate:
+    def _bisect(self, budget: _Budget) -> _Candidate:
         """Search the slope at which a budget is just not exceeded."""
-        log_slope = math.log2(slope or self._settings.first_slope)
+        log_slope = math.log2(self._settings.first_slope)
         tries: list[tuple[float, float, _Candidate]] = []
         for _ in range(self._settings.max_passes):
-            candidate = self._measure((make or self._round)(2.0**log_slope), 2.0**log_slope)
+            candidate = self._measure(self._round(2.0**log_slope), 2.0**log_slope)
             excess = budget.excess(candidate)
             tries.append((log_slope, excess, candidate))
             if -budget.tolerance <= excess <= 0:
@@ -306,9 +294,10 @@ class _Search:
         return min(within, key=budget.rest) if within else min(tries, key=lambda t: t[1])[2]
 
     def _polish(self, start: _Candidate, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
-        """Distil under the price of bits, and round again if that is not enough."""
-        limit = max_bytes * (1 - self._settings.polish_margin)
-        rate = Rate(slope=start.slope, max_bytes=limit, measure=lambda c: self._file_bytes(to_network(self._net, c)))
+        """Distil what was rounded; the price of bits keeps it within the bytes, else it stays as it was."""
+        rate = Rate(
+            slope=start.slope, max_bytes=max_bytes, measure=lambda c: self._file_bytes(to_network(self._net, c))
+        )
         with torch.enable_grad():
             integers, kl = distill(
                 self._net,
@@ -321,20 +310,7 @@ class _Search:
                 device=self._device,
                 progress=lambda share: self._progress("distillation", share),
             )
-        candidate = self._measure(integers, start.slope, "distil", kl)
-        if candidate.file_bytes > max_bytes:
-            candidate = self._round_again(candidate, max_bytes)
-        if candidate.file_bytes > max_bytes:  # training was too short for what there was to save
-            candidate = self._bisect(self._byte_budget(max_bytes))
-        return candidate
-
-    def _round_again(self, candidate: _Candidate, max_bytes: float) -> _Candidate:
-        """Take bytes off a network that was rounded before: its integers are now what errors are measured from."""
-        net = _float_form(self._net, candidate.integers)
-        steps = {name: conv.step for name, conv in candidate.integers.items()}
-        return self._bisect(
-            self._byte_budget(max_bytes), lambda slope: self._round(slope, net, steps), candidate.slope * _SECOND_SLOPE
-        )
+        return self._measure(integers, start.slope, "distil", kl)
 
     def _byte_budget(self, max_bytes: float) -> _Budget:
         return _Budget(
@@ -352,16 +328,14 @@ class _Search:
             rest=lambda c: c.file_bytes,
         )
 
-    def _round(self, slope: float, net: UnitNet | None = None, steps: Mapping[str, Tensor] | None = None) -> Integers:
-        used = net or self._net
+    def _round(self, slope: float) -> Integers:
         return round_network(
-            used,
+            self._net,
             self._statistics.row_grams,
-            lambda start, stop: used.pixels(self._photos[start:stop]),
+            lambda start, stop: self._net.pixels(self._photos[start:stop]),
             len(self._photos),
             slope,
             self._settings.rounding,
-            steps=steps,
             seed=self._seed,
             progress=lambda share: self._progress("rounding", share),
         )
@@ -454,15 +428,6 @@ def _next_guess(tries: list[tuple[float, float, _Candidate]], per_octave: float,
     # Each attempt on the same side doubles the least move: the rate may be far from what is expected.
     least = 0.2 * 2 ** (len(tries) - 1)
     return here[0] + math.copysign(min(max(abs(move), least), _MAX_MOVE), move)
-
-
-def _float_form(net: UnitNet, integers: Integers) -> UnitNet:
-    """The float network that an integer network rounds: where a second rounding starts."""
-    convs = {
-        name: UnitConv(conv.weight * conv.step[:, None, None, None], (conv.bias * conv.step.double()).float())
-        for name, conv in integers.items()
-    }
-    return UnitNet(net.spec, convs, net.channel_steps, net.zero_points, net.tensor_steps)
 
 
 def _mean_kl(log_p: Tensor, logits: Tensor) -> float:
