@@ -65,7 +65,6 @@ def round_network(
     slope: float,
     settings: RoundingSettings,
     *,
-    steps: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, IntegerConv]:
@@ -78,7 +77,6 @@ def round_network(
         count: Photos.
         slope: Nats of KL that a bit is worth.
         settings: See there.
-        steps: Steps to keep, by convolution; else chosen from the slope.
         seed: Of the choice of positions.
         progress: Called with the share that is done.
 
@@ -100,9 +98,7 @@ def round_network(
         if op.kind == "conv":
             in_steps = net.steps_of(op.inputs[0])
             moments = _input_moments(op, in_steps, sources[0], settings.max_positions, generator)
-            integers[op.name] = _round_layer(
-                net, op, moments, row_grams[op.name], slope, settings, steps[op.name] if steps else None
-            )
+            integers[op.name] = _round_layer(net, op, moments, row_grams[op.name], slope, settings)
             done += op.macs
             progress(done / total_macs)
             if op.is_head:
@@ -202,7 +198,6 @@ def _round_layer(
     row_gram: Tensor,
     slope: float,
     settings: RoundingSettings,
-    step: Tensor | None,
 ) -> IntegerConv:
     conv = net.convs[op.name]
     weight = conv.weight.flatten(1).double()
@@ -215,14 +210,13 @@ def _round_layer(
     # A unit of squared error of a row's weight, times its column's energy, costs this many nats: half the Fisher
     # information is the curvature of the KL.
     cost = 0.5 * _row_sensitivity(net, op, row_gram.diagonal(), settings) / max(moments.real_energy, _TINY)
-    if step is None:
-        ideal = (settings.step_factor * slope / (cost * energy.mean()).clamp(min=_TINY**4)).sqrt()
-        largest = target.abs().amax(1).clamp(min=_TINY)
-        # Rows that the loss does not feel get a step that makes them zero, but no infinite one.
-        ideal = torch.minimum(torch.maximum(ideal, largest / _LARGEST_TARGET), 4 * largest)
-        # The head's rows share one step, so that it costs nothing to be exact; coarse, it would jump.
-        fraction_bits = FRACTION_BITS if op.is_head else settings.step_fraction_bits
-        step = torch.from_numpy(round_multiplier(ideal.numpy(), fraction_bits))
+    ideal = (settings.step_factor * slope / (cost * energy.mean()).clamp(min=_TINY**4)).sqrt()
+    largest = target.abs().amax(1).clamp(min=_TINY)
+    # Rows that the loss does not feel get a step that makes them zero, but no infinite one.
+    ideal = torch.minimum(torch.maximum(ideal, largest / _LARGEST_TARGET), 4 * largest)
+    # The head's rows share one step, so that it costs nothing to be exact; coarse, it would jump.
+    fraction_bits = FRACTION_BITS if op.is_head else settings.step_fraction_bits
+    step = torch.from_numpy(round_multiplier(ideal.numpy(), fraction_bits))
     scaled = (target / step.double()[:, None]).float()
     bit_price = (settings.rate_factor * slope / (cost * step.double().square()).clamp(min=_TINY**4)).float()
     upper, energy = upper.float(), energy.float()
