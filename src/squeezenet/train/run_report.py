@@ -6,6 +6,7 @@ Use this when a run has ended, or to add a run's history to a report on its netw
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..evaluate.predictor import FloatPredictor, collect_logits
 from ..evaluate.report import build_report, render_card, render_html
 from ..files import atomic_write
 from ..models import load_model
+from .recipe import Recipe
 from .run_folder import RunFolder
 
 __all__ = ["run_facts", "run_history", "shown_facts", "write_run_report"]
@@ -47,6 +49,10 @@ def run_facts(run_dir: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+
+
 def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Choose what of a run's facts a report shows, in words."""
     shown: list[tuple[str, str]] = []
@@ -57,8 +63,9 @@ def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     recipe, data, hardware = (facts.get(key) or {} for key in ("recipe", "data", "hardware"))
     add("recipe", recipe.get("name"))
-    defaults = ("name", "description")
-    add("settings", ", ".join(f"{key} {value}" for key, value in recipe.items() if key not in defaults and value))
+    usual = {field.name: _plain(field.default) for field in dataclasses.fields(Recipe)}
+    changed = {key: value for key, value in recipe.items() if key not in ("name", "description")}
+    add("settings", ", ".join(f"{key} {value}" for key, value in changed.items() if value != usual.get(key)))
     add("images trained on", data.get("n_train"))
     add("epochs", facts.get("epochs_done"))
     add("best epoch", facts.get("best_epoch"))
