@@ -22,7 +22,7 @@ from .retrain import Retrainer
 
 __all__ = ["Outcome", "run_deep_compression", "run_int8", "run_rate_distortion"]
 
-_LABELLED_BATCH = 64
+_LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_AN_EPOCH = 64, 16, 300  # integers need steps more than they need large batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,9 @@ def run_rate_distortion(
     labelled = steps = None
     if data is not None and epochs:
         retrainer = Retrainer(_numbered_as(model, data), model, reporter)
-        labelled = functools.partial(retrainer.epoch, batch_size=_LABELLED_BATCH)
-        steps = epochs * max(1, retrainer.n_images // _LABELLED_BATCH)
+        batch_size = min(max(retrainer.n_images // _STEPS_AN_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
+        labelled = functools.partial(retrainer.epoch, batch_size=batch_size)
+        steps = epochs * max(1, retrainer.n_images // batch_size)
     with _Stages(reporter) as stages:
         result = compress_rate_distortion(
             model,
