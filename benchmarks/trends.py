@@ -2,7 +2,7 @@
 
 Every network is trained alike, briefly, on a part of the training set, rounded to int8, and measured on a part of
 `cifar10-val` by the engine. Writes results/trends.json, docs/images/trend-PRESET.svg and the tables of docs/paper.md.
-Needs ../shared; a preset takes half an hour on one core. A run that was cut off continues in the same STUDIES.
+Needs ../shared; a preset takes a quarter of an hour on one core. A run that was cut off continues in the same STUDIES.
 
     python benchmarks/trends.py STUDIES/ [--presets paper-sr ...] [--seeds 3]
 """
@@ -26,7 +26,7 @@ from squeezenet.train import load_recipe
 from squeezenet.train.memory import keep_freed_memory
 
 RESULTS, PAGE, IMAGES = ROOT / "results/trends.json", ROOT / "docs/paper.md", ROOT / "docs/images"
-N_TRAIN, N_VAL, EPOCHS = 6000, 2500, 6
+N_TRAIN, N_VAL, EPOCHS = 3000, 2500, 6
 # Early pools: the widest networks have six times the work of the narrowest.
 RECIPE = load_recipe("cifar10").replace(pools=(1, 3, 5), bypass="none", warmup_epochs=1)
 LABELS = {"squeeze_ratio": "squeeze ratio", "pct_3x3": "share of 3x3 filters"}
