@@ -67,7 +67,7 @@ def layer_of(module):
 
 def level_of(module):
     """Where a module stands; the parts of `data` that feed torch stand with the trainer."""
-    if module in ("data.augment", "data.loader", "data.shard_loader"):
+    if module in ("data.augment", "data.loader", "data.resident", "data.shard_loader"):
         return LEVEL_OF["train"]
     return LEVEL_OF.get(layer_of(module), len(LEVELS))
 

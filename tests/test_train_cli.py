@@ -19,7 +19,8 @@ def run_cli(monkeypatch):
 
 def test_options_are_few_and_chosen():
     assert [parameter.name for parameter in command.params] == [
-        "data", "val", "init", "recipe", "teacher", "epochs", "resume", "checkpoint_every", "tensorboard", "output",
+        "data", "val", "init", "recipe", "teacher", "epochs", "resume", "checkpoint_every", "tensorboard", "compiled",
+        "output",
     ]  # fmt: skip
 
 
