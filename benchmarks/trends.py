@@ -56,9 +56,7 @@ def main() -> None:
         groups: dict[Any, list[Finding]] = {}
         for finding in sorted(result.findings, key=lambda f: f.point[name]):
             groups.setdefault(finding.point[name], []).append(finding)
-        (IMAGES / f"trend-{preset}.svg").write_text(
-            plot_curve(name, groups, LABELS[name]).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-        )
+        (IMAGES / f"trend-{preset}.svg").write_text(plot_curve(name, groups, LABELS[name]))
         results[preset] = {
             "run": describe_run(), "n_train": N_TRAIN, "n_images": N_VAL, "epochs": EPOCHS, "name": name,
             "points": [summary(value, findings) for value, findings in groups.items()],
