@@ -2,7 +2,7 @@
 
 Every network is trained alike, briefly, on a part of the training set, rounded to int8, and measured on a part of
 `cifar10-val` by the engine. Writes results/trends.json, docs/images/trend-PRESET.svg and the tables of docs/paper.md.
-Needs ../shared; a preset takes a quarter of an hour on one core. A run that was cut off continues in the same STUDIES.
+Needs ../shared; a preset takes half an hour on one core. A run that was cut off continues in the same STUDIES.
 
     python benchmarks/trends.py STUDIES/ [--presets paper-sr ...] [--seeds 3]
 """
