@@ -2,6 +2,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -331,3 +333,16 @@ def test_batches_do_not_change_the_figures(model, tmp_path):
     del images["17.png"]
     expected = [predictions[0].probability for predictions in Classifier(model).predict(images.values(), top=1)]
     np.testing.assert_array_equal([record["predictions"][0]["probability"] for record in records], expected)
+
+
+def test_a_missing_engine_is_one_line_on_standard_error(model, photos):
+    """Without a line of source and a file of ours, which Python's warnings show."""
+    program = (
+        "import sys; from squeezenet import classifier; from squeezenet.cli import main;"
+        "classifier.native_kernels = lambda: (); main()"
+    )
+    command = [sys.executable, "-c", program, "predict", model, photos / "a.jpg"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr.startswith("warning: the native engine was not built")
+    assert result.stderr.count("\n") == 1
+    assert "ant" in result.stdout

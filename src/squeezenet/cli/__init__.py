@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -86,4 +87,6 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a letter of a label gets its escape, not a traceback.
             stream.reconfigure(errors="backslashreplace")
+    # One line, without the line of source that warns.
+    warnings.formatwarning = lambda message, *_args, **_options: f"warning: {message}\n"
     cli(prog_name="squeezenet")
