@@ -14,6 +14,7 @@ from image_files import encode, photo, png
 from networks import random_network, tiny_spec
 from squeezenet import Classifier
 from squeezenet.cli import cli
+from squeezenet.engine import native_kernels
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
@@ -346,3 +347,17 @@ def test_a_missing_engine_is_one_line_on_standard_error(model, photos):
     assert result.stderr.startswith("warning: the native engine was not built")
     assert result.stderr.count("\n") == 1
     assert "ant" in result.stdout
+
+
+def test_a_cold_start_has_no_pool_of_threads_for_numpy(model, photos):
+    """NumPy's BLAS would start one as it is imported, 50 ms of 250, and the C engine does all the work."""
+    if not native_kernels():
+        pytest.skip("the C engine was not built")
+    program = (
+        "import sys, threadpoolctl; from squeezenet.cli import cli; cli(sys.argv[1:], standalone_mode=False);"
+        "print([pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['internal_api'] == 'openblas'])"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", program, "predict", model, photos / "a.jpg"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout.splitlines()[-1] in ("[1]", "[]")

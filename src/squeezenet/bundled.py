@@ -5,7 +5,6 @@ Use this when somebody names a network, or none at all.
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 __all__ = ["DEFAULT_ORDER", "IMAGENET_FILE", "bundled_models", "default_model"]
@@ -19,9 +18,7 @@ IMAGENET_FILE = "imagenet-squeezenet1_1-int8.sqz"
 
 def bundled_models() -> dict[str, Path]:
     """Find the networks of this installation: path by name, sorted."""
-    folder = resources.files("squeezenet") / "models"
-    files = [entry for entry in folder.iterdir() if entry.name.endswith(".sqz")]
-    return {entry.name.removesuffix(".sqz"): Path(str(entry)) for entry in sorted(files, key=lambda entry: entry.name)}
+    return {path.stem: path for path in sorted((Path(__file__).parent / "models").glob("*.sqz"))}
 
 
 def default_model() -> str | None:

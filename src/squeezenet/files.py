@@ -1,6 +1,6 @@
 """Writing files so that a crash, a full disk or a signal never leaves half of one; reading settings that people wrote.
 
-Use this when you write anything that a user may want back, or take a `.toml` file.
+Use this when you write anything that a user may want back, take a `.toml` file, or tell images by their names.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,17 @@ from typing import Any, BinaryIO, TypeVar
 
 from .errors import SqueezeNetError
 
-__all__ = ["atomic_write", "cache_folder", "keep_as", "load_toml", "lock_folder", "remove_leftovers"]
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "atomic_write",
+    "cache_folder",
+    "keep_as",
+    "load_toml",
+    "lock_folder",
+    "remove_leftovers",
+]
+
+IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif"})
 
 _MAX_TOML_BYTES = 1 << 20
 _T = TypeVar("_T")
@@ -147,7 +156,7 @@ _TOKEN_BYTES = 8
 
 
 def _temporary_beside(target: Path) -> Path:
-    return target.with_name(_TEMPORARY.format(secrets.token_hex(_TOKEN_BYTES)))
+    return target.with_name(_TEMPORARY.format(os.urandom(_TOKEN_BYTES).hex()))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -82,7 +82,7 @@ def split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tup
 
 
 def _is_image(argument: str) -> bool:
-    from ..data.sources import IMAGE_EXTENSIONS
+    from ..files import IMAGE_EXTENSIONS
 
     suffix = Path(argument).suffix
     is_pattern = glob.has_magic(argument) and suffix not in _MODEL_SUFFIXES

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data.sources import IMAGE_EXTENSIONS, MAX_FILE_BYTES, Source, ZipSource, open_source, printable
+from ..data.sources import MAX_FILE_BYTES, Source, ZipSource, open_source, printable
 from ..errors import DataError, ImageError, MissingDependencyError
+from ..files import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
     import pyarrow.fs

@@ -22,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError, MissingDependencyError
+from ..files import IMAGE_EXTENSIONS
 from .augment import Augmentation, EpochDraw, augment
 from .decode import Unreadable, View, thread_pool
 from .imageset import ImageSet
 from .loader import Batch
 from .shards import ShardSource
-from .sources import IMAGE_EXTENSIONS
 
 __all__ = ["SHUFFLE_BUFFER", "ShardBatches"]
 

@@ -22,10 +22,10 @@ from typing import Any, Protocol
 from PIL import Image
 
 from ..errors import DataError, ImageError, MissingDependencyError
+from ..files import IMAGE_EXTENSIONS
 
 __all__ = [
     "EMBEDDED_NAMES",
-    "IMAGE_EXTENSIONS",
     "MAX_FILE_BYTES",
     "DigitsSource",
     "FileSource",
@@ -37,7 +37,6 @@ __all__ = [
     "printable",
 ]
 
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif"})
 MAX_FILE_BYTES = 256_000_000
 EMBEDDED_NAMES = ("digits",)
 
