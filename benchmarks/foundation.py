@@ -3,9 +3,10 @@
 Needs the data and weights in ../shared; takes about half an hour on two cores. Writes results/foundation.json, from
 which the README's table is made.
 
-    python benchmarks/foundation.py [--run RUN/] [--deep FILE.sqz]
+    python benchmarks/foundation.py [--run RUN/] [--deep FILE.sqz] [--labelled FILE.sqz]
 
-`--run` and `--deep` take what earlier commands made, in place of training and of the deep-compression preset.
+The options take what earlier commands made, in place of training and of compressing with labels. The network is that of
+the last epoch: the best one was chosen on the photos that judge.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ V10 = SHARED / "weights/compressed_SqueezeNet.net"
 IMAGENET = SHARED / "data/imagenet-500.zip"
 RATE_DISTORTION_BYTES = 110_000
 TRAIN, VAL = SHARED / "data/imagenette-train.zip", SHARED / "data/imagenette-val.zip"
+LABELLED = ("--data", TRAIN, "--epochs", 5, "--max-bytes", RATE_DISTORTION_BYTES)
+DEEP_COMPRESSION = ("--preset", "deep-compression", "--data", TRAIN)
 
 
 def squeezenet(*arguments: object) -> str:
@@ -82,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, metavar="RUN/", help="use this fine-tuned run")
     parser.add_argument("--deep", type=Path, metavar="FILE.sqz", help="use this file, which the preset made of RUN/")
+    parser.add_argument("--labelled", type=Path, metavar="FILE.sqz", help="use this file, made of RUN/ with labels")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/foundation.json")
     arguments = parser.parse_args()
     results: dict[str, Any] = {"run": describe_run()}
@@ -104,10 +108,11 @@ def main() -> None:
             results["finetune_s"] = time.perf_counter() - start
         else:
             results["finetune_s"] = json.loads((run / "run.json").read_text())["seconds"]
-        results["finetune"] = evaluate(run, VAL)
+        tuned = run / "last.safetensors"
+        results["finetune"] = evaluate(tuned, VAL)
         save(results, arguments.output)
         results["rate_distortion"] = compress(
-            run, folder / "rd.sqz", "--calibration", TRAIN, "--max-bytes", RATE_DISTORTION_BYTES
+            tuned, folder / "rd.sqz", "--calibration", TRAIN, "--max-bytes", RATE_DISTORTION_BYTES
         )
         save(results, arguments.output)
         start = time.perf_counter()
@@ -120,17 +125,18 @@ def main() -> None:
             times.append(time.perf_counter() - start)
         results["help_s"] = float(np.median(times))
         save(results, arguments.output)
-        results["deep_compression"] = judge(arguments.deep) if arguments.deep else compress(
-            run, folder / "deep.sqz", "--preset", "deep-compression", "--data", TRAIN,
-            "--density", 0.37, "--index-bits", 5, "--epochs", 1,
-        )  # fmt: skip
-    save(results, arguments.output)
+        for key, made, options in (
+            ("deep_compression", arguments.deep, DEEP_COMPRESSION),
+            ("rate_distortion_labelled", arguments.labelled, LABELLED),
+        ):
+            results[key] = judge(made) if made else compress(tuned, folder / f"{key}.sqz", *options)
+            save(results, arguments.output)
     print(json.dumps(results, indent=1))
 
 
-def compress(run: Path, file: Path, *options: object) -> dict[str, Any]:
+def compress(tuned: Path, file: Path, *options: object) -> dict[str, Any]:
     """Compress the fine-tuned network, and judge the file on the validation photos."""
-    squeezenet("compress", run, "-o", file, *options)
+    squeezenet("compress", tuned, "-o", file, *options)
     return judge(file)
 
 

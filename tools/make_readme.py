@@ -16,7 +16,12 @@ from marked_places import fill, markdown_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs/engine.md")
-V11_FP32_BYTES = 4 * 1_235_496
+FP32_BYTES = {"1.0": 4 * 1_248_424, "1.1": 4 * 1_235_496}
+HOW = {
+    "rate_distortion_labelled": "rate-distortion with labels",
+    "rate_distortion": "rate-distortion, 200 unlabelled photos",
+    "deep_compression": "Deep Compression",
+}
 _DESCRIBED = {
     "csrc": "the C engine: parser, decoder, kernels",
     "benchmarks": "scripts that measure; they write `results/`",
@@ -48,7 +53,7 @@ def read(name: str) -> dict[str, Any]:
 def summary(results: dict[str, Any]) -> str:
     tuned = results["finetune"]
     rows = [("model", "file_bytes", "ratio_vs_fp32", "top1", "top5", "on")]
-    for key, how in (("rate_distortion", "rate-distortion"), ("deep_compression", "Deep Compression")):
+    for key, how in HOW.items():
         if entry := results.get(key):
             rows.append(
                 (
@@ -60,12 +65,24 @@ def summary(results: dict[str, Any]) -> str:
                     f"imagenette, {entry['n_images']:,} photos",
                 )
             )
+    rows += [
+        (
+            f"squeezenet{row['model'].replace('.', '_')}, ImageNet, rate-distortion, 250 unlabelled photos",
+            f"{row['file_bytes']:,}",
+            f"{FP32_BYTES[row['model']] / row['file_bytes']:.1f}",
+            f"{row['top1']:.1f} % (float {row['float_top1']:.1f} %)",
+            "",
+            f"imagenet-500, {row['n_images']} photos that calibrated nothing",
+        )
+        for row in read("compression")["results"]
+        if (row["model"], row["setting"]) in (("1.0", "315,000 bytes"), ("1.1", "460,000 bytes"))
+    ]
     int8 = results["int8_1_1"]
     rows.append(
         (
             "squeezenet1_1, ImageNet, int8",
             f"{int8['file_bytes']:,}",
-            f"{V11_FP32_BYTES / int8['file_bytes']:.1f}",
+            f"{FP32_BYTES['1.1'] / int8['file_bytes']:.1f}",
             f"{int8['top1']:.1f} % (float {results['float_1_1']['top1']:.1f} %)",
             f"{int8['top5']:.1f} %",
             f"imagenet-500, {int8['n_images']} photos",
@@ -95,10 +112,7 @@ def results_table(results: dict[str, Any]) -> str:
             f"{tuned['top1']:.1f} % top-1 of {tuned['n_images']:,} (95 % interval {low:.1f} to {high:.1f})",
         ),
     ]
-    for key, how in (
-        ("rate_distortion", "rate-distortion, 200 unlabelled photos"),
-        ("deep_compression", "Deep Compression"),
-    ):
+    for key, how in HOW.items():
         if entry := results.get(key):
             rows.append(
                 (
