@@ -9,6 +9,8 @@ from click.testing import CliRunner
 from networks import tiny_spec
 from squeezenet import Classifier, read_sqz
 from squeezenet.cli import cli
+from squeezenet.compress import presets
+from squeezenet.errors import SqueezeNetError
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, save_safetensors
 from squeezenet.preprocess import Preprocessing
@@ -52,6 +54,21 @@ def test_without_photos_the_report_says_that_it_is_data_free(model, tmp_path):
     assert report["is_data_free"] is True
     assert report["fidelity"] is None
     assert "synthetic pictures stand in" in result.stderr
+
+
+@pytest.mark.parametrize(("own", "n_left"), [((), 1432), (("--calibration", "digits"), 1442)])
+def test_photos_of_the_data_that_judge_are_not_trained_on(model, tmp_path, monkeypatch, own, n_left):
+    """Without --calibration, photos of --data calibrate, and a fifth of the 50 is set aside."""
+    given = []
+
+    def stop(network, calibration, *, data, **options):
+        given.append(data)
+        raise SqueezeNetError("enough")
+
+    monkeypatch.setattr(presets, "run_rate_distortion", stop)
+    options = ("--photos", 50, "--data", "digits", "--epochs", 1, "--max-bytes", 4000)
+    assert run(model, "-o", tmp_path / "a.sqz", *own, *options).exit_code == 1
+    assert len(given[0]) == n_left
 
 
 def test_rate_distortion_meets_a_budget_of_bytes(model, tmp_path):

@@ -15,6 +15,7 @@ from .text import format_bytes, printable, table
 if TYPE_CHECKING:
     from ..compress.calibration import Calibration
     from ..compress.presets import Outcome
+    from ..data import ImageSet
     from ..models import SqueezeNet
     from ..network import Network
     from ..train.progress import Reporter
@@ -89,6 +90,8 @@ def command(
         raise click.UsageError("--polish and --data exclude each other: give the length of training as --epochs")
     if not output.parent.is_dir():  # minutes of work must not end in a folder that does not exist
         raise click.UsageError(f"{output.parent}: no such folder; make it first")
+    import numpy as np
+
     from ..classifier import Classifier
     from ..compress import presets
     from ..compress.comparison import Judge
@@ -110,7 +113,10 @@ def command(
     network = load_model(model).eval()
     if network.spec.batch_norm:
         network = fold_batch_norm(network)
-    seen = _calibration(network, calibration or data, photos, reporter)
+    labelled = open_data(data, split="train") if data else None
+    seen = _calibration(network, calibration, labelled, photos, reporter)
+    if labelled is not None and not calibration:  # what the report judges on is not trained on
+        labelled = labelled.subset(np.setdiff1d(np.arange(len(labelled)), seen.held_out_indices).tolist())
     reference = FloatPredictor(network)
     judge = Judge(reference, open_data(val, split="val")) if val else None
     facts: dict[str, Any] = {"provenance": {**network.provenance, "compressed": {"preset": preset}}}
@@ -133,7 +139,8 @@ def command(
         settings = DeepCompression(
             density=density, index_bits=index_bits, share_epochs=epochs or DeepCompression.share_epochs
         )
-        outcome = presets.run_deep_compression(network, seen, open_data(data, split="train"), settings, reporter)
+        assert labelled is not None
+        outcome = presets.run_deep_compression(network, seen, labelled, settings, reporter)
     else:
         outcome = presets.run_rate_distortion(
             network,
@@ -143,7 +150,7 @@ def command(
             max_drop=max_drop,
             points_lost=points_lost if max_drop is not None else None,
             polish_minutes=polish,
-            data=open_data(data, split="train") if data else None,
+            data=labelled,
             epochs=epochs or 2,
             file_bytes=lambda integers: len(encode(integers)),
             reporter=reporter,
@@ -192,16 +199,21 @@ def command(
         ctx.exit(_TARGET_MISSED)
 
 
-def _calibration(model: SqueezeNet, data: tuple[str, ...], n_images: int, reporter: Reporter) -> Calibration:
+def _calibration(
+    model: SqueezeNet, photos: tuple[str, ...], labelled: ImageSet | None, n_images: int, reporter: Reporter
+) -> Calibration:
     from ..compress.calibration import calibration_from_images, calibration_from_noise
     from ..compress.quantize import required_preprocessing
     from ..data import open_data
 
     preprocessing = required_preprocessing(model)
-    if not data:
+    if photos:
+        images = open_data(photos, split="train", unlabelled=True)
+    elif labelled is not None:
+        images = labelled
+    else:
         reporter.say("no --calibration photos: synthetic pictures stand in, and fidelity is unknown")
         return calibration_from_noise(preprocessing)
-    images = open_data(data, split="train", unlabelled=True)
     return calibration_from_images(images, preprocessing, n_images=n_images)
 
 

@@ -21,8 +21,13 @@ _NOISE_IMAGES = 64
 class Calibration:
     """Pixels to calibrate on, and a fifth of them set aside to measure on."""
 
-    def __init__(self, pixels: NDArray[np.uint8], *, is_synthetic: bool = False) -> None:
-        """Split pixels, shape (N, H, W, 3), uint8: every fifth image is set aside, if there are five."""
+    def __init__(
+        self, pixels: NDArray[np.uint8], *, indices: NDArray[np.int64] | None = None, is_synthetic: bool = False
+    ) -> None:
+        """Split pixels, shape (N, H, W, 3), uint8: every fifth image is set aside, if there are five.
+
+        `indices` are the images' positions in the set they come from.
+        """
         held = np.zeros(len(pixels), np.bool_)
         if not is_synthetic and len(pixels) >= _HELD_OUT_EVERY:
             held[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY] = True
@@ -30,6 +35,7 @@ class Calibration:
         self.pixels = pixels[~held]
         self.held_out = pixels[held]
         self.is_synthetic = is_synthetic
+        self.held_out_indices = indices[held] if indices is not None else np.zeros(0, np.int64)
 
     def batches(self, batch_size: int = 25) -> list[NDArray[np.uint8]]:
         """The pixels to calibrate on, in batches."""
@@ -42,11 +48,12 @@ def calibration_from_images(images: ImageSet, preprocessing: Preprocessing, *, n
     Raises:
         DataError: If none can be read.
     """
-    chosen = np.linspace(0, len(images) - 1, min(n_images, len(images))).astype(int).tolist()
-    pixels = np.concatenate([batch.pixels for batch in decode_batches(images.subset(chosen), preprocessing)])
+    chosen = np.linspace(0, len(images) - 1, min(n_images, len(images))).astype(np.int64)
+    batches = list(decode_batches(images.subset(chosen.tolist()), preprocessing))
+    pixels = np.concatenate([batch.pixels for batch in batches])
     if not len(pixels):
         raise DataError(f"{images.name}: none of {len(chosen)} photos could be read")
-    return Calibration(pixels)
+    return Calibration(pixels, indices=chosen[np.concatenate([batch.indices for batch in batches])])
 
 
 def calibration_from_noise(preprocessing: Preprocessing, *, seed: int = 0) -> Calibration:

@@ -18,6 +18,7 @@ from .refit import Equations, inverses_of_kept, layer_equations, refit_bias, sol
 
 __all__ = ["SharedWeights", "share_in_turn"]
 
+_PRICING_ROUNDS = 30
 _LEAST_IMPORTANCE = 1e-6  # of the mean: a cluster of weights that nothing feels must still have a centre
 
 
@@ -80,12 +81,14 @@ def share_in_turn(
     sensitivities: Mapping[str, Tensor],
     *,
     index_bits: int,
+    nats_per_bit: float = 0.0,
 ) -> SharedWeights:
     """Cluster the weights of a network, in place, layer after layer.
 
     A layer is first refitted to what `aim` gives, from inputs that the shared layers before it give. A weight counts in
     its cluster as what the loss feels of it: its input's mean square times its output's sensitivity. Weights then take
-    their centroids one input after the other, and those to come make up for the change.
+    their centroids one input after the other, and those to come make up for the change. With a price, centroids that
+    are rare cost more, and each layer uses as many as the loss wants of it.
 
     Args:
         model: Pruned; in eval mode, without batch norm.
@@ -94,48 +97,89 @@ def share_in_turn(
         photos: Pixels (N, H, W, 3), uint8, in batches.
         sensitivities: From `output_sensitivities`.
         index_bits: Bits of a code.
+        nats_per_bit: Price of the codes' entropy, in what the loss feels.
     """
     convs, codes = model.convs, {}
     for name, equations in layer_equations(model, aim, photos):
         conv, mask = convs[name], masks[name].flatten(1)
         solve_kept(conv, masks[name], equations)
         weight = conv.weight.flatten(1).double()
-        felt = torch.outer(sensitivities[name].to(weight), equations.gram.diagonal()[:-1])
-        _, values = _cluster(
-            weight.flatten().cpu().numpy(), (1 << index_bits) - 1, (felt * mask).flatten().cpu().numpy()
-        )
-        centroids = torch.from_numpy(values).to(weight)
-        code = _assign_in_turn(weight, mask, equations, centroids)
+        felt = 0.5 * sensitivities[name].to(weight)
+        importance = (torch.outer(felt, equations.gram.diagonal()[:-1]) * mask).flatten().cpu().numpy()
+        flat = weight.flatten().cpu().numpy()
+        _, values = _cluster(flat, (1 << index_bits) - 1, importance)
+        values, costs = _price_codes(values, flat, importance, nats_per_bit)
+        centroids, prices = torch.from_numpy(values).to(weight), torch.from_numpy(costs).to(weight)
+        code = _assign_in_turn(weight, mask, equations, centroids, felt, prices)
         codes[name] = code.view_as(conv.weight)
         conv.weight.copy_(centroids[code].view_as(conv.weight))
         refit_bias(conv, equations)
     return SharedWeights(codes)
 
 
-def _assign_in_turn(weight: Tensor, mask: Tensor, equations: Equations, centroids: Tensor) -> Tensor:
-    """Give every kept weight the nearest centroid, the weights still to come making up for what that changes.
+def _assign_in_turn(
+    weight: Tensor, mask: Tensor, equations: Equations, centroids: Tensor, felt: Tensor, prices: Tensor
+) -> Tensor:
+    """Give every kept weight the cheapest centroid, the weights still to come making up for what that changes.
 
     Args:
         weight: (O, K), float64.
         mask: (O, K), bool.
         equations: Of the layer.
         centroids: Rising from code 1 on; code 0 is zero.
+        felt: (O,), nats for a squared error of an output channel.
+        prices: Of each code, nats; the first is not looked at.
 
     Returns:
         Codes, (O, K), int64; 0 where the mask is false.
 
     Source: Frantar et al. 2023, "GPTQ" (arXiv 2210.17323), with a codebook and zeros that stay.
     """
-    middles = (centroids[1:-1] + centroids[2:]) / 2
     codes = torch.zeros(weight.shape, dtype=torch.int64, device=weight.device)
+    if not mask.any():
+        return codes
     for rows, inverse in inverses_of_kept(equations.gram, mask):
         factor = torch.linalg.cholesky(inverse.double(), upper=True)
         left = weight[rows].clone()
         for k in range(weight.shape[1]):
-            codes[rows, k] = (torch.bucketize(left[:, k].contiguous(), middles) + 1) * mask[rows, k]
+            errors = (left[:, k, None] - centroids[1:]) / factor[:, k, k, None]
+            nearest = (felt[rows, None] * errors.square() + prices[1:]).argmin(1)
+            codes[rows, k] = (nearest + 1) * mask[rows, k]
             error = (left[:, k] - centroids[codes[rows, k]]) / factor[:, k, k]
             left -= error[:, None] * factor[:, k, :-1]
     return codes
+
+
+def _price_codes(
+    values: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    importance: NDArray[np.float64],
+    nats_per_bit: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Move centroids so that damage and entropy together cost least; those that nothing wants go.
+
+    Args:
+        values: Of each code, code 0 being zero.
+        weight: Of one layer, shape (n,); zeros are pruned.
+        importance: Nats for a squared error of each weight.
+        nats_per_bit: Price of entropy; without one nothing moves.
+
+    Returns:
+        Each code's value, rising from code 1 on, and its price in nats.
+
+    Source: Chou, Lookabaugh and Gray 1989, "Entropy-constrained vector quantization".
+    """
+    values, importance, weight = values[1:], importance[weight != 0], weight[weight != 0]
+    prices = np.zeros(len(values))
+    for _ in range(_PRICING_ROUNDS if nats_per_bit and len(weight) else 0):
+        codes = (importance[:, None] * (weight[:, None] - values) ** 2 + prices).argmin(1)
+        counts = np.bincount(codes, minlength=len(values))
+        felt = np.bincount(codes, importance, len(values))
+        means = np.bincount(codes, importance * weight, len(values)) / np.maximum(felt, np.finfo(float).tiny)
+        values = np.where(felt > 0, means, values)[counts > 0]
+        prices = -nats_per_bit * np.log2(counts[counts > 0] / len(weight))
+    order = np.argsort(values, kind="stable")
+    return np.concatenate([[0.0], values[order]]), np.concatenate([[0.0], prices[order]])
 
 
 def _cluster(

@@ -1,6 +1,6 @@
-"""What distillation learns from: endless batches of pixels with the float network's answers, and labels where known.
+"""What distillation learns from: endless batches of pixels with the float network's answers.
 
-Use `photo_batches` for a few hundred unlabelled photos, `labelled_batches` for a data set.
+Use `photo_batches` for a few hundred unlabelled photos, `epoch_batches` for a data set.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["DistillBatch", "augmented_photos", "labelled_batches", "photo_batches"]
+__all__ = ["DistillBatch", "augmented_photos", "epoch_batches", "photo_batches"]
 
 _TEACHER_BATCH = 10
 
@@ -24,8 +24,6 @@ class DistillBatch(NamedTuple):
     """(n, H, W, 3), uint8."""
     teacher: Tensor
     """(n, classes): logits of the float network."""
-    labels: Tensor | None
-    """(n,), int64."""
 
 
 def augmented_photos(photos: Tensor, *, variants: int, smallest_crop: float, seed: int) -> Tensor:
@@ -76,27 +74,27 @@ def photo_batches(
         order = torch.randperm(len(photos), generator=generator)
         for start in range(0, max(1, len(photos) - batch + 1), batch):
             chosen = order[start : start + batch]
-            yield DistillBatch(photos[chosen], logits[chosen], None)
+            yield DistillBatch(photos[chosen], logits[chosen])
 
 
-def labelled_batches(
+def epoch_batches(
     epoch: Callable[[int], Iterable[tuple[Tensor, Tensor]]], teacher: Callable[[Tensor], Tensor]
 ) -> Iterator[DistillBatch]:
-    """Go through a labelled set for ever.
+    """Go through a data set for ever.
 
     Args:
-        epoch: Gives the batches of an epoch by its number: pixels (n, H, W, 3) uint8, augmented, and labels (n,).
+        epoch: Gives the batches of an epoch by its number: pixels (n, H, W, 3) uint8, augmented, and labels (not used).
         teacher: Maps pixels to the float network's logits.
     """
     number = 0
     while True:
         is_empty = True
-        for pixels, labels in epoch(number):
+        for pixels, _ in epoch(number):
             if len(pixels):
                 is_empty = False
                 with torch.no_grad():
                     logits = teacher(pixels)
-                yield DistillBatch(pixels, logits, labels)
+                yield DistillBatch(pixels, logits)
         if is_empty:
             return
         number += 1

@@ -36,8 +36,6 @@ class DistillSettings:
     """Learning rate of weights, in weight steps."""
     bias_rate: float = 0.01
     """Learning rate of biases, in output steps."""
-    label_share: float = 0.3
-    """Share of the loss that is cross-entropy with the labels, where there are labels."""
     averaging: float = 0.98
     """Decay of the average of latent weights, a step."""
     batch: int = 16
@@ -132,7 +130,7 @@ def distill(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * share))
         optimizer.zero_grad(set_to_none=True)
-        loss = _loss(student, next(batches), settings)
+        loss = _loss(student, next(batches))
         loss.backward()  # type: ignore[no-untyped-call]
         if slope:
             student.charge(slope)
@@ -155,14 +153,12 @@ def distill(
     return best, best_kl
 
 
-def _loss(student: _Student, batch: DistillBatch, settings: DistillSettings) -> Tensor:
+def _loss(student: _Student, batch: DistillBatch) -> Tensor:
+    # Labels have no say, even where they are known: on images that trained the float network they undo more than they
+    # teach (dev/LOG.md).
     log_p = batch.teacher.to(student.device).log_softmax(1)
     logits = student.logits(batch.pixels.to(student.device))
-    loss = functional.kl_div(logits.log_softmax(1), log_p, reduction="batchmean", log_target=True)
-    if batch.labels is None:
-        return loss
-    truth = functional.cross_entropy(logits, batch.labels.to(student.device))
-    return (1 - settings.label_share) * loss + settings.label_share * truth
+    return functional.kl_div(logits.log_softmax(1), log_p, reduction="batchmean", log_target=True)
 
 
 class _Student:

@@ -30,7 +30,7 @@ from ...network import Network
 from ...train.steps import choose_precision
 from ..quantize import required_preprocessing
 from .activation_scales import choose_ranges
-from .batches import DistillBatch, augmented_photos, labelled_batches, photo_batches
+from .batches import DistillBatch, augmented_photos, epoch_batches, photo_batches
 from .distill import DistillSettings, Length, Rate, distill
 from .sequential import RoundingSettings, round_network
 from .statistics import Statistics, collect_statistics
@@ -136,7 +136,7 @@ def compress_rate_distortion(
         points_lost: Top-1 of the float network minus that of an integer network, in percent, on labelled images.
         polish_minutes: Time for distillation on the photos, after everything else.
         labelled: Gives an epoch of a labelled data set by its number, in batches of augmented pixels (n, H, W, 3)
-            uint8 and labels (n,): trains on it under the same budget, towards the float network and the labels.
+            uint8 and labels (n,): trains on it under the same budget, towards the float network.
         labelled_steps: Batches to train on in all; with `labelled`, instead of `polish_minutes`.
         seed: Of labels, positions, crops and order. Equal seeds give equal files, except with `polish_minutes`: how
             many steps fit into them depends on the machine.
@@ -343,7 +343,7 @@ class _Search:
     def _batches(self, labelled: Epoch | None) -> Iterator[DistillBatch]:
         teacher = _fast_teacher(self._model, self._device)
         if labelled is not None:
-            return labelled_batches(labelled, teacher)
+            return epoch_batches(labelled, teacher)
         settings = self._settings.distillation
         photos = augmented_photos(
             torch.from_numpy(self._photos),
