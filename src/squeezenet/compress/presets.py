@@ -17,11 +17,12 @@ from ..train.progress import Reporter, Task
 from .calibration import Calibration
 from .deep_compression import DeepCompression, LayerSizes, deep_compress
 from .int8 import compress_int8
-from .rate_distortion import RDPoint, compress_rate_distortion
+from .rate_distortion import DistillSettings, RDPoint, RDSettings, compress_rate_distortion
 from .retrain import Retrainer
 
 __all__ = ["Outcome", "run_deep_compression", "run_int8", "run_rate_distortion"]
 
+_SET_RATE = 0.005  # of weights, in steps: thousands of images give more to learn than a few hundred photos
 _LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_AN_EPOCH = 64, 16, 300  # integers need steps more than they need large batches
 
 
@@ -117,6 +118,7 @@ def run_rate_distortion(
             polish_minutes=polish_minutes,
             labelled=labelled,
             labelled_steps=steps or 0,
+            settings=RDSettings(distillation=DistillSettings(weight_rate=_SET_RATE)) if labelled else None,
             progress=stages,
             file_bytes=file_bytes,
         )

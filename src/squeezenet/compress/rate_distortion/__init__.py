@@ -3,6 +3,7 @@
 Use `compress_rate_distortion`.
 """
 
+from .distill import DistillSettings
 from .search import RDPoint, RDResult, RDSettings, compress_rate_distortion
 
-__all__ = ["RDPoint", "RDResult", "RDSettings", "compress_rate_distortion"]
+__all__ = ["DistillSettings", "RDPoint", "RDResult", "RDSettings", "compress_rate_distortion"]
