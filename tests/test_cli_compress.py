@@ -10,6 +10,7 @@ from networks import tiny_spec
 from squeezenet import Classifier, read_sqz
 from squeezenet.cli import cli
 from squeezenet.compress import presets
+from squeezenet.compress.deep_compression import DeepCompression
 from squeezenet.errors import SqueezeNetError
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, save_safetensors
@@ -158,3 +159,9 @@ def test_failure_leaves_nothing_behind(model, tmp_path):
     assert result.exit_code == 1
     assert "no such file or folder" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_defaults_are_those_of_the_method():
+    """The options show numbers, and must not import torch to know them."""
+    shown = {option.name: option.default for option in cli.get_command(None, "compress").params}
+    assert (shown["density"], shown["index_bits"]) == (DeepCompression.density, DeepCompression.index_bits)

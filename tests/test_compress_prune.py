@@ -91,6 +91,36 @@ def test_sharing_in_turn_beats_plain_k_means(float_net, photos, sensitivities):
         assert torch.equal(shared.codes[name] == 0, ~mask.masks[name])
 
 
+def test_a_price_of_bits_lowers_the_entropy_of_codes(float_net, photos, sensitivities):
+    """At a small loss: weights move to values that many have."""
+    mask = PruningMask.by_cost(float_net, photos, sensitivities, 0.5)
+
+    def shared_at(nats_per_bit):
+        model = pruned(float_net, photos, mask)
+        options = {"index_bits": 5, "nats_per_bit": nats_per_bit}
+        codes = share_in_turn(model, float_net, mask.masks, photos, sensitivities, **options).codes
+        bits = 0.0
+        for code in codes.values():
+            p = torch.bincount(code[code > 0]).double()
+            p = p[p > 0] / p.sum()
+            bits -= float((code > 0).sum() * (p * p.log2()).sum())
+        return bits, kl(model, float_net)
+
+    assert mask.threshold > 0
+    (free_bits, free_kl), (bits, priced_kl) = shared_at(0.0), shared_at(mask.threshold / 4)
+    assert bits < 0.97 * free_bits
+    assert priced_kl < 2 * free_kl
+
+
+def test_a_layer_of_which_nothing_is_kept_can_be_shared(float_net, photos, sensitivities):
+    mask = PruningMask.by_cost(float_net, photos, sensitivities, 0.5)
+    mask.masks["fire2.squeeze"][:] = False
+    model = pruned(float_net, photos, mask)
+    shared = share_in_turn(model, float_net, mask.masks, photos, sensitivities, index_bits=3, nats_per_bit=1e-6)
+    assert not shared.codes["fire2.squeeze"].any()
+    assert all(conv.weight.isfinite().all() for conv in model.convs.values())
+
+
 def test_channels_that_nothing_feels_can_be_shared(float_net, photos, sensitivities):
     mask = PruningMask.by_cost(float_net, photos, sensitivities, 0.5)
     unfelt = {name: torch.zeros_like(values) for name, values in sensitivities.items()}

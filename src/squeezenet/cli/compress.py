@@ -40,9 +40,9 @@ _SHOWN_CLASSES = 5
               help="Distil from the float network for so long (rate-distortion).")  # fmt: skip
 @click.option("--data", multiple=True, metavar="DATA", help="Labelled images to retrain on.")
 @click.option("--val", multiple=True, metavar="DATA", help="Labelled images to measure accuracy on.")
-@click.option("--density", type=click.FloatRange(0, 1, min_open=True), default=0.4, show_default=True,
+@click.option("--density", type=click.FloatRange(0, 1, min_open=True), default=0.385, show_default=True,
               help="Share of the weights to keep (deep-compression).")  # fmt: skip
-@click.option("--index-bits", type=click.IntRange(1, 8), default=4, show_default=True,
+@click.option("--index-bits", type=click.IntRange(1, 8), default=5, show_default=True,
               help="Bits of a shared value's code (deep-compression).")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), default=None,
               help="Epochs on --data: in all (rate-distortion), of shared values (deep-compression).")  # fmt: skip

@@ -38,6 +38,7 @@ from .share import SharedWeights, share_in_turn
 
 __all__ = ["DeepCompression", "DeepCompressionResult", "LayerSizes", "deep_compress"]
 
+_BITS_OF_A_WEIGHT = 4  # its code, and what tells where it is
 _LAST_ROUND = 2  # times as long as the others: its weights are the ones that stay
 
 
@@ -49,10 +50,10 @@ class DeepCompression:
         RecipeError: On construction, if a value is out of range.
     """
 
-    density: float = 0.4
+    density: float = 0.385
     """Share of all weights that is kept."""
-    index_bits: int = 4
-    """Bits of a code: 2^bits - 1 shared values a layer, and zero."""
+    index_bits: int = 5
+    """Bits of a code: at most 2^bits - 1 shared values a layer, and zero."""
     prune_rounds: int = 1
     """Steps from dense to `density`, with retraining after each."""
     prune_epochs: int = 1
@@ -179,7 +180,11 @@ def deep_compress(
     say(f"sharing {(1 << settings.index_bits) - 1} values a layer")
     if by_cost:
         aim = copy.deepcopy(model) if settings.prune_epochs else teacher
-        shared = share_in_turn(model, aim, mask.masks, photos, sensitivities, index_bits=settings.index_bits)
+        shared = share_in_turn(
+            model, aim, mask.masks, photos, sensitivities, index_bits=settings.index_bits,
+            # A bit costs the same everywhere: what removing a weight saves, and what a code of fewer bits saves.
+            nats_per_bit=mask.threshold / _BITS_OF_A_WEIGHT,
+        )  # fmt: skip
     else:
         shared = SharedWeights.by_k_means(model, index_bits=settings.index_bits)
         shared.on_weights(model)

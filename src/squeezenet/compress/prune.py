@@ -32,11 +32,12 @@ _LABELS_DRAWN = 2  # for each photo
 class PruningMask:
     """Keeps pruned weights at zero while a network trains.
 
-    `masks[name]` is bool, of the weight's shape; `True` means kept.
+    `masks[name]` is bool, of the weight's shape; `True` means kept. `threshold`: where weights went by cost, what the
+    loss would feel of the least that was kept, nats.
     """
 
-    def __init__(self, masks: dict[str, Tensor]) -> None:
-        self.masks = masks
+    def __init__(self, masks: dict[str, Tensor], threshold: float = 0.0) -> None:
+        self.masks, self.threshold = masks, threshold
 
     @classmethod
     def by_magnitude(cls, model: SqueezeNet, density: float) -> PruningMask:
@@ -107,7 +108,7 @@ class PruningMask:
             threshold = descending[max(0, n_kept - 1)]
             for name, cost in costs.items():
                 masks[name] &= (cost >= threshold).view_as(masks[name])
-        return cls(masks)
+        return cls(masks, float(threshold))
 
     def on_gradients(self, model: SqueezeNet) -> None:
         """Take pruned weights out of the gradient, so that they do not count in its norm."""
