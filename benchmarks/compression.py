@@ -68,7 +68,7 @@ class Judge:
         pixels, labels = [], []
         for batch in decode_batches(images, model.preprocessing):
             pixels.append(batch.pixels)
-            labels.append(batch.labels)
+            labels.append(np.asarray(images.labels)[batch.indices])
         self.calibration = np.concatenate(pixels)[0::2]
         self._pixels, self._labels = np.concatenate(pixels)[1::2], np.concatenate(labels)[1::2]
         self._expected = FloatPredictor(model).logits(self._pixels)
