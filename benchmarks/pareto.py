@@ -89,10 +89,11 @@ def choices(findings: Sequence[Finding], published: dict[str, Any]) -> dict[str,
     ]
     if not better:
         raise SystemExit("nothing that the search found is ahead of the published form: search on, with more --trials")
-    return {
-        "found, most accurate": max(better, key=lambda finding: finding.measured.top1),
-        "found, smallest": min(better, key=lambda finding: finding.measured.file_bytes),
-    }
+    best = max(better, key=lambda finding: finding.measured.top1)
+    smallest = min(better, key=lambda finding: finding.measured.file_bytes)
+    if best is smallest:
+        return {"found, most accurate and smallest": best}
+    return {"found, most accurate": best, "found, smallest": smallest}
 
 
 def trained_again(
