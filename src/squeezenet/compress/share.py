@@ -104,7 +104,8 @@ def share_in_turn(
         conv, mask = convs[name], masks[name].flatten(1)
         solve_kept(conv, masks[name], equations)
         weight = conv.weight.flatten(1).double()
-        felt = 0.5 * sensitivities[name].to(weight)
+        # Never quite nothing: where no photo feels a channel and bits cost nothing, the nearest value is to win.
+        felt = (0.5 * sensitivities[name].to(weight)).clamp(min=torch.finfo(weight.dtype).tiny)
         importance = (torch.outer(felt, equations.gram.diagonal()[:-1]) * mask).flatten().cpu().numpy()
         flat = weight.flatten().cpu().numpy()
         _, values = _cluster(flat, (1 << index_bits) - 1, importance)
