@@ -12,10 +12,16 @@ from ..data import ImageSet, decode_batches
 from ..errors import DataError
 from ..preprocess import Preprocessing
 
-__all__ = ["Calibration", "calibration_from_images", "calibration_from_noise"]
+__all__ = ["Calibration", "calibration_from_images", "calibration_from_noise", "is_held_out"]
 
 _HELD_OUT_EVERY = 5
 _NOISE_IMAGES = 64
+
+
+def is_held_out(n_photos: int) -> NDArray[np.bool_]:
+    """Which of some photos are set aside to measure on, shape (n_photos,): every fifth."""
+    held: NDArray[np.bool_] = np.arange(n_photos) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+    return held
 
 
 class Calibration:
@@ -28,9 +34,7 @@ class Calibration:
 
         `indices` are the images' positions in the set they come from.
         """
-        held = np.zeros(len(pixels), np.bool_)
-        if not is_synthetic and len(pixels) >= _HELD_OUT_EVERY:
-            held[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY] = True
+        held = is_held_out(len(pixels)) & (not is_synthetic)
         self.all_pixels = pixels
         self.pixels = pixels[~held]
         self.held_out = pixels[held]

@@ -28,6 +28,7 @@ from ...fileformat import SqzFile, decode_sqz, encode_sqz, stream_bytes
 from ...models import SqueezeNet, normalize_pixels
 from ...network import Network
 from ...train.steps import choose_precision
+from ..calibration import is_held_out
 from ..quantize import required_preprocessing
 from .activation_scales import choose_ranges
 from .batches import DistillBatch, augmented_photos, epoch_batches, photo_batches
@@ -40,7 +41,6 @@ __all__ = ["RDPoint", "RDResult", "RDSettings", "compress_rate_distortion"]
 
 _BATCH = 10
 _MIN_PHOTOS = 10
-_HELD_OUT_EVERY = 5
 _DEFAULT_MAX_KL = 0.05
 # A twofold slope changes the bytes by about this factor, and the KL by the other: first guesses only.
 _BYTES_PER_OCTAVE = 0.88
@@ -209,8 +209,8 @@ class _Search:
             raise QuantizationError(f"expected at least {_MIN_PHOTOS} calibration photos, got {len(photos)}")
         self._model, self._settings, self._seed = model, settings, seed
         self._progress, self._file_bytes = progress, file_bytes
-        is_held_out = np.arange(len(photos)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
-        self._held_out, self._photos = photos[is_held_out], photos[~is_held_out][: settings.statistics_photos]
+        held = is_held_out(len(photos))
+        self._held_out, self._photos = photos[held], photos[~held][: settings.statistics_photos]
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._points: list[RDPoint] = []
         with torch.no_grad():
