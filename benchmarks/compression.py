@@ -4,7 +4,7 @@ Writes results/compression.json, docs/images/compression.svg and the table of do
 ../shared/data/imagenet-500.zip, sorted by name: those at even places calibrate the methods that look at photos, those
 at odd places judge. KL is the mean KL(float || compressed) in nats; a file of this project is judged by its engine, the
 other methods (which store weights alone) by a float network with their weights and float biases, so without the cost of
-integer activations. `--polish` adds a polished file at the smallest budget. Takes half an hour on two cores, and the
+integer activations. `--polish` adds a polished file at the smallest budget. Takes a quarter of an hour, and the
 polishing.
 
     python benchmarks/compression.py [--models 1.0 1.1] [--polish MINUTES] [--nncodec PYTHON]

@@ -1,7 +1,7 @@
 """Measure the main path on real photos: imported weights, int8, fine-tuning, Deep Compression, the NumPy engine.
 
-Needs the data and weights in ../shared; takes about half an hour on two cores. Writes results/foundation.json, from
-which the README's table is made.
+Needs the data and weights in ../shared; takes about three quarters of an hour on two cores. Writes
+results/foundation.json, from which the README's table is made.
 
     python benchmarks/foundation.py [--run RUN/] [--deep FILE.sqz] [--labelled FILE.sqz]
 
@@ -28,7 +28,7 @@ V10 = SHARED / "weights/compressed_SqueezeNet.net"
 IMAGENET = SHARED / "data/imagenet-500.zip"
 RATE_DISTORTION_BYTES = 110_000
 TRAIN, VAL = SHARED / "data/imagenette-train.zip", SHARED / "data/imagenette-val.zip"
-LABELLED = ("--data", TRAIN, "--epochs", 5, "--max-bytes", RATE_DISTORTION_BYTES)
+LABELLED = ("--data", TRAIN, "--epochs", 15, "--max-bytes", RATE_DISTORTION_BYTES)
 DEEP_COMPRESSION = ("--preset", "deep-compression", "--data", TRAIN)
 
 
