@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import statistics
 import sys
@@ -138,20 +137,18 @@ def measure_listing(folder: Path) -> dict[str, float]:
 def measure_handing_out() -> float:
     """Milliseconds a block when workers have nothing to do."""
     import pyarrow as pa
-    import ray
-    import ray.data
 
-    from squeezenet.cluster.connection import connected
+    from squeezenet.cluster import ClusterTasks
 
-    with connected("local"):
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        ray.data.DataContext.get_current().enable_progress_bars = False
+    def give_back(plan: pa.Table) -> pa.Table:
+        return plan
+
+    plan = pa.table({"index": list(range(BLOCK))})
+    with ClusterTasks.open("local", give_back) as tasks:
 
         def run(n_blocks: int) -> float:
             started = time.perf_counter()
-            plans = ray.data.from_arrow([pa.table({"index": list(range(BLOCK))}) for _ in range(n_blocks)])
-            rows = plans.map_batches(lambda table: table, batch_size=None, batch_format="pyarrow", num_cpus=1)
-            for _ in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for _ in tasks.run_all((number, (plan,)) for number in range(n_blocks)):
                 pass
             return time.perf_counter() - started
 

@@ -109,7 +109,7 @@ def _parts_table(results: dict[str, Any]) -> str:
     rows += [
         ("**all of it**", f"**{1e3 * core_s(parts):.2f} ms**", f"an image, one core: {1 / core_s(parts):.0f} images/s"),
         ("list", f"{parts['list_us']:.1f} us", f"a file, and {parts['entry_bytes']:.0f} bytes of the driver's memory"),
-        ("hand out", f"{parts['hand_out_ms']:.1f} ms", "a block, Ray Data with nothing to do"),
+        ("hand out", f"{parts['hand_out_ms']:.1f} ms", "a block, to workers with nothing to do"),
         (
             "write",
             f"{parts['write_block_ms']:.1f} ms + {parts['write_row_us']:.2f} us",

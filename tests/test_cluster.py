@@ -172,6 +172,11 @@ def test_call_that_raises_names_itself(cluster):
             tasks.next_result(lambda: False)
 
 
+def test_call_that_kills_every_worker_is_given_up(cluster):
+    with ClusterTasks.open("local", os._exit) as tasks, pytest.raises(ClusterError, match=r"a\.jpg to b\.jpg: "):
+        list(tasks.run_all([("a.jpg to b.jpg", (1,))]))
+
+
 # The last, since the machine does not come back.
 def test_lost_machine_costs_nothing_but_time(cluster, job, tmp_path):
     def remove(done, total):

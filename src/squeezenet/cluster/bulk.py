@@ -1,8 +1,8 @@
 """Classifying any number of images on a cluster: one row an image in one Parquet file.
 
-Ray Data hands blocks of images to workers, as many as there are processors, and gives the block of a worker that was
-lost to another. Each block that comes back becomes a file of its own in `OUT.parts/`; what lies there is never
-classified again. `OUT` appears once all is there. One process writes, so whatever is retried is written once.
+Blocks of images go to workers, as many as there are processors; the block of a worker that was lost goes to another.
+Each block that comes back becomes a file of its own in `OUT.parts/`; what lies there is never classified again. `OUT`
+appears once all is there. One process writes, so whatever is retried is written once.
 
 Use this when one machine is too slow, or a run may be cut off; `squeezenet predict --ray` is `predict_to_parquet`.
 """
@@ -12,11 +12,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +23,9 @@ from typing import TYPE_CHECKING
 from ..errors import ClusterError
 from ..fileformat import decode_sqz
 from ..files import atomic_write, lock_folder, remove_leftovers
-from .connection import LOCAL, connected
-from .sources import Entry, Reader, list_entries
+from .connection import LOCAL
+from .sources import Entry, list_entries
+from .tasks import ClusterTasks
 from .worker import classify_block, plan_schema, row_schema
 
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ class _Block:
     first: int
     count: int
     entries: tuple[Entry, ...]
+
+    def __str__(self) -> str:
+        return f"{self.entries[0].name} to {self.entries[-1].name}"
 
 
 def predict_to_parquet(
@@ -118,14 +121,22 @@ def predict_to_parquet(
         processors, start_s, first_s, classify_s = 0, 0.0, 0.0, 0.0
         if left:
             clock = time.monotonic()
-            with connected(address) as processors:
+            with ClusterTasks.open(address, classify_block, use_gpus=False) as tasks:
+                processors = tasks.capacity
                 start_s, clock = time.monotonic() - clock, time.monotonic()
-                for block, rows in _classified(left, encoded, readers, top, n_earlier, n_images):
-                    _write(parts / _part_name(block), rows)
-                    first_s = first_s or time.monotonic() - clock
-                    done += block.count
-                    if on_progress:
-                        on_progress(done, n_images)
+                try:
+                    shared = tasks.share(encoded), tasks.share(readers)
+                    for block, rows in tasks.run_all((block, (_plan(block), *shared, top)) for block in left):
+                        _write(parts / _part_name(block), rows)
+                        first_s = first_s or time.monotonic() - clock
+                        done += block.count
+                        if on_progress:
+                            on_progress(done, n_images)
+                except ClusterError as error:
+                    raise ClusterError(
+                        f"the cluster gave up ({error}); {done:,} of {n_images:,} images are saved:"
+                        " the same command continues"
+                    ) from None
                 classify_s = time.monotonic() - clock
         clock = time.monotonic()
         n_errors = _merge(parts, blocks, target, identity)
@@ -147,41 +158,6 @@ def _blocks(entries: Sequence[Entry]) -> list[_Block]:
             blocks.append(_Block(len(blocks), first, count, tuple(gathered)))
             first, count, gathered = first + count, 0, []
     return blocks
-
-
-def _classified(
-    blocks: list[_Block], encoded: bytes, readers: list[Reader], top: int, n_earlier: int, n_images: int
-) -> Iterator[tuple[_Block, pyarrow.Table]]:
-    """Let the cluster work; blocks come back in any order, each once."""
-    import ray
-    import ray.data
-
-    waiting = {block.first: block for block in blocks}
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # one line for each step, and one for having no bars
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    # A table becomes one block of Ray's, hence one task, which goes to another worker if its own is lost. No actors:
-    # those have to move to another machine first, and any worker loads the network in the time of a dozen images.
-    plans = ray.data.from_arrow([_plan(block) for block in blocks])
-    results = plans.map_batches(
-        classify_block, batch_size=None, batch_format="pyarrow", num_cpus=1,
-        fn_kwargs={"encoded": encoded, "readers": readers, "top": top},
-    )  # fmt: skip
-    try:
-        for rows in results.iter_batches(batch_size=None, batch_format="pyarrow"):
-            block = waiting.pop(rows["index"][0].as_py(), None)
-            if block is None:
-                continue  # a worker that was given up sent its block after all
-            if rows["index"].to_pylist() != list(range(block.first, block.first + block.count)):
-                raise ClusterError(f"expected {block.count} rows from row {block.first} on, got {len(rows)} others")
-            yield block, rows
-    except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        done = n_images - sum(block.count for block in waiting.values())
-        raise ClusterError(
-            f"the cluster gave up ({reason}); {done:,} of {n_images:,} images are saved: the same command continues"
-        ) from None
-    if waiting:
-        raise ClusterError(f"the cluster ended with {len(waiting)} blocks missing: the same command continues")
 
 
 def _plan(block: _Block) -> pyarrow.Table:

@@ -6,7 +6,7 @@ Use this when you have calls that know nothing of each other, and want each resu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import ClusterError
@@ -16,6 +16,7 @@ __all__ = ["ClusterTasks"]
 
 _RETRIES = 3
 _LOOK_EVERY_S = 0.5
+_AHEAD = 2  # calls handed out for each processor, so that none waits for the caller to take a result
 
 
 class ClusterTasks:
@@ -39,17 +40,18 @@ class ClusterTasks:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, address: str, function: Callable[..., Any]) -> Iterator[ClusterTasks]:
+    def open(cls, address: str, function: Callable[..., Any], *, use_gpus: bool = True) -> Iterator[ClusterTasks]:
         """Join a cluster while the block runs; leaving it ends the calls that are under way.
 
         Args:
             address: As for `connected`.
             function: To be called; arguments and results travel between processes.
+            use_gpus: Whether a call needs a GPU where the cluster has any.
         """
         with connected(address) as processors:
             import ray
 
-            gpus = int(ray.cluster_resources().get("GPU", 0))
+            gpus = int(ray.cluster_resources().get("GPU", 0)) if use_gpus else 0
             tasks = cls(function, gpus or processors, 1 if gpus else 0)
             try:
                 yield tasks
@@ -66,6 +68,27 @@ class ClusterTasks:
     def submit(self, tag: Any, *arguments: Any) -> None:
         """Make a call."""
         self._under_way[self._call.remote(*arguments)] = tag
+
+    def run_all(self, calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[Any, Any]]:
+        """Make any number of calls and give tag and result of each as it ends.
+
+        Args:
+            calls: Tag and arguments of each; taken as processors become free.
+
+        Raises:
+            ClusterError: If a call was lost again and again, or raised.
+        """
+        for tag, arguments in calls:
+            self.submit(tag, *arguments)
+            if len(self._under_way) >= _AHEAD * self.capacity:
+                yield self._next()
+        while self._under_way:
+            yield self._next()
+
+    def _next(self) -> tuple[Any, Any]:
+        result = self.next_result(lambda: False)
+        assert result is not None
+        return result
 
     def next_result(self, is_stopped: Callable[[], bool]) -> tuple[Any, Any] | None:
         """Wait for any call to end.
