@@ -32,13 +32,18 @@ def describe_run() -> dict[str, Any]:
     """Command, commit, date, versions and hardware."""
     return {
         # Folders of this machine say nothing elsewhere: of a path, the name is kept.
-        "command": " ".join(["python", sys.argv[0], *(Path(word).name or word for word in sys.argv[1:])]),
+        "command": " ".join(["python", _script(), *(Path(word).name or word for word in sys.argv[1:])]),
         "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "hardware": f"{_cpu()}, {len(os.sched_getaffinity(0))} cores",
     }
+
+
+def _script() -> str:
+    path = Path(sys.argv[0]).resolve()
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 def _version(package: str) -> str | None:
