@@ -86,6 +86,23 @@ def test_fine_steps_reproduce_the_float_network():
     assert (expected.exp() * (expected - found)).sum(1).mean() < 1e-3
 
 
+@pytest.mark.parametrize("dead", [slice(0, 1), slice(None)])
+def test_pruned_filters_keep_their_biases(dead):
+    model = tiny_model()
+    with torch.no_grad():
+        for conv in model.convs.values():
+            conv.weight[dead] = 0
+            conv.bias[dead] = 0.5
+    pixels = random_pixels(model.spec, 20)
+    net, integers = rounded(model, pixels, 1e-9)
+
+    with torch.no_grad():
+        expected = model(normalize_pixels(pixels, PREPROCESSING)).log_softmax(1)
+    found = torch.from_numpy(ReferenceEngine(to_network(net, integers)).logits(pixels)).log_softmax(1)
+
+    assert (expected.exp() * (expected - found)).sum(1).mean() < 1e-2
+
+
 def test_compensation_beats_rounding_to_nearest():
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(30, 200, generator=generator).cumsum(0)

@@ -31,6 +31,8 @@ __all__ = ["RoundingSettings", "round_network"]
 _BATCH = 20
 _TINY = 2.0**-30
 _LARGEST_TARGET = 120  # of 127, which leaves room for compensation
+_LARGEST_BIAS = 2.0**30
+_BIAS_ROOM = 255  # output steps, for what rounding adds to a bias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +216,8 @@ def _round_layer(
     largest = target.abs().amax(1).clamp(min=_TINY)
     # Rows that the loss does not feel get a step that makes them zero, but no infinite one.
     ideal = torch.minimum(torch.maximum(ideal, largest / _LARGEST_TARGET), 4 * largest)
+    # A pruned filter has a bias, and that must fit into its units.
+    ideal = torch.maximum(ideal, (conv.bias.double().abs() + _BIAS_ROOM) / _LARGEST_BIAS)
     # The head's rows share one step, so that it costs nothing to be exact; coarse, it would jump.
     fraction_bits = FRACTION_BITS if op.is_head else settings.step_fraction_bits
     step = torch.from_numpy(round_multiplier(ideal.numpy(), fraction_bits))
