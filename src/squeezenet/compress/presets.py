@@ -22,7 +22,8 @@ from .retrain import Retrainer
 
 __all__ = ["Outcome", "run_deep_compression", "run_int8", "run_rate_distortion"]
 
-_SET_RATE = 0.005  # of weights, in steps: thousands of images give more to learn than a few hundred photos
+# Thousands of images give more to learn than a few hundred photos.
+_ON_A_SET = DistillSettings(weight_rate=0.005, bias_rate=0.03, reach=0.3)
 _LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_AN_EPOCH = 64, 16, 300  # integers need steps more than they need large batches
 
 
@@ -118,7 +119,7 @@ def run_rate_distortion(
             polish_minutes=polish_minutes,
             labelled=labelled,
             labelled_steps=steps or 0,
-            settings=RDSettings(distillation=DistillSettings(weight_rate=_SET_RATE)) if labelled else None,
+            settings=RDSettings(distillation=_ON_A_SET) if labelled else None,
             progress=stages,
             file_bytes=file_bytes,
         )

@@ -1,8 +1,9 @@
 """Distillation: train the integers, as they are, to give the float network's predictions.
 
-The forward pass is the integer network's; gradients pass its roundings straight through to latent weights that start at
-the integers. Steps are small, so that few integers change, and those for a reason that many photos share; latent
-weights are averaged over time. The network is judged on photos that take no part.
+The forward pass is the integer network's; gradients pass its roundings straight through to latent weights. Those start
+at the integers, or some way from there towards what was rounded, so that the doubtful ones are the first to move. Steps
+are small, so that few integers change, and those for a reason that many photos share; latent weights are averaged over
+time. The network is judged on photos that take no part.
 
 Use this after rounding to the budget, with a `Rate` that keeps to it: to round integers again costs several times the
 nats for the same bytes.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class DistillSettings:
     """Learning rate of weights, in weight steps."""
     bias_rate: float = 0.01
     """Learning rate of biases, in output steps."""
+    reach: float = 0.0
+    """How far from its integer a latent weight may start, in weight steps, below a half."""
     averaging: float = 0.98
     """Decay of the average of latent weights, a step."""
     batch: int = 16
@@ -116,7 +119,7 @@ def distill(
     Returns:
         Integers, and what `held_out_kl` says of them.
     """
-    student = _Student(net, integers, device or torch.device("cpu"), train_weights=train_weights)
+    student = _Student(net, integers, device or torch.device("cpu"), reach=settings.reach, train_weights=train_weights)
     groups = [{"params": list(student.biases.values()), "peak": settings.bias_rate}]
     if train_weights:
         groups.append({"params": list(student.weights.values()), "peak": settings.weight_rate})
@@ -165,12 +168,21 @@ class _Student:
     """Latent weights and biases over a network's integers."""
 
     def __init__(
-        self, net: UnitNet, integers: Mapping[str, IntegerConv], device: torch.device, *, train_weights: bool
+        self,
+        net: UnitNet,
+        integers: Mapping[str, IntegerConv],
+        device: torch.device,
+        *,
+        reach: float,
+        train_weights: bool,
     ) -> None:
         self.device = device
         self._net, self._start, self._train_weights = net, integers, train_weights
         self._steps = {name: conv.step.to(device)[:, None, None, None] for name, conv in integers.items()}
-        self.weights = {name: conv.weight.to(device, copy=True) for name, conv in integers.items()}
+        self.weights = {
+            name: conv.weight.to(device) + (conv.target - conv.weight).clamp(-reach, reach).to(device)
+            for name, conv in integers.items()
+        }
         self.biases = {name: (conv.bias * conv.step.double()).float().to(device) for name, conv in integers.items()}
         self._average = [latent.clone() for latent in self._latents()]
         for latent in self._latents():
@@ -221,7 +233,7 @@ class _Student:
             weight = weights[name].cpu().round().clamp_(-127, 127) if weights else conv.weight
             bias = biases[name].cpu().double() / conv.step.double()
             grain = _grain(conv.bias)
-            result[name] = IntegerConv(weight, (bias / grain).round() * grain, conv.step)
+            result[name] = replace(conv, weight=weight, bias=(bias / grain).round() * grain)
         return result
 
     def _latents(self) -> list[Tensor]:

@@ -224,13 +224,15 @@ def _round_layer(
     scaled = (target / step.double()[:, None]).float()
     bit_price = (settings.rate_factor * slope / (cost * step.double().square()).clamp(min=_TINY**4)).float()
     upper, energy = upper.float(), energy.float()
-    rounded = first_guess(scaled)
+    shape, rounded = conv.weight.shape, first_guess(scaled)
     for _ in range(2):
-        rate = RateModel.fit(rounded.reshape(conv.weight.shape).numpy().astype(np.int64))
+        rate = RateModel.fit(rounded.reshape(shape).numpy().astype(np.int64))
         rounded = round_rows(scaled, upper, energy, bit_price, rate)
     bias = conv.bias.double() + weight @ moments.float_mean
     bias -= (rounded.double() * step.double()[:, None]) @ moments.integer_mean
-    return IntegerConv(rounded.reshape(conv.weight.shape), _round_bias(bias, step, settings.bias_precision), step)
+    return IntegerConv(
+        rounded.reshape(shape), _round_bias(bias, step, settings.bias_precision), step, scaled.reshape(shape)
+    )
 
 
 def _row_sensitivity(net: UnitNet, op: Op, row_energy: Tensor, settings: RoundingSettings) -> Tensor:
