@@ -15,9 +15,7 @@ are the least of several settings, each checked to be lossless.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import subprocess
 import tempfile
 import time
@@ -25,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from environment import ROOT, SHARED, describe_run
 from sklearn.cluster import KMeans
 
 from squeezenet.codec.rate import layer_bits
@@ -33,8 +32,7 @@ from squeezenet.models import load_model
 from squeezenet.network import ConvParams
 from squeezenet.spec import Op
 
-ROOT = Path(__file__).parents[1]
-WEIGHTS = ROOT.parent / "shared" / "weights"
+WEIGHTS = SHARED / "weights"
 Layers = list[np.ndarray]
 
 NNCODEC = """
@@ -186,15 +184,9 @@ def main() -> None:
         )
         sizes = f"{row['order0_bytes']:9,} {row['coded_bytes']:9,} {gain:+7.2f}%"
         print(f"{name:40} {sizes} {peer} {row['decode_cpu_s']:6.1f} s", flush=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     report = {
-        "command": "python benchmarks/coder.py" + " --nncodec PYTHON" * bool(options.nncodec),
-        "commit": commit.strip(),
-        "date": datetime.date.today().isoformat(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        "run": describe_run(),
         "nncodec": options.nncodec and nncodec_version(options.nncodec),
-        "machine": platform.machine(),
         "results": results,
     }
     (ROOT / "results" / "coder.json").write_text(json.dumps(report, indent=1) + "\n")
