@@ -61,7 +61,8 @@ RECIPE = load_recipe("small-photos").replace(
     architecture="squeezenet1_1", input_size=224, squeeze_relu=True, batch_norm=False, dropout=0.5
 )
 PREPROCESSING = RECIPE.preprocessing()
-INDEX_BITS, MAX_DROP, CALIBRATION_PHOTOS, HOLDOUT = 6, 0.5, 250, 0.1
+RETRAIN_EPOCHS, RETRAIN_LR, INDEX_BITS = 3, 3e-4, 6
+MAX_DROP, CALIBRATION_PHOTOS, HOLDOUT = 0.5, 250, 0.1
 
 
 class AlexNet(nn.Module):
@@ -197,9 +198,9 @@ def count_macs(model: Any) -> int:
 
 
 def deep_compressed(model: Any, retrainer: Retrainer, density: float) -> tuple[Any, dict[str, Any]]:
-    """Prune by magnitude, retrain for an epoch, share values; the network, and its bytes after Huffman coding."""
+    """Prune by magnitude, retrain, share values; the network, and its bytes after Huffman coding."""
     settings = DeepCompression(criterion="magnitude", distillation=0.0, mixup=0.0, batch_size=RECIPE.batch_size)
-    recipe = settings.recipe(epochs=1, lr=settings.lr, phase=1)
+    recipe = settings.recipe(epochs=RETRAIN_EPOCHS, lr=RETRAIN_LR, phase=1)
     mask = PruningMask.by_magnitude(model, density)
     mask.on_weights(model)
     model = retrainer.run(model, recipe, mask, title=f"retraining at density {density:.0%}")
@@ -303,7 +304,8 @@ def main() -> None:
     results = {
         "run": describe_run(), "n_train": len(photos.train), "n_aside": photos.aside.n_images,
         "n_images": photos.val.n_images, "epochs": EPOCHS, "recipe": RECIPE.to_dict(),
-        "trial_epochs": TRIAL_EPOCHS, "trials": trials, "index_bits": INDEX_BITS, "densities": DENSITIES,
+        "trial_epochs": TRIAL_EPOCHS, "trials": trials, "densities": DENSITIES, "retrain_epochs": RETRAIN_EPOCHS,
+        "retrain_lr": RETRAIN_LR, "index_bits": INDEX_BITS, "max_drop": MAX_DROP,
         "networks": networks,
     }  # fmt: skip
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
