@@ -135,7 +135,7 @@ def folded(model: Any) -> Any:
 
 
 NETWORKS: dict[str, Callable[[int], Any]] = {
-    SQUEEZENET: squeezenet, ALEXNET: AlexNet, NORMALISED: functools.partial(squeezenet, batch_norm="squeeze")
+    ALEXNET: AlexNet, SQUEEZENET: squeezenet, NORMALISED: functools.partial(squeezenet, batch_norm="squeeze")
 }  # fmt: skip
 
 
@@ -280,7 +280,7 @@ def table(networks: dict[str, dict[str, Any]]) -> str:
         for form, facts in forms.items():
             low, high = facts["top1_interval"]
             rows.append([
-                name, params, macs, form, f"{facts['file_bytes']:,}", f"1/{largest / facts['file_bytes']:.0f}",
+                name, params, macs, form, f"{facts['file_bytes']:,}", f"1/{largest / facts['file_bytes']:,.0f}",
                 f"{facts['top1']:.1f} %", f"{low:.1f} to {high:.1f}",
             ])  # fmt: skip
     return markdown_table(rows)
@@ -300,7 +300,7 @@ def main() -> None:
             tried.append(kept(path, functools.partial(trial, NETWORKS[name], rate, photos)))
     rates = {name: max(tried, key=lambda facts: facts["top1"])["lr"] for name, tried in trials.items()}
     rates[NORMALISED] = rates[SQUEEZENET]
-    networks = {name: measure(name, rate, work, photos) for name, rate in rates.items()}
+    networks = {name: measure(name, rates[name], work, photos) for name in NETWORKS}
     results = {
         "run": describe_run(), "n_train": len(photos.train), "n_aside": photos.aside.n_images,
         "n_images": photos.val.n_images, "epochs": EPOCHS, "recipe": RECIPE.to_dict(),
