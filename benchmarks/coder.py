@@ -1,10 +1,11 @@
 """Compare the weight coder with order-0 entropy and with NNCodec's coder on the same integers.
 
-Writes results/coder.json. The integers are made here from ../shared/weights, without calibration photos: steps are a
-share of each output channel's root mean square, values inside a dead zone of 0.6 steps become zero, and the share is
-found by bisection for a given order-0 entropy; `int8` fills -127 to 127 in each channel; `codebook` keeps the largest
-33 % of each layer and clusters them to 64 values on a grid of 127. Integers of other origin are taken from .npz files,
-one array (O, I, k, k) a layer. The coder's constants were chosen on the integers made here (not on --integers).
+Writes results/coder.json and the table of docs/compress.md. The integers are made here from ../shared/weights, without
+calibration photos: steps are a share of each output channel's root mean square, values inside a dead zone of 0.6 steps
+become zero, and the share is found by bisection for a given order-0 entropy; `int8` fills -127 to 127 in each channel;
+`codebook` keeps the largest 33 % of each layer and clusters them to 64 values on a grid of 127. Integers of other
+origin are taken from .npz files, one array (O, I, k, k) a layer. The coder's constants were chosen on the integers made
+here (not on --integers).
 
     python benchmarks/coder.py [--integers NAME=FILE.npz ...] [--nncodec PYTHON]
 
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from environment import ROOT, SHARED, describe_run
+from marked_places import fill, markdown_table
 from sklearn.cluster import KMeans
 
 from squeezenet.codec.rate import layer_bits
@@ -33,6 +35,7 @@ from squeezenet.network import ConvParams
 from squeezenet.spec import Op
 
 WEIGHTS = SHARED / "weights"
+RESULTS, PAGE = ROOT / "results/coder.json", ROOT / "docs/compress.md"
 Layers = list[np.ndarray]
 
 NNCODEC = """
@@ -164,6 +167,24 @@ def nncodec_version(python: str) -> str:
     return subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def table(results: dict[str, dict[str, float | int | None]]) -> str:
+    header = ["integers", "not zero", "order-0 entropy, bytes", "coded", "against it", "NNCodec", "against that"]
+    return markdown_table(
+        [
+            header,
+            *(
+                [
+                    name.replace("_", " "), f"{row['n_nonzero'] / row['n_weights']:.0%}", f"{row['order0_bytes']:,}",
+                    f"{row['coded_bytes']:,}", f"{100 * row['ratio_vs_order0'] - 100:+.1f} %",
+                    f"{row['nncodec_bytes']:,}" if row["nncodec_bytes"] else "",
+                    f"{100 * row['ratio_vs_nncodec'] - 100:+.1f} %" if row["nncodec_bytes"] else "",
+                ]
+                for name, row in results.items()
+            ),
+        ]
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--integers", action="append", default=[], metavar="NAME=FILE.npz")
@@ -189,7 +210,8 @@ def main() -> None:
         "nncodec": options.nncodec and nncodec_version(options.nncodec),
         "results": results,
     }
-    (ROOT / "results" / "coder.json").write_text(json.dumps(report, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    PAGE.write_text(fill(PAGE.read_text(), {"coder": table(results)}))
 
 
 if __name__ == "__main__":
