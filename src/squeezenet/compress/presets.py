@@ -23,7 +23,7 @@ from .retrain import Retrainer
 __all__ = ["Outcome", "run_deep_compression", "run_int8", "run_rate_distortion"]
 
 # Thousands of images give more to learn than a few hundred photos.
-_ON_A_SET = DistillSettings(weight_rate=0.005, bias_rate=0.03, reach=0.3)
+_ON_A_SET = DistillSettings(weight_rate=0.005)
 _LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_AN_EPOCH = 64, 16, 300  # integers need steps more than they need large batches
 
 
