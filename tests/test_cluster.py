@@ -177,6 +177,16 @@ def test_call_that_kills_every_worker_is_given_up(cluster):
         list(tasks.run_all([("a.jpg to b.jpg", (1,))]))
 
 
+def test_machine_that_joins_gets_calls(cluster, monkeypatch):
+    monkeypatch.setattr("squeezenet.cluster.tasks._COUNT_EVERY_S", 0.0)
+    with ClusterTasks.open("local", pow) as tasks:
+        before = tasks.capacity
+        joined = cluster.add_node(num_cpus=1)
+        assert len(list(tasks.run_all((number, (number, 2)) for number in range(12)))) == 12
+        assert tasks.capacity == before + 1
+    cluster.remove_node(joined)
+
+
 # The last, since the machine does not come back.
 def test_lost_machine_costs_nothing_but_time(cluster, job, tmp_path):
     def remove(done, total):

@@ -6,6 +6,7 @@ Use this when you have calls that know nothing of each other, and want each resu
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = ["ClusterTasks"]
 
 _RETRIES = 3
 _LOOK_EVERY_S = 0.5
+_COUNT_EVERY_S = 5.0
 _AHEAD = 2  # calls handed out for each processor, so that none waits for the caller to take a result
 
 
@@ -30,7 +32,8 @@ class ClusterTasks:
         import ray
 
         self.capacity = capacity
-        """Calls that the cluster can make at the same time."""
+        """Calls that the cluster can make at the same time; `run_all` keeps it up to date."""
+        self._kind = "GPU" if n_gpus else "CPU"
 
         def call(*arguments: Any) -> Any:  # Ray takes functions that Python wrote, and no others
             return function(*arguments)
@@ -78,12 +81,21 @@ class ClusterTasks:
         Raises:
             ClusterError: If a call was lost again and again, or raised.
         """
+        counted = time.monotonic()
         for tag, arguments in calls:
+            if time.monotonic() - counted >= _COUNT_EVERY_S:
+                self.capacity, counted = self._count(), time.monotonic()
             self.submit(tag, *arguments)
-            if len(self._under_way) >= _AHEAD * self.capacity:
+            while len(self._under_way) >= _AHEAD * self.capacity:
                 yield self._next()
         while self._under_way:
             yield self._next()
+
+    def _count(self) -> int:
+        import ray
+
+        # Machines join and leave; while there is none, one may be on its way.
+        return int(ray.cluster_resources().get(self._kind, 0)) or self.capacity
 
     def _next(self) -> tuple[Any, Any]:
         result = self.next_result(lambda: False)
