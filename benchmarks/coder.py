@@ -168,21 +168,15 @@ def nncodec_version(python: str) -> str:
 
 
 def table(results: dict[str, dict[str, float | int | None]]) -> str:
-    header = ["integers", "not zero", "order-0 entropy, bytes", "coded", "against it", "NNCodec", "against that"]
-    return markdown_table(
-        [
-            header,
-            *(
-                [
-                    name.replace("_", " "), f"{row['n_nonzero'] / row['n_weights']:.0%}", f"{row['order0_bytes']:,}",
-                    f"{row['coded_bytes']:,}", f"{100 * row['ratio_vs_order0'] - 100:+.1f} %",
-                    f"{row['nncodec_bytes']:,}" if row["nncodec_bytes"] else "",
-                    f"{100 * row['ratio_vs_nncodec'] - 100:+.1f} %" if row["nncodec_bytes"] else "",
-                ]
-                for name, row in results.items()
-            ),
-        ]
-    )  # fmt: skip
+    rows = [["integers", "not zero", "order-0 entropy, bytes", "coded", "against it", "NNCodec", "against that"]]
+    for name, row in results.items():
+        peer = row["nncodec_bytes"]
+        rows.append([
+            name.replace("_", " "), f"{100 * row['n_nonzero'] / row['n_weights']:.0f} %", f"{row['order0_bytes']:,}",
+            f"{row['coded_bytes']:,}", f"{100 * row['ratio_vs_order0'] - 100:+.1f} %",
+            f"{peer:,}" if peer else "", f"{100 * row['ratio_vs_nncodec'] - 100:+.1f} %" if peer else "",
+        ])  # fmt: skip
+    return markdown_table(rows)
 
 
 def main() -> None:

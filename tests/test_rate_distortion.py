@@ -46,6 +46,14 @@ def rounded(model, pixels, slope):
     return net, integers
 
 
+def engine_kl(model, net, integers, pixels):
+    """KL(float || engine) in nats, mean over the pixels."""
+    with torch.no_grad():
+        expected = model(normalize_pixels(pixels, PREPROCESSING)).log_softmax(1)
+    found = torch.from_numpy(ReferenceEngine(to_network(net, integers)).logits(pixels)).log_softmax(1)
+    return (expected.exp() * (expected - found)).sum(1).mean()
+
+
 @pytest.mark.parametrize("bypass", ["none", "simple", "complex"])
 @pytest.mark.parametrize("squeeze_relu", [True, False])
 @pytest.mark.parametrize("pools", [(1,), (2,)])  # (2,): what is added was pooled
@@ -79,11 +87,7 @@ def test_fine_steps_reproduce_the_float_network():
     pixels = random_pixels(model.spec, 20)
     net, integers = rounded(model, pixels, 1e-12)
 
-    with torch.no_grad():
-        expected = model(normalize_pixels(pixels, PREPROCESSING)).log_softmax(1)
-    found = torch.from_numpy(ReferenceEngine(to_network(net, integers)).logits(pixels)).log_softmax(1)
-
-    assert (expected.exp() * (expected - found)).sum(1).mean() < 1e-3
+    assert engine_kl(model, net, integers, pixels) < 1e-3
 
 
 @pytest.mark.parametrize("dead", [slice(0, 1), slice(None)])
@@ -96,11 +100,7 @@ def test_pruned_filters_keep_their_biases(dead):
     pixels = random_pixels(model.spec, 20)
     net, integers = rounded(model, pixels, 1e-9)
 
-    with torch.no_grad():
-        expected = model(normalize_pixels(pixels, PREPROCESSING)).log_softmax(1)
-    found = torch.from_numpy(ReferenceEngine(to_network(net, integers)).logits(pixels)).log_softmax(1)
-
-    assert (expected.exp() * (expected - found)).sum(1).mean() < 1e-2
+    assert engine_kl(model, net, integers, pixels) < 1e-2
 
 
 def test_compensation_beats_rounding_to_nearest():
