@@ -8,7 +8,7 @@ from squeezenet.compress.rate_distortion import RDSettings, compress_rate_distor
 from squeezenet.compress.rate_distortion.activation_scales import choose_ranges
 from squeezenet.compress.rate_distortion.batches import augmented_photos, photo_batches
 from squeezenet.compress.rate_distortion.distill import DistillSettings, Length, Rate, distill
-from squeezenet.compress.rate_distortion.rounding import cholesky_of_inverse, round_rows
+from squeezenet.compress.rate_distortion.rounding import cholesky_of_inverse, refine_rows, round_rows
 from squeezenet.compress.rate_distortion.sequential import RoundingSettings, round_network
 from squeezenet.compress.rate_distortion.statistics import collect_statistics
 from squeezenet.compress.rate_distortion.units import UnitNet, quantized_forward, to_network
@@ -127,6 +127,43 @@ def test_a_price_on_bits_makes_zeros():
     dear = round_rows(weight, upper.float(), energy.float(), torch.full((8,), 3.0), _rate_of(weight))
 
     assert (dear == 0).sum() > 2 * (free == 0).sum()
+
+
+def test_refinement_leaves_no_single_step_that_pays():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(30, 200, generator=generator).cumsum(0)
+    moments = inputs @ inputs.t()
+    weight = 3 * torch.randn(8, 30, generator=generator)
+    upper, energy = cholesky_of_inverse(moments.double() + 0.01 * moments.diagonal().mean() * torch.eye(30))
+    rate, free = _rate_of(weight), torch.zeros(8)
+    begun = round_rows(weight, upper.float(), energy.float(), free, rate)
+
+    found = begun
+    for _ in range(20):
+        found = refine_rows(weight, found, moments, free, rate)
+
+    def losses(integers):
+        error = (weight - integers).double()
+        return ((error @ moments.double()) * error).sum(1)
+
+    assert (losses(found) <= losses(begun)).all()
+    assert losses(found).sum() < 0.95 * losses(begun).sum()
+    for column in range(30):
+        for step in (-1, 1):
+            moved = found.clone()
+            moved[:, column] += step
+            assert (losses(moved) >= losses(found)).all()
+
+
+def test_refinement_makes_zeros_where_bits_cost():
+    generator = torch.Generator().manual_seed(0)
+    weight = 3 * torch.randn(8, 30, generator=generator)
+
+    found = weight.round()
+    for _ in range(2):
+        found = refine_rows(weight, found, torch.eye(30), torch.full((8,), 3.0), _rate_of(weight))
+
+    assert (found == 0).sum() > 2 * (weight.round() == 0).sum()
 
 
 def _rate_of(weight):

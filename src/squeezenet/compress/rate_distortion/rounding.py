@@ -4,6 +4,9 @@ Columns of a weight matrix are rounded one after another; each error is made goo
 far as the inputs' second moments allow (optimal brain surgeon; GPTQ). The integer of a weight is the cheapest of
 {nearest, one towards zero, zero} in distortion + lambda * bits, so that zeros emerge where they pay.
 
+The first columns were rounded before anything was known of the last. `refine_rows` goes over all of them again and
+moves single weights where that pays, all others as they are.
+
 Use this for one layer; `sequential` goes through a network.
 
 Source: Hassibi and Stork 1993; Frantar et al. 2022 (GPTQ, order of the Cholesky factor).
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from ...codec.rate import RateModel
 
-__all__ = ["cholesky_of_inverse", "first_guess", "round_rows"]
+__all__ = ["cholesky_of_inverse", "first_guess", "refine_rows", "round_rows"]
 
 _BLOCK = 64
 _MAX = 127
@@ -78,6 +81,40 @@ def round_rows(target: Tensor, upper: Tensor, energy: Tensor, price: Tensor, rat
         if stop < columns:
             work[:, stop:] -= errors @ upper[start:stop, stop:]
     return result
+
+
+def refine_rows(target: Tensor, rounded: Tensor, moments: Tensor, price: Tensor, rate: RateModel) -> Tensor:
+    """Move single weights by one step, or to zero, where that lowers distortion + lambda * bits; once over all columns.
+
+    What a move changes in the price of later weights is left out.
+
+    Args:
+        target: (O, K), weights in steps of their row.
+        rounded: (O, K), integer-valued: where to begin; not changed.
+        moments: (K, K), float32, second moments of the inputs: distortion of an error e is e moments e^T.
+        price: (O,): what a bit costs, in units of squared steps times `moments`.
+        rate: What integers cost in bits, given the columns before them.
+
+    Returns:
+        (O, K), integer-valued float32.
+    """
+    result = rounded.t().contiguous()  # one row a column, so that each is contiguous
+    slope = ((rounded - target) @ moments).t().contiguous()
+    coder = rate.start()
+    for j, column in enumerate(result):
+        candidates = torch.stack([column, column - 1, column + 1, torch.zeros_like(column)], 1).clamp_(-_MAX, _MAX)
+        bits = coder.bits(column.numpy().astype(np.int64), candidates.numpy().astype(np.int64))
+        moves = candidates - column[:, None]
+        cost = moves.square() * moments[j, j] + 2 * moves * slope[j][:, None]
+        cost += price[:, None] * torch.from_numpy(bits.astype(np.float32))
+        best = cost.argmin(1)
+        moved = best.nonzero()[:, 0]
+        if len(moved):
+            move = moves[moved, best[moved]]
+            slope[:, moved] += moments[j][:, None] * move
+            column[moved] += move
+        coder.append(column.numpy().astype(np.int64))
+    return result.t().contiguous()
 
 
 def first_guess(target: Tensor) -> Tensor:

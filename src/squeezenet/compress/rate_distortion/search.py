@@ -63,7 +63,7 @@ class RDSettings:
     """Of activation steps: 0 one step a tensor, 1 each channel's own range."""
     clip: float = 1.0
     """Share of activation ranges to keep."""
-    first_slope: float = 2.5e-7
+    first_slope: float = 1.2e-7
     """Nats a bit, where the search begins."""
     max_passes: int = 7
     """Roundings of the whole network in the search for a budget."""

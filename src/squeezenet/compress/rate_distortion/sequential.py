@@ -23,7 +23,7 @@ from torch.nn import functional
 from ...codec.rate import RateModel
 from ...codec.weights import FRACTION_BITS, round_multiplier
 from ...spec import Op
-from .rounding import cholesky_of_inverse, first_guess, round_rows
+from .rounding import cholesky_of_inverse, first_guess, refine_rows, round_rows
 from .units import IntegerConv, UnitNet, integer_conv
 
 __all__ = ["RoundingSettings", "round_network"]
@@ -39,16 +39,18 @@ _BIAS_ROOM = 255  # output steps, for what rounding adds to a bias
 class RoundingSettings:
     """How to round. The defaults are what measured best; see the log."""
 
-    damping: float = 0.03
+    damping: float = 0.1
     """Share of the mean input energy added to every input's."""
     row_power: float = 0.5
     """Exponent of the rows' sensitivities; 0 treats the outputs of a layer alike."""
-    step_factor: float = 5.5
+    step_factor: float = 16.0
     """Step^2 in units of slope over energy; 6 / ln 2 = 8.66 is the high-rate optimum without a rate term."""
+    refinements: int = 6
+    """Times to go over a rounded layer and move single weights."""
     rate_factor: float = 1.0
     """Share of the slope that the choice of integers sees."""
-    correction: float = 1.0
-    """How much of the optimal correction for errors of earlier layers a layer takes over."""
+    correction: float = 1.2
+    """How much of the correction for errors of earlier layers a layer takes over; damping makes it too small."""
     max_positions: int = 300
     """Positions a photo that second moments are taken from."""
     step_fraction_bits: int = 2
@@ -228,6 +230,9 @@ def _round_layer(
     for _ in range(2):
         rate = RateModel.fit(rounded.reshape(shape).numpy().astype(np.int64))
         rounded = round_rows(scaled, upper, energy, bit_price, rate)
+    for _ in range(settings.refinements):
+        rate = RateModel.fit(rounded.reshape(shape).numpy().astype(np.int64))
+        rounded = refine_rows(scaled, rounded, damped.float(), bit_price, rate)
     bias = conv.bias.double() + weight @ moments.float_mean
     bias -= (rounded.double() * step.double()[:, None]) @ moments.integer_mean
     return IntegerConv(
