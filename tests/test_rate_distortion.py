@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,13 @@ from squeezenet.compress.rate_distortion.distill import DistillSettings, Length,
 from squeezenet.compress.rate_distortion.rounding import cholesky_of_inverse, refine_rows, round_rows
 from squeezenet.compress.rate_distortion.sequential import RoundingSettings, round_network
 from squeezenet.compress.rate_distortion.statistics import collect_statistics
-from squeezenet.compress.rate_distortion.units import UnitNet, quantized_forward, to_network
+from squeezenet.compress.rate_distortion.units import (
+    UnitNet,
+    integer_conv,
+    quantized_forward,
+    run_graph,
+    to_network,
+)
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import QuantizationError
 from squeezenet.fileformat import SqzFile, encode_sqz
@@ -217,19 +225,16 @@ def test_an_impossible_budget_gives_the_nearest_file_and_says_so():
     assert result.file_bytes > 100
 
 
-def teacher_and_kl(model, net, photos):
-    """The float network's answers, and how far from them integers are on the photos."""
-
-    def teacher(pixels):
-        return model(normalize_pixels(pixels, PREPROCESSING))
+def kl_on(model, net, photos):
+    """How far from the float network's answers integers are on the photos."""
 
     def kl(candidate):
         with torch.no_grad():
-            log_p = teacher(photos).log_softmax(1)
+            log_p = model(normalize_pixels(photos, PREPROCESSING)).log_softmax(1)
             found = quantized_forward(net, candidate, net.pixels(photos)).log_softmax(1)
         return float((log_p.exp() * (log_p - found)).sum(1).mean())
 
-    return teacher, kl
+    return kl
 
 
 def test_distillation_lowers_the_kl_and_can_leave_weights_alone():
@@ -238,8 +243,8 @@ def test_distillation_lowers_the_kl_and_can_leave_weights_alone():
     net, integers = rounded(model, photos, 1e-6)
     integers["conv4"].bias.zero_()
 
-    teacher, kl = teacher_and_kl(model, net, photos)
-    batches = photo_batches(torch.from_numpy(photos), teacher, batch=8, seed=0)
+    kl = kl_on(model, net, photos)
+    batches = photo_batches(torch.from_numpy(photos), batch=8, seed=0)
     settings = DistillSettings(bias_rate=1e-2)
     best, best_kl = distill(net, integers, batches, Length(steps=60), settings, kl, train_weights=False)
 
@@ -252,16 +257,51 @@ def test_weights_that_start_towards_what_was_rounded_move_first():
     model = tiny_model()
     photos = random_pixels(model.spec, 40)
     net, integers = rounded(model, photos, 1e-6)
-    teacher, kl = teacher_and_kl(model, net, photos)
+    kl = kl_on(model, net, photos)
 
     def n_changed(reach, rate):
-        batches = photo_batches(torch.from_numpy(photos), teacher, batch=8, seed=0)
+        batches = photo_batches(torch.from_numpy(photos), batch=8, seed=0)
         settings = DistillSettings(weight_rate=rate, reach=reach)
         found, _ = distill(net, integers, batches, Length(steps=40), settings, kl)
         return sum(int((found[name].weight != integers[name].weight).sum()) for name in found)
 
     assert n_changed(0.45, 1e-9) == 0
     assert n_changed(0.45, 0.005) > n_changed(0.0, 0.005)
+
+
+def test_features_come_nearer_when_they_are_matched():
+    model = tiny_model()
+    photos = random_pixels(model.spec, 40)
+    net, integers = rounded(model, photos, 1e-6)
+    x = net.pixels(photos)
+    for name in ("fire3.squeeze", "fire3.expand1x1", "fire3.expand3x3"):
+        integers[name].bias.zero_()
+
+    def features(convolution):
+        kept = {}
+
+        def convolve(op, x):
+            kept[op.name] = convolution(op, x)
+            return kept[op.name]
+
+        run_graph(net.spec, x, convolve, net.add)
+        return torch.cat([kept["fire3.expand1x1"], kept["fire3.expand3x3"]], 1)
+
+    def float_conv(op, x):
+        conv = net.convs[op.name]
+        y = torch.nn.functional.conv2d(x, conv.weight, conv.bias, op.stride, op.padding)
+        return y.relu() if op.relu else y
+
+    def error(weight):
+        batches = photo_batches(torch.from_numpy(photos), batch=8, seed=0)
+        settings = DistillSettings(features=weight, bias_rate=0.1)
+        age = itertools.count()  # so that the last integers count as the best
+        found, _ = distill(
+            net, integers, batches, Length(steps=100), settings, lambda _: -next(age), train_weights=False
+        )
+        return (features(lambda op, x: integer_conv(net, op, found[op.name], x)) - features(float_conv)).square().mean()
+
+    assert error(100.0) < 0.7 * error(0.0)
 
 
 def test_distillation_brings_the_bytes_down_to_what_is_allowed():
@@ -272,9 +312,9 @@ def test_distillation_brings_the_bytes_down_to_what_is_allowed():
     def measure(candidate):
         return len(encode_sqz(SqzFile(network=to_network(net, candidate))))
 
-    teacher, kl = teacher_and_kl(model, net, photos)
+    kl = kl_on(model, net, photos)
     before = measure(integers)
-    batches = photo_batches(torch.from_numpy(photos), teacher, batch=8, seed=0)
+    batches = photo_batches(torch.from_numpy(photos), batch=8, seed=0)
     settings = DistillSettings(weight_rate=0.03)
     rate = Rate(slope=1e-3, max_bytes=before - 60, measure=measure)
     best, best_kl = distill(net, integers, batches, Length(steps=200), settings, kl, rate=rate)

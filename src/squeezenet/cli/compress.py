@@ -30,7 +30,13 @@ _SHOWN_CLASSES = 5
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .sqz file to write.")
 @click.option("--preset", type=click.Choice(_PRESETS), default=_PRESETS[0], show_default=True, help="How.")
 @click.option("--calibration", multiple=True, metavar="DATA", help="Photos, labelled or not, to set scales with.")
-@click.option("--photos", type=click.IntRange(min=1), default=250, show_default=True, help="Photos to calibrate on.")
+@click.option(
+    "--photos",
+    type=click.IntRange(min=1),
+    default=250,
+    show_default=True,
+    help="Photos to calibrate on; more are better and slower.",
+)
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Largest file (rate-distortion).")
 @click.option("--max-kl", type=click.FloatRange(0, min_open=True),
               help="Largest KL to the float network, nats (rate-distortion).  [default: 0.05]")  # fmt: skip

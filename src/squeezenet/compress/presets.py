@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,8 +23,9 @@ from .retrain import Retrainer
 
 __all__ = ["Outcome", "run_deep_compression", "run_int8", "run_rate_distortion"]
 
-# Thousands of images give more to learn than a few hundred photos.
-_ON_A_SET = DistillSettings(weight_rate=0.005)
+# A weight that only gets noise wanders by about its rate times the root of the steps: by less than what parts it from the
+# next integer, with this. Thousands of images give more to learn than a few hundred photos, which get less.
+_WEIGHT_TRAVEL = 0.4
 _LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_AN_EPOCH = 64, 16, 300  # integers need steps more than they need large batches
 
 
@@ -102,7 +104,7 @@ def run_rate_distortion(
         QuantizationError: If there are fewer than 10 photos, or more than one budget is given.
         DataError: If the images cannot be used, or their classes are none of the model's.
     """
-    labelled = steps = None
+    labelled, steps = None, 0
     if data is not None and epochs:
         retrainer = Retrainer(_numbered_as(model, data), model, reporter)
         batch_size = min(max(retrainer.n_images // _STEPS_AN_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
@@ -118,12 +120,16 @@ def run_rate_distortion(
             points_lost=points_lost,
             polish_minutes=polish_minutes,
             labelled=labelled,
-            labelled_steps=steps or 0,
-            settings=RDSettings(distillation=_ON_A_SET) if labelled else None,
+            labelled_steps=steps,
+            settings=RDSettings(distillation=_on_a_set(steps)) if steps else None,
             progress=stages,
             file_bytes=file_bytes,
         )
     return Outcome(network=result.network, points=result.points, meets_target=result.meets_target)
+
+
+def _on_a_set(steps: int) -> DistillSettings:
+    return DistillSettings(weight_rate=_WEIGHT_TRAVEL / math.sqrt(steps), features=0.3, averaging=0.995)
 
 
 def _numbered_as(model: SqueezeNet, data: ImageSet) -> ImageSet:

@@ -1,4 +1,4 @@
-"""What distillation learns from: endless batches of pixels with the float network's answers.
+"""What distillation learns from: endless batches of pixels.
 
 Use `photo_batches` for a few hundred unlabelled photos, `epoch_batches` for a data set.
 """
@@ -6,24 +6,12 @@ Use `photo_batches` for a few hundred unlabelled photos, `epoch_batches` for a d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["DistillBatch", "augmented_photos", "epoch_batches", "photo_batches"]
-
-_TEACHER_BATCH = 10
-
-
-class DistillBatch(NamedTuple):
-    """What one step of distillation sees."""
-
-    pixels: Tensor
-    """(n, H, W, 3), uint8."""
-    teacher: Tensor
-    """(n, classes): logits of the float network."""
+__all__ = ["augmented_photos", "epoch_batches", "photo_batches"]
 
 
 def augmented_photos(photos: Tensor, *, variants: int, smallest_crop: float, seed: int) -> Tensor:
@@ -55,36 +43,26 @@ def augmented_photos(photos: Tensor, *, variants: int, smallest_crop: float, see
     return torch.cat(made)
 
 
-def photo_batches(
-    photos: Tensor, teacher: Callable[[Tensor], Tensor], *, batch: int, seed: int
-) -> Iterator[DistillBatch]:
-    """Shuffle photos for ever; the float network sees each of them once.
+def photo_batches(photos: Tensor, *, batch: int, seed: int) -> Iterator[Tensor]:
+    """Shuffle photos for ever.
 
     Args:
         photos: (M, H, W, 3), uint8.
-        teacher: Maps such photos to the float network's logits.
         batch: Photos a batch.
         seed: Of the order.
     """
-    with torch.no_grad():
-        groups = (photos[start : start + _TEACHER_BATCH] for start in range(0, len(photos), _TEACHER_BATCH))
-        logits = torch.cat([teacher(group) for group in groups])
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(photos), generator=generator)
         for start in range(0, max(1, len(photos) - batch + 1), batch):
-            chosen = order[start : start + batch]
-            yield DistillBatch(photos[chosen], logits[chosen])
+            yield photos[order[start : start + batch]]
 
 
-def epoch_batches(
-    epoch: Callable[[int], Iterable[tuple[Tensor, Tensor]]], teacher: Callable[[Tensor], Tensor]
-) -> Iterator[DistillBatch]:
+def epoch_batches(epoch: Callable[[int], Iterable[tuple[Tensor, Tensor]]]) -> Iterator[Tensor]:
     """Go through a data set for ever.
 
     Args:
         epoch: Gives the batches of an epoch by its number: pixels (n, H, W, 3) uint8, augmented, and labels (not used).
-        teacher: Maps pixels to the float network's logits.
     """
     number = 0
     while True:
@@ -92,9 +70,7 @@ def epoch_batches(
         for pixels, _ in epoch(number):
             if len(pixels):
                 is_empty = False
-                with torch.no_grad():
-                    logits = teacher(pixels)
-                yield DistillBatch(pixels, logits)
+                yield pixels
         if is_empty:
             return
         number += 1

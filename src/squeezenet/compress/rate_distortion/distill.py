@@ -5,10 +5,14 @@ at the integers, or some way from there towards what was rounded, so that the do
 are small, so that few integers change, and those for a reason that many photos share; latent weights are averaged over
 time. The network is judged on photos that take no part.
 
+A prediction is a handful of numbers a photo, the features it is made from are thousands: matching those of the last
+Fire as well tells more from the same photos.
+
 Use this after rounding to the budget, with a `Rate` that keeps to it: to round integers again costs several times the
 nats for the same bytes.
 
-Source: Bengio et al. 2013 (straight-through gradients); Hinton et al. 2015 (distillation).
+Source: Bengio et al. 2013 (straight-through gradients); Hinton et al. 2015 (distillation); Romero et al. 2014
+(features).
 """
 
 from __future__ import annotations
@@ -22,11 +26,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...spec import Op
-from .batches import DistillBatch
+from ...spec import ArchSpec, Op
 from .units import IntegerConv, UnitNet, run_graph
 
 __all__ = ["DistillSettings", "Length", "Rate", "distill"]
+
+_TINY = 2.0**-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,8 @@ class DistillSettings:
     reach: float = 0.0
     """How far from its integer a latent weight may start, in weight steps, below a half. 0.3, with a `bias_rate` of
     0.03, gains in a few epochs of a large set and does harm in many of a small one (dev/LOG.md)."""
+    features: float = 0.0
+    """Weight of the squared error of features, as a share of their own squares, beside the nats."""
     averaging: float = 0.98
     """Decay of the average of latent weights, a step."""
     batch: int = 16
@@ -90,7 +97,7 @@ class Length:
 def distill(
     net: UnitNet,
     integers: Mapping[str, IntegerConv],
-    batches: Iterator[DistillBatch],
+    batches: Iterator[Tensor],
     length: Length,
     settings: DistillSettings,
     held_out_kl: Callable[[Mapping[str, IntegerConv]], float],
@@ -106,9 +113,9 @@ def distill(
     within what is allowed; integers above it are not returned, unless all are.
 
     Args:
-        net: The float network, for its units.
+        net: The float network, to be imitated.
         integers: Where to begin; not changed.
-        batches: What to learn from, endless.
+        batches: What to learn from, endless: pixels (n, H, W, 3), uint8.
         length: When to stop; learning rates fall to zero by then.
         settings: See there.
         held_out_kl: Judges integers on photos that are not in `batches`; lower is better.
@@ -120,7 +127,9 @@ def distill(
     Returns:
         Integers, and what `held_out_kl` says of them.
     """
-    student = _Student(net, integers, device or torch.device("cpu"), reach=settings.reach, train_weights=train_weights)
+    device = device or torch.device("cpu")
+    teacher = _Teacher(net, device)
+    student = _Student(net, integers, device, reach=settings.reach, train_weights=train_weights)
     groups = [{"params": list(student.biases.values()), "peak": settings.bias_rate}]
     if train_weights:
         groups.append({"params": list(student.weights.values()), "peak": settings.weight_rate})
@@ -134,7 +143,7 @@ def distill(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * share))
         optimizer.zero_grad(set_to_none=True)
-        loss = _loss(student, next(batches))
+        loss = _loss(student, teacher, next(batches).to(device), settings.features)
         loss.backward()  # type: ignore[no-untyped-call]
         if slope:
             student.charge(slope)
@@ -157,12 +166,54 @@ def distill(
     return best, best_kl
 
 
-def _loss(student: _Student, batch: DistillBatch) -> Tensor:
+def _loss(student: _Student, teacher: _Teacher, pixels: Tensor, features_weight: float) -> Tensor:
     # Labels have no say, even where they are known: on images that trained the float network they undo more than they
     # teach (dev/LOG.md).
-    log_p = batch.teacher.to(student.device).log_softmax(1)
-    logits = student.logits(batch.pixels.to(student.device))
-    return functional.kl_div(logits.log_softmax(1), log_p, reduction="batchmean", log_target=True)
+    expected, expected_features = teacher(pixels)
+    logits, features = student(pixels)
+    loss = functional.kl_div(logits.log_softmax(1), expected.log_softmax(1), reduction="batchmean", log_target=True)
+    if features_weight:
+        for found, wanted in zip(features, expected_features, strict=True):
+            error = (found.float() - wanted.float()).square().mean() / wanted.float().square().mean().clamp(min=_TINY)
+            loss = loss + features_weight / len(features) * error
+    return loss
+
+
+def _feature_ops(spec: ArchSpec) -> set[str]:
+    """The convolutions whose outputs are matched: those that write what the last of them before the head writes."""
+    output = spec.convs[-2].output
+    return {op.name for op in spec.convs if op.output == output}
+
+
+class _Teacher:
+    """The float network in activation steps, in bfloat16: targets to learn from need no more precision."""
+
+    def __init__(self, net: UnitNet, device: torch.device) -> None:
+        self._net = net
+        self._matched = _feature_ops(net.spec)
+        self._convs = {
+            name: (
+                conv.weight.to(device, torch.bfloat16, memory_format=torch.channels_last),
+                conv.bias.to(device, torch.bfloat16),
+            )
+            for name, conv in net.convs.items()
+        }
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Class scores (n, classes), and features in activation steps."""
+        features = []
+
+        def convolve(op: Op, x: Tensor) -> Tensor:
+            y = functional.conv2d(x, *self._convs[op.name], op.stride, op.padding)
+            if op.relu:
+                y = y.relu_()
+            if op.name in self._matched:
+                features.append(y)
+            return y.float() if op.is_head else y
+
+        x = self._net.pixels(pixels).to(torch.bfloat16, memory_format=torch.channels_last)
+        return run_graph(self._net.spec, x, convolve, self._net.add), features
 
 
 class _Student:
@@ -179,6 +230,7 @@ class _Student:
     ) -> None:
         self.device = device
         self._net, self._start, self._train_weights = net, integers, train_weights
+        self._matched = _feature_ops(net.spec)
         self._steps = {name: conv.step.to(device)[:, None, None, None] for name, conv in integers.items()}
         self.weights = {
             name: conv.weight.to(device) + (conv.target - conv.weight).clamp(-reach, reach).to(device)
@@ -189,8 +241,9 @@ class _Student:
         for latent in self._latents():
             latent.requires_grad_()
 
-    def logits(self, pixels: Tensor) -> Tensor:
-        """Class scores of the integers the latent weights round to, in bfloat16 inside."""
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What `_Teacher` says, of the integers the latent weights round to; in bfloat16 inside."""
+        features = []
 
         def convolve(op: Op, x: Tensor) -> Tensor:
             latent = self.weights[op.name]
@@ -201,13 +254,16 @@ class _Student:
             y = functional.conv2d(x, weight, self.biases[op.name].bfloat16(), op.stride, op.padding)
             if op.is_head:
                 return (y.relu() if op.relu else y).float()
-            return _round_through(y, *self._net.clamp(op.output))
+            y = _round_through(y, *self._net.clamp(op.output))
+            if op.name in self._matched:
+                features.append(y)
+            return y
 
         def add(op: Op, a: Tensor, b: Tensor) -> Tensor:
             return _round_through(self._net.add(op, a, b), *self._net.clamp(op.output))
 
         x = self._net.pixels(pixels).to(torch.bfloat16, memory_format=torch.channels_last)
-        return run_graph(self._net.spec, x, convolve, add)
+        return run_graph(self._net.spec, x, convolve, add), features
 
     @torch.no_grad()
     def charge(self, slope: float) -> None:
