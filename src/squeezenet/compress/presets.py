@@ -23,8 +23,8 @@ from .retrain import Retrainer
 
 __all__ = ["Outcome", "run_deep_compression", "run_int8", "run_rate_distortion"]
 
-# A weight that gets nothing but noise wanders by about its rate times the root of the steps: with this, by less than the
-# half step that parts it from the next integer.
+# A weight that gets nothing but noise wanders by about its rate times the root of the steps: by less than the half step
+# that parts it from the next integer, with this.
 _WEIGHT_TRAVEL = 0.4
 _LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_AN_EPOCH = 64, 16, 300  # integers need steps more than they need large batches
 
