@@ -98,7 +98,7 @@ def refine_rows(target: Tensor, rounded: Tensor, moments: Tensor, price: Tensor,
     Returns:
         (O, K), integer-valued float32.
     """
-    result = rounded.t().contiguous()  # one row a column, so that each is contiguous
+    result = rounded.t().clone(memory_format=torch.contiguous_format)  # one row a column
     slope = ((rounded - target) @ moments).t().contiguous()
     coder = rate.start()
     for j, column in enumerate(result):
