@@ -1,9 +1,8 @@
 """Distillation: train the integers, as they are, to give the float network's predictions.
 
 The forward pass is the integer network's; gradients pass its roundings straight through to latent weights. Those start
-at the integers, or some way from there towards what was rounded, so that the doubtful ones are the first to move. Steps
-are small, so that few integers change, and those for a reason that many photos share; latent weights are averaged over
-time. The network is judged on photos that take no part.
+at the integers. Steps are small, so that few integers change, and those for a reason that many photos share; latent
+weights are averaged over time. The network is judged on photos that take no part.
 
 A prediction is a handful of numbers a photo, the features it is made from are thousands: matching those of the last
 Fire as well tells more from the same photos.
@@ -42,9 +41,6 @@ class DistillSettings:
     """Learning rate of weights, in weight steps."""
     bias_rate: float = 0.01
     """Learning rate of biases, in output steps."""
-    reach: float = 0.0
-    """How far from its integer a latent weight may start, in weight steps, below a half. 0.3, with a `bias_rate` of
-    0.03, gains in a few epochs of a large set and does harm in many of a small one (dev/LOG.md)."""
     features: float = 0.0
     """Weight of the squared error of features, as a share of their own squares, beside the nats."""
     averaging: float = 0.98
@@ -129,7 +125,7 @@ def distill(
     """
     device = device or torch.device("cpu")
     teacher = _Teacher(net, device)
-    student = _Student(net, integers, device, reach=settings.reach, train_weights=train_weights)
+    student = _Student(net, integers, device, train_weights=train_weights)
     groups = [{"params": list(student.biases.values()), "peak": settings.bias_rate}]
     if train_weights:
         groups.append({"params": list(student.weights.values()), "peak": settings.weight_rate})
@@ -225,17 +221,13 @@ class _Student:
         integers: Mapping[str, IntegerConv],
         device: torch.device,
         *,
-        reach: float,
         train_weights: bool,
     ) -> None:
         self.device = device
         self._net, self._start, self._train_weights = net, integers, train_weights
         self._matched = _feature_ops(net.spec)
         self._steps = {name: conv.step.to(device)[:, None, None, None] for name, conv in integers.items()}
-        self.weights = {
-            name: conv.weight.to(device) + (conv.target - conv.weight).clamp(-reach, reach).to(device)
-            for name, conv in integers.items()
-        }
+        self.weights = {name: conv.weight.to(device, copy=True) for name, conv in integers.items()}
         self.biases = {name: (conv.bias * conv.step.double()).float().to(device) for name, conv in integers.items()}
         self._average = [latent.clone() for latent in self._latents()]
         for latent in self._latents():

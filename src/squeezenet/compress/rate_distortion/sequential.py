@@ -235,9 +235,7 @@ def _round_layer(
         rounded = refine_rows(scaled, rounded, damped.float(), bit_price, rate)
     bias = conv.bias.double() + weight @ moments.float_mean
     bias -= (rounded.double() * step.double()[:, None]) @ moments.integer_mean
-    return IntegerConv(
-        rounded.reshape(shape), _round_bias(bias, step, settings.bias_precision), step, scaled.reshape(shape)
-    )
+    return IntegerConv(rounded.reshape(shape), _round_bias(bias, step, settings.bias_precision), step)
 
 
 def _row_sensitivity(net: UnitNet, op: Op, row_energy: Tensor, settings: RoundingSettings) -> Tensor:

@@ -61,8 +61,6 @@ class IntegerConv:
     """(O,), integer-valued float64, in units of the sum."""
     step: Tensor
     """(O,), float32: output steps per unit of the sum, the multiplier of the file."""
-    target: Tensor
-    """(O, I, k, k), float32: weights in steps as they were before rounding; nothing of it goes into the file."""
 
 
 @dataclass(frozen=True)
