@@ -19,7 +19,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs/engine.md")
 FP32_BYTES = {"1.0": 4 * 1_248_424, "1.1": 4 * 1_235_496}
 MAX_KL = 0.055  # nats, of the ImageNet networks shown
 HOW = {
-    "rate_distortion_labelled": "rate-distortion, trained on 4,800 photos",
+    "rate_distortion_labelled": "rate-distortion, trained on the training set",
     "rate_distortion": "rate-distortion, 200 unlabelled photos",
     "deep_compression": "Deep Compression",
 }

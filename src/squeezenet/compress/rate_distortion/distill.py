@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...spec import ArchSpec, Op
-from .units import IntegerConv, UnitNet, run_graph
+from .units import IntegerConv, UnitConv, UnitNet, run_graph
 
 __all__ = ["DistillSettings", "Length", "Rate", "distill"]
 
@@ -185,31 +185,27 @@ class _Teacher:
     """The float network in activation steps, in bfloat16: targets to learn from need no more precision."""
 
     def __init__(self, net: UnitNet, device: torch.device) -> None:
-        self._net = net
         self._matched = _feature_ops(net.spec)
-        self._convs = {
-            name: (
+        convs = {
+            name: UnitConv(
                 conv.weight.to(device, torch.bfloat16, memory_format=torch.channels_last),
                 conv.bias.to(device, torch.bfloat16),
             )
             for name, conv in net.convs.items()
         }
+        self._net = replace(net, convs=convs)
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Class scores (n, classes), and features in activation steps."""
         features = []
 
-        def convolve(op: Op, x: Tensor) -> Tensor:
-            y = functional.conv2d(x, *self._convs[op.name], op.stride, op.padding)
-            if op.relu:
-                y = y.relu_()
+        def watch(op: Op, y: Tensor) -> None:
             if op.name in self._matched:
                 features.append(y)
-            return y.float() if op.is_head else y
 
         x = self._net.pixels(pixels).to(torch.bfloat16, memory_format=torch.channels_last)
-        return run_graph(self._net.spec, x, convolve, self._net.add), features
+        return self._net.logits(x, watch), features
 
 
 class _Student:
@@ -223,7 +219,6 @@ class _Student:
         *,
         train_weights: bool,
     ) -> None:
-        self.device = device
         self._net, self._start, self._train_weights = net, integers, train_weights
         self._matched = _feature_ops(net.spec)
         self._steps = {name: conv.step.to(device)[:, None, None, None] for name, conv in integers.items()}

@@ -230,9 +230,10 @@ def _round_layer(
     for _ in range(2):
         rate = RateModel.fit(rounded.reshape(shape).numpy().astype(np.int64))
         rounded = round_rows(scaled, upper, energy, bit_price, rate)
+    moments32 = damped.float()
     for _ in range(settings.refinements):
         rate = RateModel.fit(rounded.reshape(shape).numpy().astype(np.int64))
-        rounded = refine_rows(scaled, rounded, damped.float(), bit_price, rate)
+        rounded = refine_rows(scaled, rounded, moments32, bit_price, rate)
     bias = conv.bias.double() + weight @ moments.float_mean
     bias -= (rounded.double() * step.double()[:, None]) @ moments.integer_mean
     return IntegerConv(rounded.reshape(shape), _round_bias(bias, step, settings.bias_precision), step)

@@ -129,13 +129,16 @@ class UnitNet:
         x_NHWC = torch.as_tensor(photos).float() - self.zero_points["input"]
         return x_NHWC.permute(0, 3, 1, 2)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Compute the float network's class scores, (N, classes), from `pixels`."""
+    def logits(self, x: Tensor, watch: Callable[[Op, Tensor], None] = lambda op, y: None) -> Tensor:
+        """Compute the float network's class scores, (N, classes), from `pixels`; `watch` sees each convolution."""
 
         def convolve(op: Op, x: Tensor) -> Tensor:
             conv = self.convs[op.name]
             y = functional.conv2d(x, conv.weight, conv.bias, op.stride, op.padding)
-            return y.relu_() if op.relu else y
+            if op.relu:
+                y = y.relu_()
+            watch(op, y)
+            return y.float() if op.is_head else y
 
         return run_graph(self.spec, x, convolve, self.add)
 
