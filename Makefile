@@ -32,7 +32,7 @@ docs: $(READY)
 	$(BIN)/mkdocs build --quiet --strict
 
 # The page's engine: the bytes that are checked in, and what they were built with. Needs Debian's clang and lld.
-WEB := src/squeezenet/export/web
+WEB := src/squeezenet/exports/web
 web:
 	csrc/web/build.sh $(WEB)/engine.wasm
 	chmod -x $(WEB)/engine.wasm

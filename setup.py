@@ -38,13 +38,13 @@ class CopySources(build_py):
     def run(self):  # noqa: D102
         super().run()
         if not self.editable_mode:
-            folder = Path(self.build_lib) / "squeezenet/export/csrc"
+            folder = Path(self.build_lib) / "squeezenet/exports/csrc"
             folder.mkdir(parents=True, exist_ok=True)
             for source in _exported_sources():
                 shutil.copy(source, folder)
 
     def get_outputs(self, include_bytecode=True):  # noqa: D102
-        folder = Path(self.build_lib) / "squeezenet/export/csrc"
+        folder = Path(self.build_lib) / "squeezenet/exports/csrc"
         return super().get_outputs(include_bytecode) + [str(folder / source.name) for source in _exported_sources()]
 
 

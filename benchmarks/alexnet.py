@@ -28,27 +28,27 @@ from marked_places import fill, markdown_table
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from squeezenet.compress.deep_compression import DeepCompression, LayerSizes
-from squeezenet.compress.huffman import sparse_sizes
-from squeezenet.compress.prune import PruningMask
-from squeezenet.compress.rate_distortion import compress_rate_distortion
-from squeezenet.compress.retrain import Retrainer
-from squeezenet.compress.share import SharedWeights
+from squeezenet.compression.deep.deep_compression import DeepCompression, LayerSizes
+from squeezenet.compression.deep.huffman import sparse_sizes
+from squeezenet.compression.deep.prune import PruningMask
+from squeezenet.compression.deep.share import SharedWeights
+from squeezenet.compression.rate_distortion import compress_rate_distortion
+from squeezenet.compression.retrain import Retrainer
 from squeezenet.data import check_data, open_data
-from squeezenet.data.augment import draw_epoch
-from squeezenet.data.loader import ValBatches
-from squeezenet.explore.measure import measure_file
+from squeezenet.exploration.measure import measure_file
 from squeezenet.fileformat import SqzFile, encode_sqz
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, fold_batch_norm
-from squeezenet.network import Network
+from squeezenet.network import IntegerNetwork
+from squeezenet.process import keep_freed_memory
+from squeezenet.progress import PlainReporter
 from squeezenet.spec import BatchNorm
-from squeezenet.train import Recipe, load_recipe
-from squeezenet.train.memory import keep_freed_memory
-from squeezenet.train.preparation import TrainingData, open_batches, with_epochs
-from squeezenet.train.progress import PlainReporter
-from squeezenet.train.state import TrainingState
-from squeezenet.train.steps import choose_precision, train_step, validate
+from squeezenet.training import Recipe, load_recipe
+from squeezenet.training.feed.augment import draw_epoch
+from squeezenet.training.feed.batches import ValBatches
+from squeezenet.training.setup import TrainingData, open_batches, with_epochs
+from squeezenet.training.state import TrainingState
+from squeezenet.training.step import choose_precision, train_step, validate
 
 RESULTS, PAGE = ROOT / "results/alexnet.json", ROOT / "docs/paper.md"
 EPOCHS, TRIAL_EPOCHS, RATES = 20, 3, (0.01, 0.03, 0.1)
@@ -224,10 +224,10 @@ def rate_distortion(model: Any, retrainer: Retrainer, photos: Photos) -> bytes:
     model.labels = Labels(photos.train.classes)
     float_top1 = validate(model, photos.aside)[0].top1
 
-    def encode(network: Network) -> bytes:
+    def encode(network: IntegerNetwork) -> bytes:
         return encode_sqz(SqzFile(network=network, labels=model.labels, preprocessing=PREPROCESSING))
 
-    def points_lost(network: Network) -> float:
+    def points_lost(network: IntegerNetwork) -> float:
         return float_top1 - measure_file(encode(network), photos.aside.images).top1
 
     pixels = np.concatenate(list(retrainer.calibration(CALIBRATION_PHOTOS)))

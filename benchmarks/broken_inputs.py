@@ -99,7 +99,7 @@ def deleted_in_mid_epoch(folder: Path) -> dict[str, Any]:
     write_images(folder / "data")
     (folder / "slow.toml").write_text(RECIPE.replace("epochs = 3", "epochs = 60"))
     code = (
-        "import sys, torch; torch.set_num_threads(1); from squeezenet.train import train_model;"
+        "import sys, torch; torch.set_num_threads(1); from squeezenet.training import train_model;"
         "train_model(sys.argv[1], run_dir=sys.argv[2], recipe=sys.argv[3], cache_bytes=0, checkpoint_every_s=0)"
     )
     process = subprocess.Popen(

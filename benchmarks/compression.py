@@ -33,10 +33,10 @@ from environment import ROOT, SHARED, describe_run
 from marked_places import fill, markdown_table
 
 from squeezenet.classifier import Classifier
-from squeezenet.compress.rate_distortion import compress_rate_distortion
+from squeezenet.compression.rate_distortion import compress_rate_distortion
 from squeezenet.data import decode_batches, open_data
-from squeezenet.evaluate.metrics import kl_divergence, top_k_correct
-from squeezenet.evaluate.predictor import FloatPredictor, match_classes
+from squeezenet.evaluation.metrics import kl_divergence, top_k_correct
+from squeezenet.evaluation.predictor import FloatPredictor, match_classes
 from squeezenet.fileformat import SqzFile, decode_sqz, encode_sqz
 from squeezenet.models import SqueezeNet, load_model
 
@@ -59,7 +59,7 @@ np.savez(sys.argv[3], size=len(data), **back)
 Weights = dict[str, np.ndarray]
 
 
-class Judge:
+class AccuracyComparer:
     """The judged photos, and what the float network says about them."""
 
     def __init__(self, model: SqueezeNet) -> None:
@@ -136,7 +136,7 @@ def nncodec(python: str, weights: Weights, quantizer: int) -> tuple[Weights, int
 
 def run(version: str, polish: float, nncodec_python: str | None) -> list[dict[str, Any]]:
     model = load_model(SHARED / "weights" / WEIGHTS[version]).eval()
-    judge = Judge(model)
+    judge = AccuracyComparer(model)
     weights = {name: conv.weight.detach().numpy() for name, conv in model.convs.items()}
     n_biases = sum(len(weight) for weight in weights.values())
     rows: list[dict[str, Any]] = []

@@ -21,9 +21,9 @@ import numpy as np
 from environment import ROOT, SHARED, describe_run
 
 from squeezenet.data import ImageSet, open_data
-from squeezenet.train import load_recipe, train_model
-from squeezenet.train.alarms import guessing_loss
-from squeezenet.train.memory import keep_freed_memory
+from squeezenet.process import keep_freed_memory
+from squeezenet.training import load_recipe, train_model
+from squeezenet.training.alarms import guessing_loss
 
 # Recipe, images to train on, images to validate on, epochs.
 TASKS = {

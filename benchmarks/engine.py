@@ -26,7 +26,7 @@ from squeezenet.accounting import network_cost
 from squeezenet.cli.bench import measure_peak
 from squeezenet.codec.weights import round_multiplier
 from squeezenet.engine import NativeEngine, native_kernels
-from squeezenet.network import ConvParams, Network, TensorQuant, quantized_tensors
+from squeezenet.network import ConvParams, IntegerNetwork, TensorQuant, quantized_tensors
 from squeezenet.spec import ArchSpec, named_spec
 
 NETS = {"squeezenet1_1@224": ("squeezenet1_1", 224), "squeezenet1_0@227": ("squeezenet1_0", 227)}
@@ -35,7 +35,7 @@ INT8_PEERS = ("onnxruntime_int8", "openvino_int8")
 Run = Callable[[], object]
 
 
-def random_network(spec: ArchSpec, largest: int) -> Network:
+def random_network(spec: ArchSpec, largest: int) -> IntegerNetwork:
     rng = np.random.default_rng(0)
     tensors = {name: TensorQuant(0.0625, 0) for name in quantized_tensors(spec)}
     convs = {}
@@ -48,10 +48,10 @@ def random_network(spec: ArchSpec, largest: int) -> Network:
             np.zeros(op.out_channels, np.int32),
             round_multiplier(60 / spread),
         )
-    return Network(spec, tensors, convs)
+    return IntegerNetwork(spec, tensors, convs)
 
 
-def float_weights(network: Network) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def float_weights(network: IntegerNetwork) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Weights and biases of about unit gain, for the float engines."""
     return {
         op.name: (
@@ -105,7 +105,7 @@ def onnx_model(spec: ArchSpec, weights: dict[str, tuple[np.ndarray, np.ndarray]]
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def write_onnx(network: Network, folder: Path, image: np.ndarray) -> tuple[Path, Path]:
+def write_onnx(network: IntegerNetwork, folder: Path, image: np.ndarray) -> tuple[Path, Path]:
     """The float model and its QDQ form, per channel."""
     import logging
 
@@ -151,7 +151,7 @@ def openvino_run(path: Path, image: np.ndarray, threads: int, precision: str) ->
     return lambda: request.infer({0: image}, share_inputs=True, share_outputs=True)
 
 
-def torch_run(network: Network, image: np.ndarray) -> Run:
+def torch_run(network: IntegerNetwork, image: np.ndarray) -> Run:
     import torch
     import torch.nn.functional as F
 

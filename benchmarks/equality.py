@@ -24,7 +24,7 @@ from environment import ROOT, describe_run
 from squeezenet import Classifier
 from squeezenet.data import decode_batches, open_data
 from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
-from squeezenet.network import Network
+from squeezenet.network import IntegerNetwork
 
 sys.path.insert(0, str(ROOT / "tests"))
 from networks import random_network, random_pixels, random_spec  # noqa: E402
@@ -46,7 +46,7 @@ def count_different(first: np.ndarray, second: np.ndarray) -> int:
     return int((first.view(np.uint64) != second.view(np.uint64)).reshape(len(first), -1).any(axis=1).sum())
 
 
-def compare_installed(network: Network, pixels: np.ndarray, expected: np.ndarray) -> dict[str, int]:
+def compare_installed(network: IntegerNetwork, pixels: np.ndarray, expected: np.ndarray) -> dict[str, int]:
     different = {}
     for kernels in native_kernels():
         for threads in THREADS:

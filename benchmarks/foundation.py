@@ -70,7 +70,7 @@ def is_torch_equal(path: Path, n_images: int = 50) -> bool:
     """Whether torch's integer forward gives the engine's bits on photos."""
     from squeezenet import Classifier
     from squeezenet.data import decode_batches, open_data
-    from squeezenet.models.quantized import integer_logits
+    from squeezenet.models.integer import integer_logits
 
     classifier = Classifier(path, engine="reference")
     images = open_data(str(IMAGENET)).subset(range(n_images))

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from environment import describe_run
 
-from squeezenet.data.loader import Batch
 from squeezenet.labels import Labels
 from squeezenet.models import build_model
-from squeezenet.train.recipe import Recipe, load_recipe
-from squeezenet.train.state import TrainingState
-from squeezenet.train.steps import choose_precision, train_step
+from squeezenet.training.feed.batches import Batch
+from squeezenet.training.recipe import Recipe, load_recipe
+from squeezenet.training.state import TrainingState
+from squeezenet.training.step import choose_precision, train_step
 
 STEPS, ROUNDS, WARM_UP = 30, 3, 10
 

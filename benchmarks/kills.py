@@ -65,7 +65,7 @@ def train_here(folder: Path, run: Path) -> None:
     """Train in this process; the folder may hold a run that was cut off."""
     import torch
 
-    from squeezenet.train import train_model
+    from squeezenet.training import train_model
 
     torch.set_num_threads(1)
     train_model(
@@ -77,7 +77,7 @@ def measure_alone(folder: Path, kills: int, generator: random.Random) -> dict[st
     """Kill single processes."""
     import torch
 
-    import squeezenet.train  # noqa: F401 (children begin with it loaded)
+    import squeezenet.training  # noqa: F401 (children begin with it loaded)
 
     torch.set_num_threads(1)  # threads do not survive a fork
     context = multiprocessing.get_context("fork")

@@ -16,9 +16,9 @@ from environment import ROOT
 from marked_places import fill, markdown_table
 
 from squeezenet.accounting import network_cost, peak_activation_bytes
-from squeezenet.explore import load_space
+from squeezenet.exploration import load_space
 from squeezenet.spec import ArchSpec, named_spec
-from squeezenet.train import Recipe
+from squeezenet.training import Recipe
 
 RESULTS, PAGE = ROOT / "results" / "paper_counts.json", ROOT / "docs" / "paper.md"
 MIB = 1 << 20

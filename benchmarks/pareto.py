@@ -24,10 +24,10 @@ from marked_places import fill
 from trends import network_table, some_of
 
 from squeezenet.data import ImageSet, open_data
-from squeezenet.explore import Finding, Space, explore
-from squeezenet.explore.measure import measure_file
-from squeezenet.explore.space import Value
-from squeezenet.train import load_recipe
+from squeezenet.exploration import Finding, Space, explore
+from squeezenet.exploration.measure import measure_file
+from squeezenet.exploration.space import Value
+from squeezenet.training import load_recipe
 
 RESULTS, PAGE = ROOT / "results/pareto.json", ROOT / "docs/explore.md"
 N_TRAIN, N_SEARCH, EPOCHS, SEEDS = 10_000, 2_500, 8, 3

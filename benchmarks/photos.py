@@ -25,7 +25,7 @@ from PIL import Image
 
 from squeezenet import Classifier, Preprocessing
 from squeezenet.data import open_data
-from squeezenet.evaluate.predictor import predict_batches
+from squeezenet.evaluation.predictor import predict_batches
 from squeezenet.models import SqueezeNet, normalize_pixels
 
 BATCH = 32

@@ -122,7 +122,7 @@ def measure_writing(names: list[str]) -> dict[str, float]:
 def measure_listing(folder: Path) -> dict[str, float]:
     import tracemalloc
 
-    from squeezenet.cluster.sources import list_entries
+    from squeezenet.cluster.entries import list_entries
 
     n_files = len(list(folder.iterdir()))
     list_s = seconds(lambda: list_entries([folder]))
@@ -162,12 +162,12 @@ def measure_training(folder: Path, work: Path) -> tuple[dict[str, float], dict[s
     import torch
 
     from squeezenet.accounting import network_cost
-    from squeezenet.data.augment import Augmentation, augment, draw_epoch
     from squeezenet.data.decode import decode_for_crops
     from squeezenet.models import build_model
+    from squeezenet.process import keep_freed_memory
     from squeezenet.spec import named_spec
-    from squeezenet.train import load_recipe, train_model
-    from squeezenet.train.memory import keep_freed_memory
+    from squeezenet.training import load_recipe, train_model
+    from squeezenet.training.feed.augment import Augmentation, augment, draw_epoch
 
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -37,9 +37,9 @@ ROUNDS = 3
 def prepare(task: str) -> tuple[Any, Any, Any]:
     """Images, recipe and network, the same for both sides."""
     from squeezenet.data import open_data
-    from squeezenet.train import load_recipe
-    from squeezenet.train.preparation import prepare_data, start_model
-    from squeezenet.train.progress import SilentReporter
+    from squeezenet.progress import SilentReporter
+    from squeezenet.training import load_recipe
+    from squeezenet.training.setup import prepare_data, start_model
 
     recipe_name, data, count, _ = TASKS[task]
     images = open_data(SHARED / data)
@@ -53,12 +53,12 @@ def prepare(task: str) -> tuple[Any, Any, Any]:
 def run_ours(task: str) -> dict[str, float]:
     import torch
 
-    from squeezenet.data.augment import draw_epoch
-    from squeezenet.train.memory import keep_freed_memory
-    from squeezenet.train.preparation import open_batches
-    from squeezenet.train.progress import SilentReporter
-    from squeezenet.train.state import TrainingState
-    from squeezenet.train.steps import choose_precision, train_step
+    from squeezenet.process import keep_freed_memory
+    from squeezenet.progress import SilentReporter
+    from squeezenet.training.feed.augment import draw_epoch
+    from squeezenet.training.setup import open_batches
+    from squeezenet.training.state import TrainingState
+    from squeezenet.training.step import choose_precision, train_step
 
     keep_freed_memory()
     prepared, recipe, model = prepare(task)

@@ -20,10 +20,10 @@ from environment import ROOT, SHARED, describe_run
 from marked_places import fill, markdown_table
 
 from squeezenet.data import ImageSet, open_data
-from squeezenet.explore import Finding, explore, load_space
-from squeezenet.explore.plots import plot_curve
-from squeezenet.train import load_recipe
-from squeezenet.train.memory import keep_freed_memory
+from squeezenet.exploration import Finding, explore, load_space
+from squeezenet.exploration.plots import plot_curve
+from squeezenet.process import keep_freed_memory
+from squeezenet.training import load_recipe
 
 RESULTS, PAGE, IMAGES = ROOT / "results/trends.json", ROOT / "docs/paper.md", ROOT / "docs/images"
 N_TRAIN, N_VAL, EPOCHS = 3000, 2500, 6

@@ -51,8 +51,8 @@ def spread(count: int) -> Any:
 def measure_page(model: Path, page: Path) -> dict[str, Any]:
     """Bytes, and logits of photos in Chromium against Python's, as PNG and as the JPEG they are."""
     from squeezenet import Classifier
-    from squeezenet.export import export_web
-    from squeezenet.export.browser import classify_in_page, open_browser
+    from squeezenet.exports import export_web
+    from squeezenet.exports.browser import classify_in_page, open_browser
     from squeezenet.preprocess import load_image
 
     sizes = export_web(model, page)
@@ -91,7 +91,7 @@ def measure_onnx(model: Path, folder: Path) -> dict[str, Any]:
 
     from squeezenet import Classifier
     from squeezenet.data import decode_batches
-    from squeezenet.export import export_onnx
+    from squeezenet.exports import export_onnx
     from squeezenet.models import load_model, normalize_pixels
 
     warnings = export_onnx(model, folder / "float.onnx")
@@ -123,8 +123,8 @@ def measure_onnx(model: Path, folder: Path) -> dict[str, Any]:
 def measure_c(model: Path, folder: Path, pixels: np.ndarray) -> dict[str, Any]:
     """The exported C here and on ARM under qemu, against the engine."""
     from squeezenet import Classifier
-    from squeezenet.export import export_c
-    from squeezenet.export.verify import C_DRIVER
+    from squeezenet.exports import export_c
+    from squeezenet.exports.verify import C_DRIVER
 
     written = export_c(model, folder / "model.c")
     (folder / "main.c").write_text(C_DRIVER)
@@ -145,9 +145,9 @@ def cifar_model(path: Path) -> np.ndarray:
     import torch
 
     from squeezenet import SqzFile, create_model, write_sqz
-    from squeezenet.compress.int8 import compress_int8
     from squeezenet.data import decode_batches, open_data
     from squeezenet.preprocess import Preprocessing
+    from squeezenet.quantization.int8 import compress_int8
 
     torch.manual_seed(0)
     model = create_model("squeezenet1_1", num_classes=10, input_size=32).eval()
@@ -182,8 +182,8 @@ def agreement(models: dict[str, Path], folder: Path) -> dict[str, Any]:
 
 def time_loading(model: Path, folder: Path) -> dict[str, Any]:
     """Milliseconds from the start of navigation to the first paint and to a model that is ready."""
-    from squeezenet.export import export_web
-    from squeezenet.export.browser import open_browser
+    from squeezenet.exports import export_web
+    from squeezenet.exports.browser import open_browser
 
     page = folder / "page.html"
     export_web(model, page)
@@ -209,8 +209,8 @@ def time_images(model: Path, folder: Path) -> dict[str, Any]:
     import torch
 
     from squeezenet import Classifier
-    from squeezenet.export import export_web
-    from squeezenet.export.browser import classify_in_page, open_browser, open_page
+    from squeezenet.exports import export_web
+    from squeezenet.exports.browser import classify_in_page, open_browser, open_page
     from squeezenet.models import load_model, normalize_pixels
 
     page = folder / "page11.html"

@@ -7,7 +7,7 @@ import pytest
 
 from networks import random_network, random_pixels, tiny_spec
 from squeezenet import FireSpec, SqzFile, StemSpec, named_spec
-from squeezenet.export.browser import missing_browser
+from squeezenet.exports.browser import missing_browser
 from squeezenet.fileformat import encode_sqz
 
 ODD_FIRES = (

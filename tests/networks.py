@@ -3,7 +3,7 @@
 import numpy as np
 
 from squeezenet.codec.weights import round_multiplier
-from squeezenet.network import ConvParams, Network, TensorQuant, quantized_tensors
+from squeezenet.network import ConvParams, IntegerNetwork, TensorQuant, quantized_tensors
 from squeezenet.spec import ArchSpec, FireSpec, StemSpec
 
 
@@ -59,7 +59,7 @@ def random_spec(rng: np.random.Generator) -> ArchSpec:
             continue
 
 
-def random_network(spec: ArchSpec, *, seed: int = 0, max_weight: int = 127, density: float = 1.0) -> Network:
+def random_network(spec: ArchSpec, *, seed: int = 0, max_weight: int = 127, density: float = 1.0) -> IntegerNetwork:
     """Random weights of up to `max_weight`; zero-points are random where no ReLU needs 0."""
     rng = np.random.default_rng(seed)
     relu_outputs = {op.output for op in spec.graph() if op.relu}
@@ -79,7 +79,7 @@ def random_network(spec: ArchSpec, *, seed: int = 0, max_weight: int = 127, dens
             rng.integers(-int(typical_sum), int(typical_sum) + 1, op.out_channels).astype(np.int32),
             round_multiplier(rng.uniform(20, 120, op.out_channels) / typical_sum),
         )
-    return Network(spec, tensors, convs)
+    return IntegerNetwork(spec, tensors, convs)
 
 
 def random_pixels(spec: ArchSpec, count: int, *, seed: int = 0) -> np.ndarray:

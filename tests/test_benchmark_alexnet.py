@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from squeezenet.accounting import network_cost
-from squeezenet.compress.prune import PruningMask
-from squeezenet.data.loader import Batch
-from squeezenet.train.state import TrainingState
-from squeezenet.train.steps import train_step
+from squeezenet.compression.deep.prune import PruningMask
+from squeezenet.training.feed.batches import Batch
+from squeezenet.training.state import TrainingState
+from squeezenet.training.step import train_step
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -78,11 +78,11 @@ def test_imagenet_is_taken_from_the_cache(own, monkeypatch):
 
 
 def test_imagenet_is_compressed_once(own, monkeypatch):
-    from squeezenet.compress import published
+    from squeezenet.compression import published
     from squeezenet.labels import imagenet_labels
     from squeezenet.models import build_model
     from squeezenet.preprocess import Preprocessing
-    from squeezenet.train.progress import SilentReporter
+    from squeezenet.progress import SilentReporter
 
     calls = []
 

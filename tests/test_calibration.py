@@ -7,7 +7,7 @@ from image_files import encode, photo
 from networks import random_network, tiny_spec
 from squeezenet import Classifier
 from squeezenet.errors import BadTable
-from squeezenet.evaluate.calibration import calibration, unknown_threshold
+from squeezenet.evaluation.reliability import reliability, unknown_threshold
 from squeezenet.fileformat import SqzFile, read_sqz, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
@@ -22,14 +22,14 @@ def logits_of(*shares):
 
 def test_error_is_the_mean_gap_of_confidence_and_accuracy():
     # Two answers of 95 % of which one is right, two of 65 % that are both right.
-    found = calibration(logits_of(0.95, 0.95, 0.65, 0.65), np.array([0, 1, 0, 0]))
+    found = reliability(logits_of(0.95, 0.95, 0.65, 0.65), np.array([0, 1, 0, 0]))
     assert found.counts.tolist() == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]
     assert found.error == pytest.approx((0.45 + 0.35) / 2)
 
 
 def test_perfectly_calibrated_answers_have_no_error():
     labels = np.array([0] * 3 + [1])
-    assert calibration(logits_of(*[0.75] * 4), labels).error == pytest.approx(0)
+    assert reliability(logits_of(*[0.75] * 4), labels).error == pytest.approx(0)
 
 
 def test_threshold_keeps_95_percent_of_the_right_answers():

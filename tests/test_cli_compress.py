@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from networks import tiny_spec
 from squeezenet import Classifier, read_sqz
 from squeezenet.cli import cli
-from squeezenet.compress import presets
-from squeezenet.compress.deep_compression import DeepCompression
+from squeezenet.compression import methods as presets
+from squeezenet.compression.deep.deep_compression import DeepCompression
 from squeezenet.errors import SqueezeNetError
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, save_safetensors

@@ -6,7 +6,7 @@ import pytest
 from image_files import encode, photo, png
 from networks import random_network, tiny_spec
 from squeezenet import Classifier
-from squeezenet.evaluate.metrics import wilson_interval
+from squeezenet.evaluation.metrics import wilson_interval
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing

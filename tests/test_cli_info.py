@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from networks import random_network, tiny_spec
-from squeezenet.cli.text import format_bytes, format_count, printable, table
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
+from squeezenet.text import format_bytes, format_count, printable, table
 from test_cli_predict import HOSTILE, SHOWN, run
 
 INFO_1_0 = """\

@@ -155,7 +155,7 @@ def test_any_layers(data):
         weight = data.draw(st.lists(st.sampled_from(values), min_size=size, max_size=size))
         bias = data.draw(st.lists(st.integers(1 - 2**31, 2**31 - 1), min_size=shape[0], max_size=shape[0]))
         words = data.draw(st.lists(st.integers(0, 2**31 - 1), min_size=shape[0], max_size=shape[0]))
-        # Patterns of NaN go through as well; Network refuses them.
+        # Patterns of NaN go through as well; IntegerNetwork refuses them.
         layers.append(conv_params(np.reshape(weight, shape), bias, np.array(words, np.uint32).view(np.float32)))
     ops = [conv_op(*params.weight.shape[:3], name=f"conv{index}") for index, params in enumerate(layers)]
     decoded = decode_convs(ops, encode_convs(ops, {op.name: layer for op, layer in zip(ops, layers, strict=True)}))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from squeezenet.compress.comparison import Comparison
+from squeezenet.evaluation.comparison import Comparison
 
 
 def logits_for(answers, n_classes=3):
@@ -22,7 +22,7 @@ def comparison(before, after, labels):
 def test_lost_points_and_damage_by_class():
     result = comparison([0, 0, 1, 1, 0], [0, 1, 1, 0, 1], [0, 0, 1, 1, 1])
     assert result.points_lost == pytest.approx(20)
-    assert result.damage() == [
+    assert result.losses_by_class() == [
         {"class": "cat", "n_images": 2, "float_correct": 2, "compressed_correct": 1},
         {"class": "dog", "n_images": 3, "float_correct": 2, "compressed_correct": 2},
     ]

@@ -5,18 +5,18 @@ import pytest
 import torch
 
 from networks import random_pixels, tiny_spec
-from squeezenet.compress.deep_compression import DeepCompression, deep_compress
-from squeezenet.compress.prune import PruningMask
-from squeezenet.compress.report import compression_report, pruning_table, storage_table
-from squeezenet.compress.retrain import Retrainer
-from squeezenet.compress.share import SharedWeights
+from squeezenet.compression.deep.deep_compression import DeepCompression, deep_compress
+from squeezenet.compression.deep.prune import PruningMask
+from squeezenet.compression.deep.share import SharedWeights
+from squeezenet.compression.report import compression_report, pruning_table, storage_table
+from squeezenet.compression.retrain import Retrainer
 from squeezenet.data import open_data
 from squeezenet.errors import RecipeError
 from squeezenet.fileformat import SqzFile, encode_sqz
 from squeezenet.models import build_model
 from squeezenet.preprocess import Preprocessing
-from squeezenet.train.progress import SilentReporter
-from squeezenet.train.recipe import Recipe
+from squeezenet.progress import SilentReporter
+from squeezenet.training.recipe import Recipe
 
 
 def small_model(num_classes=10, input_size=8):

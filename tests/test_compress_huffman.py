@@ -5,7 +5,7 @@ import heapq
 import numpy as np
 import pytest
 
-from squeezenet.compress.huffman import huffman_bits, relative_gaps, sparse_sizes
+from squeezenet.compression.deep.huffman import huffman_bits, relative_gaps, sparse_sizes
 
 
 def test_gap_of_exactly_max_needs_no_filler():

@@ -6,9 +6,15 @@ import torch
 
 from networks import random_network, random_pixels, tiny_spec
 from squeezenet.codec.weights import round_multiplier
-from squeezenet.compress.calibration import Calibration, calibration_from_noise
-from squeezenet.compress.int8 import compress_int8
-from squeezenet.compress.quantize import (
+from squeezenet.engine import ReferenceEngine
+from squeezenet.errors import QuantizationError
+from squeezenet.fileformat import SqzFile
+from squeezenet.models import build_model, fold_batch_norm, normalize_pixels
+from squeezenet.models.integer import dequantize, integer_logits
+from squeezenet.preprocess import Preprocessing
+from squeezenet.quantization.int8 import compress_int8
+from squeezenet.quantization.photos import CalibrationPhotos, calibration_from_noise
+from squeezenet.quantization.quantize import (
     FloatConv,
     activation_ranges,
     float_convs,
@@ -16,12 +22,6 @@ from squeezenet.compress.quantize import (
     quantize_conv,
     run_graph,
 )
-from squeezenet.engine import ReferenceEngine
-from squeezenet.errors import QuantizationError
-from squeezenet.fileformat import SqzFile
-from squeezenet.models import build_model, fold_batch_norm, normalize_pixels
-from squeezenet.models.quantized import dequantize, integer_logits
-from squeezenet.preprocess import Preprocessing
 from squeezenet.spec import StemSpec
 
 PADDED_STEM = StemSpec(channels=8, kernel=3, stride=1, padding=1)
@@ -167,7 +167,7 @@ def test_layer_of_zeros_keeps_its_bias():
 
 def test_every_fifth_photo_is_set_aside():
     pixels = np.arange(12, dtype=np.uint8)[:, None, None, None]
-    calibration = Calibration(pixels)
+    calibration = CalibrationPhotos(pixels)
     assert calibration.held_out.ravel().tolist() == [4, 9]
     assert calibration.pixels.ravel().tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 10, 11]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from networks import random_pixels, tiny_spec
-from squeezenet.compress.prune import PruningMask, output_sensitivities
-from squeezenet.compress.refit import refit_kept_weights
-from squeezenet.compress.share import SharedWeights, share_in_turn
+from squeezenet.compression.deep.prune import PruningMask, output_sensitivities
+from squeezenet.compression.deep.refit import refit_kept_weights
+from squeezenet.compression.deep.share import SharedWeights, share_in_turn
 from squeezenet.models import build_model, normalize_pixels
 from squeezenet.preprocess import Preprocessing
 

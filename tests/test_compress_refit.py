@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from networks import random_pixels, tiny_spec
-from squeezenet.compress.prune import PruningMask
-from squeezenet.compress.refit import refit_kept_weights
+from squeezenet.compression.deep.prune import PruningMask
+from squeezenet.compression.deep.refit import refit_kept_weights
 from squeezenet.models import build_model, normalize_pixels
 from squeezenet.preprocess import Preprocessing
 

@@ -4,10 +4,10 @@ import torch
 
 from image_files import encode, photo, write_tree
 from squeezenet.data import check_data, open_data
-from squeezenet.data.augment import Augmentation, augment, draw_epoch
-from squeezenet.data.loader import TrainBatches, ValBatches
 from squeezenet.errors import DataError
 from squeezenet.preprocess import Preprocessing
+from squeezenet.training.feed.augment import Augmentation, augment, draw_epoch
+from squeezenet.training.feed.batches import TrainBatches, ValBatches
 
 RAMP = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
 

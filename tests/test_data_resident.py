@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from squeezenet.data import check_data, open_data
-from squeezenet.data.augment import Augmentation, draw_epoch
-from squeezenet.data.loader import TrainBatches
-from squeezenet.data.resident import ResidentBatches
 from squeezenet.preprocess import Preprocessing
+from squeezenet.training.feed.augment import Augmentation, draw_epoch
+from squeezenet.training.feed.batches import TrainBatches
+from squeezenet.training.feed.resident import ResidentBatches
 
 
 def opened(folder: Path, augmentation: Augmentation, *, sizes: tuple[int, ...]) -> TrainBatches:

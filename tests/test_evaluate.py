@@ -11,8 +11,8 @@ from networks import random_network, tiny_spec
 from squeezenet import Classifier
 from squeezenet.data import Unreadable, open_data
 from squeezenet.errors import DataError, WeightsError
-from squeezenet.evaluate.metrics import Accuracy, kl_divergence
-from squeezenet.evaluate.predictor import (
+from squeezenet.evaluation.metrics import Accuracy, kl_divergence
+from squeezenet.evaluation.predictor import (
     FloatPredictor,
     collect_logits,
     match_classes,

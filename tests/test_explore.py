@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from squeezenet.cli import cli
 from squeezenet.errors import StudyError
-from squeezenet.explore import Finding, Space, explore
-from squeezenet.explore import study as study_module
-from squeezenet.explore.measure import Hopeless, Measured, spec_cost
-from squeezenet.train.progress import SilentReporter
+from squeezenet.exploration import Finding, Space, explore
+from squeezenet.exploration import study as study_module
+from squeezenet.exploration.measure import Measured, TooFarBehind, spec_cost
+from squeezenet.progress import SilentReporter
 from training_runs import TINY, write_images
 
 ROOT = Path(__file__).parents[1]
@@ -178,7 +178,7 @@ def test_network_far_behind_a_cheaper_one_is_hopeless(tmp_path, monkeypatch):
     watch = watch_beside_a_rival(tmp_path, monkeypatch, extra_macs=0)
     watch([1.0])  # too early to tell
     watch([1.0, 50.0])
-    with pytest.raises(Hopeless, match=r"49.9 % after epoch 2, where a network that costs no more had 60.0 %"):
+    with pytest.raises(TooFarBehind, match=r"49.9 % after epoch 2, where a network that costs no more had 60.0 %"):
         watch([1.0, 49.9])
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ray_workers import busy_workers
-from squeezenet.explore import Space, explore
-from squeezenet.train.progress import SilentReporter
+from squeezenet.exploration import Space, explore
+from squeezenet.progress import SilentReporter
 from training_runs import TINY, write_images
 
 # Ray's own, in importing and in what it leaves to the interpreter's end.

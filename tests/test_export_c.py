@@ -10,8 +10,8 @@ from networks import random_network, tiny_spec
 from squeezenet import Labels, SqzFile
 from squeezenet.engine import ReferenceEngine, native_kernels
 from squeezenet.errors import DataError
-from squeezenet.export import build_c_source, export_c
-from squeezenet.export.c_source import STACK_BYTES
+from squeezenet.exports import build_c_source, export_c
+from squeezenet.exports.c_source import STACK_BYTES
 from squeezenet.fileformat import encode_sqz
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror"]

@@ -11,7 +11,7 @@ from networks import random_network, tiny_spec
 from squeezenet import Labels, Preprocessing, SqzFile, write_sqz
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import DataError
-from squeezenet.export import (
+from squeezenet.exports import (
     FloatNetwork,
     build_onnx_float,
     build_onnx_int8,
@@ -20,7 +20,7 @@ from squeezenet.export import (
     pooling_warnings,
 )
 from squeezenet.models import load_model, normalize_pixels
-from squeezenet.models.quantized import dequantize
+from squeezenet.models.integer import dequantize
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -19,8 +19,8 @@ from networks import random_network, tiny_spec
 from squeezenet import Labels, Preprocessing, SqzFile
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import DataError
-from squeezenet.export import build_page, export_web
-from squeezenet.export.web_page import PARTS, pack, unpack
+from squeezenet.exports import build_page, export_web
+from squeezenet.exports.web_page import PARTS, pack, unpack
 from squeezenet.fileformat import encode_sqz
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import BadTable, LimitExceeded, Truncated
 from squeezenet.fileformat import Limits, SqzFile, decode_sqz, encode_sqz, read_sqz, stream_bytes, write_sqz
 from squeezenet.labels import Labels, imagenet_labels
-from squeezenet.network import Network, TensorQuant, quantized_tensors
+from squeezenet.network import IntegerNetwork, TensorQuant, quantized_tensors
 from squeezenet.preprocess import Preprocessing
 from squeezenet.spec import FireSpec, StemSpec, named_spec
 from sqz_bytes import SIGNATURE, chunk, join, meta_of, split, with_meta
@@ -76,7 +76,7 @@ def test_file_is_a_signature_and_four_chunks():
 
 def without_weights(spec, tensors):
     """What the ARCH chunk is made from, with no million weights to code."""
-    network = object.__new__(Network)
+    network = object.__new__(IntegerNetwork)
     object.__setattr__(network, "spec", spec)
     object.__setattr__(network, "tensors", tensors)
     return network

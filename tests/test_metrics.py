@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from squeezenet.evaluate.metrics import Accuracy, confusion_matrix, label_ranks, top_k_correct, wilson_interval
+from squeezenet.evaluation.metrics import Accuracy, confusion_matrix, label_ranks, top_k_correct, wilson_interval
 
 
 def test_top_k_counts_classes_before_the_right_one():

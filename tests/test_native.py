@@ -9,7 +9,7 @@ from networks import random_network, random_pixels, random_spec, tiny_spec
 from squeezenet import Classifier, FireSpec, SqzFile, named_spec
 from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
 from squeezenet.native_library import load_library
-from squeezenet.network import ConvParams, Network
+from squeezenet.network import ConvParams, IntegerNetwork
 
 if not native_kernels():
     pytest.skip("needs the native engine: no C compiler was found at installation", allow_module_level=True)
@@ -17,7 +17,7 @@ if not native_kernels():
 N_SPECS = 60
 
 
-def check_equal(network: Network, pixels: np.ndarray, *, threads: int, kernels: str) -> None:
+def check_equal(network: IntegerNetwork, pixels: np.ndarray, *, threads: int, kernels: str) -> None:
     engine, reference = NativeEngine(network, threads=threads, kernels=kernels), ReferenceEngine(network)
     np.testing.assert_array_equal(engine.logits(pixels), reference.logits(pixels))
     np.testing.assert_array_equal(engine.activation_map(pixels), reference.activation_map(pixels))

@@ -8,7 +8,7 @@ from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import QuantizationError
 from squeezenet.network import (
     ConvParams,
-    Network,
+    IntegerNetwork,
     TensorQuant,
     largest_sum,
     quantized_source,
@@ -18,12 +18,12 @@ from squeezenet.network import (
 
 def with_tensor(network, name, **changes):
     quant = dataclasses.replace(network.tensors[name], **changes)
-    return Network(network.spec, {**network.tensors, name: quant}, network.convs)
+    return IntegerNetwork(network.spec, {**network.tensors, name: quant}, network.convs)
 
 
 def with_conv(network, name, **changes):
     params = dataclasses.replace(network.convs[name], **changes)
-    return Network(network.spec, network.tensors, {**network.convs, name: params})
+    return IntegerNetwork(network.spec, network.tensors, {**network.convs, name: params})
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_sums_may_reach_int32_but_not_pass_it():
     network = saturated(spec, room)
     white = np.full((1, 16, 16, 3), 255, np.uint8)
     zero = dataclasses.replace(network.tensors["input"], zero_point=0)
-    engine = ReferenceEngine(Network(spec, {**network.tensors, "input": zero}, network.convs))
+    engine = ReferenceEngine(IntegerNetwork(spec, {**network.tensors, "input": zero}, network.convs))
     assert engine.tensors(white)["conv1"].max() == 255
     with pytest.raises(QuantizationError, match=r"conv1: sums can reach 2147483648, beyond int32; use smaller biases"):
         saturated(spec, room + 1)
@@ -87,20 +87,20 @@ def test_sums_may_reach_int32_but_not_pass_it():
 
 def test_batch_norm_must_be_folded(network):
     with pytest.raises(QuantizationError, match="fold_batch_norm"):
-        Network(network.spec.replace(batch_norm=True), network.tensors, network.convs)
+        IntegerNetwork(network.spec.replace(batch_norm=True), network.tensors, network.convs)
 
 
 @pytest.mark.parametrize("change", [{"conv1": None}, {"other": TensorQuant(1.0, 0)}])
 def test_tensors_must_be_those_of_the_spec(network, change):
     tensors = {name: quant for name, quant in {**network.tensors, **change}.items() if quant}
     with pytest.raises(QuantizationError, match=r"expected the tensors \['input', 'conv1'"):
-        Network(network.spec, tensors, network.convs)
+        IntegerNetwork(network.spec, tensors, network.convs)
 
 
 def test_convolutions_must_be_those_of_the_spec(network):
     convs = {name: params for name, params in network.convs.items() if name != "fire2.squeeze"}
     with pytest.raises(QuantizationError, match=r"expected the convolutions \['conv1', 'fire2.squeeze'"):
-        Network(network.spec, network.tensors, convs)
+        IntegerNetwork(network.spec, network.tensors, convs)
 
 
 @pytest.mark.parametrize("zero_point", [-1, 256, 0.5])
@@ -176,5 +176,5 @@ def test_extreme_scales_and_multipliers_stay_finite():
         name: dataclasses.replace(params, multiplier=np.full_like(params.multiplier, 2.0**20))
         for name, params in network.convs.items()
     }
-    logits = ReferenceEngine(Network(spec, tensors, convs)).logits(random_pixels(spec, 2))
+    logits = ReferenceEngine(IntegerNetwork(spec, tensors, convs)).logits(random_pixels(spec, 2))
     assert np.isfinite(logits).all()

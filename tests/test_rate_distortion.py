@@ -6,14 +6,14 @@ import torch
 
 from networks import random_pixels, tiny_spec
 from squeezenet.codec.rate import RateModel
-from squeezenet.compress.rate_distortion import RDSettings, compress_rate_distortion
-from squeezenet.compress.rate_distortion.activation_scales import choose_ranges
-from squeezenet.compress.rate_distortion.batches import augmented_photos, photo_batches
-from squeezenet.compress.rate_distortion.distill import DistillSettings, Length, Rate, distill
-from squeezenet.compress.rate_distortion.rounding import cholesky_of_inverse, refine_rows, round_rows
-from squeezenet.compress.rate_distortion.sequential import RoundingSettings, round_network
-from squeezenet.compress.rate_distortion.statistics import collect_statistics
-from squeezenet.compress.rate_distortion.units import (
+from squeezenet.compression.rate_distortion import RDSettings, compress_rate_distortion
+from squeezenet.compression.rate_distortion.activation_scales import choose_ranges
+from squeezenet.compression.rate_distortion.batches import augmented_photos, photo_batches
+from squeezenet.compression.rate_distortion.distill import DistillSettings, Length, Rate, distill
+from squeezenet.compression.rate_distortion.rounding import cholesky_of_inverse, refine_rows, round_rows
+from squeezenet.compression.rate_distortion.sequential import RoundingSettings, round_network
+from squeezenet.compression.rate_distortion.statistics import collect_statistics
+from squeezenet.compression.rate_distortion.units import (
     UnitNet,
     integer_conv,
     quantized_forward,

@@ -4,7 +4,7 @@ import pytest
 
 from squeezenet.errors import RecipeError
 from squeezenet.preprocess import TORCHVISION_PREPROCESSING
-from squeezenet.train.recipe import RECIPE_NAMES, Recipe, load_recipe
+from squeezenet.training.recipe import RECIPE_NAMES, Recipe, load_recipe
 
 
 def test_recipes_of_the_package():

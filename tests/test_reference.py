@@ -7,7 +7,7 @@ import pytest
 from networks import random_network, random_pixels, tiny_spec
 from reference_oracle import float32, oracle_logits
 from squeezenet.engine import ReferenceEngine, reference
-from squeezenet.network import ConvParams, Network, TensorQuant
+from squeezenet.network import ConvParams, IntegerNetwork, TensorQuant
 from squeezenet.spec import ArchSpec, FireSpec, StemSpec
 
 
@@ -78,7 +78,7 @@ def test_layers_too_wide_for_float32_are_exact():
     big_bias = np.full(16, 2**24 + 1, np.int32)
     big_bias[1::2] = -(2**24) - 1
     convs = {**network.convs, "conv1": dataclasses.replace(conv1, bias=big_bias, multiplier=conv1.multiplier / 64)}
-    wide = Network(spec, network.tensors, convs)
+    wide = IntegerNetwork(spec, network.tensors, convs)
     assert reference._Conv.build(wide, spec.convs[0]).w_KO.dtype == np.float64
     assert reference._Conv.build(wide, spec.convs[1]).w_KO.dtype == np.float32
     check_against_oracle(wide, random_pixels(spec, 1))
@@ -90,7 +90,7 @@ def test_sum_is_rounded_to_float32_before_the_product():
     params = network.convs["conv1"]
     bias = np.array([2**24, 2**24 + 1, 2**24 + 2, 2**24 + 3, 2**25, 2**25 + 1, 2**25 + 3, 0], np.int32)
     changed = ConvParams(np.zeros_like(params.weight), bias, np.full(8, 2.5 * 2.0**-24, np.float32))
-    engine = ReferenceEngine(Network(network.spec, network.tensors, {**network.convs, "conv1": changed}))
+    engine = ReferenceEngine(IntegerNetwork(network.spec, network.tensors, {**network.convs, "conv1": changed}))
     assert engine.tensors(random_pixels(network.spec, 1))["conv1"][0, 0, 0].tolist() == [2, 2, 3, 3, 5, 5, 5, 0]
 
 
@@ -111,7 +111,7 @@ def test_float64_is_taken_exactly_where_float32_ends():
     weight = np.zeros_like(conv.weight)
     for bias, dtype in ((2**24 - 1, np.float32), (2**24, np.float64)):
         params = dataclasses.replace(conv, weight=weight, bias=np.full(8, bias, np.int32))
-        changed = Network(network.spec, network.tensors, {**network.convs, "conv1": params})
+        changed = IntegerNetwork(network.spec, network.tensors, {**network.convs, "conv1": params})
         assert reference._Conv.build(changed, op).w_KO.dtype == dtype
 
 

@@ -10,11 +10,11 @@ import pytest
 from networks import random_network, tiny_spec
 from squeezenet.classifier import Classifier
 from squeezenet.data import open_data
-from squeezenet.evaluate.charts import Axis, line_chart
-from squeezenet.evaluate.predictor import collect_logits
-from squeezenet.evaluate.report import build_report, render_card, render_html
+from squeezenet.evaluation.predictor import collect_logits
 from squeezenet.fileformat import SqzFile
 from squeezenet.labels import Labels
+from squeezenet.reports.charts import Axis, line_chart
+from squeezenet.reports.network_page import build_report, render_card, render_html
 from test_cli_predict import run
 from training_runs import train, write_images
 

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from squeezenet.data import open_data
-from squeezenet.data.augment import Augmentation, draw_epoch
-from squeezenet.data.loader import view_for
-from squeezenet.data.shard_loader import ShardBatches
 from squeezenet.data.shards import open_shards, shard_source, write_shards
 from squeezenet.errors import DataError
 from squeezenet.preprocess import Preprocessing
-from squeezenet.train import run as run_module
+from squeezenet.training import run as run_module
+from squeezenet.training.feed.augment import Augmentation, draw_epoch
+from squeezenet.training.feed.batches import view_for
+from squeezenet.training.feed.shards import ShardBatches
 from test_cli_predict import run
 from training_runs import TINY, digests, train, write_images
 

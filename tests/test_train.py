@@ -11,16 +11,16 @@ import torch
 from image_files import write_tree
 from shared import shared_path
 from squeezenet.data import open_data
-from squeezenet.data.loader import Batch
 from squeezenet.errors import DataError, RecipeError, SpecError, TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, load_model, normalize_pixels
-from squeezenet.train import alarms, run, steps, train_model
-from squeezenet.train.optimization import build_optimizer, learning_rate
-from squeezenet.train.progress import PlainReporter
-from squeezenet.train.run_folder import LOG_COLUMNS
-from squeezenet.train.state import TrainingState
-from squeezenet.train.teacher import Teacher
+from squeezenet.progress import PlainReporter
+from squeezenet.training import alarms, run, steps, train_model
+from squeezenet.training.feed.batches import Batch
+from squeezenet.training.run_folder import LOG_COLUMNS
+from squeezenet.training.schedule import build_optimizer, learning_rate
+from squeezenet.training.state import TrainingState
+from squeezenet.training.teacher import Teacher
 from training_runs import TINY, digests, train, write_images
 
 
@@ -126,7 +126,7 @@ def test_weights_with_the_same_classes_keep_their_head(tmp_path):
     second = train(
         data, tmp_path / "second", TINY.replace(epochs=1, lr=0.0), init=first.run_dir, progress=lines.reporter
     )
-    assert "the weights know these 3 classes and no others: their head is kept" in lines.text
+    assert "the weights have these 3 classes and no others: their head is kept" in lines.text
     assert second.top1 == first.top1 == 100
     assert load_model(second.best).provenance["init"]["recipe"] == "custom"
     assert load_model(second.best).preprocessing == model.preprocessing
@@ -333,7 +333,7 @@ def test_classes_that_published_weights_know_start_from_their_part_of_the_head(t
     )  # fmt: skip
     lines = Lines()
     result = train(few, tmp_path / "run", recipe, val=few, init=weights, progress=lines.reporter)
-    assert "the weights know all 10 classes among others" in lines.text
+    assert "the weights have all 10 classes among others" in lines.text
     assert result.top1 >= 85  # 94.5 % on all 1,000
     model = load_model(result.best)
     assert model.labels.ids[0] == "n02979186"

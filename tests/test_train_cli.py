@@ -7,7 +7,7 @@ from rich.console import Console
 
 from squeezenet.cli import cli
 from squeezenet.cli.train import command
-from squeezenet.train.progress import PlainReporter, RichReporter, SilentReporter, reporter_for
+from squeezenet.progress import PlainReporter, RichReporter, SilentReporter, reporter_for
 from training_runs import TINY, write_images
 
 

@@ -10,7 +10,7 @@ import torch
 
 from squeezenet.labels import Labels
 from squeezenet.models import build_model
-from squeezenet.train.state import TrainingState
+from squeezenet.training.state import TrainingState
 from training_runs import TINY
 
 CALLS = ("open", "write", "fsync", "rename", "link", "close")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from squeezenet.data.augment import draw_epoch
 from squeezenet.models import load_model
-from squeezenet.train.distributed import ALONE
+from squeezenet.training.distributed import ALONE
+from squeezenet.training.feed.augment import draw_epoch
 from training_runs import TINY, digests, train, write_images
 
 # Nothing random and no statistics of batches: then two processes compute what one does, but for rounding.
@@ -23,8 +23,8 @@ PRELUDE = f"""
 import os, signal, sys, json
 sys.path[:0] = {[str(Path(__file__).parent)]!r}
 import pathlib
-from squeezenet.train import loop, run, load_recipe
-from squeezenet.train.distributed import ALONE
+from squeezenet.training import loop, run, load_recipe
+from squeezenet.training.distributed import ALONE
 from training_runs import train
 data, run_dir, recipe = sys.argv[1:4]
 recipe = load_recipe(recipe)
@@ -153,7 +153,7 @@ def test_restarted_processes_do_not_wait_for_killed_ones(tmp_path):
     script = tmp_path / "meet.py"
     script.write_text(
         "import os, time\n"
-        "from squeezenet.train.distributed import join_workers\n"
+        "from squeezenet.training.distributed import join_workers\n"
         "again = os.environ['TORCHELASTIC_RESTART_COUNT'] == '1'\n"
         "if again and os.environ['RANK'] == '0': time.sleep(1)\n"  # the other finds only what the killed ones left
         "with join_workers() as workers:\n"

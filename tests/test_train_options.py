@@ -9,19 +9,19 @@ import torch
 from click.testing import CliRunner
 
 from squeezenet.cli import cli
-from squeezenet.data.augment import draw_epoch
-from squeezenet.data.loader import Batch
 from squeezenet.errors import RecipeError, TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, load_model
-from squeezenet.train import run as run_module
-from squeezenet.train.constraints import ZerosStay, prune_smallest
-from squeezenet.train.lr_finder import find_learning_rate
-from squeezenet.train.mixing import mix, trivial_augment
-from squeezenet.train.progress import PlainReporter
-from squeezenet.train.state import TrainingState
-from squeezenet.train.steps import train_step
-from squeezenet.train.teacher import Teacher
+from squeezenet.progress import PlainReporter
+from squeezenet.training import run as run_module
+from squeezenet.training.constraints import ZerosStay, prune_smallest
+from squeezenet.training.feed.augment import draw_epoch
+from squeezenet.training.feed.batches import Batch
+from squeezenet.training.lr_finder import find_learning_rate
+from squeezenet.training.mixing import mix, trivial_augment
+from squeezenet.training.state import TrainingState
+from squeezenet.training.step import train_step
+from squeezenet.training.teacher import Teacher
 from training_runs import TINY, digests, train, write_images
 
 PLAIN = TINY.replace(batch_norm=False, dropout=0.0, ema_decay=0.0)

@@ -13,9 +13,9 @@ import torch
 from squeezenet.errors import TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, load_model
-from squeezenet.train import loop, run
-from squeezenet.train.progress import PlainReporter
-from squeezenet.train.state import TrainingState
+from squeezenet.progress import PlainReporter
+from squeezenet.training import loop, run
+from squeezenet.training.state import TrainingState
 from training_runs import TINY, digests, train, write_images
 
 STEPS = 8  # 33 images in batches of 8, two epochs
@@ -92,7 +92,7 @@ def run_in_process(data, run_dir, extra=""):
         f"""
         import os, signal, sys
         sys.path[:0] = {[str(Path(__file__).parent)]!r}
-        from squeezenet.train import loop, run
+        from squeezenet.training import loop, run
         from training_runs import train
         loop.CHECKPOINT_EVERY_S = -1
         real_step, calls = run.train_step, []

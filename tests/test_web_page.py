@@ -13,8 +13,8 @@ from image_files import encode
 from networks import random_network, tiny_spec
 from squeezenet import Labels, Preprocessing, SqzFile
 from squeezenet.classifier import Classifier
-from squeezenet.export import build_page
-from squeezenet.export.browser import classify_in_page, open_browser, open_page
+from squeezenet.exports import build_page
+from squeezenet.exports.browser import classify_in_page, open_browser, open_page
 from squeezenet.fileformat import encode_sqz
 
 HOSTILE = (

@@ -6,7 +6,7 @@ import pytest
 from shared import shared_path
 from squeezenet.errors import WeightsError
 from squeezenet.models import load_model
-from squeezenet.models.caffe import NET_SPEC, decode_net
+from squeezenet.models.authors_net import NET_SPEC, decode_net
 from squeezenet.preprocess import CAFFE_PREPROCESSING
 
 N_CONVS = 26

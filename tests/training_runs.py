@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from image_files import encode
-from squeezenet.train import Recipe, train_model
+from squeezenet.training import Recipe, train_model
 
 TINY = Recipe(
     epochs=2, batch_size=8, lr=0.05, nesterov=True, weight_decay=5e-4, label_smoothing=0.1, ema_decay=0.9,

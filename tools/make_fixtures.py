@@ -18,7 +18,7 @@ from squeezenet.codec.weights import round_multiplier
 from squeezenet.engine import ReferenceEngine
 from squeezenet.fileformat import VERSION, SqzFile, encode_sqz
 from squeezenet.labels import Labels, imagenet_labels
-from squeezenet.network import ConvParams, Network, TensorQuant, quantized_tensors
+from squeezenet.network import ConvParams, IntegerNetwork, TensorQuant, quantized_tensors
 from squeezenet.preprocess import Preprocessing
 from squeezenet.spec import ArchSpec, FireSpec, StemSpec
 
@@ -31,7 +31,7 @@ def formula_pixels(size: int) -> np.ndarray:
     return ((37 * row + 101 * column + 59 * channel + row * column) % 256).astype(np.uint8)[None]
 
 
-def formula_network(spec: ArchSpec, *, span: int) -> Network:
+def formula_network(spec: ArchSpec, *, span: int) -> IntegerNetwork:
     """Integers from a formula, so that no random generator has to be trusted; weights from -span to span."""
     relu_outputs = {op.output for op in spec.graph() if op.relu}
     tensors = {
@@ -51,7 +51,7 @@ def formula_network(spec: ArchSpec, *, span: int) -> Network:
             ((o * 389 + number * 101) % 801 - 300).astype(np.int32),
             round_multiplier((40 + o * 11 % 60) / steps),
         )
-    return Network(spec, tensors, convs)
+    return IntegerNetwork(spec, tensors, convs)
 
 
 def fixtures() -> dict[str, SqzFile]:

@@ -3,9 +3,9 @@
     python tools/make_models.py cifar10 [--run RUN/ [--compressed FILE.sqz]]
 
 Needs the data in ../shared; an hour of training and half an hour of compression on two cores. Writes
-src/squeezenet/models/NAME.sqz, and report and model card into docs/models/. With `--run`, a finished run of that recipe
-is taken instead of training one, with `--compressed` the file that the command below made of it. The weights are those
-of the last epoch, so that the images that the card judges on choose nothing but the probability of "unknown".
+src/squeezenet/bundled/NAME.sqz, and report and model card into docs/models/. With `--run`, a finished run of that
+recipe is taken instead of training one, with `--compressed` the file that the command below made of it. The weights are
+those of the last epoch, so that the images that the card judges on choose nothing but the probability of "unknown".
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
     facts = json.loads((run / "run.json").read_text())
     if facts["recipe"]["name"] != made.recipe:
         sys.exit(f"{run}: expected a run of the recipe {made.recipe}, got one of {facts['recipe']['name']}")
-    file = ROOT / f"src/squeezenet/models/{arguments.name}.sqz"
+    file = ROOT / f"src/squeezenet/bundled/{arguments.name}.sqz"
     if arguments.compressed:
         shutil.copyfile(arguments.compressed, file)
     else:
@@ -81,9 +81,9 @@ def _own(facts: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def write_pages(name: str, file: Path, val: Path, facts: dict[str, object], float_top1: float) -> None:
     from squeezenet.data import open_data
-    from squeezenet.evaluate.predictor import collect_logits, match_classes, open_predictor
-    from squeezenet.evaluate.report import build_report, render_card, render_html
-    from squeezenet.train.run_report import shown_facts
+    from squeezenet.evaluation.predictor import collect_logits, match_classes, open_predictor
+    from squeezenet.reports.network_page import build_report, render_card, render_html
+    from squeezenet.training.run_report import shown_facts
 
     predictor = open_predictor(str(file))
     images = match_classes(predictor, open_data(val, split="val"))

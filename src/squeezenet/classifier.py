@@ -19,7 +19,7 @@ from PIL import Image
 
 from .engine import NativeEngine, ReferenceEngine, native_kernels
 from .fileformat import SqzFile, read_sqz
-from .network import Network
+from .network import IntegerNetwork
 from .preprocess import ImageSource, Preprocessing
 
 __all__ = ["Classifier", "EngineName", "Prediction", "rank"]
@@ -173,7 +173,7 @@ class Classifier:
         return chosen
 
 
-def _build_engine(network: Network, engine: EngineName, threads: int | None) -> NativeEngine | ReferenceEngine:
+def _build_engine(network: IntegerNetwork, engine: EngineName, threads: int | None) -> NativeEngine | ReferenceEngine:
     if engine == "native" or (engine == "auto" and native_kernels()):
         return NativeEngine(network, threads=threads)
     if engine == "auto":

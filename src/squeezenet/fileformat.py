@@ -38,7 +38,7 @@ from .errors import (
 )
 from .files import atomic_write
 from .labels import Labels
-from .network import ConvParams, Network, TensorQuant, quantized_tensors
+from .network import ConvParams, IntegerNetwork, TensorQuant, quantized_tensors
 from .preprocess import Preprocessing
 from .spec import ArchSpec, Bypass, FireSpec, StemSpec
 
@@ -78,7 +78,7 @@ DEFAULT_LIMITS: Final = Limits()
 class SqzFile:
     """Contents of a `.sqz` file."""
 
-    network: Network
+    network: IntegerNetwork
     labels: Labels | None = None
     preprocessing: Preprocessing | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -187,7 +187,7 @@ def decode_sqz(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SqzFile:
     meta = _decode_meta(chunks[b"META"], limits) if b"META" in chunks else {}
     convs = _decode_weights(spec, chunks[b"WGHT"])
     try:
-        network = Network(spec, tensors, convs)
+        network = IntegerNetwork(spec, tensors, convs)
         labels = Labels.from_dict(meta.pop("labels")) if "labels" in meta else None
         preprocessing = Preprocessing.from_dict(meta.pop("preprocessing")) if "preprocessing" in meta else None
         return SqzFile(network=network, labels=labels, preprocessing=preprocessing, facts=meta)
@@ -263,7 +263,7 @@ def _printable(kind: bytes) -> str:
     return ascii(kind.decode("latin-1"))
 
 
-def _encode_arch(network: Network) -> bytes:
+def _encode_arch(network: IntegerNetwork) -> bytes:
     spec = network.spec
     flags = (
         spec.pool_ceil_mode

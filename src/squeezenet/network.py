@@ -1,12 +1,8 @@
 """The integer network: the program that every engine runs, and the proof that it cannot overflow.
 
-A `Network` is an architecture plus integers: uint8 zero-points and float32 scales of its activation tensors, and for
-each convolution int8 weights, int32 biases and float32 multipliers. What the engines compute from it is laid down in
-docs/format.md ("The integer network"); `engine.reference` is the normative implementation.
-
-Legend: O output channels, I input channels, k kernel size.
-
-Use this when you need the quantised parameters themselves; use `Classifier` to run them.
+An `IntegerNetwork` is an architecture plus integers: uint8 zero-points and float32 scales of its activation tensors, and
+for each convolution int8 weights, int32 biases and float32 multipliers. docs/format.md ("The integer network") defines
+what the engines compute from it; `engine.reference` is the normative implementation.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ from .errors import QuantizationError
 from .preprocess import Preprocessing
 from .spec import ArchSpec, Op
 
-__all__ = ["ConvParams", "Network", "TensorQuant", "largest_sum", "quantized_source", "quantized_tensors"]
+__all__ = ["ConvParams", "IntegerNetwork", "TensorQuant", "largest_sum", "quantized_source", "quantized_tensors"]
 
 MAX_ABS_WEIGHT = 127
 # Multipliers outside this range would make every output 0 or 255; inside it their products stay finite float32.
@@ -60,7 +56,7 @@ class ConvParams:
 
 
 @dataclass(frozen=True)
-class Network:
+class IntegerNetwork:
     """An integer network, checked on construction.
 
     Raises:

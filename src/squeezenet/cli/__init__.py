@@ -17,7 +17,7 @@ import click
 
 from .. import __version__
 from ..errors import SqueezeNetError
-from .text import printable
+from ..text import printable
 
 __all__ = ["cli", "main"]
 

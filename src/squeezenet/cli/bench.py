@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..text import format_bytes, table
 from .model_names import resolve_model
-from .text import format_bytes, table
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from ..engine import NativeEngine
-    from ..network import Network
+    from ..network import IntegerNetwork
 
 _LOADS = 7
 _BATCH = 32
@@ -38,8 +38,9 @@ def command(model: str, threads: int | None, seconds: float, as_json: bool) -> N
     here and now on one thread.
     """
     from ..accounting import network_cost
-    from ..engine import available_cores, native_kernels
+    from ..engine import native_kernels
     from ..fileformat import read_sqz
+    from ..process import usable_cores
 
     if not native_kernels():
         raise click.ClickException("the native engine is not built here: install a C compiler and reinstall squeezenet")
@@ -59,7 +60,7 @@ def command(model: str, threads: int | None, seconds: float, as_json: bool) -> N
         "peak_gmacs": measure_peak(engine.kernels),
         "runs": [],
     }
-    for count in sorted({1, threads or available_cores()}):
+    for count in sorted({1, threads or usable_cores()}):
         figures["runs"].append(_measure(contents.network, count, pixels, macs, seconds, figures["peak_gmacs"]))
     figures["peak_rss_bytes"] = _peak_rss_bytes()
     click.echo(json.dumps(figures) if as_json else _report(figures))
@@ -85,7 +86,7 @@ def _pixels(count: int, size: int) -> NDArray[np.uint8]:
 
 
 def _measure(
-    network: Network, threads: int, pixels: NDArray[np.uint8], macs: int, seconds: float, peak: float | None
+    network: IntegerNetwork, threads: int, pixels: NDArray[np.uint8], macs: int, seconds: float, peak: float | None
 ) -> dict[str, Any]:
     import numpy as np
 

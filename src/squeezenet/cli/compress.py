@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .text import format_bytes, printable, table
+from ..text import format_bytes, printable, table
 
 if TYPE_CHECKING:
-    from ..compress.calibration import Calibration
-    from ..compress.presets import Outcome
+    from ..compression.methods import Outcome
     from ..data import ImageSet
     from ..models import SqueezeNet
-    from ..network import Network
-    from ..train.progress import Reporter
+    from ..network import IntegerNetwork
+    from ..progress import Reporter
+    from ..quantization.photos import CalibrationPhotos
 
 _PRESETS = ("rate-distortion", "int8", "deep-compression")
 _TARGET_MISSED = 3  # exit code: the file is written, but does not meet its budget
@@ -99,19 +99,20 @@ def command(
     import numpy as np
 
     from ..classifier import Classifier
-    from ..compress import presets
-    from ..compress.comparison import Judge
-    from ..compress.deep_compression import DeepCompression
-    from ..compress.plot import plot_points
-    from ..compress.report import compression_report, measure_fidelity
+    from ..compression import methods as presets
+    from ..compression.deep.deep_compression import DeepCompression
+    from ..compression.plot import plot_points
+    from ..compression.report import compression_report, measure_fidelity
     from ..data import open_data
-    from ..evaluate.calibration import unknown_threshold
-    from ..evaluate.predictor import FloatPredictor
+    from ..evaluation.comparison import AccuracyComparer
+    from ..evaluation.predictor import FloatPredictor
+    from ..evaluation.reliability import unknown_threshold
     from ..fileformat import SqzFile, decode_sqz, encode_sqz
     from ..files import atomic_write
     from ..models import fold_batch_norm, load_model
-    from ..train.memory import keep_freed_memory
-    from ..train.progress import reporter_for
+    from ..process import keep_freed_memory
+    from ..progress import reporter_for
+    from ..quantization.int8 import quantize_int8
 
     start = time.monotonic()
     keep_freed_memory()
@@ -124,23 +125,23 @@ def command(
     if labelled is not None and not calibration:  # what the report judges on is not trained on
         labelled = labelled.subset(np.setdiff1d(np.arange(len(labelled)), seen.held_out_indices).tolist())
     reference = FloatPredictor(network)
-    judge = Judge(reference, open_data(val, split="val")) if val else None
+    judge = AccuracyComparer(reference, open_data(val, split="val")) if val else None
     facts: dict[str, Any] = {"provenance": {**network.provenance, "compressed": {"preset": preset}}}
     if judge:
         facts["unknown_below"] = 0.1234  # as many bytes as the measured value will take
 
-    def contents(integers: Network) -> SqzFile:
+    def contents(integers: IntegerNetwork) -> SqzFile:
         return SqzFile(network=integers, labels=network.labels, preprocessing=network.preprocessing, facts=facts)
 
-    def encode(integers: Network) -> bytes:
+    def encode(integers: IntegerNetwork) -> bytes:
         return encode_sqz(contents(integers))
 
-    def points_lost(integers: Network) -> float:
+    def points_lost(integers: IntegerNetwork) -> float:
         assert judge is not None
         return judge(Classifier(contents(integers))).points_lost
 
     if preset == "int8":
-        outcome = presets.run_int8(network, seen, reporter)
+        outcome = presets.Outcome(network=quantize_int8(network, seen, reporter))
     elif preset == "deep-compression":
         settings = DeepCompression(
             density=density, index_bits=index_bits, share_epochs=epochs or DeepCompression.share_epochs
@@ -207,10 +208,10 @@ def command(
 
 def _calibration(
     model: SqueezeNet, photos: tuple[str, ...], labelled: ImageSet | None, n_images: int, reporter: Reporter
-) -> Calibration:
-    from ..compress.calibration import calibration_from_images, calibration_from_noise
-    from ..compress.quantize import required_preprocessing
+) -> CalibrationPhotos:
     from ..data import open_data
+    from ..quantization.photos import calibration_from_images, calibration_from_noise
+    from ..quantization.quantize import required_preprocessing
 
     preprocessing = required_preprocessing(model)
     if photos:
@@ -225,7 +226,7 @@ def _calibration(
 
 def _show(report: dict[str, Any], outcome: Outcome, output: Path) -> None:
     if outcome.layers_2016:
-        from ..compress.report import pruning_table, storage_table
+        from ..compression.report import pruning_table, storage_table
 
         header = ("layer", "params", "kept", "params kept", "shared values")
         click.echo(table(header, pruning_table(outcome.layers_2016)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .text import format_bytes, table
+from ..text import format_bytes, table
 
 
 @click.command()
@@ -16,15 +16,15 @@ from .text import format_bytes, table
 def command(output: Path) -> None:
     """Train on handwritten digits, compress, measure and predict; a minute or two on two cores."""
     from ..classifier import Classifier
-    from ..compress.deep_compression import DeepCompression, deep_compress
-    from ..compress.retrain import Retrainer
+    from ..compression.deep.deep_compression import DeepCompression, deep_compress
+    from ..compression.retrain import Retrainer
     from ..data import open_data
-    from ..evaluate.metrics import Accuracy
-    from ..evaluate.predictor import FloatPredictor, collect_logits, match_classes
+    from ..evaluation.metrics import Accuracy
+    from ..evaluation.predictor import FloatPredictor, collect_logits, match_classes
     from ..fileformat import SqzFile, write_sqz
     from ..models import load_model
-    from ..train import train_model
-    from ..train.progress import reporter_for
+    from ..progress import reporter_for
+    from ..training import train_model
 
     start = time.monotonic()
     reporter = reporter_for()

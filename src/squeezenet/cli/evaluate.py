@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..text import printable
 from .model_names import resolve_model
-from .text import printable
 
 if TYPE_CHECKING:
     from ..data import ImageSet
-    from ..evaluate.calibration import UnknownThreshold
-    from ..evaluate.predictor import Predictor, Scores
+    from ..evaluation.predictor import Predictor, Scores
+    from ..evaluation.reliability import UnknownThreshold
 
 
 @click.command()
@@ -42,8 +42,8 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
     model's classes by id (wnid) or name, never by position.
     """
     from ..data import open_data
-    from ..evaluate.metrics import Accuracy
-    from ..evaluate.predictor import collect_logits, match_classes, open_predictor
+    from ..evaluation.metrics import Accuracy
+    from ..evaluation.predictor import collect_logits, match_classes, open_predictor
 
     if store_unknown and Path(model).suffix != ".sqz":
         raise click.UsageError("--store-unknown needs a .sqz file as MODEL")
@@ -85,15 +85,15 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
 def _write_report(
     path: Path, model: str, predictor: Predictor, images: ImageSet, scores: Scores, ms_per_image: float
 ) -> None:
-    from ..evaluate.report import build_report, render_html
     from ..files import atomic_write
+    from ..reports.network_page import build_report, render_html
 
     facts = [("model", model), ("time", f"{ms_per_image:.1f} ms an image, reading and decoding included")]
     if Path(model).is_file():
         facts.append(("file", f"{Path(model).stat().st_size:,} bytes"))
     history: list[dict[str, float]] = []
     if Path(model).is_dir():
-        from ..train.run_report import run_facts, run_history, shown_facts
+        from ..training.run_report import run_facts, run_history, shown_facts
 
         history = run_history(Path(model))
         facts += shown_facts(run_facts(Path(model)))
@@ -106,7 +106,7 @@ def _write_report(
 
 
 def _store_unknown(model: str, scores: Scores) -> UnknownThreshold:
-    from ..evaluate.calibration import unknown_threshold
+    from ..evaluation.reliability import unknown_threshold
     from ..fileformat import read_sqz, write_sqz
 
     found = unknown_threshold(scores.logits, scores.labels)

@@ -55,8 +55,8 @@ def command(
     """
     if preset and space:
         raise click.UsageError("--preset and --space exclude each other: a space file says what to vary")
-    from ..explore import explore
-    from ..train.memory import keep_freed_memory
+    from ..exploration import explore
+    from ..process import keep_freed_memory
 
     keep_freed_memory()
     result = explore(

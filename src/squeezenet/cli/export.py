@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from ..text import format_bytes, printable
 from .model_names import resolve_model
-from .text import format_bytes, printable
 
 _SUFFIXES = {".html": "web", ".htm": "web", ".c": "c", ".onnx": "onnx", ".safetensors": "safetensors"}
 
@@ -45,7 +45,7 @@ def command(ctx: click.Context, model: str, output: Path, to: str | None, precis
     for option, value, goes_with in (("precision", precision, "onnx"), ("name", name, "c")):
         if ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE and target != goes_with:
             raise click.UsageError(f"--{option} goes with --to {goes_with}, not with {target}: leave out {value!r}")
-    from ..export import export_c, export_onnx, export_safetensors, export_web
+    from ..exports import export_c, export_onnx, export_safetensors, export_web
 
     model = resolve_model(model)
     shown = printable(str(output))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .text import printable
+from ..text import printable
 
 
 @click.command("import")

@@ -11,8 +11,8 @@ import click
 
 from ..accounting import ALEXNET_FILE_BYTES, ALEXNET_MACS, ALEXNET_PARAMS, LayerCost, NetworkCost, network_cost
 from ..spec import SPEC_NAMES, ArchSpec, named_spec
+from ..text import format_bytes, format_count, printable, table
 from .model_names import resolve_model
-from .text import format_bytes, format_count, printable, table
 
 if TYPE_CHECKING:
     from ..fileformat import SqzFile

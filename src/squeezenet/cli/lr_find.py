@@ -20,11 +20,11 @@ def command(data: tuple[str, ...], init: str | None, recipe: str | None, steps: 
 
     The suggestion is where the loss falls fastest. Put it into a copy of the recipe as `lr`.
     """
-    from ..evaluate.charts import line_chart
-    from ..evaluate.report import render_template
     from ..files import atomic_write
-    from ..train.lr_finder import find_learning_rate
-    from .text import table
+    from ..reports.charts import line_chart
+    from ..reports.network_page import render_template
+    from ..text import table
+    from ..training.lr_finder import find_learning_rate
 
     found = find_learning_rate(list(data), recipe=recipe, init=init, n_steps=steps)
     shown = range(0, len(found.rates), max(1, len(found.rates) // 12))

@@ -24,22 +24,22 @@ def resolve_model(model: str) -> str:
         DownloadError: If ImageNet's weights are not in the cache and cannot be fetched.
         MissingDependencyError: If they have to be compressed and torch is not installed.
     """
-    from ..bundled import bundled_models
+    from ..zoo import bundled_models
 
     if Path(model).exists():
         return model
     if model == _IMAGENET:
-        from ..bundled import IMAGENET_FILE
         from ..errors import MissingDependencyError
         from ..files import cache_folder
+        from ..zoo import IMAGENET_FILE
 
         cached = cache_folder() / IMAGENET_FILE
         if cached.is_file():
             return str(cached)
         if importlib.util.find_spec("torch") is None:
             raise MissingDependencyError("torch", "train")
-        from ..compress.published import imagenet_file
-        from ..train.progress import reporter_for
+        from ..progress import reporter_for
+        from ..quantization.published import imagenet_file
 
         return str(imagenet_file(reporter_for()))
     found = bundled_models()
@@ -70,7 +70,7 @@ def split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tup
         return first, arguments[1:]
     if not arguments:
         raise click.UsageError("Missing argument 'IMAGE...'.")
-    from ..bundled import default_model
+    from ..zoo import default_model
 
     name = default_model()
     if name is None:
@@ -90,8 +90,8 @@ def _is_image(argument: str) -> bool:
 
 
 def _is_model(argument: str) -> bool:
-    from ..bundled import bundled_models
     from ..spec import SPEC_NAMES
+    from ..zoo import bundled_models
 
     path = Path(argument)
     return (

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..text import printable
 from .model_names import resolve_model, split_model
-from .text import printable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..evaluate.predictor import Predictor
+    from ..evaluation.predictor import Predictor
 
 _BATCH = 32
 _REPORT_EVERY_S = 10.0
@@ -65,7 +65,7 @@ def command(
         return
     resolved = resolve_model(chosen)
     _spare_blas_threads(resolved)
-    from ..evaluate.predictor import open_predictor
+    from ..evaluation.predictor import open_predictor
 
     predictor = open_predictor(resolved)
     names = list(predictor.labels.names if predictor.labels else map(str, range(predictor.spec.num_classes)))
@@ -121,7 +121,7 @@ def _records(predictor: Predictor, images: tuple[str, ...], names: list[str], to
     from ..classifier import Classifier
     from ..data import Unreadable, open_data
     from ..errors import SqueezeNetError
-    from ..evaluate.predictor import predict_each
+    from ..evaluation.predictor import predict_each
     from ..preprocess import MAX_FILE_BYTES
 
     unknown_below = predictor.unknown_below if isinstance(predictor, Classifier) else None

@@ -20,7 +20,7 @@ def command(data: tuple[str, ...], output: str, images_per_shard: int, split: st
     """
     from ..data import open_data
     from ..data.shards import write_shards
-    from ..train.progress import reporter_for
+    from ..progress import reporter_for
 
     images = open_data(list(data), split=split)  # type: ignore[arg-type]
     with reporter_for().task("packing", len(images)) as task:

@@ -50,8 +50,8 @@ def command(
 
     Started by torchrun (`torchrun --nproc-per-node 2 -m squeezenet train ...`), processes train one network together.
     """
-    from ..train import train_model
-    from ..train.memory import keep_freed_memory
+    from ..process import keep_freed_memory
+    from ..training import train_model
 
     keep_freed_memory()
     result = train_model(

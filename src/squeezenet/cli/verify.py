@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .text import printable, table
+from ..text import printable, table
 
 
 @click.command()
@@ -27,7 +27,7 @@ def command(ctx: click.Context, model: Path, data: tuple[str, ...], limit: int, 
     here is named with what it needs. Exit code 1 if two engines differ in any bit.
     """
     from ..data import open_data
-    from ..export.verify import compare_all, run_all
+    from ..exports.verify import compare_all, run_all
 
     images = open_data(data, unlabelled=True)
     count = min(limit, len(images))

@@ -24,7 +24,7 @@ from ..errors import ClusterError
 from ..fileformat import decode_sqz
 from ..files import atomic_write, lock_folder, remove_leftovers
 from .connection import LOCAL
-from .sources import Entry, list_entries
+from .entries import Entry, list_entries
 from .tasks import ClusterTasks
 from .worker import classify_block, plan_schema, row_schema
 

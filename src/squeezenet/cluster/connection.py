@@ -9,8 +9,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from ..data.decode import usable_cores
 from ..errors import ClusterError, MissingDependencyError
+from ..process import usable_cores
 
 __all__ = ["LOCAL", "connected"]
 

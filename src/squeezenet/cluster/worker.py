@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..classifier import Classifier, rank
 from ..errors import ImageError
 from ..fileformat import decode_sqz
-from .sources import Entry, Reader
+from .entries import Entry, Reader
 
 if TYPE_CHECKING:
     import pyarrow

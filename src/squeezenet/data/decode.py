@@ -10,7 +10,6 @@ Use this when you need the pixels of an `ImageSet`.
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from ..preprocess import Preprocessing, load_image
+from ..process import usable_cores
 from .imageset import ImageSet
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "decode_for_crops",
     "decode_views",
     "thread_pool",
-    "usable_cores",
 ]
 
 MAX_ASPECT = 8
@@ -190,12 +189,6 @@ _CHUNK = 256
 def thread_pool(n_threads: int | None = None) -> ThreadPoolExecutor:
     """Start decoding threads, one per core that this process may use unless told otherwise."""
     return ThreadPoolExecutor(n_threads or usable_cores(), thread_name_prefix="decode")
-
-
-def usable_cores() -> int:
-    """Count the processor cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return cores or 1
 
 
 def _is_pixels(result: NDArray[np.uint8] | Unreadable) -> bool:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from ..errors import DataError, ImageError, MissingDependencyError
 from ..files import IMAGE_EXTENSIONS
+from ..text import file_name
 
 __all__ = [
     "EMBEDDED_NAMES",
@@ -34,7 +35,6 @@ __all__ = [
     "Source",
     "ZipSource",
     "open_source",
-    "printable",
 ]
 
 MAX_FILE_BYTES = 256_000_000
@@ -96,25 +96,20 @@ def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> So
         return FolderSource(path)
     if not path.exists():
         raise DataError(
-            f"{printable(text)}: no such file or folder; expected a folder of class folders, a zip of one, or one of"
+            f"{file_name(text)}: no such file or folder; expected a folder of class folders, a zip of one, or one of"
             f" {', '.join(EMBEDDED_NAMES)}"
         )
     if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS and _is_zip(path):
         return ZipSource(path)
     if path.is_file() and (any_file or path.suffix.lower() in IMAGE_EXTENSIONS):
         return FileSource(path)
-    raise DataError(f"{printable(text)}: expected a folder of class folders or a zip of one, got another kind of file")
+    raise DataError(f"{file_name(text)}: expected a folder of class folders or a zip of one, got another kind of file")
 
 
 def _is_zip(path: Path) -> bool:
     with path.open("rb") as stream:
         # A damaged zip is still meant as one: the suffix counts too, so that the error names the damage.
         return zipfile.is_zipfile(stream) or path.suffix.lower() == ".zip"
-
-
-def printable(name: str) -> str:
-    """Show a file name that is not valid UTF-8 with its odd bytes escaped."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _is_hidden(part: str) -> bool:
@@ -130,7 +125,7 @@ class FolderSource:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.name = printable(str(root))
+        self.name = file_name(str(root))
 
     def list_files(self) -> Listing:
         """Walk the tree in sorted order."""
@@ -143,25 +138,25 @@ class FolderSource:
                 status = os.stat(folder)
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
-                listing.ignored.append((printable(folder), f"cannot be listed: {error.strerror}"))
+                listing.ignored.append((file_name(folder), f"cannot be listed: {error.strerror}"))
                 continue
             if (status.st_dev, status.st_ino) in seen:
-                listing.ignored.append((printable(folder), "a link to a folder already listed"))
+                listing.ignored.append((file_name(folder), "a link to a folder already listed"))
                 continue
             seen.add((status.st_dev, status.st_ino))
             if parts:
                 listing.folders.add(parts)
             folders = []
             for entry in entries:
-                inner = (*parts, printable(entry.name))
+                inner = (*parts, file_name(entry.name))
                 if _is_hidden(entry.name):
                     continue
                 if _entry_is(entry, stat.S_ISDIR):
                     folders.append((entry.path, inner))
                 elif not _entry_is(entry, stat.S_ISREG):
-                    listing.ignored.append((printable(entry.path), "not a regular file"))
+                    listing.ignored.append((file_name(entry.path), "not a regular file"))
                 elif not _has_image_extension(entry.name):
-                    listing.ignored.append((printable(entry.path), "not named like an image"))
+                    listing.ignored.append((file_name(entry.path), "not named like an image"))
                 else:
                     listing.files.append((inner, entry.path))
             pending.extend(reversed(folders))
@@ -184,7 +179,7 @@ def _entry_is(entry: os.DirEntry[str], kind: Any) -> bool:
 
 
 def _read_path(path: str, limit: int | None) -> bytes:
-    name = printable(path)
+    name = file_name(path)
     try:
         # Opening without O_NONBLOCK would wait for ever on a FIFO that took a file's place.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -216,7 +211,7 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.name = printable(str(path))
+        self.name = file_name(str(path))
 
     def list_files(self) -> Listing:
         """List the file itself."""
@@ -236,7 +231,7 @@ class ZipSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.name = printable(str(path))
+        self.name = file_name(str(path))
         self._handle: tuple[int, zipfile.ZipFile] | None = None
 
     def list_files(self) -> Listing:
@@ -252,7 +247,7 @@ class ZipSource:
             raise DataError(f"{self.name}: expected a zip archive, got one that cannot be read ({error})") from None
         for index, member in enumerate(members):
             path = member.filename.replace("\\", "/")
-            parts = tuple(printable(part) for part in path.split("/") if part not in ("", "."))
+            parts = tuple(file_name(part) for part in path.split("/") if part not in ("", "."))
             if not parts or any(map(_is_hidden, parts)):
                 continue
             if member.flag_bits & 1:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from ..errors import SpecError
 from ..native_library import Sizes, Spec, check_status, load_library
-from ..network import Network, quantized_tensors
+from ..network import IntegerNetwork, quantized_tensors
+from ..process import usable_cores
 
-__all__ = ["NativeEngine", "available_cores", "measure_memory", "native_kernels"]
+__all__ = ["NativeEngine", "measure_memory", "native_kernels"]
 
 _BYPASS_CODES = {"none": 0, "simple": 1, "complex": 2}
 _KERNELS_VARIABLE = "SQUEEZENET_KERNEL"
@@ -37,12 +38,7 @@ def native_kernels() -> tuple[str, ...]:
     return tuple(names)
 
 
-def available_cores() -> int:
-    """Count the processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def measure_memory(network: Network, *, kernels: str, threads: int = 1) -> Sizes:
+def measure_memory(network: IntegerNetwork, *, kernels: str, threads: int = 1) -> Sizes:
     """Ask the engine how much memory a network takes, without running it.
 
     Raises:
@@ -57,14 +53,14 @@ def measure_memory(network: Network, *, kernels: str, threads: int = 1) -> Sizes
 
 
 class NativeEngine:
-    """Runs a `Network` on raw pixels, in C.
+    """Runs an `IntegerNetwork` on raw pixels, in C.
 
     Raises:
         ImportError: If the library was not built.
         ValueError: If `kernels` or `threads` is impossible here.
     """
 
-    def __init__(self, network: Network, *, threads: int | None = None, kernels: str | None = None) -> None:
+    def __init__(self, network: IntegerNetwork, *, threads: int | None = None, kernels: str | None = None) -> None:
         """Pack the weights.
 
         Args:
@@ -78,7 +74,7 @@ class NativeEngine:
         kernels = kernels or os.environ.get(_KERNELS_VARIABLE) or None
         if kernels is not None and kernels not in native_kernels():
             raise ValueError(f"expected `kernels` to be one of {native_kernels()}, got {kernels!r}")
-        threads = threads or min(available_cores(), _MAX_THREADS)
+        threads = threads or min(usable_cores(), _MAX_THREADS)
         if not 1 <= threads <= _MAX_THREADS:
             raise ValueError(f"expected `threads` from 1 to {_MAX_THREADS}, got {threads}")
         self.network = network
@@ -180,7 +176,7 @@ class _Pool:
         )
 
 
-def _native_spec(network: Network) -> Spec:
+def _native_spec(network: IntegerNetwork) -> Spec:
     spec = network.spec
     if len(spec.fires) > len(Spec().fires):
         raise SpecError(f"expected at most {len(Spec().fires)} Fire modules, got {len(spec.fires)}")

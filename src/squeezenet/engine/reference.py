@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..network import Network, TensorQuant, largest_sum
+from ..network import IntegerNetwork, TensorQuant, largest_sum
 from ..spec import Op
 
 __all__ = ["ReferenceEngine"]
@@ -41,7 +41,7 @@ class _Conv:
     out_zero: int
 
     @classmethod
-    def build(cls, network: Network, op: Op) -> _Conv:
+    def build(cls, network: IntegerNetwork, op: Op) -> _Conv:
         params = network.convs[op.name]
         dtype = np.float32 if largest_sum(params) < _EXACT_IN_FLOAT32 else np.float64
         return cls(
@@ -91,9 +91,9 @@ class _Conv:
 
 
 class ReferenceEngine:
-    """Runs a `Network` on raw pixels."""
+    """Runs an `IntegerNetwork` on raw pixels."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: IntegerNetwork) -> None:
         self.network = network
         self._graph = network.spec.graph()
         self._convs = {op.name: _Conv.build(network, op) for op in self._graph if op.kind == "conv"}

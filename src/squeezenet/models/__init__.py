@@ -11,7 +11,7 @@ for _package in ("torch", "safetensors"):
     if find_spec(_package) is None:
         raise MissingDependencyError(_package, "train")
 
-from .caffe import load_net  # noqa: E402
+from .authors_net import load_net  # noqa: E402
 from .pretrained import create_model, load_model, squeezenet1_0, squeezenet1_1  # noqa: E402
 from .squeezenet import (  # noqa: E402
     Fire,

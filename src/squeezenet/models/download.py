@@ -24,7 +24,7 @@ from typing import BinaryIO
 
 from ..errors import DownloadError
 from ..files import atomic_write, cache_folder
-from .messages import printable
+from ..text import printable
 
 __all__ = ["WEIGHTS_URL", "fetch_weights"]
 

@@ -17,9 +17,9 @@ from ..errors import WeightsError
 from ..labels import imagenet_labels
 from ..preprocess import TORCHVISION_PREPROCESSING
 from ..spec import SPEC_NAMES, named_spec
-from .caffe import load_net
+from .authors_net import load_net
 from .download import fetch_weights
-from .quantized import model_from_sqz
+from .integer import model_from_sqz
 from .squeezenet import SqueezeNet, build_model, model_from_state
 from .weights import check_file, load_safetensors, read_pth
 

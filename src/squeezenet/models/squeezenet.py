@@ -21,7 +21,7 @@ from ..errors import WeightsError
 from ..labels import Labels
 from ..preprocess import Preprocessing
 from ..spec import ArchSpec, BatchNorm, Op
-from .messages import printable
+from ..text import printable
 
 __all__ = [
     "Fire",

@@ -26,7 +26,7 @@ from ..files import atomic_write
 from ..labels import Labels, imagenet_labels
 from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
 from ..spec import MAX_WEIGHTS, SPEC_NAMES, ArchSpec, named_spec
-from .messages import printable
+from ..text import printable
 from .squeezenet import SqueezeNet, model_from_state, state_shapes
 
 __all__ = ["check_file", "import_pth", "infer_spec", "load_safetensors", "read_bounded", "read_pth", "save_safetensors"]

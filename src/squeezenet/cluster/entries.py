@@ -1,0 +1,242 @@
+"""What bulk prediction reads: folders, zips, files, columns of Parquet files, here or in an object store.
+
+A plan is a table with one row for an image file, or for a row group of a Parquet file. Its rows say where images lie;
+nothing is read before a worker reads it.
+
+Use this when images have to be read by other machines than the one that lists them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..data.sources import MAX_FILE_BYTES, Source, ZipSource, open_source
+from ..errors import DataError, ImageError, MissingDependencyError
+from ..files import IMAGE_EXTENSIONS
+from ..text import file_name
+
+if TYPE_CHECKING:
+    import pyarrow.fs
+    import pyarrow.parquet
+
+__all__ = ["Entry", "Reader", "list_entries"]
+
+_PARQUET = ".parquet"
+_NO_ROW_GROUP = -1
+_MAX_ROW_GROUP_BYTES = 4_000_000_000
+_ROWS_AT_ONCE = 32
+
+
+class Entry(NamedTuple):
+    """An image file, or the images of one row group."""
+
+    source: int
+    """Position among the readers."""
+    key: bytes
+    """What the reader takes: a path as the system has it, or a number within a zip."""
+    name: str
+    """Of the file, for people."""
+    row_group: int
+    """-1 for an image file."""
+    first_row: int
+    """Of the row group, counted through the file."""
+    n_images: int
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads what one argument named; may be pickled."""
+
+    filesystem: pyarrow.fs.FileSystem
+    source: Source | None = None
+    """Where local images are; the file system reads all others."""
+
+    def read(self, entry: Entry) -> Iterator[tuple[str, bytes | ImageError]]:
+        """Give an entry's images: the name, and the encoded bytes or what is wrong with them; never raises."""
+        if entry.row_group == _NO_ROW_GROUP:
+            try:
+                yield entry.name, self._read_file(os.fsdecode(entry.key))
+            except ImageError as error:
+                yield entry.name, error
+            return
+        done = 0
+        try:
+            for data in self._read_rows(entry):
+                row = f"{entry.name}#{entry.first_row + done}"
+                done += 1
+                yield row, ImageError("expected an image, got nothing") if data is None else data
+        except Exception as error:  # Arrow's own, the store's, and those of damaged files
+            for row_number in range(entry.first_row + done, entry.first_row + entry.n_images):
+                yield f"{entry.name}#{row_number}", ImageError(f"the row cannot be read ({_first_line(error)})")
+
+    def _read_file(self, key: str) -> bytes:
+        if self.source is not None:
+            return self.source.read(int(key) if isinstance(self.source, ZipSource) else key)
+        try:
+            with self.filesystem.open_input_file(key) as stream:
+                if stream.size() > MAX_FILE_BYTES:
+                    raise ImageError(f"expected at most {MAX_FILE_BYTES} bytes, got {stream.size()}")
+                data: bytes = stream.read()
+                return data
+        except OSError as error:
+            raise ImageError(f"cannot be read ({_first_line(error)})") from None
+
+    def _read_rows(self, entry: Entry) -> Iterator[bytes | None]:
+        with _open_parquet(self.filesystem, os.fsdecode(entry.key), entry.name) as file:
+            column, field = _image_column(file, entry.name)
+            size = _column_bytes(file, entry.row_group, column)
+            if size > _MAX_ROW_GROUP_BYTES:
+                raise ImageError(f"a row group of {size:,} bytes, more than {_MAX_ROW_GROUP_BYTES:,}")
+            path = f"{column}.{field}" if field else column
+            for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[entry.row_group], columns=[path]):
+                values = batch.column(0)
+                yield from (values.field(field) if field else values).to_pylist()
+
+
+def list_entries(arguments: Sequence[str | os.PathLike[str]]) -> tuple[list[Reader], list[Entry]]:
+    """Find all images; an image that is named twice is there twice.
+
+    Args:
+        arguments: Folders, zips, image files, Parquet files, or URIs of folders and files in an object store.
+
+    Raises:
+        DataError: If a source does not exist or has no image.
+        MissingDependencyError: If Arrow is not installed.
+    """
+    readers: list[Reader] = []
+    entries: list[Entry] = []
+    for number, source in enumerate(arguments):
+        argument = os.fspath(source)
+        reader, found = _list_store(argument, number) if "://" in argument else _list_local(argument, number)
+        if not found:
+            raise DataError(f"{argument}: expected images, or Parquet files with a column of images, got none")
+        readers.append(reader)
+        entries += found
+    return readers, entries
+
+
+def _list_local(argument: str, number: int) -> tuple[Reader, list[Entry]]:
+    try:
+        from pyarrow.fs import LocalFileSystem
+    except ImportError:
+        raise MissingDependencyError("pyarrow", "ray") from None
+    path, filesystem = Path(argument).absolute(), LocalFileSystem()  # a worker may work in another folder
+    shown = file_name(argument.rstrip("/") or argument)
+    if path.suffix.lower() == _PARQUET and path.is_file():
+        return Reader(filesystem), _row_groups(filesystem, str(path), shown, number)
+    if not path.exists():
+        raise DataError(f"{argument}: no such file or folder")
+    source = open_source(path, any_file=True)
+    listing = source.list_files()
+    entries = [
+        Entry(number, os.fsencode(str(key)), "/".join((shown, *parts)), _NO_ROW_GROUP, 0, 1)
+        for parts, key in listing.files
+    ]
+    if path.is_dir():
+        for inner in sorted(path.rglob(f"*{_PARQUET}")):
+            if inner.is_file():
+                name = f"{shown}/{file_name(str(inner.relative_to(path)))}"
+                entries += _row_groups(filesystem, str(inner), name, number)
+    return Reader(filesystem, source), entries
+
+
+def _list_store(uri: str, number: int) -> tuple[Reader, list[Entry]]:
+    try:
+        import pyarrow
+        from pyarrow.fs import FileSelector, FileSystem, FileType
+    except ImportError:
+        raise MissingDependencyError("pyarrow", "ray") from None
+    try:
+        filesystem, root = FileSystem.from_uri(uri)
+        (info,) = filesystem.get_file_info([root])
+        is_folder = info.type == FileType.Directory
+        found = filesystem.get_file_info(FileSelector(root, recursive=True)) if is_folder else [info]
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{uri}: cannot be listed ({_first_line(error)})") from None
+    if info.type == FileType.NotFound:
+        raise DataError(f"{uri}: no such file or folder")
+    entries: list[Entry] = []
+    for item in sorted(found, key=lambda item: item.path):
+        inner = item.path.removeprefix(root).lstrip("/")
+        if item.type != FileType.File or any(part.startswith(".") for part in inner.split("/")):
+            continue
+        name = f"{uri.rstrip('/')}/{inner}" if inner else uri
+        suffix = os.path.splitext(item.path)[1].lower()
+        if suffix == _PARQUET:
+            entries += _row_groups(filesystem, item.path, name, number)
+        elif suffix in IMAGE_EXTENSIONS or not is_folder:
+            entries.append(Entry(number, os.fsencode(item.path), name, _NO_ROW_GROUP, 0, 1))
+    return Reader(filesystem), entries
+
+
+def _row_groups(filesystem: pyarrow.fs.FileSystem, path: str, name: str, number: int) -> list[Entry]:
+    entries, first = [], 0
+    with _open_parquet(filesystem, path, name) as file:
+        _image_column(file, name)
+        for group in range(file.metadata.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            if count:
+                entries.append(Entry(number, os.fsencode(path), name, group, first, count))
+            first += count
+    return entries
+
+
+def _open_parquet(filesystem: pyarrow.fs.FileSystem, path: str, name: str) -> pyarrow.parquet.ParquetFile:
+    """Open a Parquet file, reading no more than its end.
+
+    Raises:
+        DataError: If it is none.
+    """
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        return ParquetFile(path, filesystem=filesystem)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{name}: expected a Parquet file, got something else ({_first_line(error)})") from None
+
+
+def _image_column(file: pyarrow.parquet.ParquetFile, name: str) -> tuple[str, str | None]:
+    """Find the column that holds encoded images: bytes, or a record with a field `bytes`, as data sets have it.
+
+    Returns:
+        The column, and the field within it, if any.
+
+    Raises:
+        DataError: If there is none, or several of which none is called `image`.
+    """
+    from pyarrow import types
+
+    def is_bytes(kind: Any) -> bool:
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    found: dict[str, str | None] = {}
+    for column in file.schema_arrow:
+        if is_bytes(column.type):
+            found[column.name] = None
+        elif types.is_struct(column.type) and any(
+            inner.name == "bytes" and is_bytes(inner.type) for inner in column.type
+        ):
+            found[column.name] = "bytes"
+    if "image" in found:
+        return "image", found["image"]
+    if len(found) != 1:
+        raise DataError(
+            f"{name}: expected one column of encoded images, or one called `image`,"
+            f" got {', '.join(sorted(found)) or 'none'} among {', '.join(file.schema_arrow.names)}"
+        )
+    return next(iter(found.items()))
+
+
+def _column_bytes(file: pyarrow.parquet.ParquetFile, row_group: int, column: str) -> int:
+    group = file.metadata.row_group(row_group)
+    chunks = (group.column(index) for index in range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] == column)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

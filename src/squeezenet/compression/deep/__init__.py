@@ -1,0 +1,1 @@
+"""Deep Compression, the method of 2016: pruning, shared weights, Huffman coding."""

@@ -1,0 +1,242 @@
+"""Deep Compression, the 2016 method: prune, retrain, share weights, train the centroids, count Huffman bits.
+
+As published, pruning goes by magnitude relative to each layer's spread, in rounds with retraining between them; conv1
+stays dense. Sharing is 1-D k-means per layer from a linear initialisation; a centroid's gradient is the sum of its
+weights' gradients. The result becomes an integer network with one weight scale a layer, so that shared values stay
+shared.
+
+That needs a million images. For data sets far smaller the default is ours: what goes is what costs least (see
+`PruningMask.by_cost`), what is left of a layer is fitted to the float network before retraining, clusters weigh each
+weight by what the loss feels of it, and retraining aims at the float network's predictions.
+
+Use this as the baseline that the paper published; the `rate-distortion` preset makes smaller files.
+
+Source: Han et al. 2015 (arXiv 1510.00149); Iandola et al. 2016, section 4.2.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import RecipeError
+from ...models import SqueezeNet
+from ...network import IntegerNetwork
+from ...quantization.quantize import (
+    activation_ranges,
+    float_convs,
+    input_scale,
+    output_scale,
+    quantize_conv,
+    tensor_quants,
+)
+from ...training.recipe import Recipe
+from ..retrain import Retrainer
+from .huffman import SparseSizes, sparse_sizes
+from .prune import PruningMask, output_sensitivities
+from .refit import refit_kept_weights
+from .share import SharedWeights, share_in_turn
+
+__all__ = ["DeepCompression", "DeepCompressionResult", "LayerSizes", "deep_compress"]
+
+_BITS_OF_A_WEIGHT = 4  # its code, and what tells where it is
+_LAST_ROUND = 2  # times as long as the others: its weights are the ones that stay
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepCompression:
+    """Settings of the method.
+
+    Raises:
+        RecipeError: On construction, if a value is out of range.
+    """
+
+    density: float = 0.385
+    """Share of all weights that is kept."""
+    index_bits: int = 5
+    """Bits of a code: at most 2^bits - 1 shared values a layer, and zero."""
+    prune_rounds: int = 1
+    """Steps from dense to `density`, with retraining after each."""
+    prune_epochs: int = 1
+    """Epochs of retraining a round; the last of several rounds, at the final density, takes twice as many."""
+    share_epochs: int = 2
+    """Epochs of centroid training."""
+    repair_photos: int = 512
+    """Augmented images that the closed-form repairs look at."""
+    lr: float = 1e-4
+    """Peak learning rate of retraining."""
+    centroid_lr: float = 5e-5
+    """Peak learning rate of centroid training."""
+    criterion: Literal["cost", "magnitude"] = "cost"
+    """What to prune and how to share: by what it costs, closed-form repairs included; or as in 2015."""
+    distillation: float = 1.0
+    """Share of the loss that is towards the float network's predictions, not the labels; 0 is the method of 2015."""
+    mixup: float = 0.8
+    """Blends pairs of images while retraining: between classes the predictions say more than labels do."""
+    batch_size: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be carried out."""
+        if not 0 < self.density <= 1:
+            raise RecipeError(f"expected `density` above 0 and at most 1, got {self.density}")
+        if not 1 <= self.index_bits <= 8:
+            raise RecipeError(f"expected `index_bits` from 1 to 8, got {self.index_bits}")
+        if self.prune_rounds < 1:
+            raise RecipeError(f"expected at least one `prune_rounds`, got {self.prune_rounds}")
+
+    def recipe(self, *, epochs: int, lr: float, phase: int) -> Recipe:
+        """Training settings of one phase; each draws its own order and crops.
+
+        AdamW, since the scale of gradients differs from layer to layer and with the size of the clusters.
+        """
+        return Recipe(
+            name="deep-compression",
+            epochs=epochs,
+            optimizer="adamw",
+            lr=lr,
+            batch_size=self.batch_size,
+            warmup_epochs=0.1,
+            clip_grad_norm=5.0,
+            seed=self.seed + phase,
+            dropout=0.0,
+            label_smoothing=0.1,
+            distillation=self.distillation,
+            mixup=self.mixup,
+            ema_decay=0.99,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSizes:
+    """One layer in the terms of the paper's table 1 and of the 2016 storage scheme."""
+
+    name: str
+    params: int
+    n_weights: int
+    n_kept: int
+    n_centroids: int
+    sizes: SparseSizes
+
+    @property
+    def density(self) -> float:
+        """Share of the weights that is kept; the paper's column headed "sparsity"."""
+        return self.n_kept / self.n_weights
+
+    @property
+    def huffman_bytes(self) -> int:
+        """Weights, codebook and biases (both float32) as the 2016 scheme stores them."""
+        n_biases = self.params - self.n_weights
+        return -(-self.sizes.huffman_bits // 8) + 4 * (self.n_centroids + n_biases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepCompressionResult:
+    """What came out: the integers, the float network they were made from, and the layers' sizes."""
+
+    network: IntegerNetwork
+    model: SqueezeNet
+    layers: tuple[LayerSizes, ...]
+
+
+def deep_compress(
+    model: SqueezeNet,
+    retrainer: Retrainer,
+    calibration: Iterable[NDArray[np.uint8]],
+    settings: DeepCompression | None = None,
+) -> DeepCompressionResult:
+    """Run the whole method.
+
+    Args:
+        model: Float network, batch norm folded; it is not changed.
+        retrainer: The labelled data to refit and retrain on.
+        calibration: Pixels that set the activation scales, each (N, H, W, 3), uint8.
+        settings: Densities, bits and lengths of training.
+
+    Raises:
+        QuantizationError: If the network has no integer form.
+    """
+    settings = settings or DeepCompression()
+    teacher, model = model, copy.deepcopy(model)
+    by_cost = settings.criterion == "cost"
+    if by_cost:
+        photos = _augmented(retrainer, settings)
+        sensitivities = output_sensitivities(teacher, photos)
+    say = retrainer.reporter.say
+    for number in range(1, settings.prune_rounds + 1):
+        # Equal factors between rounds: each removes the same share of what is left.
+        density = settings.density ** (number / settings.prune_rounds)
+        say(f"pruning to density {density:.0%}")
+        if by_cost:
+            mask = PruningMask.by_cost(model, photos, sensitivities, density)
+        else:
+            mask = PruningMask.by_magnitude(model, density)
+        mask.on_weights(model)
+        if by_cost:
+            refit_kept_weights(model, teacher, mask.masks, photos)
+        if settings.prune_epochs:
+            epochs = settings.prune_epochs * (_LAST_ROUND if number == settings.prune_rounds > 1 else 1)
+            recipe = settings.recipe(epochs=epochs, lr=settings.lr, phase=number)
+            model = retrainer.run(model, recipe, mask, title=f"retraining at density {density:.0%}", teacher=teacher)
+    say(f"sharing {(1 << settings.index_bits) - 1} values a layer")
+    if by_cost:
+        aim = copy.deepcopy(model) if settings.prune_epochs else teacher
+        shared = share_in_turn(
+            model, aim, mask.masks, photos, sensitivities, index_bits=settings.index_bits,
+            # A bit costs the same everywhere: what removing a weight saves, and what a code of fewer bits saves.
+            nats_per_bit=mask.threshold / _BITS_OF_A_WEIGHT,
+        )  # fmt: skip
+    else:
+        shared = SharedWeights.by_k_means(model, index_bits=settings.index_bits)
+        shared.on_weights(model)
+    if settings.share_epochs:
+        recipe = settings.recipe(epochs=settings.share_epochs, lr=settings.centroid_lr, phase=0)
+        model = retrainer.run(model, recipe, shared, title="training centroids", teacher=teacher)
+    return DeepCompressionResult(
+        network=_to_network(model, calibration),
+        model=model,
+        layers=tuple(_layer_sizes(model, shared, settings.index_bits)),
+    )
+
+
+def _augmented(retrainer: Retrainer, settings: DeepCompression) -> list[NDArray[np.uint8]]:
+    """Crops as retraining sees them: a trained network is too sure of the photos it was trained on as they are."""
+    batches = retrainer.epoch(0, batch_size=min(settings.batch_size, retrainer.n_images), seed=settings.seed)
+    n_batches = -(-settings.repair_photos // settings.batch_size)
+    return [pixels.numpy() for pixels, _ in itertools.islice(batches, n_batches)]
+
+
+def _to_network(model: SqueezeNet, calibration: Iterable[NDArray[np.uint8]]) -> IntegerNetwork:
+    quants = tensor_quants(model, activation_ranges(model, calibration))
+    convs = float_convs(model)
+    params = {}
+    for op in model.spec.convs:
+        # One step a layer: the same centroid is then the same integer in every row.
+        largest = np.abs(convs[op.name].weight).max() or 1.0
+        params[op.name] = quantize_conv(
+            op,
+            convs[op.name],
+            in_scale=input_scale(model.spec, op, quants),
+            out_scale=output_scale(op, quants),
+            step=np.full(op.out_channels, largest / 127),
+        )
+    return IntegerNetwork(model.spec, quants, params)
+
+
+def _layer_sizes(model: SqueezeNet, shared: SharedWeights, index_bits: int) -> Iterable[LayerSizes]:
+    for op in model.spec.convs:
+        codes = shared.codes[op.name].reshape(-1).numpy()
+        yield LayerSizes(
+            name=op.name,
+            params=op.params,
+            n_weights=len(codes),
+            n_kept=int((codes != 0).sum()),
+            n_centroids=len(np.unique(codes[codes != 0])),
+            sizes=sparse_sizes(codes, index_bits=index_bits),
+        )

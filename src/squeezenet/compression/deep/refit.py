@@ -1,0 +1,204 @@
+"""Closed-form repair of a pruned network: the weights that are left are fitted to the float network's outputs.
+
+Layer after layer, least squares over the kept weights and the biases, from the inputs that the pruned network really
+sees to the outputs that the float network has there. A few hundred unlabelled photos are enough, since every position
+of every photo is an equation; retraining then begins close to where it should end.
+
+Use this after a mask is applied and before retraining.
+
+Source: the layer-wise form of Optimal Brain Surgeon (Hassibi and Stork 1993; Dong et al. 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...models import SqueezeNet, normalize_pixels
+from ...spec import Op
+
+__all__ = ["Equations", "inverses_of_kept", "layer_equations", "refit_bias", "refit_kept_weights", "solve_kept"]
+
+_POSITIONS = 80  # of each photo and layer: neighbours in a map say nearly the same
+_ROWS_AT_ONCE = 16  # matrices of up to (K + 1, K + 1) numbers each
+_DAMPING = 1e-3  # of the mean square of the inputs, towards the weights there were
+
+
+@dataclass(frozen=True)
+class Equations:
+    """Normal equations of one convolution: what its weights and bias should be, given its inputs and wanted outputs.
+
+    Both are means over positions, float64. K is the number of weights of an output channel; the last entry is the bias.
+    """
+
+    gram: Tensor
+    """(K + 1, K + 1), damped."""
+    cross: Tensor
+    """(K + 1, O), damped towards the weights that the convolution had."""
+    n_positions: int
+    """Positions of the output map of a photo."""
+
+
+@torch.no_grad()
+def refit_kept_weights(
+    model: SqueezeNet,
+    teacher: SqueezeNet,
+    masks: Mapping[str, Tensor],
+    photos: Iterable[NDArray[np.uint8]],
+    *,
+    seed: int = 0,
+) -> None:
+    """Change the kept weights and the biases of a pruned network, in place, so that its layers give what they gave.
+
+    Args:
+        model: Pruned; in eval mode, without batch norm.
+        teacher: The network it was pruned from.
+        masks: Of each weight, bool of its shape; `True` means kept. Layers that keep everything are left alone.
+        photos: Pixels (N, H, W, 3), uint8, in batches.
+        seed: Of the positions that are looked at.
+    """
+    convs = model.convs
+    for name, equations in layer_equations(model, teacher, photos, seed=seed):
+        if not bool(masks[name].all()):
+            solve_kept(convs[name], masks[name], equations)
+
+
+@torch.no_grad()
+def layer_equations(
+    model: SqueezeNet, teacher: SqueezeNet, photos: Iterable[NDArray[np.uint8]], *, seed: int = 0
+) -> Iterator[tuple[str, Equations]]:
+    """Make the equations of one convolution after the other, in network order.
+
+    The caller may change a convolution when it gets its equations: the later ones see what it gives then. Every photo
+    goes through each layer a few times and through the whole network never.
+
+    Args:
+        model: Gives the inputs; in eval mode, without batch norm.
+        teacher: Gives the wanted outputs; may be `model`.
+        photos: Pixels (N, H, W, 3), uint8, in batches.
+        seed: Of the positions that are looked at.
+    """
+    assert model.preprocessing is not None
+    device = model.head.weight.device
+    generator = torch.Generator().manual_seed(seed)
+    x_batches = [normalize_pixels(torch.from_numpy(pixels).to(device), model.preprocessing) for pixels in photos]
+    y_batches = list(x_batches)
+    names = {conv: name for name, conv in model.convs.items()}
+    wanted = {name: conv for name, conv in teacher.convs.items()}
+    ops = {op.name: op for op in model.spec.convs}
+    for stage, teacher_stage in zip(_stages(model), _stages(teacher), strict=True):
+        convs = [names[module] for module in stage.modules() if isinstance(module, nn.Conv2d)]
+        for group in _by_input([ops[name] for name in convs]):
+            sums: dict[str, tuple[Tensor, Tensor]] = {}
+            for x, y in zip(x_batches, y_batches, strict=True):
+                inputs = _tensors_at(stage, {op.name: model.convs[op.name] for op in group}, x, of_inputs=True)
+                outputs = _tensors_at(teacher_stage, {op.name: wanted[op.name] for op in group}, y, of_inputs=False)
+                for op in group:
+                    windows, targets = _sample(op, inputs[op.name], outputs[op.name], generator)
+                    gram, cross = sums.get(op.name, (0, 0))
+                    sums[op.name] = (gram + windows.T @ windows, cross + windows.T @ targets)
+            for op in group:
+                yield op.name, _damped(*sums[op.name], model.convs[op.name], outputs[op.name].shape[2:].numel())
+        x_batches = [stage(x) for x in x_batches]
+        y_batches = [teacher_stage(y) for y in y_batches]
+
+
+def solve_kept(conv: nn.Conv2d, mask: Tensor, equations: Equations) -> None:
+    """Fit each output channel's kept weights and its bias, in place."""
+    assert conv.bias is not None
+    n_products = len(equations.gram) - 1
+    weight = torch.zeros_like(conv.weight.flatten(1))
+    for row, kept in enumerate(mask.flatten(1)):
+        index = torch.cat([kept.nonzero()[:, 0], kept.new_tensor([n_products], dtype=torch.int64)])
+        solution = torch.linalg.solve(equations.gram[index][:, index], equations.cross[index, row])
+        weight[row, index[:-1]] = solution[:-1].float()
+        conv.bias[row] = solution[-1].float()
+    conv.weight.copy_(weight.reshape(conv.weight.shape))
+
+
+def inverses_of_kept(gram: Tensor, mask: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Invert what is left of a layer's second moments for each output channel, some channels at a time.
+
+    Args:
+        gram: (K + 1, K + 1), from `Equations`.
+        mask: (O, K), bool; the bias is always kept.
+
+    Yields:
+        Which channels, and (channels, K + 1, K + 1), float32: the inverse of the kept rows and columns in their places,
+        ones in the diagonal of the removed ones, zeros elsewhere.
+    """
+    for start in range(0, len(mask), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        kept = functional.pad(mask[rows], (0, 1), value=True).float()
+        block = gram.float() * kept[:, :, None] * kept[:, None, :] + torch.diag_embed(1 - kept)
+        yield rows, torch.cholesky_inverse(torch.linalg.cholesky(block))
+
+
+def refit_bias(conv: nn.Conv2d, equations: Equations) -> None:
+    """Fit the bias to the weights as they are, in place: the outputs get the wanted means."""
+    assert conv.bias is not None
+    conv.bias.copy_(equations.cross[-1] - conv.weight.flatten(1).double() @ equations.gram[:-1, -1])
+
+
+def _stages(model: SqueezeNet) -> list[nn.Sequential]:
+    """The network cut before every layer that has convolutions, so that few and small tensors lie between."""
+    stages: list[nn.Sequential] = []
+    for module in (*model.features, *model.classifier):
+        if not stages or any(isinstance(part, nn.Conv2d) for part in module.modules()):
+            stages.append(nn.Sequential())
+        stages[-1].append(module)
+    return stages
+
+
+def _by_input(ops: Sequence[Op]) -> list[list[Op]]:
+    """Convolutions of a layer in network order; the expand convolutions see the same input and stand together."""
+    groups: dict[str, list[Op]] = {}
+    for op in ops:
+        layer, _, part = op.name.partition(".")
+        groups.setdefault(f"{layer}.expand" if part.startswith("expand") else op.name, []).append(op)
+    return list(groups.values())
+
+
+def _tensors_at(
+    stage: nn.Sequential, convs: Mapping[str, nn.Conv2d], x: Tensor, *, of_inputs: bool
+) -> dict[str, Tensor]:
+    """Inputs or outputs of some convolutions, as copies: the ReLU that follows works in place."""
+    seen: dict[str, Tensor] = {}
+    hooks = []
+    for name, conv in convs.items():
+
+        def keep(_: nn.Module, args: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            seen[name] = (args[0] if of_inputs else output).clone()
+
+        hooks.append(conv.register_forward_hook(keep))
+    try:
+        stage(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _sample(op: Op, inputs: Tensor, outputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Some positions' input windows with a 1 for the bias, (P, K + 1), and outputs, (P, O)."""
+    y = outputs.flatten(2)
+    chosen = torch.randperm(y.shape[2], generator=generator)[:_POSITIONS].to(y.device)
+    windows = functional.unfold(inputs, op.kernel, padding=op.padding, stride=op.stride)
+    x_PK = windows[:, :, chosen].transpose(1, 2).flatten(0, 1).double()
+    return torch.cat([x_PK, x_PK.new_ones(len(x_PK), 1)], dim=1), y[:, :, chosen].transpose(1, 2).flatten(0, 1).double()
+
+
+def _damped(gram: Tensor, cross: Tensor, conv: nn.Conv2d, n_positions: int) -> Equations:
+    n_equations = gram[-1, -1].clone()
+    gram, cross = gram / n_equations, cross / n_equations
+    diagonal = gram.diagonal()[:-1]  # a view
+    damping = _DAMPING * diagonal.mean()
+    diagonal += damping
+    cross[:-1] += damping * conv.weight.flatten(1).T.double()
+    return Equations(gram, cross, n_positions)

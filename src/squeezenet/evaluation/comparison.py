@@ -1,0 +1,112 @@
+"""A compressed network against the float network it came from, on the same labelled images.
+
+Use this when you want to know what a compression did to accuracy: which classes lost, and whether chance explains it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from ..data import ImageSet
+from .metrics import Accuracy, top_k_correct
+from .predictor import Predictor, collect_logits, match_classes
+
+__all__ = ["AccuracyComparer", "Comparison"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Both networks' answers."""
+
+    reference_logits: NDArray[np.float64]
+    """(N, classes)"""
+    compressed_logits: NDArray[np.float64]
+    """(N, classes)"""
+    labels: NDArray[np.int64]
+    """(N,)"""
+    class_names: tuple[str, ...]
+
+    @property
+    def accuracies(self) -> tuple[Accuracy, Accuracy]:
+        """Of the float network and of the compressed one."""
+        return Accuracy.of(self.reference_logits, self.labels), Accuracy.of(self.compressed_logits, self.labels)
+
+    @property
+    def points_lost(self) -> float:
+        """Top-1 of the float network minus that of the compressed one, percent of the images."""
+        before, after = self.accuracies
+        return before.top1 - after.top1
+
+    @property
+    def mcnemar_p(self) -> float:
+        """Probability of a difference this large if both networks were equally good: McNemar's exact test, two-sided.
+
+        Source: McNemar 1947.
+        """
+        before, after = self._correct()
+        lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+        return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+
+    def losses_by_class(self) -> list[dict[str, Any]]:
+        """Images right before and after by class, those that lost most first; classes without images are left out.
+
+        Keys: `class`, `n_images`, `float_correct`, `compressed_correct`.
+        """
+        before, after = self._correct()
+        n_classes = len(self.class_names)
+        totals, rights_before, rights_after = (
+            np.bincount(self.labels, weights=weights, minlength=n_classes).astype(int)
+            for weights in (None, before, after)
+        )
+        order = np.argsort(rights_after - rights_before, kind="stable")
+        return [
+            {
+                "class": self.class_names[index],
+                "n_images": int(totals[index]),
+                "float_correct": int(rights_before[index]),
+                "compressed_correct": int(rights_after[index]),
+            }
+            for index in order
+            if totals[index]
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        before, after = self.accuracies
+        return {
+            "float": before.to_dict(),
+            "compressed": after.to_dict(),
+            "points_lost": self.points_lost,
+            "mcnemar_p": self.mcnemar_p,
+            "classes": self.losses_by_class(),
+        }
+
+    def _correct(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        return top_k_correct(self.reference_logits, self.labels), top_k_correct(self.compressed_logits, self.labels)
+
+
+class AccuracyComparer:
+    """Labelled images with the float network's answers: compares any number of compressed networks with it."""
+
+    def __init__(self, reference: Predictor, images: ImageSet) -> None:
+        """Classify the images once.
+
+        Raises:
+            DataError: If none can be read, or their classes are none of the network's.
+        """
+        self._images = match_classes(reference, images)
+        self._scores = collect_logits(reference, self._images)
+
+    def __call__(self, compressed: Predictor) -> Comparison:
+        """Classify the images with another network of the same classes."""
+        return Comparison(
+            reference_logits=self._scores.logits,
+            compressed_logits=collect_logits(compressed, self._images).logits,
+            labels=self._scores.labels,
+            class_names=tuple(self._images.classes),
+        )

@@ -1,0 +1,106 @@
+"""Whether a classifier's probabilities can be believed, and when it should rather say that it does not know.
+
+Plain NumPy.
+
+Use this when you have logits and labels of images that the network was not trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Reliability", "UnknownThreshold", "probabilities", "reliability", "unknown_threshold"]
+
+N_BINS = 10
+KEPT_SHARE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """How often answers of a given confidence are right; one entry a bin of equal width, from 0 to 1."""
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    """Mean probability of the answers in the bin; NaN if it is empty."""
+    accuracy: NDArray[np.float64]
+    """Share of them that are right, 0 to 1; NaN if it is empty."""
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean distance of confidence and accuracy, weighted by counts, 0 to 1.
+
+        Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
+        """
+        filled = self.counts > 0
+        gaps = np.abs(self.confidence[filled] - self.accuracy[filled])
+        return float((gaps * self.counts[filled]).sum() / max(self.counts.sum(), 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownThreshold:
+    """The probability below which a best answer is better given as "unknown", and what that does."""
+
+    unknown_below: float
+    """0 to 1."""
+    n_images: int
+    right_kept: float
+    """Percent of the right answers that are still given."""
+    wrong_caught: float
+    """Percent of the wrong answers that become "unknown"."""
+
+
+def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Softmax over classes; shape (n, classes)."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return shares
+
+
+def reliability(logits: NDArray[np.floating], labels: NDArray[np.integer], *, n_bins: int = N_BINS) -> Reliability:
+    """Compare confidence and accuracy of the best answers.
+
+    Args:
+        logits: Shape (n, classes).
+        labels: Right classes, shape (n,).
+        n_bins: Bins of equal width.
+    """
+    best = probabilities(logits).max(axis=1)
+    is_right = logits.argmax(axis=1) == labels
+    bins = np.minimum((best * n_bins).astype(np.int64), n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    with np.errstate(invalid="ignore"):
+        return Reliability(
+            counts=counts,
+            confidence=np.bincount(bins, best, n_bins) / counts,
+            accuracy=np.bincount(bins, is_right, n_bins) / counts,
+        )
+
+
+def unknown_threshold(
+    logits: NDArray[np.floating], labels: NDArray[np.integer], *, kept_share: float = KEPT_SHARE
+) -> UnknownThreshold:
+    """Choose the threshold that keeps a given share of the right answers.
+
+    What the network was never shown tends to get low probabilities, like the images that it gets wrong; how many of the
+    latter are caught is therefore measured, the former is not known.
+
+    Args:
+        logits: Shape (n, classes), of images that were not trained on.
+        labels: Right classes, shape (n,).
+        kept_share: Part of the right answers that must stay answers, 0 to 1.
+    """
+    best = probabilities(logits).max(axis=1)
+    is_right = logits.argmax(axis=1) == labels
+    n_right, n_wrong = int(is_right.sum()), int((~is_right).sum())
+    # The largest probability that loses no more than allowed; rounded down, so that rounding loses none either.
+    position = int((1 - kept_share) * n_right)
+    threshold = float(np.floor(np.sort(best[is_right])[position] * 1e4) / 1e4) if n_right else 0.0
+    return UnknownThreshold(
+        unknown_below=threshold,
+        n_images=len(labels),
+        right_kept=100 * float((best[is_right] >= threshold).mean()) if n_right else 0.0,
+        wrong_caught=100 * float((best[~is_right] < threshold).mean()) if n_wrong else 0.0,
+    )

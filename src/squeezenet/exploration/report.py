@@ -1,0 +1,149 @@
+"""The report of a study: one HTML file that needs nothing else, and the same as JSON.
+
+Use this when a study has findings to show.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingDependencyError
+from ..files import atomic_write
+from ..training import Recipe
+from .findings import Finding, StudyResult
+from .plots import plot_curve, plot_front, plot_importance
+from .space import Space, Value
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["write_report"]
+
+_TITLES = {
+    "squeeze_ratio": "Squeeze ratio",
+    "pct_3x3": "Share of 3x3 filters",
+    "bypass": "Bypass",
+    "pools": "Where the network pools",
+    "input_size": "Input size",
+    "squeeze_relu": "ReLU after the squeeze layers",
+}
+_LABELS = {
+    "squeeze_ratio": "squeeze ratio: squeeze filters over expand filters",
+    "pct_3x3": "share of 3x3 filters among the expand filters",
+    "pools": "layers that a pool follows",
+}
+_FEWEST_FOR_IMPORTANCE = 8
+
+
+def write_report(
+    result: StudyResult,
+    study: optuna.Study,
+    *,
+    space: Space,
+    recipe: Recipe,
+    epochs: int,
+    max_bytes: int | None,
+    max_macs: int | None,
+    data_name: str,
+) -> None:
+    """Write `report.html` and `study.json` into the study's folder.
+
+    Args:
+        result: With at least one finding.
+        study: Where importance is worked out from.
+        space: What was varied.
+        recipe: How the trials were trained.
+        epochs: Of the trials.
+        max_bytes: Largest file allowed.
+        max_macs: Most MACs allowed.
+        data_name: What was trained on.
+
+    Raises:
+        MissingDependencyError: If Jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise MissingDependencyError("jinja2", "explore") from None
+    importance = _importance(study, space) if len(result.findings) >= _FEWEST_FOR_IMPORTANCE else {}
+    names = [*space.dimensions, *(["seed"] if any("seed" in f.point for f in result.findings) else [])]
+    failed = [
+        {"number": trial.number, "reason": reason}
+        for trial in study.get_trials(deepcopy=False)
+        if (reason := trial.user_attrs.get("error") or trial.user_attrs.get("refused"))
+    ]
+    facts: dict[str, Any] = {
+        "space": space.to_dict(),
+        "recipe": recipe.to_dict(),
+        "epochs": epochs,
+        "data": data_name,
+        "max_bytes": max_bytes,
+        "max_macs": max_macs,
+        "is_finished": result.is_finished,
+        "trials": [_row(finding) for finding in result.findings],
+        "not_trained": failed,
+        "front": [finding.number for finding in result.front],
+        "winner": result.winner.number if result.winner else None,
+        "retrained": result.retrained.to_dict() if result.retrained else None,
+        "importance": importance,
+    }
+    with atomic_write(result.folder / "study.json") as stream:
+        stream.write(json.dumps(facts, indent=1).encode())
+    curves = [
+        (_TITLES.get(name, name), plot_curve(name, groups, _LABELS.get(name, name)))
+        for name, groups in _curves(result.findings, space).items()
+    ]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(
+        (resources.files("squeezenet.reports") / "templates" / "study.html").read_text("utf-8")
+    )
+    page = template.render(
+        result=result,
+        facts=facts,
+        names=names,
+        space=space,
+        recipe=recipe,
+        curves=curves,
+        front_plot=plot_front(result.findings, result.front, result.winner, max_bytes=max_bytes),
+        importance_plot=plot_importance(importance) if importance else "",
+        specs={f.number: json.dumps(f.spec.to_dict(), indent=1) for f in result.findings},
+    )
+    with atomic_write(result.folder / "report.html") as stream:
+        stream.write(page.encode())
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    return {
+        "number": finding.number,
+        "folder": f"trials/{finding.folder}",
+        "point": dict(finding.point),
+        "spec": finding.spec.to_dict(),
+        **finding.measured.to_dict(),
+    }
+
+
+def _curves(findings: Sequence[Finding], space: Space) -> dict[str, dict[Value, list[Finding]]]:
+    """Findings of a grid along each metaparameter that alone varies, by its value in the order of the space."""
+    if space.sampler != "grid" or len(space.dimensions) != 1:
+        return {}
+    (name,) = space.dimensions
+    groups: dict[Value, list[Finding]] = {point[name]: [] for point in space.grid()}
+    for finding in findings:
+        groups[finding.point[name]].append(finding)
+    found = {value: group for value, group in groups.items() if group}
+    return {name: found} if len(found) > 1 else {}
+
+
+def _importance(study: optuna.Study, space: Space) -> dict[str, float]:
+    """Shares of top-1's variance, by fANOVA; nothing where only one metaparameter or no accuracy varies."""
+    import optuna
+
+    completed = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if len(space.dimensions) < 2 or len({trial.values[0] for trial in completed}) < 2:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(study, target=lambda trial: trial.values[0], evaluator=evaluator)
+    return {name: float(value) for name, value in found.items()}

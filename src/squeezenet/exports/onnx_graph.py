@@ -1,0 +1,260 @@
+"""A network as an ONNX graph, written from its spec: in floats, or in int8 with its quantisation spelt out (QDQ).
+
+Both graphs take what the float network takes, normalised images (N, 3, H, W), and give logits (N, classes). In the
+int8 graph every tensor of the integer network is a QuantizeLinear and DequantizeLinear pair with that network's
+zero-point, and every weight an int8 initializer; runtimes fuse them into integer kernels. A runtime computes its
+multipliers as in_scale * weight_scale / out_scale, rounded: with activation scales that are powers of two, weight
+scales take up the rest, and the quotient is the integer network's multiplier to the bit, so that rounding goes the
+same way. Only tensors that an addition reads or writes keep their true scales, whose ratios it needs. The head's sums
+are averaged in floats, where the engines average exact sums.
+
+Labels and preprocessing travel in the model's metadata, as JSON under `labels` and `preprocessing`.
+
+Use this when ONNX Runtime, OpenVINO, TensorRT or the like is to run a network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MissingDependencyError
+from ..fileformat import SqzFile
+from ..labels import Labels
+from ..network import IntegerNetwork, quantized_source
+from ..preprocess import Preprocessing
+from ..spec import ArchSpec, Op
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["FloatNetwork", "build_onnx_float", "build_onnx_int8", "pooling_warnings"]
+
+_OPSET = 13  # the first with a scale for each channel
+_IR_VERSION = 8
+_PRODUCER = "squeezenet"
+
+
+@dataclass(frozen=True)
+class FloatNetwork:
+    """A float network without torch: what the float graph is written from."""
+
+    spec: ArchSpec
+    convs: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    """Weight (O, I, k, k) and bias (O,) of every convolution, by name."""
+    preprocessing: Preprocessing
+    labels: Labels | None = None
+
+    @classmethod
+    def from_sqz(cls, contents: SqzFile) -> FloatNetwork:
+        """Dequantise an integer network."""
+        how = contents.preprocessing_or_default
+        return cls(contents.network.spec, contents.network.dequantized_convs(how), how, contents.labels)
+
+
+def build_onnx_float(network: FloatNetwork) -> bytes:
+    """Write a float network as a serialised ONNX model.
+
+    Raises:
+        MissingDependencyError: If `onnx` is not installed.
+    """
+    graph = _Graph()
+    for op in network.spec.graph():
+        if op.kind == "conv":
+            weight, bias = network.convs[op.name]
+            inputs = [
+                op.inputs[0],
+                graph.constant(f"{op.name}.weight", weight),
+                graph.constant(f"{op.name}.bias", bias),
+            ]
+            _add_conv(graph, op, inputs, _branch_output(op))
+            if op.channel_offset:
+                graph.node("Concat", _branches(op), op.output, axis=1)
+        else:
+            graph.node(*_ONNX_OPS[op.kind], op.inputs, op.output, **_pool_attributes(op, network.spec))
+    _add_mean(graph, network.spec)
+    return graph.serialize(network.spec, network.preprocessing, network.labels)
+
+
+def build_onnx_int8(contents: SqzFile) -> bytes:
+    """Write an integer network as a serialised ONNX model with QuantizeLinear and DequantizeLinear.
+
+    Raises:
+        MissingDependencyError: If `onnx` is not installed.
+    """
+    network, how = contents.network, contents.preprocessing_or_default
+    graph = _Graph()
+    scales = _exact_scales(network)
+    quant = network.tensors["input"]
+    # Normalised values back to the network's own: (pixel - zero_point) * scale, whose quantised form is the pixel.
+    shape = (1, 3, 1, 1)
+    factor = graph.constant("pixel.factor", np.float32(np.array(how.std) * scales["input"]).reshape(shape))
+    offset = np.float32((np.array(how.mean) - quant.zero_point) * scales["input"]).reshape(shape)
+    graph.node("Mul", ("input", factor), "pixel.scaled")
+    graph.node("Add", ("pixel.scaled", graph.constant("pixel.offset", offset)), "pixel")
+    pairs = _Pairs(graph, network, scales)
+    real = {"input": pairs.add("input", "pixel")}
+    for op in network.spec.graph():
+        inputs = [real[name] for name in op.inputs]
+        if op.kind == "conv":
+            float_output = op.output if op.is_head else f"{op.name}.real"
+            _add_conv(graph, op, [*inputs, *pairs.weights(op)], float_output)
+            if op.is_head:
+                break
+            branch = pairs.add(op.output, float_output, name=_branch_output(op))
+            real[op.output] = branch
+            if op.channel_offset:
+                parts = tuple(f"{name}.dequantized" for name in _branches(op))
+                graph.node("Concat", parts, f"{op.output}.joined", axis=1)
+                real[op.output] = pairs.add(op.output, f"{op.output}.joined")
+        else:
+            float_output = f"{op.output}.real"
+            graph.node(*_ONNX_OPS[op.kind], inputs, float_output, **_pool_attributes(op, network.spec))
+            real[op.output] = pairs.add(op.output, float_output)
+    _add_mean(graph, network.spec)
+    return graph.serialize(network.spec, how, contents.labels)
+
+
+def pooling_warnings(spec: ArchSpec) -> list[str]:
+    """What a user should know about the pools: those that round up, where not every runtime does."""
+    return [
+        f"{op.name} rounds its {op.in_size}x{op.in_size} input up to {op.out_size}x{op.out_size} (ceil_mode),"
+        " which some runtimes do not support; an input size of 4 n + 3 such as 227 avoids it"
+        for op in spec.graph()
+        if op.kind == "max_pool" and not _is_floor_enough(op)
+    ]
+
+
+_ONNX_OPS = {"max_pool": ("MaxPool",), "add": ("Add",)}
+
+
+class _Graph:
+    """Nodes and constants as they are added, in order."""
+
+    def __init__(self) -> None:
+        try:
+            import onnx
+        except ImportError:
+            raise MissingDependencyError("onnx", "export") from None
+        self._onnx = onnx
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, values: NDArray[Any] | np.generic) -> str:
+        self._constants.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def node(
+        self, kind: str, inputs: Iterator[str] | tuple[str, ...] | list[str], output: str, **attributes: Any
+    ) -> str:
+        self._nodes.append(self._onnx.helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def serialize(self, spec: ArchSpec, preprocessing: Preprocessing, labels: Labels | None) -> bytes:
+        helper, float32 = self._onnx.helper, self._onnx.TensorProto.FLOAT
+        image = helper.make_tensor_value_info("input", float32, ["N", 3, spec.input_size, spec.input_size])
+        logits = helper.make_tensor_value_info("logits", float32, ["N", spec.num_classes])
+        graph = helper.make_graph(self._nodes, spec.name or _PRODUCER, [image], [logits], self._constants)
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+            ir_version=_IR_VERSION,
+            producer_name=_PRODUCER,
+        )
+        metadata = {
+            "preprocessing": json.dumps(preprocessing.to_dict()),
+            "input": "float32 (N, 3, H, W), RGB: (pixel - mean) / std of `preprocessing`, pixels from 0 to 255",
+        }
+        if labels is not None:
+            metadata["labels"] = json.dumps({"names": labels.names, **({"ids": labels.ids} if labels.ids else {})})
+        helper.set_model_props(model, metadata)
+        self._onnx.checker.check_model(model, full_check=True)
+        serialized: bytes = model.SerializeToString()
+        return serialized
+
+
+def _add_conv(graph: _Graph, op: Op, inputs: list[str], output: str) -> None:
+    raw = f"{op.name}.sum" if op.relu else output
+    graph.node(
+        "Conv", inputs, raw, kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=[op.padding] * 4
+    )  # fmt: skip
+    if op.relu:
+        graph.node("Relu", (raw,), output)
+
+
+class _Pairs:
+    """Quantisation of an integer network, spelt out."""
+
+    def __init__(self, graph: _Graph, network: IntegerNetwork, scales: Mapping[str, float]) -> None:
+        self._graph, self._network, self._scales = graph, network, scales
+
+    def add(self, tensor: str, real: str, *, name: str | None = None) -> str:
+        """Round a real tensor to the steps of a quantised one; returns the rounded real tensor."""
+        graph, name = self._graph, name or tensor
+        scale = graph.constant(f"{name}.scale", np.float32(self._scale(tensor)))
+        zero_point = graph.constant(f"{name}.zero_point", np.uint8(self._network.tensor(tensor).zero_point))
+        graph.node("QuantizeLinear", (real, scale, zero_point), f"{name}.quantized")
+        return graph.node("DequantizeLinear", (f"{name}.quantized", scale, zero_point), f"{name}.dequantized")
+
+    def weights(self, op: Op) -> Iterator[str]:
+        """Add a convolution's weight and bias; returns their real tensors."""
+        graph, params = self._graph, self._network.convs[op.name]
+        out_scale = 1.0 if op.is_head else self._scale(op.output)
+        bias_scale = params.multiplier.astype(np.float64) * out_scale
+        weight_scale = bias_scale / self._scale(op.inputs[0])
+        for part, values, steps in (("weight", params.weight, weight_scale), ("bias", params.bias, bias_scale)):
+            name = f"{op.name}.{part}"
+            inputs = (
+                graph.constant(f"{name}.quantized", values),
+                graph.constant(f"{name}.scale", steps.astype(np.float32)),
+                graph.constant(f"{name}.zero_point", np.zeros(len(steps), values.dtype)),
+            )
+            yield graph.node("DequantizeLinear", inputs, name, axis=0)
+
+    def _scale(self, tensor: str) -> float:
+        return self._scales[quantized_source(self._network.spec, tensor)]
+
+
+def _exact_scales(network: IntegerNetwork) -> dict[str, float]:
+    """A scale for each quantised tensor: a power of two near its own, or its own where an addition needs ratios."""
+    spec = network.spec
+    added = {
+        quantized_source(spec, name) for op in spec.graph() if op.kind == "add" for name in (*op.inputs, op.output)
+    }
+    return {
+        name: quant.scale if name in added else 2.0 ** round(math.log2(quant.scale))
+        for name, quant in network.tensors.items()
+    }
+
+
+def _add_mean(graph: _Graph, spec: ArchSpec) -> None:
+    graph.node("GlobalAveragePool", (spec.head_name,), "mean")
+    graph.node("Flatten", ("mean",), "logits", axis=1)
+
+
+def _branch_output(op: Op) -> str:
+    """Where a convolution writes: its own tensor, or, in a Fire, the branch that a Concat then joins."""
+    return op.name if op.output != op.name else op.output
+
+
+def _branches(op: Op) -> tuple[str, str]:
+    """The branches that the last one of them completes: they are neighbours in the graph."""
+    fire = op.name.rpartition(".")[0]
+    return f"{fire}.expand1x1", f"{fire}.expand3x3"
+
+
+def _pool_attributes(op: Op, spec: ArchSpec) -> dict[str, Any]:
+    if op.kind != "max_pool":
+        return {}
+    attributes: dict[str, Any] = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2}
+    return attributes if _is_floor_enough(op) else {**attributes, "ceil_mode": 1}
+
+
+def _is_floor_enough(op: Op) -> bool:
+    return (op.in_size - op.kernel) // op.stride + 1 == op.out_size

@@ -1,0 +1,63 @@
+"""What this process asks of the operating system: cores, memory that stays, signals that wait."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+__all__ = ["StopSignals", "keep_freed_memory", "usable_cores"]
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
+
+def keep_freed_memory() -> bool:
+    """Ask the C library to keep freed memory for the process; for long runs in a process of their own.
+
+    glibc returns large blocks to the system when they are freed, and the system hands them out again page by page,
+    zeroed: three quarters of the page faults of a training step (dev/LOG.md).
+
+    Returns:
+        Whether it could be asked; elsewhere than on glibc nothing changes.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, ctypes.c_int(-1)))
+
+
+def usable_cores() -> int:
+    """Count the processor cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores or 1
+
+
+class StopSignals:
+    """While open, SIGINT and SIGTERM only ask for a stop; a second one acts as usual."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        # Python delivers signals to the main thread alone, and lets it alone set handlers.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: object) -> None:
+        self.is_set = True
+        signal.signal(number, self._before[number])

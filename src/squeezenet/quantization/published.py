@@ -1,0 +1,41 @@
+"""torchvision's ImageNet network as a `.sqz` file: fetched once, compressed once, kept in the cache.
+
+Use this when a user wants the 1,000 classes of ImageNet without a model of their own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..fileformat import SqzFile, write_sqz
+from ..files import cache_folder
+from ..models import create_model
+from ..progress import Reporter
+from ..zoo import IMAGENET_FILE
+from .int8 import quantize_int8
+from .photos import calibration_from_noise
+from .quantize import required_preprocessing
+
+__all__ = ["imagenet_file"]
+
+
+def imagenet_file(reporter: Reporter) -> Path:
+    """Find the file in the cache, or make it there from torchvision's 1.1 weights.
+
+    It holds 8-bit weights, calibrated on synthetic pictures, since no photos of ImageNet may come with a package.
+
+    Raises:
+        DownloadError: If the weights cannot be fetched.
+        OSError: If the cache cannot be written.
+    """
+    path = cache_folder() / IMAGENET_FILE
+    if path.is_file():
+        return path
+    reporter.say("imagenet: compressing torchvision's SqueezeNet 1.1, once; later calls find the file in the cache")
+    model = create_model("squeezenet1_1", pretrained=True).eval()
+    network = quantize_int8(model, calibration_from_noise(required_preprocessing(model)), reporter)
+    facts = {"provenance": {**model.provenance, "compressed": {"preset": "int8", "calibration": "synthetic"}}}
+    contents = SqzFile(network=network, labels=model.labels, preprocessing=model.preprocessing, facts=facts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_sqz(path, contents)
+    return path

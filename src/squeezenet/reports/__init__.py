@@ -1,0 +1,1 @@
+"""Pages, charts and plots that reports are made of."""

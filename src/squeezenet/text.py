@@ -1,0 +1,61 @@
+"""How people are shown numbers, durations, tables and text that came from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["file_name", "format_bytes", "format_count", "format_duration", "printable", "table"]
+
+
+def printable(text: object, *, max_chars: int | None = None) -> str:
+    r"""Make text from a file or a server safe to print: characters that could drive a terminal become escapes.
+
+    Args:
+        text: What to show; anything but text is turned into it first.
+        max_chars: Length at which the text is cut before it is escaped; no limit by default.
+
+    Example:
+        >>> printable("no\x1b[2J\n")
+        'no\\x1b[2J\\n'
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text)[:max_chars])
+
+
+def file_name(name: str) -> str:
+    """Turn a file name of the operating system into valid Unicode: bytes that are not UTF-8 become escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def format_duration(seconds: float) -> str:
+    """A duration as people read it: 0:07, 12:30, 1:02:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def format_bytes(count: int) -> str:
+    """Bytes as people read them: 999 B, 12.3 kB, 4.99 MB (powers of ten)."""
+    if count < 1000:
+        return f"{count} B"
+    value, unit = (count / 1e6, "MB") if count >= 1e6 else (count / 1e3, "kB")
+    return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+
+
+def format_count(count: int) -> str:
+    """A count with thousands separators; nothing for zero, as the paper's tables have it."""
+    return f"{count:,}" if count else ""
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Lay out rows in columns; the first `left` columns are left-aligned, the others right-aligned."""
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = []
+    for row in cells:
+        padded = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(padded).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)

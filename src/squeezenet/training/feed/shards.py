@@ -1,0 +1,151 @@
+"""Feeding the training loop from tar shards, through the webdataset library.
+
+Every process reads its own shards of an epoch's random order, shuffles within a buffer, and begins again where they run
+out before the epoch does. The same seed, epoch and number of processes give the same batches, however many threads
+decode; a run that continues in mid-epoch passes over what it has seen without decoding it.
+
+Use this when the images to train on are shards.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...data.decode import Unreadable, View, thread_pool
+from ...data.imageset import ImageSet
+from ...data.shards import ShardSource
+from ...errors import DataError, ImageError, MissingDependencyError
+from ...files import IMAGE_EXTENSIONS
+from .augment import Augmentation, EpochDraw, augment
+from .batches import Batch
+
+__all__ = ["SHUFFLE_BUFFER", "ShardBatches"]
+
+SHUFFLE_BUFFER = 1000
+_Sample = tuple[str, bytes, int]
+
+
+@dataclass(frozen=True)
+class ShardBatches:
+    """Batches for training, streamed from shards."""
+
+    images: ImageSet
+    source: ShardSource
+    augmentation: Augmentation
+    view: View
+    unreadable: tuple[Unreadable, ...] = ()
+    n_threads: int | None = None
+
+    @property
+    def n_images(self) -> int:
+        """Images in an epoch."""
+        return len(self.images)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Refuse: images of shards cannot be chosen.
+
+        Raises:
+            DataError: Always.
+        """
+        raise DataError(
+            f'{self.images.name}: expected images that can be read in any order for `sampling = "balanced"`, got'
+            " shards: use `class_weights` instead"
+        )
+
+    def epoch(
+        self, draw: EpochDraw, *, batch_size: int, first_step: int, n_steps: int, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """Make the batches of the steps from `first_step` up to `n_steps`, or one process's share of each."""
+        damages: list[Unreadable] = []
+        samples = self._samples(draw, share, damages)
+        sizes = [len(draw.batch(step, batch_size, share)[0]) for step in range(n_steps)]
+        next(itertools.islice(samples, sum(sizes[:first_step]), sum(sizes[:first_step])), None)
+        with thread_pool(self.n_threads) as pool:
+            upcoming: list[Future[Any]] = []
+            for step in range(first_step, n_steps + 1):
+                arriving = upcoming
+                if step < n_steps:  # decoded while the batch before is trained on
+                    upcoming = [pool.submit(self._decode, s) for s in itertools.islice(samples, sizes[step])]
+                if step > first_step:
+                    numbers = draw.batch(step - 1, batch_size, share)[1]
+                    yield self._batch([future.result() for future in arriving], numbers, damages)
+
+    def _batch(
+        self,
+        outcomes: list[tuple[NDArray[np.uint8] | Unreadable, int]],
+        numbers: NDArray[np.float32],
+        damages: list[Unreadable],
+    ) -> Batch:
+        good = [row for row, (pixels, _) in enumerate(outcomes) if not isinstance(pixels, Unreadable)]
+        arrays = [outcomes[row][0] for row in good]
+        unreadable = [pixels for pixels, _ in outcomes if isinstance(pixels, Unreadable)] + damages
+        damages.clear()
+        labels = torch.tensor([outcomes[row][1] for row in good], dtype=torch.int64)
+        return Batch(augment(arrays, numbers[good], self.augmentation), labels, unreadable)  # type: ignore[arg-type]
+
+    def _decode(self, sample: _Sample) -> tuple[NDArray[np.uint8] | Unreadable, int]:
+        name, data, label = sample
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return self.view(data), label
+        except ImageError as error:
+            return Unreadable.because(name, error), label
+
+    def _samples(self, draw: EpochDraw, share: tuple[int, int], damages: list[Unreadable]) -> Iterator[_Sample]:
+        """This process's images of an epoch, and again from the start if they run out."""
+        try:
+            import webdataset
+            from webdataset.tariterators import group_by_keys, tar_file_expander
+        except ImportError:
+            raise MissingDependencyError("webdataset", "webdataset") from None
+        rank, size = share
+        urls = [self.source.urls[i] for i in draw.generator().permutation(len(self.source.urls))][rank::size]
+        if not urls:
+            raise DataError(f"{self.source.name}: expected at least one shard a process, got {len(self.source.urls)}")
+
+        def note(error: Exception) -> bool:
+            entry = Unreadable(self.source.name, f"a shard cannot be read ({error})")
+            if entry not in damages:
+                damages.append(entry)
+            return True
+
+        def members() -> Iterator[Any]:
+            for url in urls:
+                try:
+                    with webdataset.gopen(url) as stream:
+                        yield from tar_file_expander([{"url": url, "stream": stream}], handler=note)
+                except Exception as error:  # whatever the transport raises, the other shards are still there
+                    note(error)
+
+        labels = self._labels()
+        for lap in itertools.count():
+            shuffle = webdataset.shuffle(SHUFFLE_BUFFER, rng=random.Random(f"{draw.key} {rank} {lap}"))
+            n_samples = 0
+            for sample in shuffle(group_by_keys(members(), handler=note)):
+                kind = next((key for key in sample if f".{key.lower()}" in IMAGE_EXTENSIONS), None)
+                text = sample.get("cls", b"").decode("ascii", "replace").strip()
+                name = f"{sample.get('__url__', self.source.name)}/{sample.get('__key__', '')}"
+                if kind is None or not text.isdecimal() or int(text) >= len(labels):
+                    damages.append(Unreadable(name, "expected an image and the number of a class"))
+                    continue
+                n_samples += 1
+                yield name, sample[kind], labels[int(text)]
+            if not n_samples:
+                reason = damages[0].reason if damages else "they are empty"
+                raise DataError(f"{self.source.name}: none of {len(urls)} shards can be read: {reason}")
+
+    def _labels(self) -> list[int]:
+        """The network's number of each class of the shards."""
+        return list(dict.fromkeys(self.images.labels))  # items are in the order of the shards' classes

@@ -1,0 +1,119 @@
+"""The report and the model card of a run.
+
+Use this when a run has ended, or to add a run's history to a report on its network.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.check import DataCheck
+from ..data.imageset import ImageSet
+from ..evaluation.predictor import FloatPredictor, collect_logits
+from ..files import atomic_write
+from ..models import load_model
+from ..reports.network_page import build_report, render_card, render_html
+from .recipe import Recipe
+from .run_folder import RunFolder
+
+__all__ = ["run_facts", "run_history", "shown_facts", "write_run_report"]
+
+_MAX_FILE_BYTES = 1 << 24
+_MAX_JUDGED = 10_000  # images; a page needs no more, and the processor judges them once again for it
+
+
+def run_history(run_dir: Path) -> list[dict[str, float]]:
+    """Read the log of a run; empty if there is none that can be read."""
+    try:
+        with (run_dir / "log.csv").open(encoding="utf-8") as stream:
+            rows = csv.DictReader(stream.read(_MAX_FILE_BYTES).splitlines())
+            return [{key: float(value) for key, value in row.items()} for row in rows]
+    except (OSError, ValueError, TypeError, csv.Error):
+        return []
+
+
+def run_facts(run_dir: Path) -> dict[str, Any]:
+    """Read the facts of a run; empty if there are none that can be read."""
+    try:
+        with (run_dir / "run.json").open(encoding="utf-8") as stream:
+            facts = json.loads(stream.read(_MAX_FILE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+
+
+def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Choose what of a run's facts a report shows, in words."""
+    shown: list[tuple[str, str]] = []
+
+    def add(name: str, value: object) -> None:
+        if value not in (None, "", [], {}):
+            shown.append((name, str(value)))
+
+    recipe, data, hardware = (facts.get(key) or {} for key in ("recipe", "data", "hardware"))
+    add("recipe", recipe.get("name"))
+    usual = {field.name: _plain(field.default) for field in dataclasses.fields(Recipe)}
+    changed = {key: value for key, value in recipe.items() if key not in ("name", "description")}
+    add("settings", ", ".join(f"{key} {value}" for key, value in changed.items() if value != usual.get(key)))
+    add("images trained on", data.get("n_train"))
+    add("epochs", facts.get("epochs_done"))
+    add("best epoch", facts.get("best_epoch"))
+    add("time in training steps", f"{facts.get('training_seconds', 0):.0f} s")
+    add("time in all", f"{facts.get('seconds', 0):.0f} s")
+    add("steps undone", facts.get("skipped_steps"))
+    add("precision", facts.get("precision"))
+    threads = hardware.get("threads")
+    processes = facts.get("processes", 1)
+    add("machine", f"{hardware.get('machine')}, {facts.get('device')}, {processes} processes of {threads} threads")
+    add("versions", ", ".join(f"{name} {version}" for name, version in (facts.get("versions") or {}).items()))
+    add("command", facts.get("command"))
+    return shown
+
+
+def write_run_report(folder: RunFolder, val: ImageSet, check: DataCheck, alarms: list[str]) -> list[Path]:
+    """AccuracyComparer the best network of a run and write `report.html` and `README.md` into its folder.
+
+    Args:
+        folder: A run with `best.safetensors`.
+        val: The images validated on, numbered as the network's classes.
+        check: What was found in the data.
+        alarms: What was said about the run.
+
+    Returns:
+        The files written.
+
+    Raises:
+        MissingDependencyError: If Jinja2 is not installed.
+        OSError: If they cannot be written.
+    """
+    predictor = FloatPredictor(load_model(folder.best))
+    facts = run_facts(folder.path)
+    if len(val) > _MAX_JUDGED:
+        val = val.subset(np.linspace(0, len(val) - 1, _MAX_JUDGED).astype(int).tolist())
+    report = build_report(
+        predictor,
+        val,
+        collect_logits(predictor, val),
+        title=folder.path.resolve().name,
+        subtitle=f"{predictor.spec.name}, {len(val.classes)} classes",
+        history=run_history(folder.path),
+        warnings=[*alarms, *check.summary()[1:]],
+        train_counts=check.train.class_counts(),
+        facts=shown_facts(facts),
+    )
+    files = {folder.path / "report.html": render_html(report), folder.path / "README.md": render_card(report)}
+    for path, text in files.items():
+        with atomic_write(path) as stream:
+            stream.write(text.encode("utf-8", "backslashreplace"))
+    return list(files)

@@ -1,0 +1,252 @@
+"""Everything a run would lose with its process, in one object that goes to disk and comes back the same.
+
+No generator's state is kept, because none is carried along: the order and augmentation of an epoch come from
+(seed, epoch), and dropout from (seed, step). So a run that was killed repeats the steps since its last checkpoint bit
+for bit, on the same machine with the same number of threads.
+
+Use this when you change what a run remembers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.imageset import ImageSet
+from ..errors import SqueezeNetError, TrainingError
+from ..files import atomic_write, keep_as
+from ..labels import Labels
+from ..models import SqueezeNet, model_from_state
+from ..preprocess import Preprocessing
+from ..spec import ArchSpec
+from .recipe import Recipe
+from .schedule import WeightAverage, build_optimizer
+
+__all__ = ["TrainingState", "data_fingerprint", "seed_step"]
+
+_FORMAT = 1
+_ADVICE = ": start the run again"
+_MAX_FILE_BYTES = 1 << 30
+
+# Fields that are plain data and stored as they are.
+_PLAIN = (
+    "precision", "data_id", "teacher_id", "epoch", "step", "loss_sum", "images_seen", "epoch_seconds", "history",
+    "best_top1", "best_epoch", "skipped_steps", "skipped_in_a_row", "alarms", "unreadable",
+)  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """A run between two steps."""
+
+    recipe: Recipe
+    model: SqueezeNet
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    precision: str
+    """`float32` or `bfloat16`, chosen when the run began."""
+    data_id: str
+    """Fingerprint of the images trained on."""
+    teacher_id: str = ""
+    """Fingerprint of the network whose answers are learnt; empty if there is none."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    step: int = 0
+    """Steps finished in the current epoch."""
+    loss_sum: float = 0.0
+    """Sum of the losses of the images seen in the current epoch."""
+    images_seen: int = 0
+    epoch_seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    """A row of the log for every epoch."""
+    best_top1: float = -1.0
+    best_epoch: int = 0
+    skipped_steps: int = 0
+    """Steps undone because their loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    alarms: list[str] = field(default_factory=list)
+    unreadable: list[list[str]] = field(default_factory=list)
+    """Name and reason of images that failed while training."""
+
+    @classmethod
+    def start(
+        cls, recipe: Recipe, model: SqueezeNet, *, precision: str, data_id: str, device: torch.device
+    ) -> TrainingState:
+        """Begin a run with a network."""
+        model = _prepare(model, device)
+        return cls(
+            recipe=recipe,
+            model=model,
+            optimizer=build_optimizer(model, recipe),
+            average=WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None,
+            precision=precision,
+            data_id=data_id,
+        )
+
+    def __post_init__(self) -> None:
+        """Run the features as they are."""
+        self.forward_features: Callable[[torch.Tensor], torch.Tensor] = self.model.forward_features
+        """The network's features in training; `compile_features` makes a faster one of it."""
+
+    def compile_features(self) -> None:
+        """Let torch write kernels for the features, and record their launches: a GPU waits for Python otherwise.
+
+        The first step then takes minutes. The kernels round otherwise than the plain ones do.
+        """
+        self.forward_features = torch.compile(self.model.forward_features, mode="reduce-overhead")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.model.head.weight.device
+
+    @property
+    def usable_model(self) -> SqueezeNet:
+        """The network to validate and to save: the average of the weights if the recipe keeps one."""
+        return self.average.model if self.average else self.model
+
+    def save(self, path: Path, previous: Path | None = None) -> None:
+        """Write the checkpoint whole or not at all.
+
+        Args:
+            path: Where it goes.
+            previous: What was at `path` is kept under this name.
+
+        Raises:
+            OSError: If it cannot be written; an older checkpoint is then still there.
+        """
+        labels, preprocessing = self.model.labels, self.model.preprocessing
+        assert labels is not None
+        assert preprocessing is not None
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "format": _FORMAT,
+                "recipe": self.recipe.to_dict(),
+                "spec": self.model.spec.to_dict(),
+                "labels": labels.to_dict(),
+                "preprocessing": preprocessing.to_dict(),
+                "provenance": self.model.provenance,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.model.state_dict() if self.average else None,
+                **{name: getattr(self, name) for name in _PLAIN},
+            },
+            buffer,
+        )
+        if previous:
+            keep_as(path, previous)
+        with atomic_write(path) as stream:
+            stream.write(buffer.getbuffer())
+
+    @classmethod
+    def load_newest(
+        cls, paths: Sequence[Path], device: torch.device, on_damage: Callable[[str], None]
+    ) -> TrainingState | None:
+        """Read the first checkpoint that is there and whole; None if there is none at all.
+
+        Args:
+            paths: Files to try, the newest first.
+            device: Where the network goes.
+            on_damage: Told about each file that is passed over.
+
+        Raises:
+            TrainingError: If there are files, but none is whole.
+        """
+        error: TrainingError | None = None
+        for path in paths:
+            if not path.exists():
+                continue
+            try:
+                return cls.load(path, device)
+            except TrainingError as damage:
+                error = error or damage
+                on_damage(str(damage).removesuffix(_ADVICE))
+        if error:
+            raise error
+        return None
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> TrainingState:
+        """Read a checkpoint; no code in it is run.
+
+        Raises:
+            TrainingError: If the file is damaged or no checkpoint.
+        """
+        try:
+            data = _read(path)
+            if data.get("format") != _FORMAT:
+                raise TrainingError(f"{path}: expected checkpoint format {_FORMAT}, got {data.get('format')!r}")
+            return cls._from_data(data, device)
+        except OSError as error:
+            raise TrainingError(f"{path}: cannot be read ({error.strerror})") from None
+        except TrainingError:
+            raise
+        except Exception as error:  # the unpickler raises almost anything on broken files
+            reason = (
+                (str(error).splitlines() or [""])[0] if isinstance(error, SqueezeNetError) else type(error).__name__
+            )
+            raise TrainingError(
+                f"{path}: expected a checkpoint of a run, got a damaged file ({reason}){_ADVICE}"
+            ) from None
+
+    @classmethod
+    def _from_data(cls, data: Mapping[str, Any], device: torch.device) -> TrainingState:
+        recipe = Recipe.from_dict(data["recipe"])
+        spec = ArchSpec.from_dict(data["spec"])
+        model = model_from_state(spec, data["model"], dropout=recipe.dropout)
+        model.labels = Labels.from_dict(data["labels"])
+        model.preprocessing = Preprocessing.from_dict(data["preprocessing"])
+        model.provenance = dict(data["provenance"])
+        state = cls.start(recipe, model, precision=data["precision"], data_id=data["data_id"], device=device)
+        state.optimizer.load_state_dict(data["optimizer"])
+        if state.average:
+            state.average.model.load_state_dict(data["average"])
+        for name in _PLAIN:
+            if name in data:  # a checkpoint of an earlier version has fewer
+                setattr(state, name, data[name])
+        return state
+
+
+def _prepare(model: SqueezeNet, device: torch.device) -> SqueezeNet:
+    # Convolutions run two to three times faster on channels-last tensors.
+    prepared: SqueezeNet = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return prepared
+
+
+def _read(path: Path) -> dict[str, Any]:
+    size_bytes = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        size_bytes = max(size_bytes, sum(member.file_size for member in archive.infolist()))
+        # torch does not compare checksums when it loads: a flipped bit would only be a slightly other network.
+        if size_bytes <= _MAX_FILE_BYTES and (damaged := archive.testzip()):
+            raise TrainingError(f"{path}: expected a checkpoint of a run, got a damaged file ({damaged}){_ADVICE}")
+    if size_bytes > _MAX_FILE_BYTES:
+        raise TrainingError(f"{path}: expected at most {_MAX_FILE_BYTES} bytes, got {size_bytes}")
+    data = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(data, dict):
+        raise TrainingError(f"{path}: expected a checkpoint of a run, got {type(data).__name__}")
+    return data
+
+
+def data_fingerprint(images: ImageSet) -> str:
+    """Tell two sets to train on apart by their classes, labels and file names, wherever they lie."""
+    digest = hashlib.sha256("\0".join(images.classes).encode("utf-8", "surrogateescape"))
+    for name, label in images.items:
+        digest.update(f"\0{label}\0{name.rsplit('/', 1)[-1]}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Set torch's generators for one step of one process, so that its dropout depends on nothing else."""
+    entropy = [seed, step, rank] if rank else [seed, step]
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))

@@ -1,0 +1,180 @@
+"""One step and one validation: where images meet the network.
+
+Use this when you change what happens to a batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..evaluation.metrics import Accuracy
+from ..models import SqueezeNet, normalize_pixels
+from .constraints import Constraint
+from .distributed import ALONE, Workers
+from .feed.batches import Batch
+from .mixing import mix, trivial_augment
+from .schedule import learning_rate, set_learning_rate
+from .state import TrainingState, seed_step
+from .teacher import Teacher
+
+__all__ = ["Constraint", "choose_precision", "train_step", "validate"]
+
+
+def choose_precision(device: torch.device) -> str:
+    """Take bfloat16 where the processor multiplies it natively; elsewhere it would only be slower."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    get_capabilities = getattr(torch.cpu, "get_capabilities", None)  # not in torch 2.4
+    capabilities = get_capabilities() if get_capabilities else {}
+    has_bfloat16 = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def train_step(
+    state: TrainingState,
+    batch: Batch,
+    *,
+    steps_per_epoch: int,
+    constraint: Constraint | None = None,
+    workers: Workers = ALONE,
+    teacher: Teacher | None = None,
+    class_weights: Tensor | None = None,
+) -> float | None:
+    """Move the weights by one batch.
+
+    Args:
+        state: The run; its model, optimizer and average move.
+        batch: This process's share of the images.
+        steps_per_epoch: Places the step in the learning rate's schedule.
+        constraint: What the weights must keep to.
+        workers: The processes that take this step together.
+        teacher: Whose answers are learnt as well.
+        class_weights: Weight of each class in the loss, shape (classes,).
+
+    Returns:
+        The mean loss of all processes' images, or None if it or its gradient was not finite, or there was no image:
+        then nothing has moved.
+    """
+    model, recipe, device = state.model, state.recipe, state.device
+    step = state.epoch * steps_per_epoch + state.step
+    is_frozen = state.epoch < recipe.freeze_features_epochs
+    set_learning_rate(state.optimizer, learning_rate(recipe, step=step, steps_per_epoch=steps_per_epoch))
+    seed_step(recipe.seed, step, workers.rank)
+    model.train()
+    model.features.train(not is_frozen)
+    # A forward pass moves the statistics of batch norms, which has to be undone with the step.
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    state.optimizer.zero_grad(set_to_none=True)
+
+    loss_fn = _Loss(state, teacher, class_weights, is_frozen=is_frozen)
+    pixels, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.labels))
+    n_parts = min(recipe.accumulate, len(labels))
+    # All processes must agree on the number of images before the first gradient, and on whether to take the step.
+    n_images = workers.sum_numbers(len(labels))[0]
+    if not n_images:
+        return None
+    total = torch.zeros((), device=device)
+    for part in range(n_parts):
+        rows = slice(part * len(labels) // n_parts, (part + 1) * len(labels) // n_parts)
+        loss = loss_fn.sum_over(pixels[rows], labels[rows]) / n_images
+        total += loss.detach()
+        loss.backward()  # type: ignore[no-untyped-call]
+    _sum_gradients(model.head if is_frozen else model, workers)
+    if constraint:
+        constraint.on_gradients(model)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf)
+    # The only place where a GPU is waited for: it has the whole step to work on by now.
+    own_loss, largest = torch.stack([total, norm.to(total)]).tolist()
+    value = workers.sum_numbers(own_loss)[0]
+    if not (math.isfinite(value) and math.isfinite(largest)):
+        _restore(model, buffers)
+        return None
+    state.optimizer.step()
+    if constraint:
+        constraint.on_weights(model)
+    workers.sum_tensors([b for b in model.buffers() if b.is_floating_point()], divide_by=workers.size)
+    if state.average:
+        state.average.update(step)
+    return value
+
+
+class _Loss:
+    """What a step makes smaller."""
+
+    def __init__(
+        self, state: TrainingState, teacher: Teacher | None, class_weights: Tensor | None, *, is_frozen: bool
+    ) -> None:
+        self.state, self.class_weights, self.is_frozen = state, class_weights, is_frozen
+        self.teacher = teacher if state.recipe.distillation else None
+
+    def sum_over(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Run some images through the network; the sum of their losses in nats."""
+        model, recipe = self.state.model, self.state.recipe
+        assert model.preprocessing is not None
+        targets = labels
+        if recipe.trivial_augment:
+            pixels = trivial_augment(pixels)
+        if recipe.mixup or recipe.cutmix:
+            pixels, targets = mix(pixels.float(), labels, recipe, model.spec.num_classes)
+        x_NCHW = normalize_pixels(pixels, model.preprocessing)
+        with torch.autocast(x_NCHW.device.type, torch.bfloat16, enabled=self.state.precision == "bfloat16"):
+            with torch.set_grad_enabled(not self.is_frozen):
+                features = self.state.forward_features(x_NCHW)
+            logits = model.forward_head(features)
+            answers = self.teacher.logits(pixels) if self.teacher else None
+        loss = F.cross_entropy(
+            logits.float(), targets, weight=self.class_weights, label_smoothing=recipe.label_smoothing, reduction="sum"
+        )
+        if self.teacher and answers is not None:
+            loss = torch.lerp(loss, self.teacher.loss_sum(logits.float(), answers), recipe.distillation)
+        return loss
+
+
+def _sum_gradients(trained: nn.Module, workers: Workers) -> None:
+    if workers.size == 1:
+        return
+    gradients = []
+    for parameter in trained.parameters():
+        if parameter.grad is None:  # no image of this process could be read
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    workers.sum_tensors(gradients)
+
+
+def _restore(model: SqueezeNet, buffers: list[Tensor]) -> None:
+    for buffer, before in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(before)
+
+
+@torch.no_grad()
+def validate(model: SqueezeNet, batches: Iterable[Batch], workers: Workers = ALONE) -> tuple[Accuracy, float]:
+    """Measure a network in float32, as it will be used.
+
+    Args:
+        model: The network.
+        batches: This process's share of the images.
+        workers: The processes that measure together; all get the same result.
+
+    Returns:
+        The accuracy, and the mean loss in nats.
+    """
+    model.eval()
+    device = model.head.weight.device
+    assert model.preprocessing is not None
+    accuracy = Accuracy(n_images=0, top1_correct=0, top5_correct=0)
+    loss_sum = 0.0
+    for batch in batches:
+        if not len(batch.labels):
+            continue
+        logits = model(normalize_pixels(batch.pixels.to(device), model.preprocessing)).float().cpu()
+        loss_sum += F.cross_entropy(logits, batch.labels, reduction="sum").item()
+        accuracy += Accuracy.of(logits.numpy(), batch.labels.numpy())
+    *counts, loss_sum = workers.sum_numbers(*dataclasses.astuple(accuracy), loss_sum)
+    n_images, top1, top5 = map(int, counts)
+    return Accuracy(n_images=n_images, top1_correct=top1, top5_correct=top5), loss_sum / max(n_images, 1)
