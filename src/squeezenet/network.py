@@ -1,7 +1,7 @@
 """The integer network: the program that every engine runs, and the proof that it cannot overflow.
 
-An `IntegerNetwork` is an architecture plus integers: uint8 zero-points and float32 scales of its activation tensors, and
-for each convolution int8 weights, int32 biases and float32 multipliers. docs/format.md ("The integer network") defines
+An `IntegerNetwork` is an architecture plus integers: uint8 zero-points and float32 scales of its activations, and
+int8 weights, int32 biases and float32 multipliers for each convolution. docs/format.md ("The integer network") defines
 what the engines compute from it; `engine.reference` is the normative implementation.
 """
 
