@@ -4,8 +4,7 @@ import pytest
 
 from image_files import encode, photo
 from networks import random_network, tiny_spec
-from squeezenet import bundled
-from squeezenet.cli import model_names
+from squeezenet import zoo
 from squeezenet.fileformat import SqzFile, read_sqz, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
@@ -22,14 +21,14 @@ def own(tmp_path, monkeypatch):
         preprocessing=Preprocessing(crop_size=32, resize_size=32),
     )
     write_sqz(tmp_path / "cifar10.sqz", contents)
-    monkeypatch.setattr(bundled, "bundled_models", lambda: {"cifar10": tmp_path / "cifar10.sqz"})
+    monkeypatch.setattr(zoo, "bundled_models", lambda: {"cifar10": tmp_path / "cifar10.sqz"})
     (tmp_path / "a.png").write_bytes(encode(photo()))
     (tmp_path / "b.jpg").write_bytes(encode(photo(), "JPEG"))
     return tmp_path
 
 
 def test_every_network_of_the_package_is_whole_and_small():
-    paths = bundled.bundled_models().values()
+    paths = zoo.bundled_models().values()
     assert sum(path.stat().st_size for path in paths) <= 1_000_000
     assert all(read_sqz(path).labels is not None for path in paths)
 
@@ -63,7 +62,7 @@ def test_model_alone_lacks_an_image(own):
 
 
 def test_package_without_a_network_says_what_to_do(own, monkeypatch):
-    monkeypatch.setattr(bundled, "bundled_models", dict)
+    monkeypatch.setattr(zoo, "bundled_models", dict)
     done = run("predict", own / "a.png")
     assert done.exit_code == 2
     assert "name a file, or --model imagenet" in done.stderr
@@ -71,18 +70,18 @@ def test_package_without_a_network_says_what_to_do(own, monkeypatch):
 
 def test_imagenet_is_taken_from_the_cache(own, monkeypatch):
     monkeypatch.setenv("SQUEEZENET_HOME", str(own))
-    (own / "cifar10.sqz").rename(own / bundled.IMAGENET_FILE)
+    (own / "cifar10.sqz").rename(zoo.imagenet_path())
     monkeypatch.chdir(own)
-    assert model_names.resolve_model("imagenet") == str(own / bundled.IMAGENET_FILE)
+    assert zoo.find_model("imagenet") == zoo.Found("imagenet", zoo.imagenet_path(), "imagenet")
     assert run("predict", "-m", "imagenet", "a.png").exit_code == 0
 
 
 def test_imagenet_is_compressed_once(own, monkeypatch):
-    from squeezenet.compression import published
     from squeezenet.labels import imagenet_labels
     from squeezenet.models import build_model
     from squeezenet.preprocess import Preprocessing
     from squeezenet.progress import SilentReporter
+    from squeezenet.quantization import published
 
     calls = []
 

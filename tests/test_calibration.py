@@ -83,7 +83,7 @@ def test_evaluate_stores_the_threshold_and_predict_shows_it(model, tmp_path):
     write_sqz(model, SqzFile(network=after.network, preprocessing=after.preprocessing, facts={"unknown_below": 1.0}))
     (tmp_path / "a.png").write_bytes(encode(photo()))
     assert json.loads(run("predict", model, tmp_path / "a.png", "--json").stdout)["is_unknown"] is True
-    assert "unknown: nothing that this network knows for sure" in run("predict", model, tmp_path / "a.png").stdout
+    assert "unknown: the network is not sure of any class" in run("predict", model, tmp_path / "a.png").stdout
 
 
 def test_threshold_is_stored_in_compressed_files_only(tmp_path):

@@ -44,4 +44,4 @@ def test_other_files_are_refused_in_one_line(tmp_path):
     path.write_bytes(b"\xff\xd8\xff")
     result = CliRunner().invoke(cli, ["bench", str(path)])
     assert result.exit_code == 1
-    assert "expected a .sqz file" in result.stderr
+    assert "expected a MODEL, got another kind of file: a MODEL is a .sqz" in result.stderr

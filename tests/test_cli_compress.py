@@ -6,11 +6,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import squeezenet
 from networks import tiny_spec
 from squeezenet import Classifier, read_sqz
 from squeezenet.cli import cli
-from squeezenet.compression import methods as presets
-from squeezenet.compression.deep.deep_compression import DeepCompression
+from squeezenet.cli.compress import _FIELDS, _METHODS
+from squeezenet.compression.methods import METHODS, RateDistortion
 from squeezenet.errors import SqueezeNetError
 from squeezenet.labels import Labels
 from squeezenet.models import build_model, save_safetensors
@@ -62,11 +63,11 @@ def test_photos_of_the_data_that_judge_are_not_trained_on(model, tmp_path, monke
     """Without --calibration, photos of --data calibrate, and a fifth of the 50 is set aside."""
     given = []
 
-    def stop(network, calibration, *, data, **options):
-        given.append(data)
+    def stop(self, job):
+        given.append(job.data)
         raise SqueezeNetError("enough")
 
-    monkeypatch.setattr(presets, "run_rate_distortion", stop)
+    monkeypatch.setattr(RateDistortion, "run", stop)
     options = ("--photos", 50, "--data", "digits", "--epochs", 1, "--max-bytes", 4000)
     assert run(model, "-o", tmp_path / "a.sqz", *own, *options).exit_code == 1
     assert len(given[0]) == n_left
@@ -125,7 +126,7 @@ def test_smallest_file_that_loses_few_enough_points(model, tmp_path):
     [
         (("--max-bytes", 9, "--max-kl", 1), "exclude each other"),
         (("--max-bytes", 9, "--max-drop", 1, "--val", "digits"), "exclude each other"),
-        (("--max-drop", 1), "give them with --val"),
+        (("--max-drop", 1), "--max-drop is measured on labelled images: expected --val, got none"),
         (("--polish", 1, "--data", "digits"), "as --epochs"),
     ],
 )
@@ -139,7 +140,7 @@ def test_options_that_contradict_each_other_are_refused_at_once(model, tmp_path,
 def test_deep_compression_needs_labelled_images(model, tmp_path):
     result = run(model, "-o", tmp_path / "a.sqz", "--preset", "deep-compression")
     assert result.exit_code == 2
-    assert "give labelled images with --data DATA" in result.stderr
+    assert "deep-compression retrains on labelled images: expected --data, got none" in result.stderr
 
 
 def test_two_budgets_exclude_each_other(model, tmp_path):
@@ -148,10 +149,10 @@ def test_two_budgets_exclude_each_other(model, tmp_path):
     assert "exclude each other" in result.stderr
 
 
-def test_missing_output_folder_is_refused_before_the_work(tmp_path):
-    result = run("no-model.safetensors", "-o", tmp_path / "nowhere/a.sqz", "--preset", "int8")
+def test_missing_output_folder_is_refused_before_the_work(model, tmp_path):
+    result = run(model, "-o", tmp_path / "nowhere/a.sqz", "--preset", "int8")
     assert result.exit_code == 2
-    assert "no such folder" in result.stderr
+    assert "expected a folder to write to" in result.stderr
 
 
 def test_failure_leaves_nothing_behind(model, tmp_path):
@@ -161,7 +162,38 @@ def test_failure_leaves_nothing_behind(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_defaults_are_those_of_the_method():
-    """The options show numbers, and must not import torch to know them."""
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("int8", ("--max-bytes", 1000), "--max-bytes goes with --method rate-distortion, not with int8"),
+        ("int8", ("--polish", 1), "--polish goes with --method rate-distortion, not with int8"),
+        ("int8", ("--epochs", 1), "--epochs goes with --method rate-distortion or deep-compression, not with int8"),
+        ("int8", ("--data", "digits"), "int8 trains nothing: expected no --data"),
+        ("deep-compression", ("--max-kl", 1, "--data", "digits"), "--max-kl goes with --method rate-distortion"),
+        ("rate-distortion", ("--density", 0.5), "--density goes with --method deep-compression"),
+    ],
+)
+def test_options_of_another_method_are_refused(model, tmp_path, method, options, message):
+    result = run(model, "-o", tmp_path / "a.sqz", "--method", method, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_are_fields_of_the_methods_and_show_their_defaults():
+    """The command must not import torch to know them."""
     shown = {option.name: option.default for option in cli.get_command(None, "compress").params}
-    assert (shown["density"], shown["index_bits"]) == (DeepCompression.density, DeepCompression.index_bits)
+    for option, fields in _FIELDS.items():
+        for method, field in fields.items():
+            assert shown[option] in (None, getattr(METHODS[method], field)), option
+    assert tuple(METHODS) == _METHODS
+
+
+def test_two_methods_in_one_call_are_python_too(model, tmp_path):
+    result = squeezenet.compress(model, method=squeezenet.Int8(), calibration="digits", n_photos=50, progress=False)
+    assert list(tmp_path.iterdir()) == []
+    result.write(tmp_path / "a.sqz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.sqz", "a.sqz.report.json"]
+    assert (tmp_path / "a.sqz").read_bytes() == result.encoded
+    assert "KL to the float network" in result._repr_html_()
+    assert squeezenet.describe(tmp_path / "a.sqz").file.file_bytes == result.file_bytes

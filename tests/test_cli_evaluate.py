@@ -50,7 +50,7 @@ def test_accuracy_is_shown_with_its_interval_and_n(model, data):
     lines = result.stdout.splitlines()
     for line, name in zip(lines[:2], ("top1", "top5"), strict=True):
         assert line == f"{name}   75.00 %  (3 of 4; 95 % interval {low:.2f} to {high:.2f})"
-    assert lines[2].endswith(" ms an image, reading and decoding included")
+    assert lines[2].endswith(" ms per image, reading and decoding included")
     assert len(lines) == 3
 
 
@@ -136,7 +136,7 @@ def test_zip_is_measured(model, data, tmp_path):
     [
         (("evaluate",), 2, "Missing argument 'MODEL'"),
         (("evaluate", "none.sqz"), 2, "Missing argument 'DATA...'"),
-        (("evaluate", "none.sqz", "x"), 1, "Error: none.sqz: No such file or directory"),
+        (("evaluate", "none.sqz", "x"), 1, "Error: none.sqz: no such file or folder"),
     ],
 )
 def test_bad_usage_is_explained(arguments, code, message):

@@ -154,11 +154,12 @@ def test_program_runs_as_installed(monkeypatch, capsys):
 
 def test_missing_and_damaged_files_are_one_line(model, tmp_path):
     result = run("info", tmp_path / "none.sqz")
-    assert (result.exit_code, result.stderr) == (1, f"Error: {tmp_path}/none.sqz: No such file or directory\n")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path}/none.sqz: no such file or folder; a MODEL is")
     (tmp_path / "cut.sqz").write_bytes(model.read_bytes()[:50])
     result = run("info", tmp_path / "cut.sqz")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"Error: {tmp_path}/cut.sqz: chunk 'ARCH' at byte 8 wants")
+    assert result.stderr.startswith(f"Error: {tmp_path}/cut.sqz: chunk 'ARCH' at byte 8 has")
     assert result.stderr.count("\n") == 1
 
 

@@ -101,13 +101,13 @@ def test_csv_is_one_row_a_class(model, photos):
     assert result.exit_code == 0
     rows = list(csv.reader(io.StringIO(result.stdout)))
     (predictions,) = Classifier(model).predict(photos / "b.png", top=2)
-    assert rows[0] == ["image", "rank", "index", "label", "probability", "error"]
+    assert rows[0] == ["image", "rank", "index", "label", "probability", "is_unknown", "error"]
     assert rows[1:3] == [
-        [str(photos / "b.png"), str(rank), str(p.index), p.label, str(p.probability), ""]
+        [str(photos / "b.png"), str(rank), str(p.index), p.label, str(p.probability), "", ""]
         for rank, p in enumerate(predictions, start=1)
     ]
-    assert rows[3][:5] == [str(photos / "bad.png"), "", "", "", ""]
-    assert rows[3][5].startswith("expected an image")
+    assert rows[3][:6] == [str(photos / "bad.png"), "", "", "", "", ""]
+    assert rows[3][6].startswith("expected an image")
     assert len(rows) == 4
 
 
@@ -252,12 +252,12 @@ def test_model_without_labels_gives_numbers(tmp_path, photos):
     [
         (("predict",), 2, "Missing argument 'IMAGE...'"),
         (("predict", "none.sqz"), 2, "Missing argument 'IMAGE...'"),
-        (("predict", "none.sqz", "x.png"), 1, "Error: none.sqz: No such file or directory"),
+        (("predict", "none.sqz", "x.png"), 1, "Error: none.sqz: no such file or folder; a MODEL is"),
         (("predict", "none.sqz", "x.png", "-k", "0"), 2, "0 is not in the range x>=1"),
         (("predict", "none.sqz", "x.png", "--xml"), 2, "No such option"),
         (("predict", ".", "x.png"), 1, "Error: .: expected a run folder"),
-        (("predict", "model.pth", "x.png"), 1, "squeezenet import"),
-        (("predict", "squeezenet2", "x.png"), 1, "Error: expected a name"),
+        (("predict", "model.pth", "x.png"), 1, "Error: model.pth: no such file or folder"),
+        (("predict", "squeezenet2", "x.png"), 1, "Error: there is no MODEL 'squeezenet2': did you mean squeezenet1_"),
         (("nothing",), 2, "No such command 'nothing'"),
     ],
 )

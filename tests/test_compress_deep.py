@@ -8,9 +8,10 @@ from networks import random_pixels, tiny_spec
 from squeezenet.compression.deep.deep_compression import DeepCompression, deep_compress
 from squeezenet.compression.deep.prune import PruningMask
 from squeezenet.compression.deep.share import SharedWeights
-from squeezenet.compression.report import compression_report, pruning_table, storage_table
+from squeezenet.compression.report import CompressionReport, pruning_table, storage_table
 from squeezenet.compression.retrain import Retrainer
 from squeezenet.data import open_data
+from squeezenet.description import file_facts
 from squeezenet.errors import RecipeError
 from squeezenet.fileformat import SqzFile, encode_sqz
 from squeezenet.models import build_model
@@ -118,9 +119,11 @@ def test_report_counts_what_the_paper_counts(retrainer):
     settings = DeepCompression(density=0.5, index_bits=4, prune_rounds=1, prune_epochs=1, share_epochs=0, batch_size=20)
     result = deep_compress(model, retrainer, [random_pixels(model.spec, 8)], settings)
     encoded = encode_sqz(SqzFile(network=result.network))
-    report = compression_report(
-        encoded, preset="deep-compression", fidelity=None, comparison=None, layers_2016=result.layers
-    )
+    report = CompressionReport(
+        model="small", method="deep-compression", file=file_facts(encoded), fidelity=None, comparison=None,
+        layers_2016=result.layers, points=(), seconds=1.0, calibration_photos=8, calibration="photos",
+        is_chosen_on_val=False, meets_target=True,
+    ).to_dict()  # fmt: skip
     params = sum(op.params for op in model.spec.convs)
     assert report["params"] == params
     assert report["file_bytes"] == len(encoded)

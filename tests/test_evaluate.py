@@ -9,15 +9,15 @@ import torch
 from image_files import encode, photo
 from networks import random_network, tiny_spec
 from squeezenet import Classifier
-from squeezenet.data import Unreadable, open_data
-from squeezenet.errors import DataError, WeightsError
+from squeezenet.data import open_data
+from squeezenet.errors import DataError, ModelNotFoundError
 from squeezenet.evaluation.metrics import Accuracy, kl_divergence
 from squeezenet.evaluation.predictor import (
     FloatPredictor,
+    answers,
     collect_logits,
     match_classes,
-    open_predictor,
-    predict_each,
+    open_model,
 )
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
@@ -52,20 +52,20 @@ def float_model():
 
 def test_sqz_file_is_opened_by_the_classifier(tmp_path):
     write_sqz(tmp_path / "m.sqz", SqzFile(network=random_network(tiny_spec())))
-    assert isinstance(open_predictor(tmp_path / "m.sqz"), Classifier)
-    assert isinstance(open_predictor(str(tmp_path / "m.sqz")), Classifier)
+    assert isinstance(open_model(tmp_path / "m.sqz"), Classifier)
+    assert isinstance(open_model(str(tmp_path / "m.sqz")), Classifier)
 
 
 def test_other_models_are_opened_by_torch(tmp_path, float_model):
     save_safetensors(float_model, tmp_path / "m.safetensors")
-    predictor = open_predictor(tmp_path / "m.safetensors")
+    predictor = open_model(tmp_path / "m.safetensors")
     assert isinstance(predictor, FloatPredictor)
     assert (predictor.labels, predictor.spec) == (LABELS, float_model.spec)
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(WeightsError, match="expected a name"):
-        open_predictor("model.onnx")
+    with pytest.raises(ModelNotFoundError, match=r"model\.onnx: no such file or folder; a MODEL is .*imagenette"):
+        open_model("model.onnx")
 
 
 def test_float_predictor_is_the_model_in_evaluation_mode(float_model):
@@ -84,11 +84,11 @@ def test_float_model_without_preprocessing_gets_that_of_new_networks(float_model
 
 
 def test_images_are_predicted_in_order_with_the_bad_ones_between(classifier, data):
-    outcomes = list(predict_each(classifier, data, batch_size=4))
-    assert [name.rsplit("/", 1)[1] for name, _ in outcomes] == ["3.png", "4.png", "5.png", "0.png", "1.png", "2.png"]
-    assert [isinstance(outcome, Unreadable) for _, outcome in outcomes] == [False] * 5 + [True]
-    pixels = classifier.preprocessing(photo(35, 24))
-    np.testing.assert_array_equal(outcomes[0][1], classifier.logits(pixels[None])[0])
+    found = list(answers(classifier, data, batch_size=4))
+    names = [answer.name.rsplit("/", 1)[1] for answer in found]
+    assert names == ["3.png", "4.png", "5.png", "0.png", "1.png", "2.png"]
+    assert [answer.error is not None for answer in found] == [False] * 5 + [True]
+    assert list(found[0].predictions) == classifier.predict(photo(35, 24))[0]
 
 
 def test_scores_belong_to_the_readable_images(classifier, data):

@@ -7,10 +7,10 @@ import pytest
 
 from exported import SPECS, bytes_of, contents_of, imagenet_sized, need, pixels_for
 from networks import random_network, tiny_spec
-from squeezenet import Labels, SqzFile
+from squeezenet import Labels, SqzFile, export
 from squeezenet.engine import ReferenceEngine, native_kernels
 from squeezenet.errors import DataError
-from squeezenet.exports import build_c_source, export_c
+from squeezenet.exports import build_c_source
 from squeezenet.exports.c_source import STACK_BYTES
 from squeezenet.fileformat import encode_sqz
 
@@ -177,8 +177,8 @@ def test_impossible_prefix_is_refused(name):
 
 def test_files_are_named_after_the_output(tmp_path):
     (tmp_path / "m.sqz").write_bytes(bytes_of("plain"))
-    written = export_c(tmp_path / "m.sqz", tmp_path / "2 nets.c")
-    assert written.header.name == "_2_nets.h"
+    written = export(tmp_path / "m.sqz", tmp_path / "2 nets.c")
+    assert [path.name for path in written.files] == ["2 nets.c", "_2_nets.h"]
     assert '#include "_2_nets.h"' in (tmp_path / "2 nets.c").read_text()
     with pytest.raises(DataError, match=r"expected an output named \*\.c, got "):
-        export_c(tmp_path / "m.sqz", tmp_path / "m.cpp")
+        export(tmp_path / "m.sqz", tmp_path / "m.cpp", to="c")

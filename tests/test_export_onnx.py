@@ -8,15 +8,13 @@ import torch
 
 from exported import SPECS, contents_of, pixels_for
 from networks import random_network, tiny_spec
-from squeezenet import Labels, Preprocessing, SqzFile, write_sqz
+from squeezenet import Labels, Preprocessing, SqzFile, export, write_sqz
 from squeezenet.engine import ReferenceEngine
-from squeezenet.errors import DataError
+from squeezenet.errors import ModelNotFoundError
 from squeezenet.exports import (
     FloatNetwork,
     build_onnx_float,
     build_onnx_int8,
-    export_onnx,
-    export_safetensors,
     pooling_warnings,
 )
 from squeezenet.models import load_model, normalize_pixels
@@ -112,20 +110,20 @@ def test_pools_that_round_up_say_so():
 
 def test_float_network_of_any_kind_is_exported(tmp_path):
     write_sqz(tmp_path / "m.sqz", with_preprocessing("simple bypass"))
-    export_safetensors(tmp_path / "m.sqz", tmp_path / "m.safetensors")
-    assert export_onnx(tmp_path / "m.safetensors", tmp_path / "a.onnx") == []
-    export_onnx(tmp_path / "m.sqz", tmp_path / "b.onnx")
+    export(tmp_path / "m.sqz", tmp_path / "m.safetensors")
+    assert export(tmp_path / "m.safetensors", tmp_path / "a.onnx").warnings == ()
+    export(tmp_path / "m.sqz", tmp_path / "b.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-    with pytest.raises(DataError, match=r"expected a \.sqz file to make an int8 ONNX file of"):
-        export_onnx(tmp_path / "m.safetensors", tmp_path / "c.onnx", precision="int8")
+    with pytest.raises(ModelNotFoundError, match=r"expected a \.sqz file, got the float network .*squeezenet compress"):
+        export(tmp_path / "m.safetensors", tmp_path / "c.onnx", precision="int8")
     with pytest.raises(ValueError, match="expected `precision` to be float or int8, got 'fp16'"):
-        export_onnx(tmp_path / "m.sqz", tmp_path / "c.onnx", precision="fp16")
+        export(tmp_path / "m.sqz", tmp_path / "c.onnx", precision="fp16")
 
 
 def test_safetensors_come_back_with_everything(tmp_path):
     contents = with_preprocessing("odd")
     write_sqz(tmp_path / "m.sqz", contents)
-    export_safetensors(tmp_path / "m.sqz", tmp_path / "m.safetensors")
+    export(tmp_path / "m.sqz", tmp_path / "m.safetensors")
     _, images = images_for(contents, 2)
     loaded, expected = load_model(tmp_path / "m.safetensors").eval(), dequantize(contents)
     assert list(loaded.state_dict()) == list(expected.state_dict())

@@ -16,10 +16,10 @@ from PIL import Image
 
 from exported import bytes_of, imagenet_sized, need
 from networks import random_network, tiny_spec
-from squeezenet import Labels, Preprocessing, SqzFile
+from squeezenet import Labels, Preprocessing, SqzFile, export
 from squeezenet.engine import ReferenceEngine
-from squeezenet.errors import DataError
-from squeezenet.exports import build_page, export_web
+from squeezenet.errors import DataError, ModelNotFoundError
+from squeezenet.exports import build_page
 from squeezenet.exports.web_page import PARTS, pack, unpack
 from squeezenet.fileformat import encode_sqz
 
@@ -107,9 +107,10 @@ def test_names_of_files_cannot_leave_their_place(name):
 
 
 def test_other_files_than_sqz_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"expected a \.sqz file to make a web page of, got 'x\.safetensors'"):
-        export_web("x.safetensors", tmp_path / "page.html")
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "x.safetensors").write_bytes(b"floats")
+    with pytest.raises(ModelNotFoundError, match=r"expected a \.sqz file, got the float network '.*x\.safetensors'"):
+        export(tmp_path / "x.safetensors", tmp_path / "page.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 # --- the engine ---

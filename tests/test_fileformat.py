@@ -100,7 +100,7 @@ def test_arch_chunk_byte_for_byte():
     names = ["input", "conv1", "fire2.squeeze", "fire2", "fire3.squeeze", "fire3.expand", "fire3"]
     tensors = {name: TensorQuant(0.5 * 2**i, 0) for i, name in enumerate(names)}
     tensors["input"] = TensorQuant(1.0, 128)
-    arch = fileformat._encode_arch(without_weights(spec, tensors))
+    arch = fileformat._encode_arch(spec, tensors)
     assert fileformat._decode_arch(arch) == (spec, tensors)
     assert arch == bytes.fromhex(
         "01"  # version
@@ -154,7 +154,7 @@ def test_long_and_odd_names_are_cut_between_characters(name, stored):
 def test_largest_named_network_goes_through_the_arch_chunk():
     spec = named_spec("squeezenet1_0_complex_bypass", num_classes=10, input_size=227)
     tensors = dict.fromkeys(quantized_tensors(spec), TensorQuant(0.25, 0))
-    arch = fileformat._encode_arch(without_weights(spec, tensors))
+    arch = fileformat._encode_arch(spec, tensors)
     assert fileformat._decode_arch(arch) == (spec, tensors)
 
 

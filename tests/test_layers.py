@@ -16,14 +16,15 @@ LEVELS = [
     {"errors"},
     {"text", "process"},
     {"progress"},
-    {"spec", "labels", "files", "preprocess", "native_library"},
+    {"spec", "labels", "files", "preprocess", "native_library", "container"},
     {"accounting", "network", "zoo"},
     {"codec"},
     {"fileformat"},
     {"engine"},
     {"classifier"},
-    {"data"},
+    {"data", "timing"},
     {"models"},
+    {"description"},
     {"quantization"},
     {"evaluation"},
     {"exports", "cluster", "reports"},
@@ -137,3 +138,12 @@ def test_base_of_the_package_needs_only_its_dependencies():
         if level_of(module) < LEVEL_OF["data"]:
             foreign = imports_of(module)[1] - set(sys.stdlib_module_names)
             assert foreign <= {"numpy", "PIL"} | OPTIONAL.get(module, set()), f"{module} imports {sorted(foreign)}"
+
+
+def test_verbs_of_the_command_line_import_public_names_only():
+    """What a command needs, a Python program can have as well: names of the package, not private ones."""
+    for module in MODULES:
+        if layer_of(module) == "cli":
+            tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+            names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+            assert [name for name in names if name.startswith("_") and name != "__version__"] == [], module

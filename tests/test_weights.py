@@ -12,7 +12,7 @@ import torch
 
 from networks import random_network, tiny_spec
 from shared import shared_path
-from squeezenet.errors import WeightsError
+from squeezenet.errors import ModelNotFoundError, WeightsError
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.models import (
@@ -165,7 +165,7 @@ ONE_TENSOR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (described(spec={"stem": 3}), "damaged: expected the fields of an architecture"),
         (described(spec={"num_classes": 10**9}), "damaged"),
         (described(spec={"stem": "x" * 100_000}), "damaged: expected the fields of an architecture"),
-        ({"\x1b[2J": {**ONE_TENSOR, "dtype": "X"}}, r"safetensors: \[2J: expected one of F16"),
+        ({"\x1b[2J": {**ONE_TENSOR, "dtype": "X"}}, r"safetensors: \\x1b\[2J: expected one of F16"),
         (described(labels=["a", "b", "c"]), "damaged: expected objects for labels"),
         (described(labels={"names": ["a", "b"]}), "damaged: expected 3 labels, got 2"),
         (described(labels={"names": [1, 2, 3]}), "damaged: expected `names`"),
@@ -294,18 +294,18 @@ def test_compressed_file_is_loaded_for_training(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("", "a .safetensors, .net, .sqz file or a run folder"),
-        ("squeezenet1_2", r"expected a name \(squeezenet1_0, squeezenet1_1\), a .safetensors.* got '.*squeezenet1_2'"),
-        ("a.onnx", "expected a name"),
-        ("absent.safetensors", "expected a weight file, but there is none"),
-        ("absent.sqz", "expected a weight file, but there is none"),
-        ("absent.net", "expected a weight file, but there is none"),
-        ("\0.net", "expected a weight file, but there is none"),
+        ("", "there is no MODEL 'no_such_thing': A MODEL is a .sqz"),
+        ("squeezenet1_2", "squeezenet1_2: no such file or folder; .*squeezenet1_0, squeezenet1_1"),
+        ("a.onnx", "a.onnx: no such file"),
+        ("absent.safetensors", "no such file or folder"),
+        ("absent.sqz", "no such file or folder"),
+        ("absent.net", "no such file or folder"),
+        ("\0.net", "no such file or folder"),
         ("folder", "expected a run folder with best.safetensors or last.safetensors"),
         ("folder.safetensors", "expected a run folder with"),
         ("fifo.net", "got a folder or a device"),
         ("fifo.sqz", "got a folder or a device"),
-        ("a.pth", "run `squeezenet import .*a.pth -o .*a.safetensors`"),
+        ("b.pth", "run `squeezenet import .*b.pth -o .*b.safetensors`"),
     ],
 )
 def test_what_is_no_model_is_refused(tmp_path, source, message):
@@ -314,7 +314,8 @@ def test_what_is_no_model_is_refused(tmp_path, source, message):
         (tmp_path / folder).mkdir()
     for fifo in ("fifo.net", "fifo.sqz"):
         os.mkfifo(tmp_path / fifo)
-    with pytest.raises(WeightsError, match=message):
+    (tmp_path / "b.pth").write_bytes(b"torch")
+    with pytest.raises(ModelNotFoundError, match=message):
         load_model(tmp_path / source if source else "no_such_thing")
 
 

@@ -1,6 +1,7 @@
 """SqueezeNet: train an image classifier, squeeze it below half a megabyte, run the same integers everywhere.
 
-Names are imported on first use, so that `import squeezenet` costs nothing; only those of `models` need torch.
+Every verb of the command line is a function here. Names are imported on first use, so that `import squeezenet` costs
+nothing; only training, compression and the torch models need torch.
 """
 
 from __future__ import annotations
@@ -10,56 +11,148 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .accounting import network_cost
-    from .classifier import Classifier, Prediction
+    from .classifier import Answer, Classifier, Prediction, Predictor
+    from .cluster import BulkResult, predict_to_parquet
+    from .compression.compress import Compressed, compress
+    from .compression.methods import DeepCompression, Int8, RateDistortion
+    from .data import ImageSet, open_data
+    from .data.shards import write_shards
+    from .description import Description, describe
     from .errors import SqueezeNetError
-    from .fileformat import SqzFile, read_sqz, write_sqz
+    from .evaluation.evaluate import Evaluation, evaluate
+    from .evaluation.predictor import open_model, predict
+    from .exploration import Space, StudyResult, explore, load_space
+    from .exports.export import Exported, export
+    from .exports.verify import Verification, verify
+    from .fileformat import SqzFile, read_sqz, store_unknown, write_sqz
     from .labels import Labels
-    from .models import SqueezeNet, create_model, load_model, squeezenet1_0, squeezenet1_1
+    from .models import (
+        Fire,
+        SqueezeNet,
+        create_model,
+        fold_batch_norm,
+        load_model,
+        load_safetensors,
+        save_safetensors,
+        squeezenet1_0,
+        squeezenet1_1,
+    )
     from .preprocess import Preprocessing, load_image
     from .spec import ArchSpec, FireSpec, StemSpec, metaparameter_spec, named_spec
+    from .timing import Benchmark, benchmark
+    from .training import Recipe, TrainResult, load_recipe
+    from .training import train_model as train
+    from .training.lr_finder import find_learning_rate
+    from .zoo import find_model
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "ArchSpec",
+    "Benchmark",
+    "BulkResult",
     "Classifier",
+    "Compressed",
+    "DeepCompression",
+    "Description",
+    "Evaluation",
+    "Exported",
+    "Fire",
     "FireSpec",
+    "ImageSet",
+    "Int8",
     "Labels",
     "Prediction",
+    "Predictor",
     "Preprocessing",
+    "RateDistortion",
+    "Recipe",
+    "Space",
     "SqueezeNet",
     "SqueezeNetError",
     "SqzFile",
     "StemSpec",
+    "StudyResult",
+    "TrainResult",
+    "Verification",
+    "benchmark",
+    "compress",
     "create_model",
+    "describe",
+    "evaluate",
+    "explore",
+    "export",
+    "find_learning_rate",
+    "find_model",
+    "fold_batch_norm",
     "load_image",
     "load_model",
+    "load_recipe",
+    "load_safetensors",
+    "load_space",
     "metaparameter_spec",
     "named_spec",
     "network_cost",
+    "open_data",
+    "open_model",
+    "predict",
+    "predict_to_parquet",
     "read_sqz",
+    "save_safetensors",
     "squeezenet1_0",
     "squeezenet1_1",
+    "store_unknown",
+    "train",
+    "verify",
+    "write_shards",
     "write_sqz",
 ]
 
 _HOMES = {
     "accounting": ("network_cost",),
-    "classifier": ("Classifier", "Prediction"),
+    "classifier": ("Answer", "Classifier", "Prediction", "Predictor"),
+    "cluster": ("BulkResult", "predict_to_parquet"),
+    "compression.compress": ("Compressed", "compress"),
+    "compression.methods": ("DeepCompression", "Int8", "RateDistortion"),
+    "data": ("ImageSet", "open_data"),
+    "data.shards": ("write_shards",),
+    "description": ("Description", "describe"),
     "errors": ("SqueezeNetError",),
-    "fileformat": ("SqzFile", "read_sqz", "write_sqz"),
+    "evaluation.evaluate": ("Evaluation", "evaluate"),
+    "evaluation.predictor": ("open_model", "predict"),
+    "exploration": ("Space", "StudyResult", "explore", "load_space"),
+    "exports.export": ("Exported", "export"),
+    "exports.verify": ("Verification", "verify"),
+    "fileformat": ("SqzFile", "read_sqz", "store_unknown", "write_sqz"),
     "labels": ("Labels",),
-    "models": ("SqueezeNet", "create_model", "load_model", "squeezenet1_0", "squeezenet1_1"),
+    "models": (
+        "Fire",
+        "SqueezeNet",
+        "create_model",
+        "fold_batch_norm",
+        "load_model",
+        "load_safetensors",
+        "save_safetensors",
+        "squeezenet1_0",
+        "squeezenet1_1",
+    ),
     "preprocess": ("Preprocessing", "load_image"),
     "spec": ("ArchSpec", "FireSpec", "StemSpec", "metaparameter_spec", "named_spec"),
+    "timing": ("Benchmark", "benchmark"),
+    "training": ("Recipe", "TrainResult", "load_recipe"),
+    "training.lr_finder": ("find_learning_rate",),
+    "zoo": ("find_model",),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_HOME_OF = {name: (module, name) for module, names in _HOMES.items() for name in names}
+_HOME_OF["train"] = ("training", "train_model")
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    module, attribute = _HOME_OF[name]
+    value = getattr(import_module(f".{module}", __name__), attribute)
     globals()[name] = value
     return value
 

@@ -1,28 +1,31 @@
-"""Predict with a `.sqz` file; no torch needed.
-
-Use this when you have a compressed model and images.
-"""
+"""Predict with a `.sqz` file, and what every network that predicts has in common. No torch here."""
 
 from __future__ import annotations
 
+import abc
 import functools
 import itertools
 import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from .engine import NativeEngine, ReferenceEngine, native_kernels
+from .errors import ModelNotFoundError
 from .fileformat import SqzFile, read_sqz
+from .labels import Labels
 from .network import IntegerNetwork
-from .preprocess import ImageSource, Preprocessing
+from .preprocess import ImageSource, Preprocessing, is_one_image
+from .spec import ArchSpec
+from .text import printable
+from .zoo import find_model
 
-__all__ = ["Classifier", "EngineName", "Prediction", "rank"]
+__all__ = ["Answer", "Classifier", "EngineName", "Prediction", "Predictor", "rank", "sqz_path"]
 
 EngineName = Literal["auto", "native", "reference"]
 
@@ -37,6 +40,20 @@ class Prediction:
     label: str
     probability: float
     """Softmax of the logits, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a network answers to one image, or why it cannot."""
+
+    name: str
+    """Where the image lies."""
+    predictions: tuple[Prediction, ...] = ()
+    """Most probable first; empty if the image could not be read."""
+    is_unknown: bool | None = None
+    """Whether the best answer is better taken as "unknown"; None if the network has no threshold for it."""
+    error: str | None = None
+    """Why the image could not be read."""
 
 
 def rank(logits: NDArray[np.float64], top: int) -> list[tuple[int, float]]:
@@ -56,53 +73,19 @@ def rank(logits: NDArray[np.float64], top: int) -> list[tuple[int, float]]:
     return [(int(index), float(probabilities[index])) for index in np.argsort(-logits, kind="stable")[:top]]
 
 
-class Classifier:
-    """A compressed network, ready to run.
+class Predictor(abc.ABC):
+    """A network that classifies images: `Classifier` for `.sqz` files, `FloatPredictor` for torch models.
 
-    Example:
-        >>> from squeezenet import Classifier
-        >>> classifier = Classifier("flowers.sqz")           # doctest: +SKIP
-        >>> classifier.predict(["rose.jpg"], top=1)          # doctest: +SKIP
-        [[Prediction(index=7, label='rose', probability=0.98)]]
+    Subclasses supply `logits` and `activation_maps`; everything else follows from them.
     """
 
-    def __init__(
-        self,
-        model: str | os.PathLike[str] | SqzFile,
-        *,
-        engine: EngineName = "auto",
-        threads: int | None = None,
-    ) -> None:
-        """Load a model.
+    spec: ArchSpec
+    preprocessing: Preprocessing
+    labels: Labels | None
+    unknown_below: float | None = None
+    """Probability below which a best answer is better given as "unknown"; None if that was not measured."""
 
-        Args:
-            model: Path of a `.sqz` file, or its contents.
-            engine: `auto` takes the fastest engine there is; all give the same bits.
-            threads: Threads of the native engine, by default one for each core.
-
-        Raises:
-            FormatError: If the file is damaged or no `.sqz` file.
-            ImportError: If `engine` is `native` and the native engine was not built.
-        """
-        if engine not in get_args(EngineName):
-            raise ValueError(f"expected `engine` to be one of {get_args(EngineName)}, got {engine!r}")
-        contents = model if isinstance(model, SqzFile) else read_sqz(model)
-        self.contents = contents
-        self.spec = contents.network.spec
-        self.labels = contents.labels
-        self.preprocessing: Preprocessing = contents.preprocessing_or_default
-        self._engine = _build_engine(contents.network, engine, threads)
-
-    @property
-    def unknown_below(self) -> float | None:
-        """Probability below which a best answer is better given as "unknown"; None if the file does not say."""
-        return self.contents.unknown_below
-
-    @property
-    def engine(self) -> NativeEngine | ReferenceEngine:
-        """What runs the network."""
-        return self._engine
-
+    @abc.abstractmethod
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute class scores from pixels that are already of the network's size.
 
@@ -110,34 +93,10 @@ class Classifier:
             pixels: Raw RGB, shape (N, H, W, 3), uint8.
 
         Returns:
-            Shape (N, classes), float64, bit-identical on every engine.
+            Shape (N, classes), float64.
         """
-        return self._engine.logits(pixels)
 
-    def predict(self, images: ImageSource | Iterable[ImageSource], *, top: int = 5) -> list[list[Prediction]]:
-        """Classify images: paths, encoded bytes, binary streams or Pillow images, one or many.
-
-        Args:
-            images: Any number of them, in any mix; read a few at a time.
-            top: How many classes to return for each, most probable first.
-
-        Returns:
-            A list for each image; a class without a name is called by its number.
-
-        Raises:
-            ImageError: If one cannot be read; the message names it.
-        """
-        single = isinstance(images, (str, os.PathLike, bytes, Image.Image)) or hasattr(images, "read")
-        sources: Iterator[ImageSource] = iter([images] if single else images)  # type: ignore[list-item, arg-type]
-        names = self.labels.names if self.labels else [str(index) for index in range(self.spec.num_classes)]
-        predictions: list[list[Prediction]] = []
-        while batch := [self.preprocessing(source) for source in itertools.islice(sources, _BATCH)]:
-            predictions += (
-                [Prediction(index, names[index], probability) for index, probability in rank(row, top)]
-                for row in self.logits(np.stack(batch))
-            )
-        return predictions
-
+    @abc.abstractmethod
     def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute the class activation maps of pixels that are already of the network's size.
 
@@ -147,7 +106,38 @@ class Classifier:
         Returns:
             Shape (N, h, w, classes), float64; the mean over h and w is `logits`.
         """
-        return self._engine.activation_map(pixels)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each output; its number where the network has no labels."""
+        return self.labels.names if self.labels else tuple(map(str, range(self.spec.num_classes)))
+
+    def answer(self, name: str, logits: NDArray[np.float64], *, top: int = 5) -> Answer:
+        """Turn class scores (classes,) of the image `name` into its `top` most probable classes."""
+        names = self.class_names
+        best = tuple(Prediction(index, names[index], share) for index, share in rank(logits, top))
+        is_unknown = None if self.unknown_below is None else best[0].probability < self.unknown_below
+        return Answer(name=name, predictions=best, is_unknown=is_unknown)
+
+    def predict(self, images: ImageSource | Iterable[ImageSource], *, top: int = 5) -> list[list[Prediction]]:
+        """Classify images, one or many.
+
+        Args:
+            images: Paths, encoded bytes, binary streams, Pillow images or uint8 arrays (H, W, 3), in any mix; read a
+                few at a time.
+            top: How many classes to return for each, most probable first.
+
+        Returns:
+            A list for each image.
+
+        Raises:
+            ImageError: If one cannot be read; the message names it.
+        """
+        sources: Iterator[ImageSource] = iter([images] if is_one_image(images) else images)  # type: ignore[list-item, arg-type]
+        predictions: list[list[Prediction]] = []
+        while batch := [self.preprocessing(source) for source in itertools.islice(sources, _BATCH)]:
+            predictions += (list(self.answer("", row, top=top).predictions) for row in self.logits(np.stack(batch)))
+        return predictions
 
     def activation_map(self, image: ImageSource, *, target: int | None = None) -> NDArray[np.float64]:
         """Show where the network sees a class.
@@ -173,6 +163,78 @@ class Classifier:
         return chosen
 
 
+class Classifier(Predictor):
+    """A compressed network, ready to run.
+
+    Example:
+        >>> from squeezenet import Classifier
+        >>> classifier = Classifier("imagenette")
+        >>> classifier.spec.input_size, classifier.class_names[:2]
+        (128, ('cassette_player', 'chain_saw'))
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | SqzFile,
+        *,
+        engine: EngineName = "auto",
+        threads: int | None = None,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: Path of a `.sqz` file, the name of a network that ships with the package, or a file's contents.
+            engine: `auto` takes the fastest engine there is; all of them compute the same bits.
+            threads: Threads of the native engine, by default one for each core.
+
+        Raises:
+            ModelNotFoundError: If there is no such file or name, or it is not a compressed network.
+            FormatError: If the file is damaged.
+            ImportError: If `engine` is `native` and the native engine was not built.
+        """
+        if engine not in get_args(EngineName):
+            raise ValueError(f"expected `engine` to be one of {get_args(EngineName)}, got {engine!r}")
+        contents = model if isinstance(model, SqzFile) else read_sqz(sqz_path(model))
+        self.contents = contents
+        self.spec = contents.network.spec
+        self.labels = contents.labels
+        self.preprocessing = contents.preprocessing_or_default
+        self.unknown_below = contents.unknown_below
+        self._engine = _build_engine(contents.network, engine, threads)
+
+    @property
+    def engine(self) -> NativeEngine | ReferenceEngine:
+        """What runs the network."""
+        return self._engine
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Compute class scores, bit-identical on every engine; see `Predictor.logits`."""
+        return self._engine.logits(pixels)
+
+    def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Compute the class activation maps; see `Predictor.activation_maps`."""
+        return self._engine.activation_map(pixels)
+
+
+def sqz_path(model: str | os.PathLike[str]) -> Path:
+    """Find the compressed file that a MODEL names.
+
+    Raises:
+        ModelNotFoundError: If it names a float network, nothing at all, or `imagenet` before that was made.
+    """
+    found = find_model(model)
+    if found.kind == "imagenet" and found.path is None:
+        raise ModelNotFoundError(
+            'imagenet is not in the cache yet: `squeezenet.open_model("imagenet")` fetches and compresses it, once'
+        )
+    if found.kind not in ("sqz", "imagenet") or found.path is None:
+        raise ModelNotFoundError(
+            f"expected a .sqz file, got the float network {printable(found.name)!r}:"
+            " run `squeezenet compress` on it first"
+        )
+    return found.path
+
+
 def _build_engine(network: IntegerNetwork, engine: EngineName, threads: int | None) -> NativeEngine | ReferenceEngine:
     if engine == "native" or (engine == "auto" and native_kernels()):
         return NativeEngine(network, threads=threads)
@@ -181,7 +243,7 @@ def _build_engine(network: IntegerNetwork, engine: EngineName, threads: int | No
     return ReferenceEngine(network)
 
 
-@functools.cache  # once a process, however many models it loads
+@functools.cache  # once per process, however many models it loads
 def _warn_of_slow_engine() -> None:
     warnings.warn(
         "the native engine was not built, NumPy does its work some 20 times slower:"

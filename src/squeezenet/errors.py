@@ -20,11 +20,19 @@ Catch `SqueezeNetError` for all of them; each is also the builtin that plain han
     ├── TrainingError (RuntimeError)         a run that cannot go on
     ├── StudyError (RuntimeError)            an exploration that cannot begin or go on
     ├── ClusterError (RuntimeError)          machines that cannot be reached, or that went away
+    ├── CompressionError (ValueError)        options or photos that a compression cannot begin with
+    ├── ModelNotFoundError (FileNotFoundError) a MODEL that names nothing
     ├── DownloadError (OSError)              weights that could not be fetched
     └── MissingDependencyError (ImportError) an extra that is not installed
 
+Each has a `reason`, and a `source` where a file or an image is to blame; `str()` joins them.
 `assert` stands only for states that would be a mistake of this package itself.
 """
+
+from __future__ import annotations
+
+import os
+from typing import Self
 
 __all__ = [
     "BadMagic",
@@ -32,12 +40,14 @@ __all__ = [
     "ChecksumMismatch",
     "ClusterError",
     "CodecError",
+    "CompressionError",
     "DataError",
     "DownloadError",
     "FormatError",
     "ImageError",
     "LimitExceeded",
     "MissingDependencyError",
+    "ModelNotFoundError",
     "QuantizationError",
     "RecipeError",
     "SpecError",
@@ -52,6 +62,30 @@ __all__ = [
 
 class SqueezeNetError(Exception):
     """Any error that this package raises on purpose."""
+
+    def __init__(self, reason: object = "", *, source: str | os.PathLike[str] | None = None) -> None:
+        """Describe what went wrong, and in which file or image."""
+        super().__init__(str(reason))
+        self.reason = str(reason)
+        self.source = None if source is None else os.fspath(source)
+
+    def __str__(self) -> str:
+        return self.reason if self.source is None else f"{self.source}: {self.reason}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.reason, self.source)
+
+    def at(self, source: str | os.PathLike[str]) -> Self:
+        """Name the file or image to blame; an error that already names one keeps it."""
+        if self.source is None:
+            self.source = os.fspath(source)
+        return self
+
+
+def _rebuild(kind: type[SqueezeNetError], reason: str, source: str | None) -> SqueezeNetError:
+    error = kind.__new__(kind)
+    SqueezeNetError.__init__(error, reason, source=source)
+    return error
 
 
 class SpecError(SqueezeNetError, ValueError):
@@ -120,6 +154,14 @@ class StudyError(SqueezeNetError, RuntimeError):
 
 class ClusterError(SqueezeNetError, RuntimeError):
     """Machines that cannot be reached, or that went away."""
+
+
+class CompressionError(SqueezeNetError, ValueError):
+    """Options that exclude each other, or photos that are missing, for a compression."""
+
+
+class ModelNotFoundError(SqueezeNetError, FileNotFoundError):
+    """A MODEL that names no file, no run folder and no network of the package."""
 
 
 class DownloadError(SqueezeNetError, OSError):

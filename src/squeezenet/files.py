@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -23,6 +23,7 @@ __all__ = [
     "load_toml",
     "lock_folder",
     "remove_leftovers",
+    "write_together",
 ]
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif"})
@@ -72,6 +73,24 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: all of them are on disk before the first takes its place.
+
+    Args:
+        files: Contents by path; they take their places in this order.
+
+    Raises:
+        OSError: As for `atomic_write`; what was there is then unchanged.
+    """
+    with contextlib.ExitStack() as stack:
+        # The stack closes in reverse order, and each close renames.
+        streams = [(stack.enter_context(atomic_write(path)), data) for path, data in reversed(list(files.items()))]
+        for stream, data in streams:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def cache_folder() -> Path:

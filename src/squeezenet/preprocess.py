@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
 
@@ -30,6 +30,7 @@ __all__ = [
     "ImageSource",
     "Preprocessing",
     "ResizeMode",
+    "is_one_image",
     "load_image",
 ]
 
@@ -41,7 +42,8 @@ ResizeMode = Literal["short_side", "squash"]
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MAX_SIZE = 4096
 
-ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[np.uint8]
+"""One image: a path, encoded bytes, a seekable binary stream, a Pillow image, or uint8 pixels (H, W, 3) or (H, W)."""
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
@@ -51,7 +53,8 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Im
     their high byte.
 
     Args:
-        source: Path, encoded bytes, seekable binary stream or a Pillow image (left as it is).
+        source: Path, encoded bytes, seekable binary stream, a Pillow image (left as it is), or pixels as a uint8 array
+            of shape (H, W, 3), RGB, or (H, W), grey.
         max_pixels: Refuse larger images before decoding them.
 
     Raises:
@@ -63,42 +66,59 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Im
             # Size is checked below, before any pixel is decoded; Pillow's own warnings about it and about odd EXIF
             # blocks would only repeat it.
             warnings.simplefilter("ignore")
-            image = source if isinstance(source, Image.Image) else _open(source, name)
+            image = _from_array(source) if isinstance(source, np.ndarray) else _open(source)
             if image.width * image.height > max_pixels:
                 raise ImageError(
-                    f"{name}: expected at most {max_pixels} pixels, got {image.width}x{image.height}:"
-                    " scale it down first"
+                    f"expected at most {max_pixels} pixels, got {image.width}x{image.height}: scale it down first"
                 )
             image.load()
             return _to_rgb(_upright(image))
-    except ImageError:
-        raise
+    except ImageError as error:
+        raise error.at(name) from None
     except UnidentifiedImageError:
         expected = ", ".join(IMAGE_FORMATS)
-        raise ImageError(f"{name}: expected an image ({expected}), got something else") from None
+        raise ImageError(f"expected an image ({expected}), got something else", source=name) from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: {error}") from None
+        raise ImageError(error, source=name) from None
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
+        raise ImageError("no such file", source=name) from None
     except Exception as error:  # Pillow's plugins raise almost anything on broken files
-        raise ImageError(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from None
+        raise ImageError(f"cannot be decoded ({type(error).__name__}: {error})", source=name) from None
 
 
 def _name(source: ImageSource) -> str:
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "image"
 
 
-def _open(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> ImageFile.ImageFile:
+def is_one_image(images: object) -> bool:
+    """Whether an argument is one `ImageSource` and not a collection of them."""
+    if isinstance(images, np.ndarray):
+        return images.ndim != 4
+    return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(images, "read")
+
+
+def _from_array(pixels: NDArray[np.generic]) -> Image.Image:
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not is_image or 0 in pixels.shape:
+        raise ImageError(
+            f"expected an array of shape (H, W, 3) or (H, W) and dtype uint8, got {pixels.shape} {pixels.dtype}"
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _open(source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.exists() and not path.is_file():
-            raise ImageError(f"{name}: expected a file, got a directory or a device")
+            raise ImageError("expected a file, got a directory or a device")
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise ImageError(f"{name}: expected at most {MAX_FILE_BYTES} bytes, got {path.stat().st_size}")
+            raise ImageError(f"expected at most {MAX_FILE_BYTES} bytes, got {path.stat().st_size}")
         source = path.read_bytes()
-    if isinstance(source, bytes):
-        if not source:
-            raise ImageError(f"{name}: the file is empty")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        if not len(source):
+            raise ImageError("the file is empty")
         source = io.BytesIO(source)
     return Image.open(source, formats=IMAGE_FORMATS)
 
@@ -179,9 +199,10 @@ class Preprocessing:
             # A few pixels wide and many thousands high: a file of some bytes that would resize to gigabytes, in the
             # end or once its columns are resized.
             raise ImageError(
-                f"{_name(source)}: expected at most {MAX_IMAGE_PIXELS} pixels after the resize,"
+                f"expected at most {MAX_IMAGE_PIXELS} pixels after the resize,"
                 f" got {width}x{max(height, image.height)}"
-                f" from {image.width}x{image.height}: crop it first"
+                f" from {image.width}x{image.height}: crop it first",
+                source=_name(source),
             )
         # Two calls, since Pillow from 13 on takes the rows first where the height shrinks more; the contract does not.
         resample = _RESAMPLE[self.resample]
@@ -200,6 +221,11 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back."""
         return asdict(self)
+
+    @classmethod
+    def plain(cls, size: int) -> Preprocessing:
+        """Squash nothing, crop the centre: what networks without a preprocessing of their own get, `size` pixels."""
+        return cls(crop_size=size, resize_size=size)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:

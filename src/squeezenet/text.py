@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
-__all__ = ["file_name", "format_bytes", "format_count", "format_duration", "printable", "table"]
+__all__ = ["file_name", "format_bytes", "format_count", "format_duration", "html_table", "printable", "table"]
 
 
 def printable(text: object, *, max_chars: int | None = None) -> str:
@@ -59,3 +60,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
         lines.append("  ".join(padded).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def html_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """Lay out rows as an HTML table, for notebooks; every cell is escaped."""
+    lines = [
+        "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row) + "</tr>"
+        for tag, row in [("th", header), *(("td", row) for row in rows)]
+    ]
+    return "<table>" + "".join(lines) + "</table>"

@@ -1,19 +1,64 @@
-"""Compressed networks that come with the package: files `bundled/NAME.sqz`, made by `tools/make_models.py`.
+"""What a MODEL argument names: the one door for every verb. No torch here.
 
-Use this when somebody names a network, or none at all.
+Compressed networks that ship with the package are files `bundled/NAME.sqz`, made by `tools/make_models.py`.
 """
 
 from __future__ import annotations
 
+import difflib
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["DEFAULT_ORDER", "IMAGENET_FILE", "bundled_models", "default_model"]
+from .container import SIGNATURE
+from .errors import ModelNotFoundError
+from .files import cache_folder
+from .text import printable
+
+__all__ = [
+    "DEFAULT_ORDER",
+    "IMAGENET",
+    "MODEL_SUFFIXES",
+    "PUBLISHED_NAMES",
+    "RUN_WEIGHTS",
+    "Found",
+    "bundled_models",
+    "default_model",
+    "find_model",
+    "imagenet_path",
+    "model_names",
+]
 
 DEFAULT_ORDER = ("imagenette", "cifar10")
 """Networks to take where none is named, the most useful for photos first."""
 
-IMAGENET_FILE = "imagenet-squeezenet1_1-int8.sqz"
-"""Name in the cache of what `--model imagenet` makes of torchvision's weights."""
+IMAGENET = "imagenet"
+"""Name of torchvision's 1.1 in int8, which is made once and kept in the cache."""
+
+PUBLISHED_NAMES = ("squeezenet1_0", "squeezenet1_1")
+"""Architectures whose float weights are published, and fetched once."""
+
+RUN_WEIGHTS = ("best.safetensors", "last.safetensors")
+"""Files that make a folder a training run, in the order in which they are preferred."""
+
+MODEL_SUFFIXES = (".sqz", ".safetensors", ".net")
+
+_TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar")
+_ACCEPTED = "a .sqz, .safetensors or .net file, a folder that `squeezenet train` wrote"
+
+Kind = Literal["sqz", "safetensors", "net", "published", "imagenet"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a MODEL is."""
+
+    kind: Kind
+    path: Path | None
+    """The file; None if it has to be fetched or made first."""
+    name: str
+    """As the user wrote it, for messages."""
 
 
 def bundled_models() -> dict[str, Path]:
@@ -22,6 +67,96 @@ def bundled_models() -> dict[str, Path]:
 
 
 def default_model() -> str | None:
-    """Name the network to take where none is named; None if the package came without any."""
+    """Name the network to take where none is named; None if the package has none."""
     found = bundled_models()
     return next((name for name in (*DEFAULT_ORDER, *found) if name in found), None)
+
+
+def imagenet_path() -> Path:
+    """Where the file that `imagenet` names is kept once it has been made."""
+    return cache_folder() / "imagenet-squeezenet1_1-int8-2.sqz"  # 2: activation ranges measured on photos
+
+
+def model_names() -> tuple[str, ...]:
+    """Every name that a MODEL can be, besides files and folders."""
+    return (*bundled_models(), IMAGENET, *PUBLISHED_NAMES)
+
+
+def find_model(model: str | os.PathLike[str]) -> Found:
+    """Find out what a MODEL names, without opening more than its first bytes.
+
+    Names of the package win over files: `imagenette` is the network that ships with it, `./imagenette` a folder.
+
+    Args:
+        model: A name of `model_names()`, a `.sqz`, `.safetensors` or `.net` file, or a folder that `train` wrote, whose
+            best weights are taken.
+
+    Raises:
+        ModelNotFoundError: If it is none of these; the message has the names that exist and the nearest one.
+
+    Example:
+        >>> find_model("imagenette").kind
+        'sqz'
+    """
+    name = os.fspath(model)
+    if isinstance(model, str):
+        if model in (bundled := bundled_models()):
+            return Found("sqz", bundled[model], name)
+        if model == IMAGENET:
+            path = imagenet_path()
+            return Found("imagenet", path if path.is_file() else None, name)
+        if model in PUBLISHED_NAMES:
+            return Found("published", None, name)
+    path = Path(model)
+    if path.is_dir() and name:
+        return _run_folder(path, name)
+    if not path.is_file():
+        raise _not_found(path, name)
+    return Found(_kind_of(path, name), path, name)
+
+
+def _run_folder(path: Path, name: str) -> Found:
+    for weights in RUN_WEIGHTS:
+        if (path / weights).is_file():
+            return Found("safetensors", path / weights, name)
+    raise ModelNotFoundError(
+        f"expected a run folder with {' or '.join(RUN_WEIGHTS)}, got a folder without", source=printable(name)
+    )
+
+
+def _kind_of(path: Path, name: str) -> Kind:
+    with path.open("rb") as stream:
+        if stream.read(len(SIGNATURE)) == SIGNATURE:
+            return "sqz"
+    suffix = path.suffix.lower()
+    if suffix in MODEL_SUFFIXES:
+        return suffix[1:]  # type: ignore[return-value]
+    if suffix in _TORCH_SUFFIXES and any((path.parent / weights).is_file() for weights in RUN_WEIGHTS):
+        advice = f"{printable(path.parent)} is the MODEL: give the folder"
+    elif suffix in _TORCH_SUFFIXES:
+        output = path.with_suffix(".safetensors")
+        advice = (
+            "torch files are read only by an explicit import: run"
+            f" `squeezenet import {printable(path)} -o {printable(output)}` and use its output"
+        )
+    else:
+        advice = f"expected a MODEL, got another kind of file: a MODEL is {_ACCEPTED}, or {_one_of_the_names()}"
+    raise ModelNotFoundError(advice, source=printable(name))
+
+
+def _not_found(path: Path, name: str) -> ModelNotFoundError:
+    if path.exists() and name:
+        return ModelNotFoundError("expected a file, got a folder or a device", source=printable(name))
+    shown = printable(name, max_chars=200)
+    if "://" in name:
+        return ModelNotFoundError(f"expected a MODEL on this machine, got the URL {shown!r}: download it first")
+    accepted = f"a MODEL is {_ACCEPTED}, or {_one_of_the_names()}"
+    if path.suffix or len(path.parts) > 1:
+        return ModelNotFoundError(f"no such file or folder; {accepted}", source=shown)
+    nearest = difflib.get_close_matches(name, model_names(), n=1)
+    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    return ModelNotFoundError(f"there is no MODEL {shown!r}: {hint}{accepted[0].upper()}{accepted[1:]}")
+
+
+def _one_of_the_names() -> str:
+    return f"one of the names {', '.join(model_names())}"

@@ -74,7 +74,7 @@ def cli() -> None:
 
     \b
     A MODEL is a .sqz or .safetensors file, the authors' .net file, a folder that `train` wrote,
-    or a name such as squeezenet1_1 (published weights, fetched once).
+    or a name: imagenette, cifar10 (in this package), imagenet, squeezenet1_1 (fetched once).
     DATA is a folder of class folders, a zip of one, or `digits`.
     """
 

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ClusterError
-from ..fileformat import decode_sqz
+from ..classifier import sqz_path
+from ..data import expand_pattern
+from ..errors import ClusterError, FormatError
+from ..fileformat import decode_sqz, read_bytes
 from ..files import atomic_write, lock_folder, remove_leftovers
 from .connection import LOCAL
 from .entries import Entry, list_entries
@@ -84,7 +86,7 @@ def predict_to_parquet(
     """Classify images on a Ray cluster; continue where an earlier call with the same arguments was cut off.
 
     Args:
-        model: A `.sqz` file.
+        model: A `.sqz` file, or the name of a network of the package.
         sources: Folders, zips, files, Parquet files with a column of encoded images, or URIs of such in an object
             store (`s3://`, `gs://`, whatever Arrow knows). All machines must reach them under the same name.
         output: A Parquet file: `index`, `path`, `class`, `probability`, `is_unknown`, `top_classes`,
@@ -99,10 +101,14 @@ def predict_to_parquet(
         ClusterError: If the cluster cannot be reached or gives up, or another run is under way in `OUT.parts/`.
         OSError: If nothing can be written there.
     """
-    encoded = Path(model).read_bytes()
-    decode_sqz(encoded)
+    path = sqz_path(model)
+    encoded = read_bytes(path)
+    try:
+        decode_sqz(encoded)
+    except FormatError as error:
+        raise error.at(path) from None
     clock = time.monotonic()
-    readers, entries = list_entries(sources)
+    readers, entries = list_entries([found for source in sources for found in expand_pattern(os.fspath(source))])
     blocks = _blocks(entries)
     n_images = sum(block.count for block in blocks)
     list_s = time.monotonic() - clock

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classifier import Classifier, rank
+from ..classifier import Answer, Classifier
 from ..errors import ImageError
 from ..fileformat import decode_sqz
 from .entries import Entry, Reader
@@ -133,17 +133,21 @@ def _rows(classifier: Classifier, batch: list[tuple[str, bytes | ImageError]], t
             pixels.append(classifier.preprocessing(data))
             outcomes.append((name, None))
         except ImageError as error:
-            outcomes.append((name, str(error).removeprefix(f"{name}: ").removeprefix("image: ")))
+            outcomes.append((name, error.reason))
     scores = iter(classifier.logits(np.stack(pixels)) if pixels else ())
-    labels = classifier.labels.names if classifier.labels else [str(n) for n in range(classifier.spec.num_classes)]
-    for name, error_text in outcomes:
-        if error_text is not None:
-            yield {"path": name, "error": error_text}
-            continue
-        ranked = rank(next(scores), top)
-        classes, probabilities = [labels[index] for index, _ in ranked], [share for _, share in ranked]
-        limit = classifier.unknown_below
-        yield {
-            "path": name, "class": classes[0], "probability": probabilities[0], "top_classes": classes,
-            "top_probabilities": probabilities, "is_unknown": None if limit is None else probabilities[0] < limit,
-        }  # fmt: skip
+    for name, reason in outcomes:
+        yield _row(Answer(name=name, error=reason) if reason else classifier.answer(name, next(scores), top=top))
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    if answer.error is not None:
+        return {"path": answer.name, "error": answer.error}
+    best = answer.predictions
+    return {
+        "path": answer.name,
+        "class": best[0].label,
+        "probability": best[0].probability,
+        "top_classes": [prediction.label for prediction in best],
+        "top_probabilities": [prediction.probability for prediction in best],
+        "is_unknown": answer.is_unknown,
+    }

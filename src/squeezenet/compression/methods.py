@@ -1,122 +1,141 @@
-"""The presets of `squeezenet compress`, behind one kind of result.
-
-Use this when you compress from Python: `run_rate_distortion`, `run_int8` or `run_deep_compression`, then `encode_sqz`.
-"""
+"""The compression methods: each is a frozen set of options, checked on construction, that can carry itself out."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
-from ..data import ImageSet
-from ..models import SqueezeNet
-from ..network import IntegerNetwork
 from ..progress import Reporter, Task
-from ..quantization.photos import CalibrationPhotos
-from .deep.deep_compression import DeepCompression, LayerSizes, deep_compress
-from .rate_distortion import DistillSettings, RDPoint, RDSettings, compress_rate_distortion
+from ..quantization.int8 import quantize_int8
+from .deep.deep_compression import DeepCompression
+from .outcome import Job, Outcome, refuse_options
+from .rate_distortion import DistillSettings, RDSettings, compress_rate_distortion
 from .retrain import Retrainer
 
-__all__ = ["Outcome", "run_deep_compression", "run_rate_distortion"]
+__all__ = ["METHODS", "DeepCompression", "Int8", "Method", "RateDistortion"]
 
-# A weight that gets nothing but noise wanders by about its rate times the root of the steps: by less than the half step
-# that parts it from the next integer, with this.
+# Under pure gradient noise a weight drifts by about its rate times the root of the number of steps. 0.4 keeps that
+# drift below 0.5, the distance to the next integer.
 _WEIGHT_TRAVEL = 0.4
-_LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_AN_EPOCH = 64, 16, 300  # integers need steps more than they need large batches
+_LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_PER_EPOCH = 64, 16, 300  # integers need steps more than they need large batches
+
+
+class Method(Protocol):
+    """A way from a float network to integers."""
+
+    name: ClassVar[str]
+    """As the command line and reports have it."""
+
+    def check(self, *, has_data: bool, has_val: bool) -> None:
+        """Refuse options that do not go with the images that are there.
+
+        Raises:
+            CompressionError: If something is missing or would be ignored.
+        """
+
+    def run(self, job: Job) -> Outcome:
+        """Carry the method out."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The integers, and what the preset has to say about them."""
-
-    network: IntegerNetwork
-    layers_2016: tuple[LayerSizes, ...] = ()
-    """Sizes under the paper's storage scheme, from `deep-compression`."""
-    points: tuple[RDPoint, ...] = ()
-    """What the search of `rate-distortion` looked at."""
-    meets_target: bool = True
-    """Whether the budget was kept; what comes nearest is returned in any case."""
-
-
-def run_deep_compression(
-    model: SqueezeNet, calibration: CalibrationPhotos, data: ImageSet, settings: DeepCompression, reporter: Reporter
-) -> Outcome:
-    """Prune, retrain, share and train centroids on labelled images; see `deep_compress`.
+class RateDistortion:
+    """Spend bytes where the loss is sensitive to them, within one budget; without one, a KL of 0.05.
 
     Raises:
-        DataError: If the images cannot be used, or their classes are none of the model's.
+        CompressionError: On construction, if more than one budget is given or a number is out of range.
     """
-    retrainer = Retrainer(_numbered_as(model, data), model, reporter)
-    result = deep_compress(model, retrainer, calibration.batches(), settings)
-    return Outcome(network=result.network, layers_2016=result.layers)
 
+    name: ClassVar[str] = "rate-distortion"
 
-def run_rate_distortion(
-    model: SqueezeNet,
-    calibration: CalibrationPhotos,
-    *,
-    max_bytes: int | None,
-    max_kl: float | None = None,
-    max_drop: float | None = None,
-    points_lost: Callable[[IntegerNetwork], float] | None = None,
-    polish_minutes: float = 0,
-    data: ImageSet | None = None,
-    epochs: int = 0,
-    file_bytes: Callable[[IntegerNetwork], int],
-    reporter: Reporter,
-) -> Outcome:
-    """Meet a budget from unlabelled photos, or with labelled images; see `compress_rate_distortion`.
+    max_bytes: int | None = None
+    """Largest file, bytes."""
+    max_kl: float | None = None
+    """Largest mean KL(float || compressed) on photos set aside, nats."""
+    max_drop: float | None = None
+    """Most points of top-1 to lose on `val`, percent."""
+    polish_minutes: float = 0
+    """Minutes to distil from the float network on the calibration photos, after everything else."""
+    epochs: int = 2
+    """Times to go through `data`, if labelled images are given."""
+    settings: RDSettings = RDSettings()
 
-    Args:
-        model: Batch norm folded, with its preprocessing.
-        calibration: Photos to measure sensitivities and scales on.
-        max_bytes: As there, like the three that follow.
-        max_kl: See `max_bytes`.
-        max_drop: See `max_bytes`.
-        points_lost: See `max_bytes`.
-        polish_minutes: Time to distil on the calibration photos.
-        data: Labelled images to train on instead, with `epochs`.
-        epochs: Times to go through `data`.
-        file_bytes: Measures the file a network will become.
-        reporter: Shows progress.
-
-    Raises:
-        QuantizationError: If there are fewer than 10 photos, or more than one budget is given.
-        DataError: If the images cannot be used, or their classes are none of the model's.
-    """
-    labelled, steps = None, 0
-    if data is not None and epochs:
-        retrainer = Retrainer(_numbered_as(model, data), model, reporter)
-        batch_size = min(max(retrainer.n_images // _STEPS_AN_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
-        labelled = functools.partial(retrainer.epoch, batch_size=batch_size)
-        steps = epochs * max(1, retrainer.n_images // batch_size)
-    with _Stages(reporter) as stages:
-        result = compress_rate_distortion(
-            model,
-            calibration.all_pixels,
-            max_bytes=max_bytes,
-            max_kl=max_kl,
-            max_drop=max_drop,
-            points_lost=points_lost,
-            polish_minutes=polish_minutes,
-            labelled=labelled,
-            labelled_steps=steps,
-            settings=RDSettings(distillation=_on_a_set(steps)) if steps else None,
-            progress=stages,
-            file_bytes=file_bytes,
+    def __post_init__(self) -> None:
+        """Refuse what cannot be carried out."""
+        budgets = [name for name in ("max_bytes", "max_kl", "max_drop") if getattr(self, name) is not None]
+        refuse_options(
+            len(budgets) > 1, f"{' and '.join(f'`{n}`' for n in budgets)} exclude each other: one is the budget"
         )
-    return Outcome(network=result.network, points=result.points, meets_target=result.meets_target)
+        for name, least in (("max_bytes", 1), ("max_drop", 0), ("polish_minutes", 0), ("epochs", 1)):
+            value = getattr(self, name)
+            refuse_options(
+                value is not None and not value >= least, f"expected `{name}` of at least {least}, got {value}"
+            )
+        refuse_options(self.max_kl is not None and not self.max_kl > 0, f"expected `max_kl` above 0, got {self.max_kl}")
+
+    def check(self, *, has_data: bool, has_val: bool) -> None:
+        """Refuse a budget of points without labelled images, and two ways to train."""
+        refuse_options(
+            self.max_drop is not None and not has_val,
+            "`max_drop` is measured on labelled images: expected `val`, got none",
+        )
+        refuse_options(
+            bool(self.polish_minutes) and has_data,
+            "`polish_minutes` and `data` exclude each other: give the length of training as `epochs`",
+        )
+
+    def run(self, job: Job) -> Outcome:
+        """Carry it out; see `compress_rate_distortion`."""
+        labelled, steps = None, 0
+        if job.data is not None:
+            retrainer = Retrainer(job.data, job.model, job.reporter)
+            batch_size = min(max(retrainer.n_images // _STEPS_PER_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
+            labelled = functools.partial(retrainer.epoch, batch_size=batch_size)
+            steps = self.epochs * max(1, retrainer.n_images // batch_size)
+        with _Stages(job.reporter) as stages:
+            return compress_rate_distortion(
+                job.model,
+                job.photos.all_pixels,
+                max_bytes=self.max_bytes,
+                max_kl=self.max_kl,
+                max_drop=self.max_drop,
+                points_lost=job.points_lost if self.max_drop is not None else None,
+                polish_minutes=self.polish_minutes,
+                labelled=labelled,
+                labelled_steps=steps,
+                settings=RDSettings(distillation=_for_a_set(steps)) if steps else self.settings,
+                progress=stages,
+                overhead_bytes=job.overhead_bytes,
+            )
 
 
-def _on_a_set(steps: int) -> DistillSettings:
+@dataclass(frozen=True, kw_only=True)
+class Int8:
+    """Round weights to 8 bits with a scale per output channel; no options."""
+
+    name: ClassVar[str] = "int8"
+
+    def check(self, *, has_data: bool, has_val: bool) -> None:
+        """Refuse labelled images to train on: nothing is trained."""
+        refuse_options(
+            has_data, "int8 trains nothing: expected no `data`; give photos that set the scales as `calibration`"
+        )
+
+    def run(self, job: Job) -> Outcome:
+        """Carry it out; see `compress_int8`."""
+        return Outcome(network=quantize_int8(job.model, job.photos, job.reporter))
+
+
+METHODS: dict[str, type[RateDistortion] | type[Int8] | type[DeepCompression]] = {
+    method.name: method for method in (RateDistortion, Int8, DeepCompression)
+}
+"""Every method by its name, the default first."""
+
+
+def _for_a_set(steps: int) -> DistillSettings:
     return DistillSettings(weight_rate=_WEIGHT_TRAVEL / math.sqrt(steps), features=0.3, averaging=0.995)
-
-
-def _numbered_as(model: SqueezeNet, data: ImageSet) -> ImageSet:
-    return data if model.labels is None else data.relabel(model.labels.match(data.classes), model.labels.names)
 
 
 class _Stages:

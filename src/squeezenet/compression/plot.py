@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from .rate_distortion import RDPoint
+from .outcome import RDPoint
 
 __all__ = ["plot_points"]
 

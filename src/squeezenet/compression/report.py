@@ -1,8 +1,6 @@
-"""What a compression did: bytes, fidelity to the float network, accuracy; as data and as a table.
+"""What a compression did: bytes, fidelity to the float network, accuracy; as data and as tables.
 
-Everything is measured on the encoded file through the engine, nothing is taken over from the compressor.
-
-Use this when you have a `.sqz` file's bytes and the network it came from.
+Everything is measured on the encoded file through the engine; nothing is taken over from the compressor.
 """
 
 from __future__ import annotations
@@ -15,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..accounting import ALEXNET_FILE_BYTES, network_cost
+from ..accounting import network_cost
+from ..description import FileFacts
 from ..evaluation.comparison import Comparison
 from ..evaluation.metrics import kl_divergence
-from ..evaluation.predictor import Predictor
-from ..fileformat import decode_sqz, stream_bytes
-from .deep.deep_compression import LayerSizes
+from .deep.huffman import LayerSizes
+from .outcome import RDPoint
 
-__all__ = ["Fidelity", "compression_report", "measure_fidelity", "pruning_table", "storage_table"]
+__all__ = ["CompressionReport", "Fidelity", "pruning_table", "storage_table"]
 
 PAPER_ROW = {"name": "SqueezeNet, Deep Compression at 6 bits (2016)", "file_bytes": 470_000, "ratio_vs_alexnet": 510}
 """The paper's best row, to stand beside ours (Iandola et al. 2016, table 2)."""
@@ -36,89 +34,115 @@ class Fidelity:
     kl: float
     """Mean KL(float || compressed) of the class probabilities, nats."""
     agreement: float
-    """Percent of the images on which both give the same class."""
+    """Percent of the images on which both have the same class."""
+
+    @classmethod
+    def of(cls, expected: NDArray[np.float64], actual: NDArray[np.float64]) -> Fidelity:
+        """Compare class scores (N, classes) of both networks on images that neither was calibrated on."""
+        same = expected.argmax(axis=1) == actual.argmax(axis=1)
+        return cls(n_images=len(expected), kl=kl_divergence(expected, actual), agreement=100 * float(same.mean()))
 
 
-def measure_fidelity(reference: Predictor, compressed: Predictor, pixels: NDArray[np.uint8]) -> Fidelity:
-    """Compare two networks on pixels (N, H, W, 3), uint8, that neither was calibrated on."""
-    expected, actual = reference.logits(pixels), compressed.logits(pixels)
-    same = expected.argmax(axis=1) == actual.argmax(axis=1)
-    return Fidelity(n_images=len(pixels), kl=kl_divergence(expected, actual), agreement=100 * float(same.mean()))
+@dataclass(frozen=True, kw_only=True)
+class CompressionReport:
+    """The facts of a compression."""
 
+    model: str
+    """The MODEL as it was given."""
+    method: str
+    file: FileFacts
+    fidelity: Fidelity | None
+    """Against the float network, on photos set aside; None without photos."""
+    comparison: Comparison | None
+    """With the float network, on the labelled images of `val`."""
+    layers_2016: tuple[LayerSizes, ...]
+    points: tuple[RDPoint, ...]
+    """What the search of `RateDistortion` looked at."""
+    seconds: float
+    calibration_photos: int
+    calibration: str
+    """What set the scales: `photos`, or what stood in for them."""
+    is_chosen_on_val: bool
+    """Whether the file was chosen by its accuracy on `val`, which then says less about other images."""
+    meets_target: bool
 
-def compression_report(
-    encoded: bytes,
-    *,
-    preset: str,
-    fidelity: Fidelity | None,
-    comparison: Comparison | None,
-    layers_2016: Sequence[LayerSizes] = (),
-    **facts: Any,
-) -> dict[str, Any]:
-    """Collect the facts of a compression as plain data for JSON.
-
-    Args:
-        encoded: The file's bytes; what is said about the network is read from them.
-        preset: Which compressor made it.
-        fidelity: Measured against the float network.
-        comparison: With the float network, on labelled images.
-        layers_2016: Sizes under the storage scheme of the paper, for the preset that follows it.
-        facts: Further entries.
-    """
-    contents = decode_sqz(encoded)
-    spec = contents.network.spec
-    cost = network_cost(spec)
-    streams = stream_bytes(encoded)
-    layers = []
-    for op in spec.convs:
-        weight = contents.network.convs[op.name].weight
-        layers.append(
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        spec, file = self.file.contents.network.spec, self.file
+        cost = network_cost(spec)
+        layers = [
             {
-                "name": op.name,
-                "params": op.params,
-                "density": float((weight != 0).mean()),
-                "largest_weight": int(np.abs(weight.astype(np.int16)).max()),
-                "entropy_bits": _entropy_bits(weight),
-                "coded_bits": 8 * streams[op.name],
-                "bits_per_param": 8 * streams[op.name] / op.params,
+                "name": stream.name,
+                "params": stream.params,
+                "density": stream.density,
+                "largest_weight": stream.largest_weight,
+                "entropy_bits": stream.entropy_bits,
+                "coded_bits": 8 * stream.coded_bytes,
+                "bits_per_param": stream.bits_per_param,
             }
-        )
-    n_weights = sum(params.weight.size for params in contents.network.convs.values())
-    n_kept = sum(int((params.weight != 0).sum()) for params in contents.network.convs.values())
-    report = {
-        "name": spec.name,
-        "preset": preset,
-        "params": cost.params,
-        "macs": cost.macs,
-        "fp32_bytes": cost.fp32_bytes,
-        "file_bytes": len(encoded),
-        "ratio_vs_fp32": cost.fp32_bytes / len(encoded),
-        "ratio_vs_alexnet": ALEXNET_FILE_BYTES / len(encoded),
-        "density": n_kept / n_weights,
-        "fidelity": dataclasses.asdict(fidelity) if fidelity else None,
-        "accuracy": comparison.to_dict() if comparison else None,
-        "paper": PAPER_ROW,
-        "layers": layers,
-        "container_bytes": {key: streams[key] for key in ("ARCH", "META", "container")},
-        **facts,
-    }
-    if layers_2016:
-        report["deep_compression"] = {
-            "layers": [
-                {
-                    "name": layer.name,
-                    "params": layer.params,
-                    "density": layer.density,
-                    "params_kept": layer.n_kept + layer.params - layer.n_weights,
-                    "n_centroids": layer.n_centroids,
-                    "fillers": layer.sizes.fillers,
-                    "huffman_bytes": layer.huffman_bytes,
-                }
-                for layer in layers_2016
-            ],
-            **_storage_steps(layers_2016),
+            for stream in file.streams
+        ]
+        report = {
+            "name": spec.name,
+            "preset": self.method,
+            "params": cost.params,
+            "macs": cost.macs,
+            "fp32_bytes": cost.fp32_bytes,
+            "file_bytes": file.file_bytes,
+            "ratio_vs_fp32": file.ratio_vs_fp32,
+            "ratio_vs_alexnet": file.ratio_vs_alexnet,
+            "density": file.density,
+            "fidelity": dataclasses.asdict(self.fidelity) if self.fidelity else None,
+            "accuracy": self.comparison.to_dict() if self.comparison else None,
+            "paper": PAPER_ROW,
+            "layers": layers,
+            "container_bytes": file.container_bytes,
+            "model": self.model,
+            "seconds": self.seconds,
+            "calibration_photos": self.calibration_photos,
+            "calibration": self.calibration,
+            "is_data_free": not self.calibration_photos,
+            "is_chosen_on_val": self.is_chosen_on_val,
+            "meets_target": self.meets_target,
+            "points": [dataclasses.asdict(point) for point in self.points],
         }
-    return report
+        if self.layers_2016:
+            report["deep_compression"] = _deep_compression(self.layers_2016)
+        return report
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Rows of a table: what, measured."""
+        file = self.file
+        rows = [
+            ("file", f"{file.file_bytes:,} bytes"),
+            ("smaller than float32", f"{file.ratio_vs_fp32:.1f}x"),
+            ("smaller than AlexNet", f"{file.ratio_vs_alexnet:.0f}x"),
+        ]
+        if self.fidelity:
+            rows.append(("KL to the float network", f"{self.fidelity.kl:.4f} nats"))
+            rows.append(("same class", f"{self.fidelity.agreement:.1f} % of {self.fidelity.n_images} photos"))
+        if self.comparison:
+            before, after = self.comparison.accuracies
+            rows.append(("top-1", f"{after.top1:.2f} % (float {before.top1:.2f} %) of {after.n_images} images"))
+        return rows
+
+
+def _deep_compression(layers: Sequence[LayerSizes]) -> dict[str, Any]:
+    return {
+        "layers": [
+            {
+                "name": layer.name,
+                "params": layer.params,
+                "density": layer.density,
+                "params_kept": layer.n_kept + layer.params - layer.n_weights,
+                "n_centroids": layer.n_centroids,
+                "fillers": layer.sizes.fillers,
+                "huffman_bytes": layer.huffman_bytes,
+            }
+            for layer in layers
+        ],
+        **_storage_steps(layers),
+    }
 
 
 def pruning_table(layers: Sequence[LayerSizes]) -> list[tuple[str, ...]]:
@@ -161,10 +185,3 @@ def _storage_steps(layers: Sequence[LayerSizes]) -> dict[str, int]:
         "shared_bytes": sum(layer.sizes.fixed_bits for layer in layers) // 8 + codebooks + 4 * biases,
         "huffman_bytes": sum(layer.huffman_bytes for layer in layers),
     }
-
-
-def _entropy_bits(weight: NDArray[np.int8]) -> float:
-    """Order-0 entropy of all weights of a layer, in bits."""
-    counts = np.bincount(weight.reshape(-1).astype(np.int64) + 128)
-    shares = counts[counts > 0] / weight.size
-    return float(-(shares * np.log2(shares)).sum() * weight.size)

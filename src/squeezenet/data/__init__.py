@@ -5,15 +5,19 @@ Use this when you need labelled images: `open_data`, then `check_data`, then `de
 
 from .check import DataCheck, check_data
 from .decode import DecodedBatch, Unreadable, decode_batches
-from .imageset import ImageItem, ImageSet, open_data
+from .imageset import DataSource, ImageItem, ImageSet, Split, open_data
+from .sources import expand_pattern
 
 __all__ = [
     "DataCheck",
+    "DataSource",
     "DecodedBatch",
     "ImageItem",
     "ImageSet",
+    "Split",
     "Unreadable",
     "check_data",
     "decode_batches",
+    "expand_pattern",
     "open_data",
 ]

@@ -172,7 +172,7 @@ def _read_headers(images: ImageSet, on_progress: Progress | None, done: int, tot
             try:
                 headers.append(_read_header(images, index))
             except ImageError as error:
-                headers.append(Unreadable.because(item.name, error))
+                headers.append(Unreadable(item.name, error.reason))
             if on_progress and (index % 1000 == 999 or index + 1 == len(images)):
                 on_progress(done + index + 1, total)
     return headers

@@ -47,11 +47,6 @@ class Unreadable(NamedTuple):
     name: str
     reason: str
 
-    @classmethod
-    def because(cls, name: str, error: ImageError) -> Unreadable:
-        """Keep an error's words without the name that they begin with."""
-        return cls(name, str(error).removeprefix(f"{name}: ").removeprefix("image: "))
-
 
 class DecodedBatch(NamedTuple):
     """Some images of a set, decoded."""
@@ -111,7 +106,7 @@ def decode_views(
         try:
             return view(images.read(index))
         except ImageError as error:
-            return Unreadable.because(images.items[index].name, error)
+            return Unreadable(images.items[index].name, error.reason)
 
     with warnings.catch_warnings():
         # `load_image` silences warnings for its own thread's sake, but the filters belong to the process: without

@@ -9,6 +9,7 @@ Use this when you add another kind of place to read images from.
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import stat
@@ -34,6 +35,7 @@ __all__ = [
     "Listing",
     "Source",
     "ZipSource",
+    "expand_pattern",
     "open_source",
 ]
 
@@ -104,6 +106,16 @@ def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> So
     if path.is_file() and (any_file or path.suffix.lower() in IMAGE_EXTENSIONS):
         return FileSource(path)
     raise DataError(f"{file_name(text)}: expected a folder of class folders or a zip of one, got another kind of file")
+
+
+def expand_pattern(path: str) -> list[str]:
+    """Find the paths of a pattern such as "photos/*.jpg" that no shell has expanded; anything else is returned alone.
+
+    A pattern without a match is returned as it is, to be reported like a missing file.
+    """
+    if glob.has_magic(path) and not Path(path).exists():
+        return sorted(glob.glob(path, recursive=True)) or [path]
+    return [path]
 
 
 def _is_zip(path: Path) -> bool:
@@ -186,15 +198,15 @@ def _read_path(path: str, limit: int | None) -> bytes:
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ImageError(f"{name}: expected a file, got a folder or a device")
+                raise ImageError("expected a file, got a folder or a device", source=name)
             return _read_bounded(stream, name, status.st_size, limit)
     except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
+        raise ImageError(f"cannot be read ({error.strerror})", source=name) from None
 
 
 def _read_bounded(stream: Any, name: str, size: int, limit: int | None) -> bytes:
     if size > MAX_FILE_BYTES:
-        raise ImageError(f"{name}: expected at most {MAX_FILE_BYTES} bytes, got {size}")
+        raise ImageError(f"expected at most {MAX_FILE_BYTES} bytes, got {size}", source=name)
     data: bytes = stream.read(MAX_FILE_BYTES if limit is None else limit)
     return data
 
@@ -276,7 +288,7 @@ class ZipSource:
         except ImageError:
             raise
         except (*_READ_ERRORS, IndexError) as error:
-            raise ImageError(f"{name}: cannot be read ({type(error).__name__}: {error})") from None
+            raise ImageError(f"cannot be read ({type(error).__name__}: {error})", source=name) from None
 
     def size_bytes(self, key: int) -> int:
         """Look it up in the directory; see `Source.size_bytes`."""

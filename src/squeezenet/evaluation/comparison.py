@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from ..classifier import Predictor
 from ..data import ImageSet
 from .metrics import Accuracy, top_k_correct
-from .predictor import Predictor, collect_logits, match_classes
+from .predictor import collect_logits, match_classes
 
 __all__ = ["AccuracyComparer", "Comparison"]
 

@@ -1,71 +1,58 @@
-"""One way to run any MODEL: compressed or float, file, folder or name.
-
-Use this when a command takes a MODEL and needs class scores for images.
-"""
+"""One way to run any MODEL, compressed or float, on images of any kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classifier import Classifier
-from ..data import DecodedBatch, ImageSet, Unreadable, decode_batches
-from ..errors import DataError
-from ..labels import Labels
-from ..preprocess import Preprocessing
-from ..spec import ArchSpec
+from ..classifier import Answer, Classifier, EngineName, Predictor, sqz_path
+from ..data import DecodedBatch, ImageSet, Unreadable, decode_batches, expand_pattern, open_data
+from ..errors import DataError, ImageError, SqueezeNetError
+from ..fileformat import SqzFile
+from ..preprocess import ImageSource, Preprocessing, is_one_image
+from ..zoo import find_model
 
 if TYPE_CHECKING:
     from ..models import SqueezeNet
 
 __all__ = [
     "FloatPredictor",
-    "Predictor",
+    "Model",
     "Scores",
+    "answers",
     "collect_logits",
     "match_classes",
-    "open_predictor",
+    "open_model",
+    "predict",
     "predict_batches",
-    "predict_each",
 ]
 
+_BATCH = 32
 
-class Predictor(Protocol):
-    """What a network needs to be to classify images."""
-
-    spec: ArchSpec
-    preprocessing: Preprocessing
-
-    @property
-    def labels(self) -> Labels | None:
-        """Class names, where the network has them."""
-
-    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Map raw pixels (N, H, W, 3), uint8, to class scores (N, classes)."""
-
-    def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Map raw pixels (N, H, W, 3), uint8, to the class activation maps (N, h, w, classes)."""
+Model = Any  # str | os.PathLike[str] | SqzFile | SqueezeNet | Predictor, spelt out where torch need not be imported
+"""Whatever can be run: a MODEL's name or path, the contents of a file, a torch model, a `Predictor`."""
 
 
-class FloatPredictor:
+class FloatPredictor(Predictor):
     """A torch network behind the interface of `Classifier`."""
 
     def __init__(self, model: SqueezeNet) -> None:
         """Wrap a network; without a preprocessing of its own it gets that of new networks."""
-        size = model.spec.input_size
         self.spec = model.spec
         self.labels = model.labels
-        self.preprocessing = model.preprocessing or Preprocessing(crop_size=size, resize_size=size)
+        self.preprocessing = model.preprocessing or Preprocessing.plain(model.spec.input_size)
         self._model = model.eval()
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Map raw pixels (N, H, W, 3), uint8, to class scores (N, classes)."""
+        """Compute class scores; see `Predictor.logits`."""
         import torch
 
         from ..models import normalize_pixels
@@ -75,7 +62,7 @@ class FloatPredictor:
         return scores
 
     def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Map raw pixels (N, H, W, 3), uint8, to the class activation maps (N, h, w, classes)."""
+        """Compute the class activation maps; see `Predictor.activation_maps`."""
         import torch
 
         from ..models import normalize_pixels
@@ -86,36 +73,135 @@ class FloatPredictor:
         return maps
 
 
-def open_predictor(model: str | Path) -> Predictor:
-    """Open any MODEL; a `.sqz` file needs no torch.
+def open_model(model: Model, *, engine: EngineName = "auto", threads: int | None = None) -> Predictor:
+    """Open any MODEL for predicting; a `.sqz` file needs no torch.
+
+    Args:
+        model: A name or path (see `find_model`), the contents of a `.sqz` file, a torch model, or a `Predictor`, which
+            is returned as it is. `imagenet` is fetched and compressed where that was not done before.
+        engine: For compressed networks, as for `Classifier`.
+        threads: For compressed networks, as for `Classifier`.
 
     Raises:
-        SqueezeNetError: If it cannot be read; the message says what is accepted.
+        ModelNotFoundError: If the MODEL names nothing.
+        FormatError: If a `.sqz` file is damaged.
+        WeightsError: If float weights cannot be read.
+        DownloadError: If weights have to be fetched and cannot be.
+        MissingDependencyError: If the network needs torch and it is not installed.
     """
-    if Path(model).suffix == ".sqz":
-        return Classifier(model)
-    from ..models import load_model
+    if isinstance(model, Predictor):
+        return model
+    if isinstance(model, SqzFile):
+        return Classifier(model, engine=engine, threads=threads)
+    if isinstance(model, (str, os.PathLike)):
+        found = find_model(model)
+        if found.kind == "imagenet" and found.path is None:
+            from ..progress import reporter_for
+            from ..quantization.published import imagenet_file
 
-    return FloatPredictor(load_model(model))
+            return Classifier(imagenet_file(reporter_for()), engine=engine, threads=threads)
+        if found.kind in ("sqz", "imagenet"):
+            return Classifier(sqz_path(model), engine=engine, threads=threads)
+        from ..models import load_model
+
+        return FloatPredictor(load_model(model))
+    return FloatPredictor(copy.deepcopy(model).cpu())  # the caller's may be in training
 
 
-def predict_each(
-    predictor: Predictor, images: ImageSet, *, batch_size: int = 32
-) -> Iterator[tuple[str, NDArray[np.float64] | Unreadable]]:
-    """Classify a whole set image by image, in order.
+def predict(
+    model: Model, images: ImageSource | ImageSet | Iterable[ImageSource | ImageSet], *, top: int = 5
+) -> Iterator[Answer]:
+    """Classify images of any kind, one answer each, whatever their state.
+
+    Args:
+        model: See `open_model`.
+        images: One or many of: a file, folder, zip or pattern such as "photos/*.jpg" (all images in them), encoded
+            bytes, a stream, a Pillow image, a uint8 array (H, W, 3), an `ImageSet`.
+        top: Classes in each answer, most probable first.
 
     Yields:
-        The image's name, and its class scores (classes,) or why it could not be read.
+        Answers in the order given; within a folder in the order of names. An image that cannot be read is an answer
+        with an `error`.
+
+    Raises:
+        ModelNotFoundError: If there is no such model; see `open_model` for the others.
+
+    Example:
+        >>> import numpy as np
+        >>> grey = np.full((128, 128, 3), 128, np.uint8)
+        >>> [len(answer.predictions) for answer in predict("imagenette", [grey, grey], top=2)]
+        [2, 2]
     """
+    predictor = open_model(model)
+    return _answers_of_all(predictor, [images] if isinstance(images, ImageSet) or is_one_image(images) else images, top)
+
+
+def _answers_of_all(predictor: Predictor, images: Any, top: int) -> Iterator[Answer]:
+    for group in _grouped(images):
+        if isinstance(group, ImageSet):
+            yield from answers(predictor, group, top=top)
+        elif isinstance(group, list):
+            yield from _answers_of_files(predictor, group, top)
+        else:
+            name = str(getattr(group, "name", "") or "image")
+            try:
+                yield predictor.answer(name, predictor.logits(predictor.preprocessing(group)[None])[0], top=top)
+            except ImageError as error:
+                yield Answer(name=name, error=error.reason)
+
+
+def _answers_of_files(predictor: Predictor, paths: list[str], top: int) -> Iterator[Answer]:
+    try:
+        found = open_data(paths, unlabelled=True)
+    except (SqueezeNetError, OSError) as error:
+        if len(paths) > 1:  # one of them spoils the group: each for itself
+            for path in paths:
+                yield from _answers_of_files(predictor, [path], top)
+        else:
+            reason = error.reason if isinstance(error, SqueezeNetError) else error.strerror or str(error)
+            yield Answer(name=paths[0], error=reason.removeprefix(f"{paths[0]}: "))
+        return
+    yield from answers(predictor, found, top=top)
+
+
+def _grouped(images: Iterable[Any]) -> Iterator[Any]:
+    """Patterns expanded, and files beside each other put together, so that they are read and classified in batches."""
+    files: list[str] = []
+    for image in images:
+        paths = expand_pattern(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else []
+        for path in paths:
+            if Path(path).is_file():
+                files.append(path)
+                continue
+            if files:
+                yield files
+            files = []
+            yield [path]
+        if not paths:
+            if files:
+                yield files
+            files = []
+            yield image
+    if files:
+        yield files
+
+
+def answers(predictor: Predictor, images: ImageSet, *, top: int = 5, batch_size: int = _BATCH) -> Iterator[Answer]:
+    """Classify a whole set image by image, in order; an unreadable one is an answer with an `error`."""
     for batch, logits in predict_batches(predictor, images, batch_size=batch_size):
-        scores = dict(zip(batch.indices.tolist(), logits, strict=True))
+        readable = iter(logits)
         unreadable = iter(batch.unreadable)
+        good = set(batch.indices.tolist())
         for index in batch.tried:
-            yield images.items[index].name, scores[index] if index in scores else next(unreadable)
+            name = images.items[index].name
+            if index in good:
+                yield predictor.answer(name, next(readable), top=top)
+            else:
+                yield Answer(name=name, error=next(unreadable).reason)
 
 
 def predict_batches(
-    predictor: Predictor, images: ImageSet, *, batch_size: int = 32
+    predictor: Predictor, images: ImageSet, *, batch_size: int = _BATCH
 ) -> Iterator[tuple[DecodedBatch, NDArray[np.float64]]]:
     """Decode and classify a whole set, batch by batch, in order; a batch is decoded while the one before is classified.
 
@@ -155,11 +241,11 @@ def match_classes(predictor: Predictor, images: ImageSet) -> ImageSet:
         DataError: If the network has no labels, or a class folder fits none of them.
     """
     if predictor.labels is None:
-        raise DataError("expected a model that knows its class names: class folders are never matched by position")
+        raise DataError("expected a model with class names: class folders are never matched by position")
     return images.relabel(predictor.labels.match(images.classes), predictor.labels.names)
 
 
-def collect_logits(predictor: Predictor, images: ImageSet, *, batch_size: int = 32) -> Scores:
+def collect_logits(predictor: Predictor, images: ImageSet, *, batch_size: int = _BATCH) -> Scores:
     """Classify a labelled set.
 
     Raises:

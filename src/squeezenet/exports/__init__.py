@@ -1,10 +1,6 @@
-"""The ways out of a `.sqz` file: a web page, C source, ONNX, safetensors; and the proof that they agree.
-
-Use this when a network has to run where this package does not.
-"""
+"""The ways out of a `.sqz` file: a web page, C source, ONNX, safetensors; and the proof that they agree."""
 
 from .c_source import CSource, build_c_source
-from .export import WrittenC, export_c, export_onnx, export_safetensors, export_web
 from .onnx_graph import FloatNetwork, build_onnx_float, build_onnx_int8, pooling_warnings
 from .web_page import PageSizes, build_page
 
@@ -12,14 +8,9 @@ __all__ = [
     "CSource",
     "FloatNetwork",
     "PageSizes",
-    "WrittenC",
     "build_c_source",
     "build_onnx_float",
     "build_onnx_int8",
     "build_page",
-    "export_c",
-    "export_onnx",
-    "export_safetensors",
-    "export_web",
     "pooling_warnings",
 ]

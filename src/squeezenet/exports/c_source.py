@@ -79,12 +79,15 @@ class CSource:
     header: str
     source: str
     input_size: int
+    model_bytes: int
+    """Of the `.sqz` file inside the source."""
     arena_bytes: int
     """Peak memory beside the stack: a constant of the header."""
     weight_bytes: int
     """Of the arena: the model once decoded."""
     activation_bytes: int
     """Of the arena: activations, and before that the decoder."""
+    stack_bytes: int = STACK_BYTES
 
 
 def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> CSource:
@@ -139,6 +142,7 @@ def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> C
         header=_fill(_HEADER, words),
         source=source,
         input_size=network.spec.input_size,
+        model_bytes=len(data),
         arena_bytes=arena_bytes,
         weight_bytes=sizes.model_bytes,
         activation_bytes=shared_bytes,

@@ -1,7 +1,4 @@
-"""The targets of `squeezenet export`: each reads a MODEL and writes files.
-
-Use this when a model on disk should become a page, C source, ONNX or safetensors.
-"""
+"""`squeezenet.export`: a network in the form that another place needs."""
 
 from __future__ import annotations
 
@@ -9,151 +6,163 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
-from ..errors import DataError
-from ..fileformat import DEFAULT_LIMITS, SqzFile, read_sqz
-from ..files import atomic_write
+from ..classifier import sqz_path
+from ..errors import DataError, FormatError
+from ..evaluation.predictor import Model
+from ..fileformat import SqzFile, decode_sqz, encode_sqz, read_bytes
+from ..files import write_together
 from ..preprocess import Preprocessing
-from .c_source import STACK_BYTES, build_c_source
+from ..zoo import find_model
+from .c_source import CSource, build_c_source
 from .onnx_graph import FloatNetwork, build_onnx_float, build_onnx_int8, pooling_warnings
 from .web_page import PageSizes, build_page
 
-__all__ = ["WrittenC", "export_c", "export_onnx", "export_safetensors", "export_web"]
+if TYPE_CHECKING:
+    from ..models import SqueezeNet
 
-AnyPath = str | os.PathLike[str]
+__all__ = ["TARGET_SUFFIXES", "Exported", "Target", "export", "read_compressed"]
+
+Target = Literal["web", "c", "onnx", "safetensors"]
+TARGET_SUFFIXES: dict[str, Target] = {
+    ".html": "web", ".htm": "web", ".c": "c", ".onnx": "onnx", ".safetensors": "safetensors",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrittenC:
-    """A pair of C files and what their network needs."""
+class Exported:
+    """What was written."""
 
-    header: Path
-    model_bytes: int
-    input_size: int
-    arena_bytes: int
-    weight_bytes: int
-    activation_bytes: int
-    stack_bytes: int = STACK_BYTES
-
-
-def export_web(model: AnyPath, output: AnyPath) -> PageSizes:
-    """Write the page of a `.sqz` file.
-
-    Raises:
-        DataError: If `model` is no `.sqz` file by its name.
-        FormatError: If it is damaged.
-        OSError: If a file cannot be read or written.
-    """
-    data, contents = _read_sqz_bytes(model, "a web page")
-    page, sizes = build_page(data, contents)
-    _write(output, page)
-    return sizes
+    to: Target
+    files: tuple[Path, ...]
+    details: PageSizes | CSource | None = None
+    """Of a page, where its bytes go; of C source, what the network needs."""
+    warnings: tuple[str, ...] = ()
+    """What the reader of the file may compute differently."""
 
 
-def export_c(model: AnyPath, output: AnyPath, *, name: str | None = None) -> WrittenC:
-    """Write a `.sqz` file as `output`, which ends in `.c`, and a header beside it.
+def export(
+    model: Model,
+    output: str | os.PathLike[str],
+    *,
+    to: Target | None = None,
+    precision: Literal["float", "int8"] | None = None,
+    name: str | None = None,
+) -> Exported:
+    """Write a network in another form; several files appear together or not at all.
 
     Args:
-        model: The file.
-        output: Path of the source.
-        name: Prefix of all names; by default made from the output's name.
+        model: For `web`, `c` and int8, a `.sqz` file, the name of a network of the package, or the contents of a file;
+            for the others any MODEL (see `find_model`) or a torch model.
+        output: The file to write.
+        to: `web` (one HTML page), `c` (a C99 source and its header), `onnx` or `safetensors`; by default what the
+            suffix of `output` says.
+        precision: For `onnx`: `float` (the default), or `int8` for the integers of a compressed network.
+        name: For `c`: the prefix of all names; by default made from the name of `output`.
 
     Raises:
-        DataError: If `model` or `output` has another suffix, or `name` is no C identifier.
-        FormatError: If the file is damaged.
-        ImportError: If the native engine was not built.
+        DataError: If the target is not known, an option does not go with it, or the model has no integers.
+        ModelNotFoundError: If there is no such model.
+        FormatError: If a `.sqz` file is damaged.
+        MissingDependencyError: If the target needs a package that is not installed.
         OSError: If a file cannot be read or written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export("cifar10", Path(folder) / "net.html").to
+        'web'
     """
     output = Path(output)
+    target = to or TARGET_SUFFIXES.get(output.suffix.lower())
+    if target not in get_args(Target):
+        suffixes = ", *".join(sorted(suffix for suffix in TARGET_SUFFIXES if suffix != ".htm"))
+        raise DataError(f"expected `to`, or an output named *{suffixes}, got {str(output)!r}")
+    for option, value, goes_with in (("precision", precision, "onnx"), ("name", name, "c")):
+        if value is not None and target != goes_with:
+            raise DataError(f"`{option}` goes with {goes_with}, not with {target}: leave out {value!r}")
+    if precision not in (None, "float", "int8"):
+        raise DataError(f"expected `precision` to be float or int8, got {precision!r}")
+    if target == "web":
+        page, sizes = build_page(*read_compressed(model))
+        write_together({output: page})
+        return Exported(to=target, files=(output,), details=sizes)
+    if target == "c":
+        return _export_c(model, output, name)
+    if target == "onnx":
+        return _export_onnx(model, output, precision or "float")
+    from ..models import save_safetensors
+
+    save_safetensors(_load_folded(model), output)
+    return Exported(to="safetensors", files=(output,))
+
+
+def _export_c(model: Model, output: Path, name: str | None) -> Exported:
     if output.suffix != ".c":
         raise DataError(f"expected an output named *.c, got {str(output)!r}")
-    data, contents = _read_sqz_bytes(model, "C source")
+    data, contents = read_compressed(model)
     source = build_c_source(data, name or _identifier(output.stem), contents)
     header = output.with_name(f"{source.name}.h")  # the name that the source includes
-    _write(header, source.header.encode())
-    _write(output, source.source.encode())
-    return WrittenC(
-        header=header,
-        model_bytes=len(data),
-        input_size=source.input_size,
-        arena_bytes=source.arena_bytes,
-        weight_bytes=source.weight_bytes,
-        activation_bytes=source.activation_bytes,
-    )
+    write_together({output: source.source.encode(), header: source.header.encode()})
+    return Exported(to="c", files=(output, header), details=source)
 
 
-def export_onnx(model: AnyPath, output: AnyPath, *, precision: str = "float") -> list[str]:
-    """Write a network as ONNX.
-
-    Args:
-        model: A `.sqz` file; for floats, any MODEL.
-        output: Path of the `.onnx` file.
-        precision: `float`, or `int8` for the integers of a `.sqz` file.
-
-    Returns:
-        Warnings for the user.
-
-    Raises:
-        DataError: If `model` has no integers but they are wanted.
-        FormatError: If a `.sqz` file is damaged.
-        MissingDependencyError: If `onnx` is not installed.
-        OSError: If a file cannot be read or written.
-    """
-    if precision not in ("float", "int8"):
-        raise ValueError(f"expected `precision` to be float or int8, got {precision!r}")
+def _export_onnx(model: Model, output: Path, precision: str) -> Exported:
     if precision == "int8":
-        contents = _read_sqz_bytes(model, "an int8 ONNX file")[1]
-        _write(output, build_onnx_int8(contents))
-        return pooling_warnings(contents.network.spec)
-    network = FloatNetwork.from_sqz(read_sqz(model)) if _is_sqz(model) else _load_float(model)
-    _write(output, build_onnx_float(network))
-    return pooling_warnings(network.spec)
+        contents = read_compressed(model)[1]
+        spec, graph = contents.network.spec, build_onnx_int8(contents)
+    else:
+        network = FloatNetwork.from_sqz(read_compressed(model)[1]) if _is_sqz(model) else _load_float(model)
+        spec, graph = network.spec, build_onnx_float(network)
+    write_together({output: graph})
+    return Exported(to="onnx", files=(output,), warnings=tuple(pooling_warnings(spec)))
 
 
-def export_safetensors(model: AnyPath, output: AnyPath) -> None:
-    """Write any MODEL as floats under torchvision's names; `load_model` reads it back.
+def _load_folded(model: Model) -> SqueezeNet:
+    from ..models import SqueezeNet, fold_batch_norm, load_model
+    from ..models.integer import dequantize
 
-    Raises:
-        SqueezeNetError: If the model cannot be read.
-        OSError: If the file cannot be written.
-    """
-    from ..models import fold_batch_norm, load_model, save_safetensors
-
-    loaded = load_model(model)
-    save_safetensors(fold_batch_norm(loaded) if loaded.spec.batch_norm else loaded, output)
+    if isinstance(model, SqzFile):
+        return dequantize(model)
+    loaded = model if isinstance(model, SqueezeNet) else load_model(model)
+    return fold_batch_norm(loaded) if loaded.spec.batch_norm else loaded
 
 
-def _load_float(model: AnyPath) -> FloatNetwork:
-    from ..models import fold_batch_norm, load_model
-
-    loaded = load_model(model)
-    folded = fold_batch_norm(loaded) if loaded.spec.batch_norm else loaded
+def _load_float(model: Model) -> FloatNetwork:
+    folded = _load_folded(model)
     convs = {}
     for name, conv in folded.convs.items():
         assert conv.bias is not None  # folded networks have biases
-        convs[name] = (conv.weight.detach().numpy(), conv.bias.detach().numpy())
-    size = folded.spec.input_size
-    how = folded.preprocessing or Preprocessing(crop_size=size, resize_size=size)
+        convs[name] = (conv.weight.detach().cpu().numpy(), conv.bias.detach().cpu().numpy())
+    how = folded.preprocessing or Preprocessing.plain(folded.spec.input_size)
     return FloatNetwork(folded.spec, convs, how, folded.labels)
 
 
-def _is_sqz(model: AnyPath) -> bool:
-    return Path(model).suffix == ".sqz"
+def _is_sqz(model: Model) -> bool:
+    if isinstance(model, (str, os.PathLike)):
+        return find_model(model).kind in ("sqz", "imagenet")
+    return isinstance(model, SqzFile)
 
 
-def _read_sqz_bytes(model: AnyPath, what: str) -> tuple[bytes, SqzFile]:
-    if not _is_sqz(model):
-        raise DataError(
-            f"expected a .sqz file to make {what} of, got {os.fspath(model)!r}: run `squeezenet compress` on it first"
-        )
-    contents = read_sqz(model)
-    with Path(model).open("rb") as stream:
-        return stream.read(DEFAULT_LIMITS.file_bytes), contents
+def read_compressed(model: Model) -> tuple[bytes, SqzFile]:
+    """Read the bytes and the contents of a compressed network.
 
-
-def _write(path: AnyPath, data: bytes) -> None:
-    with atomic_write(path) as stream:
-        stream.write(data)
+    Raises:
+        ModelNotFoundError: If there is no such file or name, or it is a float network.
+        DataError: If it is a float network in memory.
+        FormatError: If the file is damaged.
+    """
+    if isinstance(model, SqzFile):
+        return encode_sqz(model), model
+    if not isinstance(model, (str, os.PathLike)):
+        raise DataError(f"expected a compressed network, got {type(model).__name__}: call `compress` on it first")
+    path = sqz_path(model)
+    data = read_bytes(path)
+    try:
+        return data, decode_sqz(data)
+    except FormatError as error:
+        raise error.at(path) from None
 
 
 def _identifier(text: str) -> str:

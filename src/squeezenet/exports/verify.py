@@ -1,10 +1,8 @@
-"""The proof that a file computes the same everywhere: one set of images through every engine there is here.
+"""`squeezenet.verify`: the proof that a file computes the same everywhere.
 
 From the bytes of a `.sqz` file and of image files, logits are computed by torch (its own integer forward), NumPy, each
 kernel set of the native engine, the exported page in Node and in Chromium, and the exported C. The page decodes PNG and
 resizes by itself; C gets pixels.
-
-Use this when you doubt an engine, a build or a machine.
 """
 
 from __future__ import annotations
@@ -24,16 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..data import ImageSet
+from ..data import ImageSet, open_data
 from ..engine import NativeEngine, ReferenceEngine, native_kernels
 from ..errors import DataError, ImageError
-from ..fileformat import SqzFile, decode_sqz
+from ..evaluation.evaluate import Data
+from ..evaluation.predictor import Model
+from ..fileformat import SqzFile
 from ..preprocess import load_image
+from ..text import html_table
 from .browser import classify_in_page, missing_browser, open_browser, open_page
 from .c_source import build_c_source
+from .export import read_compressed
 from .web_page import PARTS, build_page
 
-__all__ = ["Agreement", "EngineResult", "compare_all", "run_all"]
+__all__ = ["Agreement", "EngineResult", "Verification", "verify"]
 
 _BATCH = 16
 _C_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
@@ -70,10 +72,74 @@ class Agreement:
     first: str
     second: str
     top1_equal: int
-    """Images to which both give the same class."""
+    """Images for which both have the same class first."""
     n_images: int
     largest_difference: float
     """Of any logit; 0 means the same bits."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What every engine computed, and how far apart any two are."""
+
+    images: str
+    """Where the images lie."""
+    engines: tuple[EngineResult, ...]
+    pairs: tuple[Agreement, ...]
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether all engines that ran have the same bits."""
+        return not any(pair.largest_difference for pair in self.pairs)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """What each engine that did not run would need, by its name."""
+        return {engine.name: engine.skipped for engine in self.engines if engine.skipped}
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Rows of a table: engine, and another, images of the same class, largest difference of a logit."""
+        return [
+            (
+                pair.first,
+                pair.second,
+                f"{pair.top1_equal} of {pair.n_images}",
+                f"{pair.largest_difference:.3g}" if pair.largest_difference else "0 (same bits)",
+            )
+            for pair in self.pairs
+        ]
+
+    def _repr_html_(self) -> str:
+        return html_table(("engine", "and", "same class", "largest logit difference"), self.rows())
+
+
+def verify(model: Model, images: Data, *, limit: int = 32) -> Verification:
+    """Run a compressed network in torch, NumPy, C, WebAssembly and the browser, and compare.
+
+    Args:
+        model: A `.sqz` file, the name of a network of the package, or the contents of a file.
+        images: Images of any kind, labelled or not.
+        limit: Images to take, evenly spaced.
+
+    Returns:
+        A result for each engine, also for those that cannot run here, and each pair of those that ran.
+
+    Raises:
+        ModelNotFoundError: If there is no such file or name, or it is a float network.
+        FormatError: If the file is damaged.
+        DataError: If no image can be read.
+
+    Example:
+        >>> verify("flowers.sqz", "photos/").is_identical               # doctest: +SKIP
+        True
+    """
+    if limit < 1:
+        raise ValueError(f"expected `limit` of at least 1, got {limit}")
+    data, contents = read_compressed(model)
+    found = images if isinstance(images, ImageSet) else open_data(images, unlabelled=True)
+    count = min(limit, len(found))
+    engines = _run_all(data, contents, found.subset(index * len(found) // count for index in range(count)))
+    return Verification(images=found.name, engines=tuple(engines), pairs=tuple(_compare_all(engines)))
 
 
 @dataclass(frozen=True)
@@ -87,21 +153,8 @@ class _Case:
     folder: Path
 
 
-def run_all(data: bytes, images: ImageSet) -> list[EngineResult]:
-    """Classify images with every engine.
-
-    Args:
-        data: A whole `.sqz` file.
-        images: All of them are decoded and held; take a subset of a large set. Unreadable ones are left out.
-
-    Returns:
-        A result for each engine, also for those that cannot run here.
-
-    Raises:
-        FormatError: If the file is damaged.
-        DataError: If no image can be read.
-    """
-    contents = decode_sqz(data)
+def _run_all(data: bytes, contents: SqzFile, images: ImageSet) -> list[EngineResult]:
+    """Classify images with every engine; unreadable ones are left out."""
     photos = []
     for index in range(len(images)):
         try:
@@ -126,7 +179,7 @@ def run_all(data: bytes, images: ImageSet) -> list[EngineResult]:
     return results
 
 
-def compare_all(results: list[EngineResult]) -> list[Agreement]:
+def _compare_all(results: list[EngineResult]) -> list[Agreement]:
     """Compare every pair of engines that ran."""
     agreements = []
     for one, other in itertools.combinations(results, 2):

@@ -9,30 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
 from ..labels import imagenet_labels
 from ..preprocess import TORCHVISION_PREPROCESSING
-from ..spec import SPEC_NAMES, named_spec
+from ..spec import named_spec
+from ..zoo import find_model
 from .authors_net import load_net
 from .download import fetch_weights
 from .integer import model_from_sqz
 from .squeezenet import SqueezeNet, build_model, model_from_state
 from .weights import check_file, load_safetensors, read_pth
 
-__all__ = ["PUBLISHED_WEIGHTS", "RUN_WEIGHTS", "create_model", "load_model", "squeezenet1_0", "squeezenet1_1"]
+__all__ = ["PUBLISHED_WEIGHTS", "create_model", "load_model", "squeezenet1_0", "squeezenet1_1"]
 
 PUBLISHED_WEIGHTS = {
     "squeezenet1_0": "squeezenet1_0-b66bff10.pth",
     "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
 }
 """torchvision's ImageNet weights; the name of each file holds the start of its SHA-256."""
-
-RUN_WEIGHTS = ("best.safetensors", "last.safetensors")
-"""Files that `load_model` looks for in a run folder, in this order."""
 
 
 def squeezenet1_0(
@@ -103,12 +99,12 @@ def load_model(source: str | os.PathLike[str], *, num_classes: int | None = None
     """Load whatever a MODEL argument names, as a float network in training mode.
 
     Args:
-        source: A name with published weights, a `.safetensors`, `.net` or `.sqz` file, or the folder of a training run
-            (its best weights, or the last ones while there are no best).
+        source: See `find_model`; the float network that a `.sqz` file stands for does not round its activations.
         num_classes: Put a new head for so many classes on it, unless it has as many.
 
     Raises:
-        WeightsError: If the source is none of these, or its weights cannot be read.
+        ModelNotFoundError: If the source names nothing.
+        WeightsError: If its weights cannot be read.
         FormatError: If a `.sqz` file is malformed.
         DownloadError: If published weights cannot be fetched.
         SpecError: If `num_classes` is out of range.
@@ -120,30 +116,9 @@ def load_model(source: str | os.PathLike[str], *, num_classes: int | None = None
 
 
 def _load(source: str | os.PathLike[str]) -> SqueezeNet:
-    if source in SPEC_NAMES:
-        return create_model(str(source), pretrained=True)
-    path = Path(source)
-    if path.is_dir():
-        for name in RUN_WEIGHTS:
-            if (path / name).is_file():
-                return load_safetensors(path / name)
-        raise WeightsError(f"{path}: expected a run folder with {' or '.join(RUN_WEIGHTS)}, got a folder without")
-    if path.suffix in (".pth", ".pt"):
-        raise WeightsError(
-            f"{path}: torch files are read only by an explicit import:"
-            f" run `squeezenet import {path} -o {path.with_suffix('.safetensors')}` and use its output"
-        )
-    if path.suffix not in _LOADERS:
-        raise WeightsError(
-            f"expected a name ({', '.join(PUBLISHED_WEIGHTS)}), a {', '.join(_LOADERS)} file or a run folder,"
-            f" got {str(source)!r}"
-        )
-    check_file(path)
-    return _LOADERS[path.suffix](path)
-
-
-_LOADERS: dict[str, Callable[[Path], SqueezeNet]] = {
-    ".safetensors": load_safetensors,
-    ".net": load_net,
-    ".sqz": model_from_sqz,
-}
+    found = find_model(source)
+    if found.path is None:  # weights that are fetched; `imagenet` is made of those of 1.1
+        return create_model(found.name if found.kind == "published" else "squeezenet1_1", pretrained=True)
+    check_file(found.path)
+    load = {"safetensors": load_safetensors, "net": load_net}.get(found.kind, model_from_sqz)
+    return load(found.path)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..fileformat import SqzFile, write_sqz
-from ..files import cache_folder
 from ..models import create_model
 from ..progress import Reporter
-from ..zoo import IMAGENET_FILE
+from ..zoo import imagenet_path
 from .int8 import quantize_int8
 from .photos import calibration_from_noise
 from .quantize import required_preprocessing
@@ -28,7 +27,7 @@ def imagenet_file(reporter: Reporter) -> Path:
         DownloadError: If the weights cannot be fetched.
         OSError: If the cache cannot be written.
     """
-    path = cache_folder() / IMAGENET_FILE
+    path = imagenet_path()
     if path.is_file():
         return path
     reporter.say("imagenet: compressing torchvision's SqueezeNet 1.1, once; later calls find the file in the cache")

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..accounting import network_cost
+from ..classifier import Predictor
 from ..data import ImageSet
 from ..errors import ImageError, MissingDependencyError
 from ..evaluation.metrics import Accuracy, confusion_matrix
-from ..evaluation.predictor import Predictor, Scores
+from ..evaluation.predictor import Scores
 from ..evaluation.reliability import probabilities, reliability, unknown_threshold
 from .charts import LineChart, line_chart
 

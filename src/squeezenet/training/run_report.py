@@ -16,6 +16,7 @@ import numpy as np
 
 from ..data.check import DataCheck
 from ..data.imageset import ImageSet
+from ..evaluation.evaluate import Evaluation
 from ..evaluation.predictor import FloatPredictor, collect_logits
 from ..files import atomic_write
 from ..models import load_model
@@ -23,7 +24,7 @@ from ..reports.network_page import build_report, render_card, render_html
 from .recipe import Recipe
 from .run_folder import RunFolder
 
-__all__ = ["run_facts", "run_history", "shown_facts", "write_run_report"]
+__all__ = ["run_facts", "run_history", "shown_facts", "write_evaluation_page", "write_run_report"]
 
 _MAX_FILE_BYTES = 1 << 24
 _MAX_JUDGED = 10_000  # images; a page needs no more, and the processor judges them once again for it
@@ -82,7 +83,7 @@ def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def write_run_report(folder: RunFolder, val: ImageSet, check: DataCheck, alarms: list[str]) -> list[Path]:
-    """AccuracyComparer the best network of a run and write `report.html` and `README.md` into its folder.
+    """Judge the best network of a run and write `report.html` and `README.md` into its folder.
 
     Args:
         folder: A run with `best.safetensors`.
@@ -117,3 +118,34 @@ def write_run_report(folder: RunFolder, val: ImageSet, check: DataCheck, alarms:
         with atomic_write(path) as stream:
             stream.write(text.encode("utf-8", "backslashreplace"))
     return list(files)
+
+
+def write_evaluation_page(evaluation: Evaluation, path: Path) -> None:
+    """Write a page about a network that was evaluated, with the history of its run if the MODEL is a run folder.
+
+    Raises:
+        MissingDependencyError: If Jinja2 is not installed.
+        OSError: If the page cannot be written.
+    """
+    model, spec = Path(evaluation.model), evaluation.predictor.spec
+    facts = [
+        ("model", evaluation.model),
+        ("time", f"{evaluation.ms_per_image:.1f} ms per image, reading and decoding included"),
+    ]
+    if model.is_file():
+        facts.append(("file", f"{model.stat().st_size:,} bytes"))
+    history: list[dict[str, float]] = []
+    if model.is_dir():
+        history = run_history(model)
+        facts += shown_facts(run_facts(model))
+    report = build_report(
+        evaluation.predictor,
+        evaluation.images,
+        evaluation.scores,
+        title=model.name or evaluation.model,
+        subtitle=f"{spec.name}, {spec.num_classes} classes",
+        history=history,
+        facts=facts,
+    )
+    with atomic_write(path) as stream:
+        stream.write(render_html(report).encode("utf-8", "backslashreplace"))

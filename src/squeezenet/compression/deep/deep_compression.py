@@ -20,7 +20,7 @@ import copy
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,14 @@ from ...quantization.quantize import (
     tensor_quants,
 )
 from ...training.recipe import Recipe
+from ..outcome import Job, Outcome, refuse_options
 from ..retrain import Retrainer
-from .huffman import SparseSizes, sparse_sizes
+from .huffman import LayerSizes, sparse_sizes
 from .prune import PruningMask, output_sensitivities
 from .refit import refit_kept_weights
 from .share import SharedWeights, share_in_turn
 
-__all__ = ["DeepCompression", "DeepCompressionResult", "LayerSizes", "deep_compress"]
+__all__ = ["DeepCompression", "DeepCompressionResult", "deep_compress"]
 
 _BITS_OF_A_WEIGHT = 4  # its code, and what tells where it is
 _LAST_ROUND = 2  # times as long as the others: its weights are the ones that stay
@@ -51,11 +52,13 @@ _LAST_ROUND = 2  # times as long as the others: its weights are the ones that st
 
 @dataclass(frozen=True, kw_only=True)
 class DeepCompression:
-    """Settings of the method.
+    """The method of 2016: prune, retrain, share weights, train the shared values; needs labelled images (`data`).
 
     Raises:
         RecipeError: On construction, if a value is out of range.
     """
+
+    name: ClassVar[str] = "deep-compression"
 
     density: float = 0.385
     """Share of all weights that is kept."""
@@ -91,6 +94,17 @@ class DeepCompression:
         if self.prune_rounds < 1:
             raise RecipeError(f"expected at least one `prune_rounds`, got {self.prune_rounds}")
 
+    def check(self, *, has_data: bool, has_val: bool) -> None:
+        """Refuse to begin without labelled images to retrain on."""
+        refuse_options(not has_data, "deep-compression retrains on labelled images: expected `data`, got none")
+
+    def run(self, job: Job) -> Outcome:
+        """Carry it out; see `deep_compress`."""
+        assert job.data is not None
+        retrainer = Retrainer(job.data, job.model, job.reporter)
+        result = deep_compress(job.model, retrainer, job.photos.batches(), self)
+        return Outcome(network=result.network, layers_2016=result.layers)
+
     def recipe(self, *, epochs: int, lr: float, phase: int) -> Recipe:
         """Training settings of one phase; each draws its own order and crops.
 
@@ -111,29 +125,6 @@ class DeepCompression:
             mixup=self.mixup,
             ema_decay=0.99,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerSizes:
-    """One layer in the terms of the paper's table 1 and of the 2016 storage scheme."""
-
-    name: str
-    params: int
-    n_weights: int
-    n_kept: int
-    n_centroids: int
-    sizes: SparseSizes
-
-    @property
-    def density(self) -> float:
-        """Share of the weights that is kept; the paper's column headed "sparsity"."""
-        return self.n_kept / self.n_weights
-
-    @property
-    def huffman_bytes(self) -> int:
-        """Weights, codebook and biases (both float32) as the 2016 scheme stores them."""
-        n_biases = self.params - self.n_weights
-        return -(-self.sizes.huffman_bits // 8) + 4 * (self.n_centroids + n_biases)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SparseSizes", "huffman_bits", "relative_gaps", "sparse_sizes"]
+__all__ = ["LayerSizes", "SparseSizes", "huffman_bits", "relative_gaps", "sparse_sizes"]
 
 _GAP_BITS = 4  # the authors' choice for convolutions: a gap of up to 16 in four bits
 
@@ -32,6 +32,29 @@ class SparseSizes:
     """Codes of `index_bits` and gaps of four bits, before entropy coding."""
     huffman_bits: int
     """The same, both Huffman-coded; tables not counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSizes:
+    """One layer in the terms of the paper's table 1 and of the 2016 storage scheme."""
+
+    name: str
+    params: int
+    n_weights: int
+    n_kept: int
+    n_centroids: int
+    sizes: SparseSizes
+
+    @property
+    def density(self) -> float:
+        """Share of the weights that is kept; the paper's column headed "sparsity"."""
+        return self.n_kept / self.n_weights
+
+    @property
+    def huffman_bytes(self) -> int:
+        """Weights, codebook and biases (both float32) as the 2016 scheme stores them."""
+        n_biases = self.params - self.n_weights
+        return -(-self.sizes.huffman_bits // 8) + 4 * (self.n_centroids + n_biases)
 
 
 def relative_gaps(positions: NDArray[np.int64], *, max_gap: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

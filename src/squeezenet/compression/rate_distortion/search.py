@@ -21,13 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...engine import ReferenceEngine
+from ...classifier import Classifier
 from ...errors import QuantizationError
-from ...fileformat import SqzFile, decode_sqz, encode_sqz, stream_bytes
+from ...fileformat import SqzFile, decode_sqz, encode_sqz, encode_weights
+from ...fileformat import overhead_bytes as file_overhead
 from ...models import SqueezeNet, normalize_pixels
 from ...network import IntegerNetwork
 from ...quantization.photos import is_held_out
 from ...quantization.quantize import required_preprocessing
+from ..outcome import Outcome, RDPoint
 from .activation_scales import choose_ranges
 from .batches import augmented_photos, epoch_batches, photo_batches
 from .distill import DistillSettings, Length, Rate, distill
@@ -35,7 +37,7 @@ from .sequential import RoundingSettings, round_network
 from .statistics import Statistics, collect_statistics
 from .units import IntegerConv, UnitNet, quantized_forward, to_network
 
-__all__ = ["RDPoint", "RDResult", "RDSettings", "compress_rate_distortion"]
+__all__ = ["RDSettings", "compress_rate_distortion"]
 
 _BATCH = 10
 _MIN_PHOTOS = 10
@@ -45,6 +47,12 @@ _BYTES_PER_OCTAVE = 0.88
 _KL_PER_OCTAVE = 2.1
 _MAX_MOVE = 4.0  # octaves of slope at a time
 _FIRST_MOVE = 2.0  # octaves, where accuracy is the target
+_FIRST_SLOPE = 1.2e-7  # nats per bit, where the search begins
+_MAX_PASSES = 7  # roundings of the whole network in the search for a budget
+_TOLERANCE = 0.004  # a budget of bytes is met when this share of it, or less, is left
+_KL_TOLERANCE = 0.05  # the same for KL, which differs as much between one choice of steps and the next
+_POLISH_GAIN = 1.3  # KL to begin a distillation with, over the budget: what it is expected to win back
+_STATISTICS_PHOTOS = 800  # most photos for sensitivities and moments: 1.0 keeps 5 MB of activations for each
 
 Integers = Mapping[str, IntegerConv]
 Progress = Callable[[str, float], None]
@@ -61,49 +69,6 @@ class RDSettings:
     """Of activation steps: 0 one step a tensor, 1 each channel's own range."""
     clip: float = 1.0
     """Share of activation ranges to keep."""
-    first_slope: float = 1.2e-7
-    """Nats a bit, where the search begins."""
-    max_passes: int = 7
-    """Roundings of the whole network in the search for a budget."""
-    tolerance: float = 0.004
-    """A budget of bytes is met when this share of it, or less, is left."""
-    kl_tolerance: float = 0.05
-    """The same for a budget of KL, which differs as much between one choice of steps and the next."""
-    polish_gain: float = 1.3
-    """KL to begin a distillation with, over the budget: what it is expected to win back."""
-    statistics_photos: int = 800
-    """Most photos that sensitivities and moments are taken on: 1.0 keeps 5 MB of activations for each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RDPoint:
-    """One network that the search looked at."""
-
-    stage: Literal["round", "distil"]
-    slope: float
-    """Nats a bit."""
-    file_bytes: int
-    kl: float
-    """On held-out photos, nats; by a float simulation of the engine."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RDResult:
-    """What compression found."""
-
-    network: IntegerNetwork
-    file_bytes: int
-    held_out_kl: float
-    """Mean KL(float || engine) over held-out photos, nats."""
-    agreement: float
-    """Share of held-out photos on which the largest class is the float network's, 0 to 1."""
-    n_held_out: int
-    meets_target: bool
-    points: tuple[RDPoint, ...]
-    bytes_by_stream: Mapping[str, int]
-    """As `fileformat.stream_bytes`."""
-    density: Mapping[str, float]
-    """Share of weights that are not zero, by convolution."""
 
 
 def compress_rate_distortion(
@@ -120,8 +85,8 @@ def compress_rate_distortion(
     seed: int = 0,
     settings: RDSettings | None = None,
     progress: Progress = lambda stage, share: None,
-    file_bytes: Callable[[IntegerNetwork], int] | None = None,
-) -> RDResult:
+    overhead_bytes: int | None = None,
+) -> Outcome:
     """Compress a model to a budget of bytes or of KL; without one, to a KL of 0.05.
 
     Args:
@@ -140,7 +105,11 @@ def compress_rate_distortion(
             many steps fit into them depends on the machine.
         settings: See there.
         progress: Called with the name of a stage and the share of it that is done.
-        file_bytes: Measures the file a network will become; by default one with the model's labels and preprocessing.
+        overhead_bytes: What the file takes besides its coded weights; by default that of one with the model's labels
+            and preprocessing.
+
+    Returns:
+        The network, its encoded weights, the engine's class scores of the held-out photos, and all networks tried.
 
     Raises:
         QuantizationError: If photos are too few or of the wrong shape, or more than one budget is given.
@@ -152,7 +121,10 @@ def compress_rate_distortion(
         raise QuantizationError("expected `points_lost` together with `max_drop`, got one without the other")
     if not given:
         max_kl = _DEFAULT_MAX_KL
-    search = _Search(model, photos, settings or RDSettings(), seed, progress, file_bytes or _default_size(model))
+    overhead = (
+        file_overhead(model.spec, model.labels, model.preprocessing) if overhead_bytes is None else overhead_bytes
+    )
+    search = _Search(model, photos, settings or RDSettings(), seed, progress, overhead)
     length = Length(steps=labelled_steps) if labelled is not None else Length(seconds=60 * polish_minutes)
     with torch.no_grad():
         if max_bytes is not None:
@@ -162,14 +134,16 @@ def compress_rate_distortion(
             best, is_met = search.to_drop(max_drop, points_lost, length, labelled)
             return search.result(best, is_met)
         assert max_kl is not None
-        result = search.result(search.to_kl(max_kl, length, labelled), meets_target=True)
-        return dataclasses.replace(result, meets_target=result.held_out_kl <= max_kl)
+        outcome = search.result(search.to_kl(max_kl, length, labelled), meets_target=True)
+        return dataclasses.replace(outcome, meets_target=(outcome.held_out_kl or 0) <= max_kl)
 
 
 @dataclass(frozen=True)
 class _Candidate:
     integers: Integers
     slope: float
+    weights: bytes
+    """As they are in the file."""
     file_bytes: int
     kl: float
 
@@ -196,7 +170,7 @@ class _Search:
         settings: RDSettings,
         seed: int,
         progress: Progress,
-        file_bytes: Callable[[IntegerNetwork], int],
+        overhead_bytes: int,
     ) -> None:
         size = model.spec.input_size
         if photos.dtype != np.uint8 or photos.ndim != 4 or photos.shape[1:] != (size, size, 3):
@@ -206,9 +180,9 @@ class _Search:
         if len(photos) < _MIN_PHOTOS:
             raise QuantizationError(f"expected at least {_MIN_PHOTOS} calibration photos, got {len(photos)}")
         self._model, self._settings, self._seed = model, settings, seed
-        self._progress, self._file_bytes = progress, file_bytes
+        self._progress, self._overhead_bytes = progress, overhead_bytes
         held = is_held_out(len(photos))
-        self._held_out, self._photos = photos[held], photos[~held][: settings.statistics_photos]
+        self._held_out, self._photos = photos[held], photos[~held][:_STATISTICS_PHOTOS]
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._points: list[RDPoint] = []
         with torch.no_grad():
@@ -244,7 +218,7 @@ class _Search:
         """Find the smallest network within a KL."""
         if length.is_zero:
             return self._bisect(self._kl_budget(max_kl))
-        start = self._bisect(self._kl_budget(max_kl * self._settings.polish_gain))
+        start = self._bisect(self._kl_budget(max_kl * _POLISH_GAIN))
         return self._polish(start, start.file_bytes, length, labelled)
 
     def to_drop(
@@ -255,8 +229,8 @@ class _Search:
         Accuracy is a coarse and jumpy measure, so that the search only halves its steps where the answer changes.
         """
         tries: list[tuple[_Candidate, bool]] = []
-        log_slope, move = math.log2(self._settings.first_slope), _FIRST_MOVE
-        for _ in range(self._settings.max_passes):
+        log_slope, move = math.log2(_FIRST_SLOPE), _FIRST_MOVE
+        for _ in range(_MAX_PASSES):
             candidate = self._measure(self._round(2.0**log_slope), 2.0**log_slope)
             is_met = points_lost(to_network(self._net, candidate.integers)) <= max_drop
             if tries and is_met != tries[-1][1]:
@@ -278,9 +252,9 @@ class _Search:
 
     def _bisect(self, budget: _Budget) -> _Candidate:
         """Search the slope at which a budget is just not exceeded."""
-        log_slope = math.log2(self._settings.first_slope)
+        log_slope = math.log2(_FIRST_SLOPE)
         tries: list[tuple[float, float, _Candidate]] = []
-        for _ in range(self._settings.max_passes):
+        for _ in range(_MAX_PASSES):
             candidate = self._measure(self._round(2.0**log_slope), 2.0**log_slope)
             excess = budget.excess(candidate)
             tries.append((log_slope, excess, candidate))
@@ -294,7 +268,9 @@ class _Search:
     def _polish(self, start: _Candidate, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
         """Distil what was rounded; the price of bits keeps it within the bytes, else it stays as it was."""
         rate = Rate(
-            slope=start.slope, max_bytes=max_bytes, measure=lambda c: self._file_bytes(to_network(self._net, c))
+            slope=start.slope,
+            max_bytes=max_bytes,
+            measure=lambda c: self._overhead_bytes + len(encode_weights(to_network(self._net, c))),
         )
         with torch.enable_grad():
             integers, kl = distill(
@@ -314,7 +290,7 @@ class _Search:
         return _Budget(
             excess=lambda c: math.log(c.file_bytes / max_bytes),
             per_octave=math.log(_BYTES_PER_OCTAVE),
-            tolerance=self._settings.tolerance,
+            tolerance=_TOLERANCE,
             rest=lambda c: c.kl,
         )
 
@@ -322,7 +298,7 @@ class _Search:
         return _Budget(
             excess=lambda c: math.log(max(c.kl, 1e-9) / max_kl),
             per_octave=math.log(_KL_PER_OCTAVE),
-            tolerance=self._settings.kl_tolerance,
+            tolerance=_KL_TOLERANCE,
             rest=lambda c: c.file_bytes,
         )
 
@@ -353,8 +329,9 @@ class _Search:
     def _measure(
         self, integers: Integers, slope: float, stage: Literal["round", "distil"] = "round", kl: float | None = None
     ) -> _Candidate:
-        size = self._file_bytes(to_network(self._net, integers))
-        candidate = _Candidate(integers, slope, size, self._held_out_kl(integers) if kl is None else kl)
+        weights = encode_weights(to_network(self._net, integers))
+        size = self._overhead_bytes + len(weights)
+        candidate = _Candidate(integers, slope, weights, size, self._held_out_kl(integers) if kl is None else kl)
         self._points.append(RDPoint(stage=stage, slope=slope, file_bytes=size, kl=candidate.kl))
         return candidate
 
@@ -371,24 +348,19 @@ class _Search:
         batches = (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH))
         return torch.cat([self._model(normalize_pixels(batch, preprocessing)) for batch in batches])
 
-    def result(self, best: _Candidate, meets_target: bool) -> RDResult:
-        """Encode, decode, and judge by the engine."""
-        data = encode_sqz(SqzFile(network=to_network(self._net, best.integers)))
-        network = decode_sqz(data).network
-        logits = torch.from_numpy(ReferenceEngine(network).logits(np.ascontiguousarray(self._held_out)))
-        kl = _mean_kl(self._held_out_log_p, logits)
-        size = self._file_bytes(network)
-        agrees = logits.argmax(1) == self._held_out_log_p.argmax(1)
-        return RDResult(
-            network=network,
-            file_bytes=size,
-            held_out_kl=kl,
-            agreement=float(agrees.double().mean()),
-            n_held_out=len(logits),
+    def result(self, best: _Candidate, meets_target: bool) -> Outcome:
+        """Decode the weights that were encoded, and run them on the held-out photos by the engine that users run."""
+        network = to_network(self._net, best.integers)
+        file = decode_sqz(encode_sqz(SqzFile(network=network), weights=best.weights))
+        logits = Classifier(file).logits(np.ascontiguousarray(self._held_out))
+        return Outcome(
+            network=file.network,
+            weights=best.weights,
+            file_bytes=best.file_bytes,
+            held_out_logits=logits,
+            held_out_kl=_mean_kl(self._held_out_log_p, torch.from_numpy(logits)),
             meets_target=meets_target,
             points=tuple(self._points),
-            bytes_by_stream=stream_bytes(data),
-            density={name: float((conv.weight != 0).mean()) for name, conv in network.convs.items()},
         )
 
 
@@ -416,10 +388,3 @@ def _next_guess(tries: list[tuple[float, float, _Candidate]], per_octave: float,
 def _mean_kl(log_p: Tensor, logits: Tensor) -> float:
     log_q = logits.double().log_softmax(1)
     return float((log_p.exp() * (log_p - log_q)).sum(1).mean())
-
-
-def _default_size(model: SqueezeNet) -> Callable[[IntegerNetwork], int]:
-    def measure(network: IntegerNetwork) -> int:
-        return len(encode_sqz(SqzFile(network=network, labels=model.labels, preprocessing=model.preprocessing)))
-
-    return measure

@@ -142,7 +142,7 @@ class TrainBatches:
                 arrays.append(self.arrays[index] if self.arrays is not None else self.view(self.images.read(index)))
                 good.append(row)
             except ImageError as error:
-                unreadable.append(Unreadable.because(self.images.items[index].name, error))
+                unreadable.append(Unreadable(self.images.items[index].name, error.reason))
         labels = torch.from_numpy(self._labels[indices[good]])
         return Batch(augment(arrays, numbers[good], self.augmentation), labels, unreadable)
 

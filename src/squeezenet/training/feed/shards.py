@@ -101,7 +101,7 @@ class ShardBatches:
                 warnings.simplefilter("ignore")
                 return self.view(data), label
         except ImageError as error:
-            return Unreadable.because(name, error), label
+            return Unreadable(name, error.reason), label
 
     def _samples(self, draw: EpochDraw, share: tuple[int, int], damages: list[Unreadable]) -> Iterator[_Sample]:
         """This process's images of an epoch, and again from the start if they run out."""

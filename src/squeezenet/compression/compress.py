@@ -1,0 +1,229 @@
+"""`squeezenet.compress`: from a float network to a `.sqz` file and a report."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..classifier import Classifier
+from ..data import ImageSet, open_data
+from ..description import file_facts
+from ..errors import CompressionError
+from ..evaluation.comparison import AccuracyComparer, Comparison
+from ..evaluation.evaluate import Data
+from ..evaluation.predictor import FloatPredictor, Model
+from ..evaluation.reliability import unknown_threshold
+from ..fileformat import SqzFile, encode_sqz, overhead_bytes, with_facts
+from ..files import write_together
+from ..models import SqueezeNet, fold_batch_norm, load_model
+from ..network import IntegerNetwork
+from ..process import keep_freed_memory
+from ..progress import Reporter, reporter_of
+from ..quantization.photos import CalibrationPhotos, calibration_from_images, calibration_from_noise
+from ..quantization.quantize import required_preprocessing
+from ..text import html_table
+from .methods import Method, RateDistortion
+from .outcome import Job, Outcome, RDPoint
+from .plot import plot_points
+from .report import CompressionReport, Fidelity
+
+__all__ = ["Compressed", "compress"]
+
+_UNKNOWN_BYTES = 32  # room in the budget for `unknown_below`, which is measured on the finished file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressed:
+    """A compressed network and the report about it."""
+
+    file: SqzFile
+    """What the file holds; `Classifier(result.file)` runs it."""
+    encoded: bytes
+    """The file."""
+    report: CompressionReport
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+        return len(self.encoded)
+
+    @property
+    def meets_target(self) -> bool:
+        """Whether the budget was kept; otherwise this is the nearest file that was found."""
+        return self.report.meets_target
+
+    @property
+    def points(self) -> tuple[RDPoint, ...]:
+        """Every network that the search of `RateDistortion` looked at."""
+        return self.report.points
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write FILE and FILE.report.json, and with points to show FILE.report.svg; all of them or none.
+
+        Raises:
+            OSError: If they cannot be written; what was there is kept.
+        """
+        files = {
+            Path(path): self.encoded,
+            Path(f"{path}.report.json"): json.dumps(self.report.to_dict(), indent=1).encode(),
+        }
+        if self.points:
+            files[Path(f"{path}.report.svg")] = self.plot()
+        write_together(files)
+
+    def plot(self) -> bytes:
+        """Draw what the search looked at, as SVG."""
+        kl = self.report.fidelity.kl if self.report.fidelity else None
+        title = f"{self.file.network.spec.name}: networks the search looked at"
+        return plot_points(self.points, file_bytes=self.file_bytes, kl=kl, title=title)
+
+    def _repr_html_(self) -> str:
+        return html_table((self.report.model, self.report.method), self.report.rows())
+
+
+def compress(
+    model: Model,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    method: Method | None = None,
+    calibration: Data | None = None,
+    n_photos: int = 250,
+    data: Data | None = None,
+    val: Data | None = None,
+    progress: Reporter | bool = True,
+) -> Compressed:
+    """Squeeze a trained network into a `.sqz` file.
+
+    Args:
+        model: The name or path of a MODEL (see `find_model`), or a torch model; it is not changed.
+        output: Where to write the file and its report; by default nothing is written, and `Compressed.write` does it.
+        method: `RateDistortion` (the default, to a KL of 0.05), `Int8` or `DeepCompression`, with its options.
+        calibration: Photos, labelled or not, that scales and sensitivities are measured on; a few hundred are enough.
+            A fifth of them is set aside to measure fidelity on. By default those of `data`; without either, what
+            the weights are known to need, or synthetic pictures.
+        n_photos: Photos to calibrate on, evenly spaced over `calibration`; more are better and slower.
+        data: Labelled images to train on.
+        val: Labelled images to measure accuracy on, and the probability below which an answer is "unknown".
+        progress: Where progress is shown: a `Reporter`, True for standard error, False for nowhere.
+
+    Returns:
+        The file and its report. If a budget cannot be met, the nearest file; `meets_target` is then False.
+
+    Raises:
+        CompressionError: If options do not go together or with the images; before anything is read.
+        ModelNotFoundError: If there is no such model; see `open_model` for the others.
+        DataError: If images cannot be used, or their classes are not those of the model.
+        QuantizationError: If the network has no integer form, or there are too few photos.
+        OSError: If the output cannot be written.
+
+    Example:
+        >>> result = compress("imagenette", method=Int8(), calibration="digits", n_photos=20, progress=False)
+        >>> result.meets_target, result.report.fidelity.n_images
+        (True, 4)
+    """
+    start = time.monotonic()
+    chosen = method or RateDistortion()
+    chosen.check(has_data=data is not None, has_val=val is not None)
+    if output is not None and not Path(output).parent.is_dir():  # minutes of work must not end without a place to go
+        raise CompressionError(f"expected a folder to write to, got {str(Path(output).parent)!r}: make it first")
+    keep_freed_memory()
+    reporter = reporter_of(progress)
+    network = _float_model(model)
+    labelled = None if data is None else _opened(data, "train")
+    photos = _choose_photos(network, calibration, labelled, n_photos, reporter)
+    if labelled is not None and calibration is None:  # what fidelity is measured on is not trained on
+        labelled = labelled.subset(np.setdiff1d(np.arange(len(labelled)), photos.held_out_indices).tolist())
+    reference = FloatPredictor(network)
+    comparer = None if val is None else AccuracyComparer(reference, _opened(val, "val"))
+    blank = {"provenance": {**network.provenance, "compressed": {"preset": chosen.name}}}
+    overhead = overhead_bytes(network.spec, network.labels, network.preprocessing, blank)
+    outcome = chosen.run(
+        Job(
+            model=network,
+            photos=photos,
+            data=None if labelled is None else _numbered_as(network, labelled),
+            overhead_bytes=overhead + (_UNKNOWN_BYTES if comparer else 0),
+            points_lost=_points_lost(comparer, network) if comparer else None,
+            reporter=reporter,
+        )
+    )
+    encoded = encode_sqz(SqzFile.of(network, outcome.network, preset=chosen.name), weights=outcome.weights)
+    encoded, comparison = _judge(encoded, comparer)
+    result = file_facts(encoded)
+    report = CompressionReport(
+        model=str(model) if isinstance(model, (str, os.PathLike)) else network.spec.name,
+        method=chosen.name,
+        file=result,
+        fidelity=_fidelity(reference, outcome, photos, result.contents),
+        comparison=comparison,
+        layers_2016=outcome.layers_2016,
+        points=outcome.points,
+        seconds=time.monotonic() - start,
+        calibration_photos=0 if photos.is_synthetic else len(photos.pixels),
+        calibration="synthetic pictures" if photos.is_synthetic else "photos",
+        is_chosen_on_val=isinstance(chosen, RateDistortion) and chosen.max_drop is not None,
+        meets_target=outcome.meets_target,
+    )
+    compressed = Compressed(file=result.contents, encoded=encoded, report=report)
+    if output is not None:
+        compressed.write(output)
+    return compressed
+
+
+def _float_model(model: Model) -> SqueezeNet:
+    # A copy: the caller's own may be in training.
+    network = copy.deepcopy(model).cpu() if isinstance(model, SqueezeNet) else load_model(model)
+    network.eval()
+    return fold_batch_norm(network) if network.spec.batch_norm else network
+
+
+def _opened(data: Data, split: str, *, unlabelled: bool = False) -> ImageSet:
+    return data if isinstance(data, ImageSet) else open_data(data, split=split, unlabelled=unlabelled)  # type: ignore[arg-type]
+
+
+def _choose_photos(
+    model: SqueezeNet, calibration: Data | None, labelled: ImageSet | None, n_photos: int, reporter: Reporter
+) -> CalibrationPhotos:
+    preprocessing = required_preprocessing(model)
+    images = labelled if calibration is None else _opened(calibration, "train", unlabelled=True)
+    if images is None:
+        reporter.say("no calibration photos: synthetic pictures stand in, and fidelity is unknown")
+        return calibration_from_noise(preprocessing)
+    return calibration_from_images(images, preprocessing, n_images=n_photos)
+
+
+def _numbered_as(model: SqueezeNet, data: ImageSet) -> ImageSet:
+    return data if model.labels is None else data.relabel(model.labels.match(data.classes), model.labels.names)
+
+
+def _points_lost(comparer: AccuracyComparer, model: SqueezeNet) -> Callable[[IntegerNetwork], float]:
+    def points_lost(network: IntegerNetwork) -> float:
+        file = SqzFile(network=network, labels=model.labels, preprocessing=model.preprocessing)
+        return comparer(Classifier(file)).points_lost
+
+    return points_lost
+
+
+def _judge(encoded: bytes, comparer: AccuracyComparer | None) -> tuple[bytes, Comparison | None]:
+    """Measure accuracy on the file as it is decoded, and store when an answer is better given as "unknown"."""
+    if comparer is None:
+        return encoded, None
+    comparison = comparer(Classifier(file_facts(encoded).contents))
+    found = unknown_threshold(comparison.compressed_logits, comparison.labels)
+    return with_facts(encoded, unknown_below=found.unknown_below), comparison
+
+
+def _fidelity(reference: FloatPredictor, outcome: Outcome, photos: CalibrationPhotos, file: SqzFile) -> Fidelity | None:
+    if not len(photos.held_out):
+        return None
+    logits = outcome.held_out_logits
+    if logits is None:
+        logits = Classifier(file).logits(photos.held_out)
+    return Fidelity.of(reference.logits(photos.held_out), logits)

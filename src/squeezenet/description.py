@@ -1,0 +1,238 @@
+"""What a network or a file is made of: layers and their costs, and where the bytes of a `.sqz` file go."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .accounting import ALEXNET_FILE_BYTES, ALEXNET_MACS, ALEXNET_PARAMS, LayerCost, NetworkCost, network_cost
+from .errors import SpecError
+from .spec import SPEC_NAMES, ArchSpec, named_spec
+from .text import format_count, html_table
+
+if TYPE_CHECKING:
+    from .fileformat import SqzFile
+
+__all__ = ["Description", "FileFacts", "StreamFacts", "describe", "file_facts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamFacts:
+    """The coded integers of one convolution."""
+
+    name: str
+    params: int
+    """Weights and biases."""
+    coded_bytes: int
+    density: float
+    """Share of the weights that are not zero, 0 to 1."""
+    largest_weight: int
+    """Largest magnitude, at most 127."""
+    entropy_bits: float
+    """Order-0 entropy of all weights together, bits: what a coder without a model would need."""
+
+    @property
+    def bits_per_param(self) -> float:
+        """Coded bits per parameter."""
+        return 8 * self.coded_bytes / self.params
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """Where the bytes of a `.sqz` file go, and what is in it."""
+
+    contents: SqzFile
+    file_bytes: int
+    streams: tuple[StreamFacts, ...]
+    container_bytes: dict[str, int]
+    """Bytes of ARCH and META, and of everything around the chunks."""
+    fp32_bytes: int
+
+    @property
+    def ratio_vs_fp32(self) -> float:
+        """Bytes of the same network as float32 over those of the file."""
+        return self.fp32_bytes / self.file_bytes
+
+    @property
+    def ratio_vs_alexnet(self) -> float:
+        """AlexNet's 240 MB over the bytes of the file, the paper's measure."""
+        return ALEXNET_FILE_BYTES / self.file_bytes
+
+    @property
+    def density(self) -> float:
+        """Share of all weights that are not zero, 0 to 1."""
+        weights = [params.weight for params in self.contents.network.convs.values()]
+        return sum(int((weight != 0).sum()) for weight in weights) / sum(weight.size for weight in weights)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Rows of a table: part, parameters, bytes, bits per parameter, density."""
+        rows = [
+            (s.name, f"{s.params:,}", f"{s.coded_bytes:,}", f"{s.bits_per_param:.2f}", f"{100 * s.density:.0f} %")
+            for s in self.streams
+        ]
+        rows += [(name, "", f"{size:,}", "", "") for name, size in self.container_bytes.items()]
+        return [*rows, ("total", f"{sum(s.params for s in self.streams):,}", f"{self.file_bytes:,}", "", "")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """An architecture, what each layer costs, and the file it came from, if there is one."""
+
+    spec: ArchSpec
+    cost: NetworkCost
+    file: FileFacts | None = None
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Rows of a table: layer, filter/stride, output, widths of a Fire, parameters, MACs, activation bytes."""
+        size = self.spec.input_size
+        total = (f"{self.cost.params:,}", f"{self.cost.macs:,}", f"{self.cost.activation_bytes:,}")
+        return [
+            ("input", "", f"{size}x{size}x3", "", "", "", "", "", ""),
+            *map(_layer_row, self.cost.layers),
+            ("total", "", "", "", "", "", *total),
+            ("AlexNet", "", "", "", "", "", f"{ALEXNET_PARAMS:,}", f"{ALEXNET_MACS:,}", ""),
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        data = {
+            "name": self.spec.name,
+            "input_size": self.spec.input_size,
+            "num_classes": self.spec.num_classes,
+            "params": self.cost.params,
+            "macs": self.cost.macs,
+            "activation_bytes": self.cost.activation_bytes,
+            "fp32_bytes": self.cost.fp32_bytes,
+            "layers": [
+                {key: value for key, value in dataclasses.asdict(layer).items() if value is not None}
+                for layer in self.cost.layers
+            ],
+            "spec": self.spec.to_dict(),
+            "alexnet": {"params": ALEXNET_PARAMS, "macs": ALEXNET_MACS, "file_bytes": ALEXNET_FILE_BYTES},
+        }
+        if self.file:
+            contents = self.file.contents
+            data |= {
+                "file_bytes": self.file.file_bytes,
+                "ratio_vs_fp32": self.file.ratio_vs_fp32,
+                "ratio_vs_alexnet": self.file.ratio_vs_alexnet,
+                "density": self.file.density,
+                "stream_bytes": {s.name: s.coded_bytes for s in self.file.streams} | self.file.container_bytes,
+                "labels": list(contents.labels.names) if contents.labels else None,
+                "preprocessing": contents.preprocessing.to_dict() if contents.preprocessing else None,
+                "facts": dict(contents.facts),
+            }
+        return data
+
+    def _repr_html_(self) -> str:
+        header = ("layer", "filter/stride", "output", "s1x1", "e1x1", "e3x3", "params", "MACs", "activation bytes")
+        page = html_table(header, self.rows())
+        if self.file:
+            page += html_table(("part", "params", "bytes", "bits/param", "density"), self.file.rows())
+        return page
+
+
+def describe(
+    model: str | os.PathLike[str] | SqzFile, *, input_size: int | None = None, num_classes: int | None = None
+) -> Description:
+    """Show what a network is made of, without running it.
+
+    Args:
+        model: The name of an architecture of `SPEC_NAMES`, any MODEL (see `find_model`), or the contents of a file. The
+            names of published weights describe their architecture; nothing is fetched.
+        input_size: Height and width in pixels, for the name of an architecture; by default 227 for 1.0, the size that
+            the table of the paper holds for, and 224 for 1.1.
+        num_classes: Number of outputs, for the name of an architecture; 1000 by default.
+
+    Raises:
+        SpecError: If the options go with no architecture, or make none.
+        ModelNotFoundError: If there is no such model.
+        FormatError: If a `.sqz` file is damaged.
+
+    Example:
+        >>> describe("squeezenet1_1").cost.params
+        1235496
+        >>> describe("imagenette").file.file_bytes < 150_000
+        True
+    """
+    if isinstance(model, str) and model in SPEC_NAMES:
+        # The paper's table of 1.0 holds for 227 pixels, which Caffe cropped to; 1.1 was published at 224.
+        size = 227 if model.startswith("squeezenet1_0") else 224
+        size = size if input_size is None else input_size
+        spec = named_spec(model, input_size=size, num_classes=1000 if num_classes is None else num_classes)
+        return Description(spec=spec, cost=network_cost(spec))
+    if input_size is not None or num_classes is not None:
+        raise SpecError("`input_size` and `num_classes` go with the name of an architecture")
+    from .fileformat import SqzFile, encode_sqz, read_bytes
+    from .zoo import find_model
+
+    if isinstance(model, SqzFile):
+        facts = file_facts(encode_sqz(model))
+        return Description(spec=facts.contents.network.spec, cost=network_cost(facts.contents.network.spec), file=facts)
+    found = find_model(model)
+    if found.kind in ("sqz", "imagenet") and found.path:
+        facts = file_facts(read_bytes(found.path), source=found.path)
+        return Description(spec=facts.contents.network.spec, cost=network_cost(facts.contents.network.spec), file=facts)
+    from .models import load_model
+
+    spec = named_spec("squeezenet1_1") if found.kind == "imagenet" else load_model(model).spec
+    return Description(spec=spec, cost=network_cost(spec))
+
+
+def file_facts(data: bytes, *, source: str | os.PathLike[str] | None = None) -> FileFacts:
+    """Measure where the bytes of an encoded file go.
+
+    Args:
+        data: The whole file.
+        source: Its path, for error messages.
+
+    Raises:
+        FormatError: If the file is damaged.
+    """
+    from .errors import FormatError
+    from .fileformat import decode_sqz, stream_bytes
+
+    try:
+        contents = decode_sqz(data)
+        sizes = stream_bytes(data)
+    except FormatError as error:
+        raise (error if source is None else error.at(source)) from None
+    spec = contents.network.spec
+    streams = []
+    for op in spec.convs:
+        weight = contents.network.convs[op.name].weight
+        streams.append(
+            StreamFacts(
+                name=op.name,
+                params=op.params,
+                coded_bytes=sizes.pop(op.name),
+                density=float((weight != 0).mean()),
+                largest_weight=int(abs(weight.astype(int)).max()),
+                entropy_bits=_entropy_bits(weight),
+            )
+        )
+    return FileFacts(
+        contents=contents,
+        file_bytes=len(data),
+        streams=tuple(streams),
+        container_bytes=sizes,
+        fp32_bytes=network_cost(spec).fp32_bytes,
+    )
+
+
+def _entropy_bits(weight: Any) -> float:
+    import numpy as np
+
+    counts = np.bincount(weight.reshape(-1).astype(np.int64) + 128)
+    shares = counts[counts > 0] / weight.size
+    return float(-(shares * np.log2(shares)).sum() * weight.size)
+
+
+def _layer_row(layer: LayerCost) -> tuple[str, ...]:
+    size = f"{layer.out_size}x{layer.out_size}x{layer.out_channels}"
+    filter_ = f"{layer.kernel}x{layer.kernel}/{layer.stride}" if layer.kernel else ""
+    widths = (layer.squeeze_channels, layer.expand1x1_channels, layer.expand3x3_channels)
+    counts = (layer.params, layer.macs, layer.activation_bytes)
+    return (layer.name, filter_, size, *(str(width or "") for width in widths), *map(format_count, counts))

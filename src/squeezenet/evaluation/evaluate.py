@@ -1,0 +1,103 @@
+"""Accuracy of any network on labelled images, and what its probabilities are worth."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..classifier import Predictor
+from ..data import ImageSet, Split, open_data
+from ..text import html_table
+from .metrics import Accuracy
+from .predictor import Model, Scores, collect_logits, match_classes, open_model
+from .reliability import Reliability, UnknownThreshold, reliability, unknown_threshold
+
+__all__ = ["Data", "Evaluation", "evaluate"]
+
+Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ImageSet
+"""Images: a folder of class folders, a zip of one, `digits`, several of these, or an open set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How good a network is on a set of labelled images."""
+
+    model: str
+    """The MODEL as it was given."""
+    accuracy: Accuracy
+    scores: Scores
+    """Class scores of every readable image, and the images that could not be read."""
+    predictor: Predictor
+    images: ImageSet
+    """The images, numbered as the network numbers its classes."""
+    ms_per_image: float
+    """Milliseconds, reading and decoding included."""
+
+    @property
+    def reliability(self) -> Reliability:
+        """How often answers of a given confidence are right."""
+        return reliability(self.scores.logits, self.scores.labels)
+
+    @property
+    def unknown(self) -> UnknownThreshold:
+        """The probability below which an answer is better given as "unknown"; `store_unknown` puts it into a file."""
+        return unknown_threshold(self.scores.logits, self.scores.labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "model": self.model,
+            "data": self.images.name,
+            **self.accuracy.to_dict(),
+            "n_unreadable": len(self.scores.unreadable),
+            "ms_per_image": self.ms_per_image,
+        }
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Rows of a table: measure, percent, right of all, 95 % interval."""
+        found = []
+        for name in ("top1", "top5"):
+            low, high = getattr(self.accuracy, f"{name}_interval")
+            percent, correct = getattr(self.accuracy, name), getattr(self.accuracy, f"{name}_correct")
+            right = f"{correct} of {self.accuracy.n_images}"
+            found.append((name, f"{percent:.2f} %", right, f"{low:.2f} to {high:.2f}"))
+        return found
+
+    def _repr_html_(self) -> str:
+        return html_table(("", self.model, "right", "95 % interval"), self.rows())
+
+
+def evaluate(model: Model, data: Data, *, split: Split = "val") -> Evaluation:
+    """Measure top-1 and top-5 accuracy.
+
+    Args:
+        model: See `open_model`.
+        data: Labelled images. Class folders are matched to the classes of the model by id (wnid) or name, never by
+            position.
+        split: Where the data have train and val folders, the one to measure: `val` or `train`.
+
+    Raises:
+        ModelNotFoundError: If there is no such model; see `open_model` for the others.
+        DataError: If the data cannot be used, or their classes are not those of the network.
+
+    Example:
+        >>> result = evaluate("digits.sqz", "digits")                   # doctest: +SKIP
+        >>> round(result.accuracy.top1, 1), result.accuracy.n_images    # doctest: +SKIP
+        (97.5, 355)
+    """
+    predictor = open_model(model)
+    images = match_classes(predictor, data if isinstance(data, ImageSet) else open_data(data, split=split))
+    start = time.perf_counter()
+    scores = collect_logits(predictor, images)
+    seconds = time.perf_counter() - start
+    return Evaluation(
+        model=os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__,
+        accuracy=Accuracy.of(scores.logits, scores.labels),
+        scores=scores,
+        predictor=predictor,
+        images=images,
+        ms_per_image=1000 * seconds / len(scores.labels),
+    )
