@@ -1,5 +1,7 @@
 import ast
 import importlib
+import re
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,18 @@ def test_names_of_the_package():
     for name in squeezenet.__all__:
         assert getattr(squeezenet, name).__name__ == {"train": "train_model"}.get(name, name)
     assert set(squeezenet.__all__) <= set(dir(squeezenet))
+
+
+def test_every_public_name_is_in_the_reference():
+    """docs/api.md is generated from docstrings; a name that is missing there is not public."""
+    page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^::: squeezenet\.(\w+)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted([*squeezenet.__all__, "errors"])
+
+
+def test_every_public_name_has_a_docstring():
+    for name in squeezenet.__all__:
+        assert len(getattr(squeezenet, name).__doc__ or "") > 40, name
 
 
 def test_unknown_name_is_an_attribute_error():
