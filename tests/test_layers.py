@@ -16,7 +16,7 @@ LEVELS = [
     {"errors"},
     {"text", "process"},
     {"progress"},
-    {"spec", "labels", "files", "preprocess", "native_library", "container"},
+    {"spec", "labels", "files", "preprocess", "native_library", "container", "bundled"},
     {"accounting", "network", "zoo"},
     {"codec"},
     {"fileformat"},

@@ -1,7 +1,4 @@
-"""What a MODEL argument names: the one door for every verb. No torch here.
-
-Compressed networks that ship with the package are files `bundled/NAME.sqz`, made by `tools/make_models.py`.
-"""
+"""What a MODEL argument names: the one door for every verb. No torch here."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .bundled import bundled_models
 from .container import SIGNATURE
 from .errors import ModelNotFoundError
 from .files import cache_folder
@@ -23,7 +21,6 @@ __all__ = [
     "PUBLISHED_NAMES",
     "RUN_WEIGHTS",
     "Found",
-    "bundled_models",
     "default_model",
     "find_model",
     "imagenet_path",
@@ -59,11 +56,6 @@ class Found:
     """The file; None if it has to be fetched or made first."""
     name: str
     """As the user wrote it, for messages."""
-
-
-def bundled_models() -> dict[str, Path]:
-    """Find the networks of this installation: path by name, sorted."""
-    return {path.stem: path for path in sorted((Path(__file__).parent / "bundled").glob("*.sqz"))}
 
 
 def default_model() -> str | None:
