@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from image_files import encode, photo, png
 from networks import random_network, tiny_spec
 from squeezenet import Classifier
-from squeezenet.cli import cli
+from squeezenet.cli import cli, predict
 from squeezenet.engine import native_kernels
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
@@ -218,21 +218,58 @@ def test_hostile_labels_are_shown_harmlessly(tmp_path, photos):
     assert table.exit_code == 0
     assert sorted(line[13:] for line in table.stdout.splitlines()[1:]) == sorted(SHOWN)
     as_csv = run("predict", model, photos / "b.png", "--csv")
-    assert sorted(row[3] for row in csv.reader(io.StringIO(as_csv.stdout))) == sorted(["label", *SHOWN])
+    rows = csv.reader(io.StringIO(as_csv.stdout_bytes.decode(), newline=""))
+    assert sorted(row[3].removeprefix("'") for row in rows) == sorted(["label", *HOSTILE])
     as_json = run("predict", model, photos / "b.png", "--json")
     assert sorted(p["label"] for p in records_of(as_json)[0]["predictions"]) == sorted(HOSTILE)
-    for result in (table, as_csv, as_json):
-        assert (result.stdout.replace("\n", "")).isprintable()
+    assert table.stdout.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("layout", ["--csv", "--json"])
+def test_data_on_a_terminal_are_escaped(tmp_path, photos, layout, monkeypatch):
+    monkeypatch.setattr(predict, "_is_shown", lambda: True)
+    shown = run("predict", write_model(tmp_path / "hostile.sqz", HOSTILE), photos / "b.png", layout).stdout
+    assert shown.replace("\n", "").isprintable()
+
+
+NAMES = ("9.41.00\u202fAM", "non\u00a0breaking", "می\u200cخواهم", "👩\u200d🌾", "日本", "ca\u0301fe")
+
+
+@pytest.mark.parametrize("layout", ["--csv", "--json"])
+def test_names_are_data(tmp_path, photos, layout):
+    """Narrow spaces, joiners and letters outside the console's code page are part of a name."""
+    model = write_model(tmp_path / "names.sqz", NAMES)
+    for name in NAMES:
+        (photos / "b.png").rename(photos / f"{name}.png")
+        arguments = ["predict", str(model), str(photos / f"{name}.png"), layout]
+        result = CliRunner(charset="cp1252").invoke(cli, arguments)
+        assert result.exit_code == 0, result.output
+        lines = result.stdout_bytes.decode("utf-8")
+        if layout == "--json":
+            record = json.loads(lines)
+            assert record["image"] == str(photos / f"{name}.png")
+            assert {p["label"] for p in record["predictions"]} < set(NAMES)
+        else:
+            assert {row[0] for row in list(csv.reader(io.StringIO(lines)))[1:]} == {str(photos / f"{name}.png")}
+        (photos / f"{name}.png").rename(photos / "b.png")
+
+
+@pytest.mark.parametrize("name", ["=cmd|'calc'!A0", "+1", "-2+3", "@SUM(A1)", "\t=1"])
+def test_cells_that_a_spreadsheet_would_run_are_made_harmless(tmp_path, photos, name, monkeypatch):
+    monkeypatch.chdir(photos)
+    model = write_model(tmp_path / "formula.sqz", (name,))
+    rows = list(csv.reader(io.StringIO(run("predict", "-m", model, "b.png", "--csv").stdout)))
+    assert rows[1][3] == f"'{name}"
+    assert rows[1][0] == "b.png"
 
 
 def test_hostile_file_names_are_shown_harmlessly(model, photos):
     path = photos / "\x1b[31m.png"
     (photos / "b.png").rename(path)
     (photos / "\x1b[32m.png").write_bytes(b"bad")
-    for layout in ((), ("--csv",), ("--json",)):
-        result = run("predict", model, photos, *layout)
-        assert result.exit_code == 0
-        assert (result.stdout + result.stderr).replace("\n", "").isprintable()
+    result = run("predict", model, photos)
+    assert result.exit_code == 0
+    assert (result.stdout + result.stderr).replace("\n", "").isprintable()
     (photos / "\x1b[33m.sqz").write_bytes(b"no model")
     for name in ("\x1b[31m.sqz", "\x1b[33m.sqz"):  # missing, damaged
         result = run("predict", photos / name, path)

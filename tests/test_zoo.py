@@ -108,7 +108,9 @@ def test_every_verb_takes_every_float_model_or_says_that_it_needs_integers(place
     result = run(*VERBS[verb](model))
     if verb in NEEDS_INTEGERS:
         assert result.exit_code == 1
-        assert result.stderr.startswith(f"Error: expected a .sqz file, got the float network '{model}': run `squeezenet")
+        assert result.stderr.startswith(
+            f"Error: expected a .sqz file, got the float network '{model}': run `squeezenet"
+        )
     elif verb == "train --init":
         assert result.stderr == "Error: started\n"
     else:

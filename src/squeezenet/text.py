@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from collections.abc import Sequence
 
 __all__ = ["file_name", "format_bytes", "format_count", "format_duration", "html_table", "printable", "table"]
 
 
 def printable(text: object, *, max_chars: int | None = None) -> str:
-    r"""Make text from a file or a server safe to print: characters that could drive a terminal become escapes.
+    r"""Make text from a file or a server safe to print: characters that a terminal would obey become escapes.
+
+    These are controls, overrides of the writing direction, line separators and halves of characters. All others stay:
+    joiners, narrow spaces and private characters are part of names.
 
     Args:
         text: What to show; anything but text is turned into it first.
@@ -19,7 +23,12 @@ def printable(text: object, *, max_chars: int | None = None) -> str:
         >>> printable("no\x1b[2J\n")
         'no\\x1b[2J\\n'
     """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text)[:max_chars])
+    return "".join(ascii(char)[1:-1] if _is_obeyed(char) else char for char in str(text)[:max_chars])
+
+
+def _is_obeyed(char: str) -> bool:
+    is_override = "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"
+    return is_override or (not char.isprintable() and unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp"))
 
 
 def file_name(name: str) -> str:

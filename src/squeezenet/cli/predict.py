@@ -165,6 +165,19 @@ def _predict_on_cluster(model: str, images: tuple[str, ...], output: str, addres
         raise click.ClickException("no image could be read")
 
 
+def _write_data(text: str) -> None:
+    """Write lines for another program: UTF-8, whatever the encoding of the console."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
+
+
+def _is_shown() -> bool:
+    """Whether what is written is read by a person, on a terminal that obeys control characters."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def _write_json(answer: Answer) -> None:
     record: dict[str, Any] = {"image": answer.name}
     if answer.error is not None:
@@ -173,7 +186,7 @@ def _write_json(answer: Answer) -> None:
         if answer.is_unknown is not None:
             record["is_unknown"] = answer.is_unknown
         record["predictions"] = [dataclasses.asdict(prediction) for prediction in answer.predictions]
-    click.echo(json.dumps(record))
+    _write_data(json.dumps(record, ensure_ascii=_is_shown()) + "\n")
 
 
 def _write_table(answer: Answer) -> None:
@@ -188,17 +201,28 @@ def _write_table(answer: Answer) -> None:
 
 
 class _CsvWriter:
+    """Rows that hold names as they are, but for cells that a spreadsheet would run as formulas."""
+
     def __init__(self) -> None:
-        self._writer = csv.writer(sys.stdout, lineterminator="\n")
         self._has_header = False
 
     def __call__(self, answer: Answer) -> None:
         if not self._has_header:
-            self._writer.writerow(_CSV_HEADER)
+            self._write(*_CSV_HEADER)
             self._has_header = True
-        name = printable(answer.name)
         if answer.error is not None:
-            self._writer.writerow((name, "", "", "", "", "", printable(answer.error)))
+            self._write(answer.name, "", "", "", "", "", answer.error)
         unknown = "" if answer.is_unknown is None else str(answer.is_unknown).lower()
         for rank, best in enumerate(answer.predictions, start=1):
-            self._writer.writerow((name, rank, best.index, printable(best.label), best.probability, unknown, ""))
+            self._write(answer.name, rank, best.index, best.label, best.probability, unknown, "")
+
+    def _write(self, *cells: object) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\r\n").writerow([self._cell(cell) for cell in cells])  # quotes both inside
+        _write_data(text.getvalue().removesuffix("\r\n") + "\n")
+
+    def _cell(self, cell: object) -> object:
+        if not isinstance(cell, str):
+            return cell
+        text = f"'{cell}" if len(cell) > 1 and cell[0] in "=+-@\t\r" else cell
+        return printable(text) if _is_shown() else text
