@@ -278,6 +278,25 @@ def test_hostile_file_names_are_shown_harmlessly(model, photos):
         assert result.stderr.replace("\n", "").isprintable()
 
 
+def test_folders_of_images_are_not_taken_for_a_model(model, photos, monkeypatch):
+    for name in ("a", "b"):
+        (photos / name).mkdir()
+        (photos / f"{name}.copy.png").write_bytes(b"not an image")
+        (photos / name / "1.png").write_bytes(encode(photo()))
+    monkeypatch.chdir(photos)
+    result = run("predict", "a", "b", "--json")
+    assert [record["image"] for record in records_of(result)] == ["a/1.png", "b/1.png"]
+
+
+def test_one_odd_path_does_not_end_the_others(model, photos):
+    long, locked = "x" * 300 + ".png", photos / "locked"
+    locked.mkdir()
+    result = run("predict", model, photos / "b.png", long, "\0.png", photos / "a.jpg", "--json")
+    assert result.exit_code == 0, result.output
+    errors = [record.get("error") is not None for record in records_of(result)]
+    assert errors == [False, True, True, False]
+
+
 def test_model_without_labels_gives_numbers(tmp_path, photos):
     write_sqz(tmp_path / "nameless.sqz", SqzFile(network=random_network(tiny_spec())))
     result = run("predict", tmp_path / "nameless.sqz", photos / "b.png", "--json")
@@ -292,7 +311,11 @@ def test_model_without_labels_gives_numbers(tmp_path, photos):
         (("predict", "none.sqz", "x.png"), 1, "Error: none.sqz: no such file or folder; a MODEL is"),
         (("predict", "none.sqz", "x.png", "-k", "0"), 2, "0 is not in the range x>=1"),
         (("predict", "none.sqz", "x.png", "--xml"), 2, "No such option"),
-        (("predict", ".", "x.png"), 1, "Error: .: expected a run folder"),
+        (("predict", "-m", ".", "x.png"), 1, "Error: .: expected a run folder"),
+        (("predict", ".", "x.png"), 1, "x.png\n    error: no such file or folder"),
+        (("predict", ""), 1, "error: expected a file or a folder, got an empty name"),
+        (("predict", "https://example.org/x.png"), 1, "got a URL: download it first"),
+        (("predict", "a" * 300 + ".png"), 1, "error: "),
         (("predict", "model.pth", "x.png"), 1, "Error: model.pth: no such file or folder"),
         (("predict", "squeezenet2", "x.png"), 1, "Error: there is no MODEL 'squeezenet2': did you mean squeezenet1_"),
         (("nothing",), 2, "No such command 'nothing'"),

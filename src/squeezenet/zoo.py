@@ -100,9 +100,9 @@ def find_model(model: str | os.PathLike[str]) -> Found:
         if model in PUBLISHED_NAMES:
             return Found("published", None, name)
     path = Path(model)
-    if path.is_dir() and name:
+    if name and os.path.isdir(path):
         return _run_folder(path, name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # also where the system refuses even the question
         raise _not_found(path, name)
     return Found(_kind_of(path, name), path, name)
 
@@ -137,7 +137,7 @@ def _kind_of(path: Path, name: str) -> Kind:
 
 
 def _not_found(path: Path, name: str) -> ModelNotFoundError:
-    if path.exists() and name:
+    if name and os.path.exists(path):
         return ModelNotFoundError("expected a file, got a folder or a device", source=printable(name))
     shown = printable(name, max_chars=200)
     if "://" in name:

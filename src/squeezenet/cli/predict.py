@@ -7,6 +7,7 @@ import dataclasses
 import glob
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,7 +94,7 @@ def _answers(model: str, images: tuple[str, ...], top: int) -> Iterator[Answer]:
 
 
 def _split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Tell MODEL and IMAGEs apart: the first argument is a MODEL unless it is the only one or named like an image.
+    """Tell MODEL and IMAGEs apart: the first argument is a MODEL if it names one, or nothing that is there.
 
     Raises:
         UsageError: If there is no image, or no MODEL either.
@@ -101,7 +102,7 @@ def _split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tu
     from ..zoo import default_model
 
     first = arguments[0] if arguments else ""
-    if model is None and arguments and not _is_image(first) and (len(arguments) > 1 or _is_model(first)):
+    if model is None and _is_model(first, is_alone=len(arguments) < 2):
         model, arguments = first, arguments[1:]
     if not arguments:
         raise click.UsageError("Missing argument 'IMAGE...'.")
@@ -116,26 +117,21 @@ def _split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tu
     return name, arguments
 
 
-def _is_image(argument: str) -> bool:
-    from ..files import IMAGE_EXTENSIONS
-    from ..zoo import MODEL_SUFFIXES
-
-    suffix = Path(argument).suffix
-    is_pattern = glob.has_magic(argument) and suffix not in MODEL_SUFFIXES
-    return argument == "-" or suffix.lower() in IMAGE_EXTENSIONS or is_pattern
-
-
-def _is_model(argument: str) -> bool:
+def _is_model(argument: str, *, is_alone: bool) -> bool:
     from ..errors import ModelNotFoundError
+    from ..files import IMAGE_EXTENSIONS
     from ..spec import SPEC_NAMES
     from ..zoo import MODEL_SUFFIXES, find_model
 
-    if argument in SPEC_NAMES or Path(argument).suffix in MODEL_SUFFIXES:
+    suffix = Path(argument).suffix.lower()
+    if suffix in MODEL_SUFFIXES or argument in SPEC_NAMES:
         return True
     try:
         find_model(argument)
     except ModelNotFoundError:
-        return False
+        is_image = not argument or argument == "-" or suffix in IMAGE_EXTENSIONS or glob.has_magic(argument)
+        # What is neither there nor named like an image is a MODEL that is misspelt, if images follow.
+        return not (is_alone or is_image or os.path.lexists(argument) or "://" in argument)
     return True
 
 

@@ -113,7 +113,7 @@ def expand_pattern(path: str) -> list[str]:
 
     A pattern without a match is returned as it is, to be reported like a missing file.
     """
-    if glob.has_magic(path) and not Path(path).exists():
+    if glob.has_magic(path) and not os.path.lexists(path):
         return sorted(glob.glob(path, recursive=True)) or [path]
     return [path]
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,6 +151,7 @@ def _answers_of_all(predictor: Predictor, images: Any, top: int) -> Iterator[Ans
 
 def _answers_of_files(predictor: Predictor, paths: list[str], top: int) -> Iterator[Answer]:
     try:
+        _refuse_nowhere(paths[0])
         found = open_data(paths, unlabelled=True)
     except (SqueezeNetError, OSError) as error:
         if len(paths) > 1:  # one of them spoils the group: each for itself
@@ -164,13 +164,20 @@ def _answers_of_files(predictor: Predictor, paths: list[str], top: int) -> Itera
     yield from answers(predictor, found, top=top)
 
 
+def _refuse_nowhere(path: str) -> None:
+    if not path:
+        raise DataError("expected a file or a folder, got an empty name")
+    if "://" in path:
+        raise DataError("expected a file or a folder on this machine, got a URL: download it first")
+
+
 def _grouped(images: Iterable[Any]) -> Iterator[Any]:
     """Patterns expanded, and files beside each other put together, so that they are read and classified in batches."""
     files: list[str] = []
     for image in images:
         paths = expand_pattern(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else []
         for path in paths:
-            if Path(path).is_file():
+            if os.path.isfile(path):  # also False where the system refuses even the question
                 files.append(path)
                 continue
             if files:
