@@ -136,45 +136,71 @@ def compress(
     keep_freed_memory()
     reporter = reporter_of(progress)
     network = _float_model(model)
-    labelled = None if data is None else _opened(data, "train")
-    photos = _choose_photos(network, calibration, labelled, n_photos, reporter)
-    if labelled is not None and calibration is None:  # what fidelity is measured on is not trained on
-        labelled = labelled.subset(np.setdiff1d(np.arange(len(labelled)), photos.held_out_indices).tolist())
-    reference = FloatPredictor(network)
-    comparer = None if val is None else AccuracyComparer(reference, _opened(val, "val"))
-    blank = {"provenance": {**network.provenance, "compressed": {"preset": chosen.name}}}
-    overhead = overhead_bytes(network.spec, network.labels, network.preprocessing, blank)
-    outcome = chosen.run(
-        Job(
-            model=network,
-            photos=photos,
-            data=None if labelled is None else _numbered_as(network, labelled),
-            overhead_bytes=overhead + (_UNKNOWN_BYTES if comparer else 0),
-            points_lost=_points_lost(comparer, network) if comparer else None,
-            reporter=reporter,
-        )
-    )
+    inputs = _gather(network, calibration, n_photos, data, val, reporter)
+    outcome = chosen.run(_job(network, inputs, chosen, reporter))
     encoded = encode_sqz(SqzFile.of(network, outcome.network, preset=chosen.name), weights=outcome.weights)
-    encoded, comparison = _judge(encoded, comparer)
-    result = file_facts(encoded)
+    encoded, comparison = _judge(encoded, inputs.comparer)
+    file = file_facts(encoded)
     report = CompressionReport(
         model=str(model) if isinstance(model, (str, os.PathLike)) else network.spec.name,
         method=chosen.name,
-        file=result,
-        fidelity=_fidelity(reference, outcome, photos, result.contents),
+        file=file,
+        fidelity=_fidelity(inputs, outcome, file.contents),
         comparison=comparison,
         layers_2016=outcome.layers_2016,
         points=outcome.points,
         seconds=time.monotonic() - start,
-        calibration_photos=0 if photos.is_synthetic else len(photos.pixels),
-        calibration="synthetic pictures" if photos.is_synthetic else "photos",
+        calibration_photos=0 if inputs.photos.is_synthetic else len(inputs.photos.pixels),
+        calibration="synthetic pictures" if inputs.photos.is_synthetic else "photos",
         is_chosen_on_val=isinstance(chosen, RateDistortion) and chosen.max_drop is not None,
         meets_target=outcome.meets_target,
     )
-    compressed = Compressed(file=result.contents, encoded=encoded, report=report)
+    compressed = Compressed(file=file.contents, encoded=encoded, report=report)
     if output is not None:
         compressed.write(output)
     return compressed
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The images of a compression, by what they are for."""
+
+    reference: FloatPredictor
+    photos: CalibrationPhotos
+    labelled: ImageSet | None
+    comparer: AccuracyComparer | None
+
+
+def _gather(
+    model: SqueezeNet,
+    calibration: Data | None,
+    n_photos: int,
+    data: Data | None,
+    val: Data | None,
+    reporter: Reporter,
+) -> _Inputs:
+    labelled = None if data is None else _opened(data, "train")
+    photos = _choose_photos(model, calibration, labelled, n_photos, reporter)
+    if labelled is not None and calibration is None:  # what fidelity is measured on is not trained on
+        labelled = labelled.subset(np.setdiff1d(np.arange(len(labelled)), photos.held_out_indices).tolist())
+    if labelled is not None and model.labels is not None:
+        labelled = labelled.relabel(model.labels.match(labelled.classes), model.labels.names)
+    reference = FloatPredictor(model)
+    comparer = None if val is None else AccuracyComparer(reference, _opened(val, "val"))
+    return _Inputs(reference, photos, labelled, comparer)
+
+
+def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter) -> Job:
+    facts = {"provenance": {**model.provenance, "compressed": {"preset": method.name}}}
+    overhead = overhead_bytes(model.spec, model.labels, model.preprocessing, facts)
+    return Job(
+        model=model,
+        photos=inputs.photos,
+        data=inputs.labelled,
+        overhead_bytes=overhead + (_UNKNOWN_BYTES if inputs.comparer else 0),
+        points_lost=_points_lost(inputs.comparer, model) if inputs.comparer else None,
+        reporter=reporter,
+    )
 
 
 def _float_model(model: Model) -> SqueezeNet:
@@ -199,10 +225,6 @@ def _choose_photos(
     return calibration_from_images(images, preprocessing, n_images=n_photos)
 
 
-def _numbered_as(model: SqueezeNet, data: ImageSet) -> ImageSet:
-    return data if model.labels is None else data.relabel(model.labels.match(data.classes), model.labels.names)
-
-
 def _points_lost(comparer: AccuracyComparer, model: SqueezeNet) -> Callable[[IntegerNetwork], float]:
     def points_lost(network: IntegerNetwork) -> float:
         file = SqzFile(network=network, labels=model.labels, preprocessing=model.preprocessing)
@@ -220,10 +242,9 @@ def _judge(encoded: bytes, comparer: AccuracyComparer | None) -> tuple[bytes, Co
     return with_facts(encoded, unknown_below=found.unknown_below), comparison
 
 
-def _fidelity(reference: FloatPredictor, outcome: Outcome, photos: CalibrationPhotos, file: SqzFile) -> Fidelity | None:
-    if not len(photos.held_out):
+def _fidelity(inputs: _Inputs, outcome: Outcome, file: SqzFile) -> Fidelity | None:
+    held_out = inputs.photos.held_out
+    if not len(held_out):
         return None
-    logits = outcome.held_out_logits
-    if logits is None:
-        logits = Classifier(file).logits(photos.held_out)
-    return Fidelity.of(reference.logits(photos.held_out), logits)
+    logits = Classifier(file).logits(held_out) if outcome.held_out_logits is None else outcome.held_out_logits
+    return Fidelity.of(inputs.reference.logits(held_out), logits)
