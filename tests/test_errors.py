@@ -1,7 +1,12 @@
+import ast
 import inspect
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 
+import squeezenet
 from squeezenet import errors
 from squeezenet.errors import FormatError, MissingDependencyError, SqueezeNetError
 
@@ -43,3 +48,29 @@ def test_missing_extra_names_the_command():
     assert str(MissingDependencyError("torch", "train")) == (
         "this needs `torch`, which is not installed: run `pip install squeezenet[train]`"
     )
+
+
+def packages_of(extra, extras):
+    """Distributions that an extra installs, those of the extras it names included."""
+    found = set()
+    for requirement in extras[extra]:
+        name, inner = re.match(r"([\w-]+)(?:\[([\w,]+)\])?", requirement).groups()
+        found |= {package for part in (inner or "").split(",") if part for package in packages_of(part, extras)}
+        found.add(name)
+    return found
+
+
+def test_extras_that_messages_name_exist_and_install_the_package():
+    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    named = {
+        tuple(argument.value if isinstance(argument, ast.Constant) else None for argument in node.args)
+        for path in Path(squeezenet.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingDependencyError"
+    }
+    assert ("torch", "train") in named
+    assert {extra for _, extra in named} <= set(extras)
+    for package, extra in named:
+        assert package is None or package in packages_of(extra, extras), f"{extra} does not install {package}"

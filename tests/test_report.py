@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ import pytest
 from networks import random_network, tiny_spec
 from squeezenet.classifier import Classifier
 from squeezenet.data import open_data
+from squeezenet.errors import MissingDependencyError
 from squeezenet.evaluation.predictor import collect_logits
 from squeezenet.fileformat import SqzFile
 from squeezenet.labels import Labels
-from squeezenet.reports.charts import Axis, line_chart
+from squeezenet.reports.charts import Axis, Line, chart, line_chart
 from squeezenet.reports.network_page import build_report, render_card, render_html
+from squeezenet.reports.pages import render
+from squeezenet.reports.plots import drawing, front
 from test_cli_predict import run
 from training_runs import train, write_images
 
@@ -87,10 +91,62 @@ def test_ticks_are_round_numbers():
     assert [tick.text for tick in Axis(3, 3, 0, 100).ticks] == ["3"]
 
 
-def test_chart_leaves_out_what_is_no_number():
+def test_values_that_are_not_finite_leave_a_gap():
     chart = line_chart("loss", [1, 2, 3], [("a", [1.0, float("nan"), 3.0])])
     assert len(chart.series[0].dots) == 2
-    assert chart.series[0].last == "3"
+    assert chart.series[0].line.value == "3"
+
+
+def test_log_axis_of_a_narrow_range_has_ticks():
+    assert [tick.text for tick in Axis(4, 60, 0, 100, is_log=True).ticks] == ["5", "10", "20", "50"]
+    assert [tick.text for tick in Axis(4.2, 5.8, 0, 100, is_log=True).ticks] == ["4.5", "5", "5.5"]
+
+
+def test_one_point_alone_can_be_drawn():
+    drawn = chart("one", [Line(name="a", x=[3.0], y=[2.0], ranges=[(1.0, 4.0)])], is_x_log=True)
+    (dot,) = drawn.series[0].dots
+    assert drawn.left < dot.x < drawn.right
+    assert drawn.top <= dot.ends[1] < dot.y < dot.ends[0] <= drawn.bottom
+
+
+@pytest.mark.parametrize(("values", "is_high"), [((3.0, 1.0), True), ((1.0, 3.0), False)])
+def test_text_of_a_mark_stands_away_from_the_line(values, is_high):
+    assert line_chart("loss", [1, 2], [("a", values)], mark=2, mark_text="best").is_mark_text_high == is_high
+
+
+def test_series_are_told_apart_in_the_legend_and_by_hover():
+    lines = [Line(name="<a>", x=[1.0, 2.0], y=[1.0, 2.0]), Line(name="b", x=[1.0], y=[1.0], color="two", style="star")]
+    curve = chart("t", lines, mark=1.5, mark_text="limit", x_label="bytes")
+    found = type("Found", (), {"suggested": 0.1, "lowest": 0.2})
+    page = render("lr.html", title="t", finding=found, curve=curve, facts=[])
+    assert 'class="key one line">&lt;a&gt;<' in page
+    assert 'class="key two star">b<' in page
+    assert "<title>&lt;a&gt;, 2: 2</title>" in page
+    assert page.count("<circle") == 2
+    assert page.count("<path") == 1
+
+
+def test_front_keeps_what_no_other_beats():
+    points = [(3, 1), (1, 3), (2, 2), (2, 3), (3, 3), (1, 3)]
+    assert front(points, [lambda p: p[0], lambda p: p[1]]) == ((3, 1), (1, 3), (2, 2), (1, 3))
+    assert front([], []) == ()
+
+
+def test_same_drawing_is_the_same_file():
+    def draw():
+        with drawing(2, 2, n_panels=2, share_y=True) as picture:
+            for axes in picture.panels:
+                axes.plot([1, 2], [3, 4])
+        return picture.svg
+
+    assert draw() == draw()
+    assert draw().startswith(b"<?xml")
+
+
+def test_page_without_jinja2_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingDependencyError, match=r"`jinja2`.*squeezenet\[report\]"):
+        render("card.md", report=None)
 
 
 def test_run_folder_has_a_report_and_a_card(tmp_path):

@@ -22,7 +22,7 @@ def command(data: tuple[str, ...], init: str | None, recipe: str | None, steps: 
     """
     from ..files import atomic_write
     from ..reports.charts import line_chart
-    from ..reports.network_page import render_template
+    from ..reports.pages import render
     from ..text import table
     from ..training.lr_finder import find_learning_rate
 
@@ -37,7 +37,7 @@ def command(data: tuple[str, ...], init: str | None, recipe: str | None, steps: 
             mark_text=f"{found.suggested:.2g}", x_label="learning rate", is_x_log=True,
         )  # fmt: skip
         facts = [("data", " ".join(data)), ("weights", init or "none"), ("recipe", recipe or "by the data")]
-        page = render_template("lr.html", title=" ".join(data), finding=found, curve=curve, facts=facts)
+        page = render("lr.html", title=" ".join(data), finding=found, curve=curve, facts=facts)
         with atomic_write(output) as stream:
             stream.write(page.encode("utf-8", "backslashreplace"))
         click.echo(f"curve: {output}")

@@ -1,15 +1,14 @@
-"""What an exploration finds: trials with their architectures and figures, and the front among them.
-
-Use this when you read a study.
-"""
+"""What an exploration finds: trials with their architectures and figures, and the front among them."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..reports.plots import front
 from ..spec import ArchSpec
 from .measure import Measured
 from .space import Value
@@ -73,16 +72,11 @@ def findings_of(study: optuna.Study) -> list[Finding]:
     ]
 
 
-def _beats(one: Finding, other: Finding) -> bool:
-    """Whether one is no worse in anything and better in something."""
-    signs = [1 if direction == "maximize" else -1 for direction in DIRECTIONS.values()]
-    a, b = (
-        [sign * getattr(finding.measured, name) for sign, name in zip(signs, DIRECTIONS, strict=True)]
-        for finding in (one, other)
-    )
-    return a != b and all(x >= y for x, y in zip(a, b, strict=True))
-
-
 def pareto_front(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Those that no other beats in accuracy, bytes, MACs and memory at once, in order."""
-    return tuple(f for f in findings if not any(_beats(other, f) for other in findings))
+    """Choose the findings that no other beats in accuracy, bytes, MACs and memory at once; the order stays."""
+    return front(findings, [functools.partial(_cost, name) for name in DIRECTIONS])
+
+
+def _cost(name: str, finding: Finding) -> float:
+    value: float = getattr(finding.measured, name)
+    return -value if DIRECTIONS[name] == "maximize" else value

@@ -1,20 +1,16 @@
-"""The report of a study: one HTML file that needs nothing else, and the same as JSON.
-
-Use this when a study has findings to show.
-"""
+"""The report of a study: one HTML file that needs nothing else, and the same as JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDependencyError
 from ..files import atomic_write
+from ..reports.pages import render
 from ..training import Recipe
 from .findings import Finding, StudyResult
-from .plots import plot_curve, plot_front, plot_importance
+from .plots import curve_chart, front_chart
 from .space import Space, Value
 
 if TYPE_CHECKING:
@@ -64,17 +60,7 @@ def write_report(
     Raises:
         MissingDependencyError: If Jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError:
-        raise MissingDependencyError("jinja2", "explore") from None
-    importance = _importance(study, space) if len(result.findings) >= _FEWEST_FOR_IMPORTANCE else {}
     names = [*space.dimensions, *(["seed"] if any("seed" in f.point for f in result.findings) else [])]
-    failed = [
-        {"number": trial.number, "reason": reason}
-        for trial in study.get_trials(deepcopy=False)
-        if (reason := trial.user_attrs.get("error") or trial.user_attrs.get("refused"))
-    ]
     facts: dict[str, Any] = {
         "space": space.to_dict(),
         "recipe": recipe.to_dict(),
@@ -82,37 +68,42 @@ def write_report(
         "data": data_name,
         "max_bytes": max_bytes,
         "max_macs": max_macs,
+        **_outcome(result, study),
+        "importance": _importance(study, space) if len(result.findings) >= _FEWEST_FOR_IMPORTANCE else {},
+    }
+    page = render(
+        "study.html",
+        result=result,
+        facts=facts,
+        names=names,
+        space=space,
+        recipe=recipe,
+        curves=[
+            (_TITLES.get(name, name), curve_chart(name, groups, _LABELS.get(name, name)))
+            for name, groups in _curves(result.findings, space).items()
+        ],
+        front_chart=front_chart(result.findings, result.front, result.winner, max_bytes=max_bytes),
+        specs={f.number: json.dumps(f.spec.to_dict(), indent=1) for f in result.findings},
+    )
+    for name, text in (("study.json", json.dumps(facts, indent=1)), ("report.html", page)):
+        with atomic_write(result.folder / name) as stream:
+            stream.write(text.encode())
+
+
+def _outcome(result: StudyResult, study: optuna.Study) -> dict[str, Any]:
+    failed = [
+        {"number": trial.number, "reason": reason}
+        for trial in study.get_trials(deepcopy=False)
+        if (reason := trial.user_attrs.get("error") or trial.user_attrs.get("refused"))
+    ]
+    return {
         "is_finished": result.is_finished,
         "trials": [_row(finding) for finding in result.findings],
         "not_trained": failed,
         "front": [finding.number for finding in result.front],
         "winner": result.winner.number if result.winner else None,
         "retrained": result.retrained.to_dict() if result.retrained else None,
-        "importance": importance,
     }
-    with atomic_write(result.folder / "study.json") as stream:
-        stream.write(json.dumps(facts, indent=1).encode())
-    curves = [
-        (_TITLES.get(name, name), plot_curve(name, groups, _LABELS.get(name, name)))
-        for name, groups in _curves(result.findings, space).items()
-    ]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(
-        (resources.files("squeezenet.reports") / "templates" / "study.html").read_text("utf-8")
-    )
-    page = template.render(
-        result=result,
-        facts=facts,
-        names=names,
-        space=space,
-        recipe=recipe,
-        curves=curves,
-        front_plot=plot_front(result.findings, result.front, result.winner, max_bytes=max_bytes),
-        importance_plot=plot_importance(importance) if importance else "",
-        specs={f.number: json.dumps(f.spec.to_dict(), indent=1) for f in result.findings},
-    )
-    with atomic_write(result.folder / "report.html") as stream:
-        stream.write(page.encode())
 
 
 def _row(finding: Finding) -> dict[str, Any]:

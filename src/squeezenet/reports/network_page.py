@@ -2,8 +2,6 @@
 
 The page is a single HTML file that loads nothing from anywhere, in light or dark as the reader's system is. Every text
 that comes from files goes through the template's escaping. A model card in Markdown is filled from the same facts.
-
-Use this when a person should judge a network.
 """
 
 from __future__ import annotations
@@ -21,11 +19,12 @@ from PIL import Image
 from ..accounting import network_cost
 from ..classifier import Predictor
 from ..data import ImageSet
-from ..errors import ImageError, MissingDependencyError
+from ..errors import ImageError
 from ..evaluation.metrics import Accuracy, confusion_matrix
 from ..evaluation.predictor import Scores
-from ..evaluation.reliability import probabilities, reliability, unknown_threshold
-from .charts import LineChart, line_chart
+from ..evaluation.reliability import Reliability, probabilities, reliability, unknown_threshold
+from .charts import Chart, line_chart
+from .pages import render
 
 __all__ = [
     "ClassRow",
@@ -34,7 +33,6 @@ __all__ = [
     "build_report",
     "render_card",
     "render_html",
-    "render_template",
     "worst_mistakes",
 ]
 
@@ -97,7 +95,7 @@ class Report:
     mistakes: tuple[Mistake, ...]
     n_mistakes: int
     n_unreadable: int
-    charts: tuple[LineChart, ...]
+    charts: tuple[Chart, ...]
     best_epoch: int | None
     cost: Any
     spec: Any
@@ -135,28 +133,20 @@ def build_report(
     names = images.classes
     predicted = scores.logits.argmax(axis=1)
     matrix = confusion_matrix(predicted, scores.labels, len(names))
-    counted = reliability(scores.logits, scores.labels)
-    wrong = np.argwhere((matrix > 0) & ~np.eye(len(names), dtype=bool))
-    confusions = sorted(((names[i], names[j], int(matrix[i, j])) for i, j in wrong), key=lambda row: -row[2])
-    history = list(history)
-    best = max(history, key=lambda row: row["top1"])["epoch"] if history else None
     seen = np.flatnonzero(matrix.sum(axis=1) + matrix.sum(axis=0))
+    is_shown_whole = len(seen) <= MAX_MATRIX_CLASSES
+    counted = reliability(scores.logits, scores.labels)
+    best = max(history, key=lambda row: row["top1"])["epoch"] if history else None
     return Report(
         title=title,
         subtitle=subtitle,
         data_name=" + ".join(part.rsplit("/", 1)[-1] for part in images.name.split(" + ")),
         accuracy=Accuracy.of(scores.logits, scores.labels),
         classes=tuple(_class_row(matrix, int(i), names[i], train_counts) for i in seen),
-        matrix=tuple((names[i], tuple(matrix[i, seen].tolist())) for i in seen)
-        if len(seen) <= MAX_MATRIX_CLASSES
-        else (),
-        confusions=tuple(confusions[:MAX_CONFUSIONS]),
+        matrix=tuple((names[i], tuple(matrix[i, seen].tolist())) for i in seen) if is_shown_whole else (),
+        confusions=_confusions(matrix, names),
         calibration_error=counted.error,
-        bins=tuple(
-            {"bin": i, "count": n, "confidence": counted.confidence[i], "accuracy": counted.accuracy[i]}
-            for i, n in enumerate(counted.counts.tolist())
-            if n
-        ),
+        bins=_filled_bins(counted),
         unknown=unknown_threshold(scores.logits, scores.labels),
         mistakes=worst_mistakes(predictor, images, scores),
         n_mistakes=int((predicted != scores.labels).sum()),
@@ -168,19 +158,17 @@ def build_report(
         preprocessing=predictor.preprocessing,
         warnings=tuple(warnings),
         facts=tuple(facts),
-    )  # fmt: skip
+    )
 
 
-def worst_mistakes(
-    predictor: Predictor, images: ImageSet, scores: Scores, *, limit: int = MAX_MISTAKES
-) -> tuple[Mistake, ...]:
-    """Show the images whose right class the network thinks least of, the worst first."""
+def worst_mistakes(predictor: Predictor, images: ImageSet, scores: Scores) -> tuple[Mistake, ...]:
+    """Show the images whose right class has the lowest probability, the worst first, at most `MAX_MISTAKES`."""
     shares = probabilities(scores.logits)
     own = np.take_along_axis(shares, scores.labels[:, None], axis=1)[:, 0]
     predicted = scores.logits.argmax(axis=1)
     wrong = np.flatnonzero(predicted != scores.labels)
     mistakes = []
-    for row in wrong[np.argsort(own[wrong], kind="stable")][:limit]:
+    for row in wrong[np.argsort(own[wrong], kind="stable")][:MAX_MISTAKES]:
         index = int(scores.indices[row])
         try:
             pixels = np.array(predictor.preprocessing(images.read(index)))  # Pillow's is read-only
@@ -210,7 +198,7 @@ def render_html(report: Report) -> str:
     Raises:
         MissingDependencyError: If Jinja2 is not installed.
     """
-    return render_template("network.html", report=report)
+    return render("network.html", report=report)
 
 
 def render_card(report: Report) -> str:
@@ -219,35 +207,7 @@ def render_card(report: Report) -> str:
     Raises:
         MissingDependencyError: If Jinja2 is not installed.
     """
-    return render_template("card.md", report=report)
-
-
-def render_template(name: str, **values: object) -> str:
-    """Fill one of the package's templates.
-
-    Raises:
-        MissingDependencyError: If Jinja2 is not installed.
-    """
-    try:
-        import jinja2
-    except ImportError:
-        raise MissingDependencyError("jinja2", "report") from None
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("squeezenet.reports", "templates"),
-        autoescape=name.endswith(".html"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plain"] = _plain
-    return environment.get_template(name).render(values)
-
-
-def _plain(text: object) -> str:
-    """Text from outside in Markdown: no markup, no line ends."""
-    return "".join(
-        f"\\{char}" if char in "\\`*_{}[]<>()#+!|~" else " " if char in "\r\n" else char for char in str(text)
-    )
+    return render("card.md", report=report)
 
 
 def _class_row(matrix: NDArray[np.int64], index: int, name: str, train_counts: Mapping[str, int] | None) -> ClassRow:
@@ -264,7 +224,21 @@ def _class_row(matrix: NDArray[np.int64], index: int, name: str, train_counts: M
     )
 
 
-def _charts(history: Sequence[Mapping[str, float]], best: float | None) -> tuple[LineChart, ...]:
+def _confusions(matrix: NDArray[np.int64], names: Sequence[str]) -> tuple[tuple[str, str, int], ...]:
+    wrong = np.argwhere((matrix > 0) & ~np.eye(len(names), dtype=bool))
+    pairs = ((names[i], names[j], int(matrix[i, j])) for i, j in wrong)
+    return tuple(sorted(pairs, key=lambda pair: -pair[2])[:MAX_CONFUSIONS])
+
+
+def _filled_bins(counted: Reliability) -> tuple[dict[str, float], ...]:
+    return tuple(
+        {"bin": i, "count": n, "confidence": counted.confidence[i], "accuracy": counted.accuracy[i]}
+        for i, n in enumerate(counted.counts.tolist())
+        if n
+    )
+
+
+def _charts(history: Sequence[Mapping[str, float]], best: float | None) -> tuple[Chart, ...]:
     if not history:
         return ()
     x = [row["epoch"] for row in history]
@@ -280,7 +254,7 @@ def _charts(history: Sequence[Mapping[str, float]], best: float | None) -> tuple
         ),
         line_chart("Accuracy, %", x, [("top-1", column("top1")), ("top-5", column("top5"))], mark=best, mark_text=mark),
         line_chart("Learning rate at the end of the epoch", x, [("lr", column("lr"))], from_zero=True),
-        line_chart("Speed, images a second", x, [("training", column("img_per_s"))], from_zero=True),
+        line_chart("Speed, images per second", x, [("training", column("img_per_s"))], from_zero=True),
     ]  # fmt: skip
     return tuple(charts)
 
