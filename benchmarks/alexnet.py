@@ -4,7 +4,7 @@ Both are trained at 224 pixels with the same seed on the same photos in the same
 trainings before choose the learning rate on photos set aside; `imagenette-val` judges each network after its last
 epoch, and what is made of it. Both are compressed as in 2015: pruned by magnitude to the density published for each,
 retrained with the zeros kept, values shared, Huffman-coded. Of SqueezeNet there is a `.sqz` file by rate-distortion as
-well; AlexNet has no such form. Writes results/alexnet.json and the table of docs/paper.md. Needs ../shared; takes an
+well; AlexNet has no such form. Writes results/alexnet.json. Needs ../shared; takes an
 hour and a half on one core. What is in WORK is not made again.
 
     python benchmarks/alexnet.py WORK/
@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from environment import ROOT, SHARED, describe_run
-from marked_places import fill, markdown_table
+from environment import SHARED, describe_run, write_results
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -50,7 +49,6 @@ from squeezenet.training.setup import TrainingData, open_batches, with_epochs
 from squeezenet.training.state import TrainingState
 from squeezenet.training.step import choose_precision, train_step, validate
 
-RESULTS, PAGE = ROOT / "results/alexnet.json", ROOT / "docs/paper.md"
 EPOCHS, TRIAL_EPOCHS, RATES = 20, 3, (0.01, 0.03, 0.1)
 # Each as published, without batch norm or bypass; only the last ReLU of SqueezeNet goes, as in all recipes here. The
 # third is SqueezeNet with its squeeze layers normalised in training, as the recipe has it: folded, the same network.
@@ -272,20 +270,6 @@ def measure(name: str, rate: float, work: Path, photos: Photos) -> dict[str, Any
     return facts
 
 
-def table(networks: dict[str, dict[str, Any]]) -> str:
-    rows = [["network", "parameters", "MACs", "weights", "bytes", "of AlexNet's float32", "top-1", "95 % interval"]]
-    largest = networks[ALEXNET]["float32"]["file_bytes"]
-    for name, forms in networks.items():
-        params, macs = (f"{forms['float32'][key]:,}" for key in ("params", "macs"))
-        for form, facts in forms.items():
-            low, high = facts["top1_interval"]
-            rows.append([
-                name, params, macs, form, f"{facts['file_bytes']:,}", f"1/{largest / facts['file_bytes']:,.0f}",
-                f"{facts['top1']:.1f} %", f"{low:.1f} to {high:.1f}",
-            ])  # fmt: skip
-    return markdown_table(rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
@@ -308,8 +292,7 @@ def main() -> None:
         "retrain_lr": RETRAIN_LR, "index_bits": INDEX_BITS, "max_drop": MAX_DROP,
         "networks": networks,
     }  # fmt: skip
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(fill(PAGE.read_text(), {"alexnet": table(networks)}))
+    write_results("alexnet", results)
 
 
 if __name__ == "__main__":

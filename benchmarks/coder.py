@@ -1,11 +1,11 @@
 """Compare the weight coder with order-0 entropy and with NNCodec's coder on the same integers.
 
-Writes results/coder.json and the table of docs/compress.md. The integers are made here from ../shared/weights, without
+Writes results/coder.json. The integers are made here from ../shared/weights, without
 calibration photos: steps are a share of each output channel's root mean square, values inside a dead zone of 0.6 steps
 become zero, and the share is found by bisection for a given order-0 entropy; `int8` fills -127 to 127 in each channel;
 `codebook` keeps the largest 33 % of each layer and clusters them to 64 values on a grid of 127. Integers of other
-origin are taken from .npz files, one array (O, I, k, k) a layer. The coder's constants were chosen on the integers made
-here (not on --integers).
+origin are taken from .npz files, one array (O, I, k, k) per layer. The coder's constants were chosen on the integers
+made here (not on --integers).
 
     python benchmarks/coder.py [--integers NAME=FILE.npz ...] [--nncodec PYTHON]
 
@@ -24,8 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from environment import ROOT, SHARED, describe_run
-from marked_places import fill, markdown_table
+from environment import SHARED, describe_run, write_results
 from sklearn.cluster import KMeans
 
 from squeezenet.codec.rate import layer_bits
@@ -35,7 +34,6 @@ from squeezenet.network import ConvParams
 from squeezenet.spec import Op
 
 WEIGHTS = SHARED / "weights"
-RESULTS, PAGE = ROOT / "results/coder.json", ROOT / "docs/compress.md"
 Layers = list[np.ndarray]
 
 NNCODEC = """
@@ -111,13 +109,13 @@ def made_here() -> dict[str, Callable[[], Layers]]:
     n_weights = sum(layer.size for layer in v11)
     n_nonzero = sum(int((layer != 0).sum()) for layer in v10)
     return {
-        "1.1, 2.0 bits a weight": lambda: at_entropy(v11, 2.0 * n_weights / 8),
-        "1.1, 2.5 bits a weight": lambda: at_entropy(v11, 2.5 * n_weights / 8),
-        "1.1, 4.0 bits a weight": lambda: at_entropy(v11, 4.0 * n_weights / 8),
+        "1.1, 2.0 bits per weight": lambda: at_entropy(v11, 2.0 * n_weights / 8),
+        "1.1, 2.5 bits per weight": lambda: at_entropy(v11, 2.5 * n_weights / 8),
+        "1.1, 4.0 bits per weight": lambda: at_entropy(v11, 4.0 * n_weights / 8),
         "1.1, int8": lambda: int8(v11),
         "1.1, codebook of 64, density 33 %": lambda: codebook(v11),
-        "1.0, 5.0 bits a non-zero": lambda: at_entropy(v10, 5.0 * n_nonzero / 8),
-        "1.0, 6.2 bits a non-zero": lambda: at_entropy(v10, 6.2 * n_nonzero / 8),
+        "1.0, 5.0 bits per non-zero": lambda: at_entropy(v10, 5.0 * n_nonzero / 8),
+        "1.0, 6.2 bits per non-zero": lambda: at_entropy(v10, 6.2 * n_nonzero / 8),
     }
 
 
@@ -167,18 +165,6 @@ def nncodec_version(python: str) -> str:
     return subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def table(results: dict[str, dict[str, float | int | None]]) -> str:
-    rows = [["integers", "not zero", "order-0 entropy, bytes", "coded", "against it", "NNCodec", "against that"]]
-    for name, row in results.items():
-        peer = row["nncodec_bytes"]
-        rows.append([
-            name.replace("_", " "), f"{100 * row['n_nonzero'] / row['n_weights']:.0f} %", f"{row['order0_bytes']:,}",
-            f"{row['coded_bytes']:,}", f"{100 * row['ratio_vs_order0'] - 100:+.1f} %",
-            f"{peer:,}" if peer else "", f"{100 * row['ratio_vs_nncodec'] - 100:+.1f} %" if peer else "",
-        ])  # fmt: skip
-    return markdown_table(rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--integers", action="append", default=[], metavar="NAME=FILE.npz")
@@ -204,8 +190,7 @@ def main() -> None:
         "nncodec": options.nncodec and nncodec_version(options.nncodec),
         "results": results,
     }
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
-    PAGE.write_text(fill(PAGE.read_text(), {"coder": table(results)}))
+    write_results("coder", report)
 
 
 if __name__ == "__main__":

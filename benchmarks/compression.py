@@ -1,6 +1,6 @@
 """Compress the published networks in several ways and judge all of them on the same photos.
 
-Writes results/compression.json, docs/images/compression.svg and the table of docs/compress.md. The photos are those of
+Writes results/compression.json. The photos are those of
 ../shared/data/imagenet-500.zip, sorted by name: those at even places calibrate the methods that look at photos, those
 at odd places judge. KL is the mean KL(float || compressed) in nats; a file of this project is judged by its engine, the
 other methods (which store weights alone) by a float network with their weights and float biases, so without the cost of
@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import io
-import json
 import lzma
 import subprocess
 import tempfile
@@ -29,8 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from environment import ROOT, SHARED, describe_run
-from marked_places import fill, markdown_table
+from environment import SHARED, describe_run, write_results
 
 from squeezenet.classifier import Classifier
 from squeezenet.compression.rate_distortion import compress_rate_distortion
@@ -43,7 +40,6 @@ from squeezenet.models import SqueezeNet, load_model
 WEIGHTS = {"1.0": "compressed_SqueezeNet.net", "1.1": "squeezenet1_1-imagenet-fp16.safetensors"}
 BUDGETS = {"1.0": (270_000, 315_000, 350_000), "1.1": (330_000, 400_000, 460_000)}
 QUANTIZERS = {"1.0": (-30, -28, -26, -24), "1.1": (-32, -30, -28, -26)}  # of NNCodec: `qp`
-MAX_SHOWN_KL = 0.25  # in the table: what is further from the float network is of no use
 STEPS = (0.15, 0.25, 0.4, 0.6)  # of uniform rounding, in root mean squares of a row
 
 NNCODEC = """
@@ -60,7 +56,7 @@ Weights = dict[str, np.ndarray]
 
 
 class AccuracyComparer:
-    """The judged photos, and what the float network says about them."""
+    """The photos that judge, and the float network's logits for them."""
 
     def __init__(self, model: SqueezeNet) -> None:
         images = match_classes(FloatPredictor(model), open_data([SHARED / "data" / "imagenet-500.zip"], split="train"))
@@ -165,56 +161,13 @@ def run(version: str, polish: float, nncodec_python: str | None) -> list[dict[st
         rounded, stream = uniform(weights, step)
         judged = judge(with_weights(model, rounded).logits)
         for coder, size in general_coders().items():
-            # One float16 step a row and one a bias, as small as such a file could be.
+            # One float16 step per row and one per bias, as small as such a file could be.
             add(f"uniform + {coder}", f"{step:g} rms", size(stream) + 4 * n_biases, judged)
     if nncodec_python:
         for quantizer in QUANTIZERS[version]:
             decoded, size = nncodec(nncodec_python, weights, quantizer)
             add("NNCodec", f"qp {quantizer}, dq", size, judge(with_weights(model, decoded).logits))
     return rows
-
-
-def figure(rows: list[dict[str, Any]]) -> bytes:
-    """Draw KL over bytes, a panel for each network."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    versions = list(dict.fromkeys(row["model"] for row in rows))
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    with matplotlib.rc_context({"svg.hashsalt": "squeezenet", "svg.fonttype": "none", "font.size": 10}):
-        page = Figure(figsize=(4.6 * len(versions), 4.8), layout="constrained")
-        panels = page.subplots(1, len(versions), sharey=True, squeeze=False)[0]
-        for axes, version in zip(panels, versions, strict=True):
-            for number, method in enumerate(methods):
-                points = sorted((row["file_bytes"] / 1000, row["kl"]) for row in rows
-                                if row["model"] == version and row["method"] == method)  # fmt: skip
-                axes.plot(*zip(*points, strict=True), marker="o*sDv^<"[number % 7], markersize=6, label=method)
-            axes.set(xscale="log", yscale="log", title=f"SqueezeNet {version}", xlabel="kB (1000 bytes)")
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.grid(which="both", color="0.92")
-        panels[0].set_ylabel("mean KL(float || compressed), nats")
-        page.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-        stream = io.BytesIO()
-        page.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in order of network and bytes."""
-    header = ["SqueezeNet", "method", "setting", "bytes", "KL", "same answer", "top-1 (float)", "time"]
-    ordered = sorted(rows, key=lambda row: (row["model"], row["file_bytes"]))
-    return markdown_table([header, *(
-        [
-            row["model"], row["method"], row["setting"], f"{row['file_bytes']:,}", f"{row['kl']:.3f}",
-            f"{row['agreement']:.1f} %", f"{row['top1']:.1f} % ({row['float_top1']:.1f})",
-            f"{row['seconds']} s" if "seconds" in row else "",
-        ]
-        for row in ordered if row["kl"] < MAX_SHOWN_KL
-    )])  # fmt: skip
 
 
 def main() -> None:
@@ -226,11 +179,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for version in options.models:
         rows += run(version, options.polish, options.nncodec)
-        report = {**describe_run(), "results": rows}
-        (ROOT / "results/compression.json").write_text(json.dumps(report, indent=1) + "\n")
-    (ROOT / "docs/images/compression.svg").write_bytes(figure(rows))
-    page = ROOT / "docs/compress.md"
-    page.write_text(fill(page.read_text(), {"compression": table(rows)}))
+        write_results("compression", {**describe_run(), "results": rows})
 
 
 if __name__ == "__main__":

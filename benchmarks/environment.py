@@ -1,9 +1,10 @@
-"""What a benchmark ran on, so that its numbers can be read later."""
+"""What a benchmark ran on, so that its numbers can be read later, and where its results go."""
 
 from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -13,7 +14,6 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-sys.path.append(str(ROOT / "tools"))  # where `marked_places` is
 PACKAGES = (
     "numpy",
     "Pillow",
@@ -39,6 +39,11 @@ def describe_run() -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "hardware": f"{_cpu()}, {len(os.sched_getaffinity(0))} cores",
     }
+
+
+def write_results(name: str, results: dict[str, Any]) -> None:
+    """Write results/NAME.json; `make docs` fills the pages from it."""
+    (ROOT / f"results/{name}.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _script() -> str:

@@ -1,26 +1,21 @@
 """Count every network of the paper's exploration, exactly, beside what the paper prints.
 
-Writes results/paper_counts.json and the tables of docs/paper.md; takes a second, trains nothing.
+Writes results/paper_counts.json; takes a second, trains nothing.
 
-    python benchmarks/paper_counts.py [--check]
+    python benchmarks/paper_counts.py
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from typing import Any
 
-from environment import ROOT
-from marked_places import fill, markdown_table
+from environment import write_results
 
 from squeezenet.accounting import network_cost, peak_activation_bytes
 from squeezenet.exploration import load_space
 from squeezenet.spec import ArchSpec, named_spec
 from squeezenet.training import Recipe
 
-RESULTS, PAGE = ROOT / "results" / "paper_counts.json", ROOT / "docs" / "paper.md"
 MIB = 1 << 20
 # The paper's networks, at the 227 pixels of its tables.
 PAPER = Recipe(epochs=1, lr=0.04, architecture="squeezenet1_0", input_size=227, head_relu=True)
@@ -101,52 +96,5 @@ def measure() -> dict[str, Any]:
     }
 
 
-def markdown(results: dict[str, Any]) -> dict[str, str]:
-    """The page's tables, by the name of their place."""
-    parts = {}
-    for preset, title in (
-        ("paper-sr", "squeeze ratio"),
-        ("paper-pct3x3", "3x3 share"),
-        ("paper-bypass", "bypass"),
-        ("late-downsampling", "pools after"),
-    ):
-        rows = [(title, "parameters", "float32, bytes", "MB", "MiB", "paper prints", "which is",
-                 "MACs at 227", "activations at once, bytes", "paper's top-5")]  # fmt: skip
-        for row in results[preset]:
-            value = f"{row['value']:.3g}" if isinstance(row["value"], float) else str(row["value"]).replace(",", ", ")
-            size = row["fp32_bytes"]
-            printed = "" if row["printed_mb"] is None else f"{row['printed_mb']:g} MB"
-            top5 = "" if row["printed_top5"] is None else f"{row['printed_top5']:.1f} %"
-            counts = (f"{row['params']:,}", f"{size:,}", f"{size / 1e6:.2f}", f"{size / MIB:.2f}")
-            costs = (f"{row['macs']:,}", f"{row['peak_activation_bytes']:,}")
-            rows.append((value, *counts, printed, row["printed_is"] or "", *costs, top5))
-        parts[preset] = markdown_table(rows)
-    rows = [("layer", "output", "parameters", "paper", "kept by the paper's shares", "paper")]
-    for row in results["table_1"]:
-        output = f"{row['out_size']}x{row['out_size']}x{row['out_channels']}"
-        rows.append((row["layer"], output, f"{row['params']:,}", f"{row['printed_params']:,}",
-                     f"{row['kept']:,.0f}", f"{row['printed_kept']:,}"))  # fmt: skip
-    total = [
-        sum(row[key] for row in results["table_1"]) for key in ("params", "printed_params", "kept", "printed_kept")
-    ]
-    rows.append(("total", "", *(f"{value:,.0f}" for value in total)))
-    parts["table-1"] = markdown_table(rows)
-    return parts
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail if the files are not up to date")
-    arguments = parser.parse_args()
-    results = measure()
-    text, page = json.dumps(results, indent=1) + "\n", fill(PAGE.read_text(), markdown(results))
-    if arguments.check:
-        if RESULTS.read_text() != text or PAGE.read_text() != page:
-            sys.exit("results/paper_counts.json or docs/paper.md is not up to date: run benchmarks/paper_counts.py")
-        return
-    RESULTS.write_text(text)
-    PAGE.write_text(page)
-
-
 if __name__ == "__main__":
-    main()
+    write_results("paper_counts", measure())

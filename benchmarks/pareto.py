@@ -3,8 +3,8 @@
 `explore` trains short trials on part of the training set, within the published form's MACs and fewer bytes, and sees
 2,500 other training images. The most accurate and the smallest that seem better, the published form, and that form
 without its squeeze layers' ReLU, are then trained alike with three fresh seeds each, and only these int8 files are
-judged on `cifar10-val`, by the engine. Writes results/pareto.json and the table of docs/explore.md. Needs ../shared and
-Ray; takes three quarters of an hour on two cores. A run that was cut off continues in the same STUDIES.
+judged on `cifar10-val`, by the engine. Writes results/pareto.json. Needs ../shared and
+Ray; takes three quarters of an hour on two cores. An interrupted run continues in the same STUDIES.
 
     python benchmarks/pareto.py STUDIES/ [--trials 32]
 """
@@ -12,16 +12,14 @@ Ray; takes three quarters of an hour on two cores. A run that was cut off contin
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import ROOT, SHARED, describe_run
-from marked_places import fill
-from trends import network_table, some_of
+from environment import SHARED, describe_run, write_results
+from trends import some_of
 
 from squeezenet.data import ImageSet, open_data
 from squeezenet.exploration import Finding, Space, explore
@@ -29,7 +27,6 @@ from squeezenet.exploration.measure import measure_file
 from squeezenet.exploration.space import Value
 from squeezenet.training import load_recipe
 
-RESULTS, PAGE = ROOT / "results/pareto.json", ROOT / "docs/explore.md"
 N_TRAIN, N_SEARCH, EPOCHS, SEEDS = 10_000, 2_500, 8, 3
 RECIPE = load_recipe("cifar10").replace(architecture="squeezenet1_1", pools=None, warmup_epochs=1)
 PUBLISHED: dict[str, Value] = {
@@ -78,8 +75,7 @@ def main() -> None:
         "search_core_seconds": round(sum(finding.measured.seconds for finding in search.findings)),
         "networks": rows,
     }  # fmt: skip
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(fill(PAGE.read_text(), {"pareto": network_table("network", rows)}))
+    write_results("pareto", results)
 
 
 def choices(findings: Sequence[Finding], published: dict[str, Any]) -> dict[str, Finding]:

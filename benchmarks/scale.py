@@ -1,7 +1,9 @@
-"""Measure the parts of large jobs, predict jobs that fit this machine from them, and fill docs/scale.md.
+"""Measure the parts of large jobs, and predict jobs from them: some that fit this machine and are run, and larger ones.
 
-python benchmarks/scale.py MODEL.sqz ../shared/data/imagenet-500.zip     # measures; some three minutes
-python benchmarks/scale.py --fill | --check                              # the page from results/scale.json
+    python benchmarks/scale.py [MODEL.sqz ../shared/data/imagenet-500.zip]
+
+Writes results/scale.json; takes some three minutes. Without arguments, nothing is measured: the predictions are made
+again from the parts that the file holds.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,13 +20,11 @@ from typing import Any
 
 import numpy as np
 from bulk import repeat_photos, run_single
-from environment import ROOT, describe_run
-from marked_places import fill
-from scale_model import bulk, core_s, tables
+from environment import ROOT, describe_run, write_results
+from scale_model import bulk, core_s, predictions
 
 from squeezenet.classifier import Classifier, rank
 
-RESULTS, PAGE = ROOT / "results" / "scale.json", ROOT / "docs" / "scale.md"
 N_PHOTOS, N_ROUNDS, N_ROWS, BATCH, BLOCK = 200, 3, 50_000, 16, 128
 N_CHECK = 3_000  # images of the jobs that are predicted and then run
 
@@ -251,17 +250,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", nargs="?", help="a .sqz file")
     parser.add_argument("data", nargs="?", help="photos")
-    parser.add_argument("--fill", action="store_true", help="fill the page from the results that are there")
-    parser.add_argument("--check", action="store_true", help="fail if the page is not what the results say")
     options = parser.parse_args()
-    if not options.fill and not options.check:
-        if options.data is None:
-            parser.error("MODEL and DATA are needed to measure")
-        RESULTS.write_text(json.dumps(measure(options.model, options.data), indent=1) + "\n")
-    page = fill(PAGE.read_text(), tables(json.loads(RESULTS.read_text())))
-    if options.check and page != PAGE.read_text():
-        sys.exit("docs/scale.md is not up to date: run `make docs`")
-    PAGE.write_text(page)
+    if options.model and not options.data:
+        parser.error("expected MODEL and DATA to measure, got MODEL alone")
+    if options.model:
+        results = measure(options.model, options.data)
+    else:
+        results = json.loads((ROOT / "results/scale.json").read_text())
+    write_results("scale", {**results, "predicted": predictions(results["parts"])})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What large jobs cost, by a model of measured parts; `benchmarks/scale.py` measures them and fills docs/scale.md.
+"""What large jobs cost, by a model of measured parts; `benchmarks/scale.py` measures them.
 
 Everything that is assumed rather than measured stands in `ASSUMED`.
 """
@@ -6,8 +6,6 @@ Everything that is assumed rather than measured stands in `ASSUMED`.
 from __future__ import annotations
 
 from typing import Any
-
-from marked_places import markdown_table
 
 # Not measurable here: published peaks, and round figures for shares of them and for networks.
 ASSUMED = {
@@ -82,109 +80,18 @@ def gpu_images_per_s(parts: dict[str, float]) -> float:
     return float(min(by_flops, by_memory))
 
 
-def tables(results: dict[str, Any]) -> dict[str, str]:
-    parts = results["parts"]
-    return {
-        "scale:parts": _parts_table(results),
-        "scale:bulk": _bulk_table(parts),
-        "scale:train": _train_table(parts),
-        "scale:checks": _checks_table(results["checks"]),
-        "scale:assumed": markdown_table(
-            [("assumed", "value"), *((f"`{name}`", f"{value:g}") for name, value in ASSUMED.items())]
-        ),
-    }
-
-
-def _parts_table(results: dict[str, Any]) -> str:
-    parts, run = results["parts"], results["run"]
-    rows = [("part", "measured", "of")]
-    rows += [
-        (f"{name}{what}", f"{parts[f'{name}_ms']:.3f} ms", "an image, one core")
-        for name, what in zip(
-            PARTS,
-            (" the file", ", colours and orientation", " and crop", ", on one thread", " of the result"),
-            strict=True,
-        )
-    ]
-    rows += [
-        ("**all of it**", f"**{1e3 * core_s(parts):.2f} ms**", f"an image, one core: {1 / core_s(parts):.0f} images/s"),
-        ("list", f"{parts['list_us']:.1f} us", f"a file, and {parts['entry_bytes']:.0f} bytes of the driver's memory"),
-        ("hand out", f"{parts['hand_out_ms']:.1f} ms", "a block, to workers with nothing to do"),
-        (
-            "write",
-            f"{parts['write_block_ms']:.1f} ms + {parts['write_row_us']:.2f} us",
-            "a block, and each image of it",
-        ),
-        ("merge", f"{parts['merge_row_us']:.2f} us", f"an image; its row takes {parts['row_bytes']:.0f} bytes"),
-        (
-            "start",
-            f"{parts['start_s']:.1f} s + {parts['first_block_s']:.1f} s",
-            "a cluster, and until its first block is back",
-        ),
-        ("input of training", f"{parts['train_input_ms']:.2f} ms", "an image, one core: decode for crops, crop"),
-        ("step on a core", f"{parts['train_step_ms']:.1f} ms", "an image, one core: forward, backward, update"),
-    ]
-    return (
-        f"{markdown_table(rows)}\n\n{parts['image_bytes']:,.0f} bytes an image on average. By `{run['command']}` at"
-        f" {run['commit']}, {run['date']}: {run['hardware']}."
-    )
-
-
-def _bulk_table(parts: dict[str, float]) -> str:
-    rows = [("images", "list of files", "result", *(f"{cores:,} cores" for cores in CORES))]
+def predictions(parts: dict[str, float]) -> dict[str, Any]:
+    """What docs/scale.md shows: bulk jobs by size and cores, the recipe `imagenet` by GPUs, and what was assumed."""
+    jobs = []
     for n_images in SIZES:
-        listed = n_images * parts["entry_bytes"]
-        fits = listed <= ASSUMED["driver_memory_bytes"]
-        cells = []
-        for cores in CORES:
-            cost = bulk(parts, n_images, cores, from_files=fits)
-            cells.append(f"{_duration(cost['seconds'])} ({cost['bound']})")
-        name = f"10^{len(str(n_images)) - 1}"
-        shown = _size(listed) if fits else f"{_size(listed)}: too long, Parquet instead"
-        rows.append((name, shown, _size(n_images * parts["row_bytes"]), *cells))
-    return markdown_table(rows)
-
-
-def _train_table(parts: dict[str, float]) -> str:
-    rows = [("GPUs", "decoding, ms a step", "GPU, ms", "gradients, ms", "all epochs", "speed-up", "bound by")]
-    alone = train(parts, 1)["hours"]
-    for gpus in GPUS:
-        cost = train(parts, gpus)
-        rows.append(
-            (str(gpus), f"{1e3 * cost['decoding']:.1f}", f"{1e3 * cost['GPU']:.2f}", f"{1e3 * cost['gradients']:.2f}",
-             _duration(3600 * cost["hours"]), f"{alone / cost['hours']:.1f}", cost["bound"])
-        )  # fmt: skip
-    needed = gpu_images_per_s(parts) * parts["train_input_ms"] / 1e3
-    return (
-        f"{markdown_table(rows)}\n\nA GPU would take {gpu_images_per_s(parts):,.0f} images/s by the assumptions;"
-        f" {needed:.0f} cores decode as many."
-    )
-
-
-def _checks_table(checks: list[dict[str, Any]]) -> str:
-    rows = [("what", "predicted", "measured", "measured / predicted")]
-    for check in checks:
-        ratio = check["measured"] / check["predicted"]
-        rows.append(
-            (
-                check["what"],
-                f"{check['predicted']:.1f} {check['unit']}",
-                f"{check['measured']:.1f} {check['unit']}",
-                f"{ratio:.2f}",
-            )
-        )
-    return markdown_table(rows)
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}" if seconds >= 10 * length else f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _size(size_bytes: float) -> str:
-    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size_bytes >= length:
-            return f"{size_bytes / length:.3g} {unit}"
-    return f"{size_bytes:,.0f} B"
+        list_bytes = n_images * parts["entry_bytes"]
+        is_held = list_bytes <= ASSUMED["driver_memory_bytes"]
+        costs = [{"cores": cores, **bulk(parts, n_images, cores, from_files=is_held)} for cores in CORES]
+        jobs.append({"n_images": n_images, "list_bytes": list_bytes, "is_list_held": is_held,
+                     "result_bytes": n_images * parts["row_bytes"], "costs": costs})  # fmt: skip
+    images_per_s = gpu_images_per_s(parts)
+    return {
+        "assumed": ASSUMED, "core_ms": 1e3 * core_s(parts), "bulk": jobs,
+        "train": [{"gpus": gpus, **train(parts, gpus)} for gpus in GPUS], "gpu_images_per_s": images_per_s,
+        "decoding_cores": images_per_s * parts["train_input_ms"] / 1e3,
+    }  # fmt: skip

@@ -1,8 +1,8 @@
-"""The paper's curves on CIFAR-10: accuracy against a metaparameter, three seeds a point.
+"""The paper's curves on CIFAR-10: accuracy against a metaparameter, three seeds per point.
 
 Every network is trained alike, briefly, on a part of the training set, rounded to int8, and measured on a part of
-`cifar10-val` by the engine. Writes results/trends.json, docs/images/trend-PRESET.svg and the tables of docs/paper.md.
-Needs ../shared; a preset takes half an hour on one core. A run that was cut off continues in the same STUDIES.
+`cifar10-val` by the engine. Writes results/trends.json.
+Needs ../shared; a preset takes half an hour on one core. An interrupted run continues in the same STUDIES.
 
     python benchmarks/trends.py STUDIES/ [--presets paper-sr ...] [--seeds 3]
 """
@@ -16,20 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import ROOT, SHARED, describe_run
-from marked_places import fill, markdown_table
+from environment import ROOT, SHARED, describe_run, write_results
 
 from squeezenet.data import ImageSet, open_data
 from squeezenet.exploration import Finding, explore, load_space
-from squeezenet.exploration.plots import plot_curve
 from squeezenet.process import keep_freed_memory
 from squeezenet.training import load_recipe
 
-RESULTS, PAGE, IMAGES = ROOT / "results/trends.json", ROOT / "docs/paper.md", ROOT / "docs/images"
+RESULTS = ROOT / "results/trends.json"
 N_TRAIN, N_VAL, EPOCHS = 3000, 2500, 6
 # Early pools: the widest networks have six times the work of the narrowest.
 RECIPE = load_recipe("cifar10").replace(pools=(1, 3, 5), bypass="none", warmup_epochs=1)
-LABELS = {"squeeze_ratio": "squeeze ratio", "pct_3x3": "share of 3x3 filters"}
 
 
 def some_of(images: ImageSet, count: int) -> ImageSet:
@@ -56,13 +53,11 @@ def main() -> None:
         groups: dict[Any, list[Finding]] = {}
         for finding in sorted(result.findings, key=lambda f: f.point[name]):
             groups.setdefault(finding.point[name], []).append(finding)
-        (IMAGES / f"trend-{preset}.svg").write_text(plot_curve(name, groups, LABELS[name]))
         results[preset] = {
             "run": describe_run(), "n_train": N_TRAIN, "n_images": N_VAL, "epochs": EPOCHS, "name": name,
             "points": [summary(value, findings) for value, findings in groups.items()],
         }  # fmt: skip
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(fill(PAGE.read_text(), {f"trend-{preset}": table(row) for preset, row in results.items()}))
+        write_results("trends", results)
 
 
 def summary(value: float, findings: list[Finding]) -> dict[str, Any]:
@@ -73,23 +68,6 @@ def summary(value: float, findings: list[Finding]) -> dict[str, Any]:
         "top1": top1, "top1_mean": statistics.fmean(top1), "top1_std": statistics.stdev(top1) if top1[1:] else 0.0,
         "float_top1": [finding.measured.float_top1 for finding in findings],
     }  # fmt: skip
-
-
-def table(result: dict[str, Any]) -> str:
-    return network_table(LABELS[result["name"]], {f"{row['value']:g}": row for row in result["points"]})
-
-
-def network_table(what: str, rows: dict[str, dict[str, Any]]) -> str:
-    """Networks by what tells them apart, each with its counts and the accuracy of several seeds."""
-    header = [what, "parameters", "MACs", "int8 file, bytes", "top-1 of the file", "of each seed"]
-    lines = [
-        [
-            title, f"{row['params']:,}", f"{row['macs']:,}", f"{row['file_bytes']:,}",
-            f"{row['top1_mean']:.1f} ± {row['top1_std']:.1f} %", ", ".join(f"{top1:.1f}" for top1 in row["top1"]),
-        ]
-        for title, row in rows.items()
-    ]  # fmt: skip
-    return markdown_table([header, *lines])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,436 @@
+"""The tables of README and docs, from results/*.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+FP32_BYTES = {"1.0": 4 * 1_248_424, "1.1": 4 * 1_235_496}
+MAX_KL = 0.055  # nats, of the ImageNet networks shown
+MAX_SHOWN_KL = 0.25  # in the comparison of methods: what is further from the float network is of no use
+MIB = 1 << 20
+HOW = {
+    "rate_distortion_labelled": "rate-distortion, trained on the training set",
+    "rate_distortion": "rate-distortion, 200 unlabelled photos",
+    "deep_compression": "Deep Compression",
+}
+VARIED = {"squeeze_ratio": "squeeze ratio", "pct_3x3": "share of 3x3 filters"}
+
+
+def tables() -> dict[str, str]:
+    """Each table by the name of its place."""
+    foundation = read("foundation")
+    return {
+        "results:summary": summary(foundation),
+        "results:table": results_table(foundation),
+        "results:latency": latency_table(read("engine")),
+        "results:engine": engine_table(),
+        "results:web": web_table(read("web")),
+        "compression": compression_table(read("compression")["results"]),
+        "coder": coder_table(read("coder")["results"]),
+        "alexnet": alexnet_table(read("alexnet")["networks"]),
+        "pareto": network_table("network", read("pareto")["networks"]),
+        **{f"trend-{preset}": trend_table(result) for preset, result in read("trends").items()},
+        **paper_tables(read("paper_counts")),
+        **scale_tables(read("scale")),
+    }
+
+
+def read(name: str) -> dict[str, Any]:
+    contents: dict[str, Any] = json.loads((ROOT / f"results/{name}.json").read_text())
+    return contents
+
+
+def summary(results: dict[str, Any]) -> str:
+    tuned = results["finetune"]
+    rows = [("model", "file_bytes", "ratio_vs_fp32", "top1", "top5", "on")]
+    for key, how in HOW.items():
+        if entry := results.get(key):
+            rows.append(
+                (
+                    f"squeezenet1_1, 10 classes, {how}",
+                    f"{entry['file_bytes']:,}",
+                    f"{entry['fp32_bytes'] / entry['file_bytes']:.1f}",
+                    f"{entry['top1']:.1f} % (float {tuned['top1']:.1f} %)",
+                    f"{entry['top5']:.1f} %",
+                    f"imagenette, {entry['n_images']:,} photos",
+                )
+            )
+    rows += [
+        (
+            f"squeezenet{row['model'].replace('.', '_')}, ImageNet, rate-distortion, 250 unlabelled photos",
+            f"{row['file_bytes']:,}",
+            f"{FP32_BYTES[row['model']] / row['file_bytes']:.1f}",
+            f"{row['top1']:.1f} % (float {row['float_top1']:.1f} %)",
+            "",
+            f"imagenet-500, {row['n_images']} photos not used for calibration",
+        )
+        for row in smallest_faithful(read("compression")["results"])
+    ]
+    int8 = results["int8_1_1"]
+    rows.append(
+        (
+            "squeezenet1_1, ImageNet, int8",
+            f"{int8['file_bytes']:,}",
+            f"{FP32_BYTES['1.1'] / int8['file_bytes']:.1f}",
+            f"{int8['top1']:.1f} % (float {results['float_1_1']['top1']:.1f} %)",
+            f"{int8['top5']:.1f} %",
+            f"imagenet-500, {int8['n_images']} photos",
+        )
+    )
+    return markdown_table(rows)
+
+
+def smallest_faithful(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The smallest file of ours within MAX_KL, of each published network."""
+    ours = [row for row in rows if row["method"] == "rate-distortion" and row["kl"] <= MAX_KL]
+    return [
+        min((row for row in ours if row["model"] == model), key=lambda row: row["file_bytes"]) for model in FP32_BYTES
+    ]
+
+
+def results_table(results: dict[str, Any]) -> str:
+    rows = [("what", "measured")]
+    for name, key in (
+        ("torchvision's 1.1 weights", "float_1_1"),
+        ("the authors' 1.0 file", "float_1_0"),
+        ("1.1 in int8", "int8_1_1"),
+    ):
+        entry = results[key]
+        right = f"{entry['top1_correct']} top-1 and {entry['top5_correct']} top-5 of {entry['n_images']} right"
+        rows.append((f"{name}, imagenet-500", right))
+    int8, tuned = results["int8_1_1"], results["finetune"]
+    low, high = tuned["top1_interval"]
+    rows += [
+        ("torch and engine agree bit for bit on 50 photos", "yes" if int8["is_torch_equal"] else "NO"),
+        ("NumPy engine, 1.1 at 224, batches of 8", f"{int8['ms_per_image']:.0f} ms per image"),
+        ("decoding 1.2 million int8 weights in plain Python", f"{int8['decode_python_s']:.1f} s"),
+        (
+            "imagenette, fine-tuned from 1.1",
+            f"{tuned['top1']:.1f} % top-1 of {tuned['n_images']:,} (95 % interval {low:.1f} to {high:.1f})",
+        ),
+    ]
+    for key, how in HOW.items():
+        if entry := results.get(key):
+            rows.append(
+                (
+                    f"the same after {how}",
+                    f"{entry['top1']:.1f} % in {entry['file_bytes']:,} bytes, {entry['seconds'] / 60:.1f} min",
+                )
+            )
+    if "demo_s" in results:
+        rows.append(("`squeezenet demo`", f"{results['demo_s']:.0f} s"))
+        rows.append(("`squeezenet --help`", f"{1000 * results['help_s']:.0f} ms"))
+    return f"{markdown_table(rows)}\n\n{by(results['run'])} Other work shared the machine, so times are upper bounds."
+
+
+def latency_table(results: dict[str, Any]) -> str:
+    """One row per net and thread count: this engine and its peers."""
+    peers = {
+        "onnxruntime_int8": "ONNX Runtime int8",
+        "openvino_int8": "OpenVINO int8",
+        "openvino_bf16": "OpenVINO bf16",
+        "onnxruntime_fp32": "ONNX Runtime fp32",
+        "torch_fp32": "PyTorch fp32",
+    }
+    ours = f"native_{results['kernels'][0]}"
+    # The highest of the peaks measured: other work on the machine can only lower one.
+    peak = max(entry["peak_gmacs_a_thread"] for entry in results["results"])
+    rows = [("net, threads", f"`{results['kernels'][0]}`", *peers.values(), "ratio to best int8", "share of peak")]
+    for entry in results["results"]:
+        times = [entry["engines"][name]["latency_ms"] for name in (ours, *peers)]
+        rows.append(
+            (
+                f"{entry['net'].removeprefix('squeezenet').replace('_', '.')}, {entry['threads']}",
+                *(f"{time:.2f}" for time in times),
+                f"{entry['ratio_vs_best_int8']:.2f}",
+                f"{100 * entry['gmacs'] / (peak * entry['threads']):.0f} %",
+            )
+        )
+    return f"{markdown_table(rows)}\n\nMedian ms per image. {by(results['run'])}"
+
+
+def engine_table() -> str:
+    """Other measurements of the engine."""
+    cold, photos, avx2 = (read(name) for name in ("cold", "photos", "engine-avx2"))
+    ours, torch = cold["results"]["squeezenet"], cold["results"]["torch"]
+    rows = [
+        ("what", "measured"),
+        *equality_rows(read("equality")),
+        *map(avx2_row, avx2["results"]),
+        (
+            "`squeezenet predict` of one photo, cold",
+            f"{ours['wall_s']:.2f} s, {ours['peak_rss_bytes'] / 1e6:.0f} MB"
+            f" (PyTorch {torch['wall_s']:.2f} s, {torch['peak_rss_bytes'] / 1e6:.0f} MB: {cold['speedup']:.1f} times)",
+        ),
+        (f"load and decode, a file of {cold['file_bytes']:,} bytes", f"{cold['load_ms']:.0f} ms"),
+        (
+            f"photos per second from JPEG files, {photos['photo_size'][0]}x{photos['photo_size'][1]}",
+            f"{photos['results']['squeezenet']['photos_per_s']:.0f}"
+            f" (PyTorch {photos['results']['torch']['photos_per_s']:.0f}: {photos['speedup']:.1f} times)",
+        ),
+    ]
+    return markdown_table(rows)
+
+
+def avx2_row(entry: dict[str, Any]) -> tuple[str, str]:
+    net, threads = entry["net"].removeprefix("squeezenet").replace("_", "."), entry["threads"]
+    return (
+        f"AVX2 alone, {net}, {threads} {'thread' if threads == 1 else 'threads'}, over ONNX Runtime int8",
+        f"{entry['ratio_native_avx2']:.2f}, compressed weights {entry['ratio_native_avx2_compressed']:.2f}",
+    )
+
+
+def equality_rows(equality: dict[str, Any]) -> list[tuple[str, str]]:
+    compared = [
+        (result[kind], count)
+        for result in equality["results"]
+        for kind in ("n_images", "n_images_ports")
+        for count in result[kind.replace("n_images", "n_different")].values()
+        if count is not None
+    ]
+    random = equality["random_networks"]
+    return [
+        (
+            "photos with a bit that differs from the NumPy engine, all kernel sets and threads counted",
+            f"{sum(count for _, count in compared):,} of {sum(n for n, _ in compared):,}",
+        ),
+        (
+            "random networks with such a bit, each run by every kernel set",
+            f"{sum(random['n_different'].values())} of {random['n_networks']:,}",
+        ),
+    ]
+
+
+def by(run: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items() if version)
+    return (
+        f"By `{run['command']}` at {run['commit']}, {run['date']}: {run['hardware']};"
+        f" Python {run['python']}, {versions}."
+    )
+
+
+def web_table(results: dict[str, Any]) -> str:
+    """What `benchmarks/web.py` measured; its two parts may have run at different times."""
+    rows = [("what", "measured")]
+    if agreement := results.get("agreement"):
+        page, onnx = agreement["page"], agreement["onnx_1_1"]
+        photos, n = page["n_photos"], onnx["n_photos"]
+        c = agreement["c_1_1_at_224"]
+        same = all(agreement[key][machine]["bit_identical"] for key in ("c_1_1_at_224", "c_cifar")
+                   for machine in ("native", "arm_qemu"))  # fmt: skip
+        rows += [
+            (
+                f"page of 1.0 for {page['classes']:,} classes",
+                f"{page['page_bytes']:,} bytes, of them {page['runtime_bytes']:,} runtime",
+            ),
+            ("its logits in Chromium, identical to Python's bit for bit",
+             f"{page['png_bit_identical']} of {photos} photos as PNG,"
+             f" {page['jpeg_bit_identical']} as JPEG"),
+            ("requests to a network", str(page["network_requests"])),
+            ("ONNX Runtime against torch, floats", f"at most {onnx['float_largest_relative_difference']:.0e} relative"),
+            ("ONNX Runtime against the engine, int8", f"{onnx['int8_top1_equal']} of {n} top-1,"
+             f" logits within {onnx['int8_largest_difference']:.0e}"),
+            ("exported C, here and on ARM", f"{'bit-identical' if same else 'DIFFERS'}; 1.1 at 224 in"
+             f" {c['arena_bytes']:,} bytes of RAM"),
+        ]  # fmt: skip
+    if timing := results.get("timing"):
+        loading, image = timing["loading"], timing["image_1_1_at_224"]
+        rows += [
+            ("page opened from disk", f"painted after {loading['first_paint_ms'] / 1000:.2f} s,"
+             f" ready after {loading['ready_ms'] / 1000:.2f} s"),
+            ("1.1 at 224 in Chromium, one thread", f"{image['chromium_ms']:.1f} ms (PyTorch eager on one:"
+             f" {image['torch_eager_one_thread_ms']:.1f} ms)"),
+        ]  # fmt: skip
+    runs = [results[part]["run"] for part in ("agreement", "timing") if part in results]
+    made = "; ".join(f"`{run['command']}` at {run['commit']}, {run['date']}" for run in runs)
+    return f"{markdown_table(rows)}\n\nBy {made}: {runs[0]['hardware']}."
+
+
+def compression_table(rows: list[dict[str, Any]]) -> str:
+    """The rows in order of network and bytes."""
+    header = ["SqueezeNet", "method", "setting", "bytes", "KL", "same answer", "top-1 (float)", "time"]
+    ordered = sorted(rows, key=lambda row: (row["model"], row["file_bytes"]))
+    return markdown_table([header, *(
+        [
+            row["model"], row["method"], row["setting"], f"{row['file_bytes']:,}", f"{row['kl']:.3f}",
+            f"{row['agreement']:.1f} %", f"{row['top1']:.1f} % ({row['float_top1']:.1f})",
+            f"{row['seconds']} s" if "seconds" in row else "",
+        ]
+        for row in ordered if row["kl"] < MAX_SHOWN_KL
+    )])  # fmt: skip
+
+
+def coder_table(results: dict[str, dict[str, float | int | None]]) -> str:
+    rows = [["integers", "not zero", "order-0 entropy, bytes", "coded", "against it", "NNCodec", "against that"]]
+    for name, row in results.items():
+        peer = row["nncodec_bytes"]
+        rows.append([
+            name.replace("_", " "), f"{100 * row['n_nonzero'] / row['n_weights']:.0f} %", f"{row['order0_bytes']:,}",
+            f"{row['coded_bytes']:,}", f"{100 * row['ratio_vs_order0'] - 100:+.1f} %",
+            f"{peer:,}" if peer else "", f"{100 * row['ratio_vs_nncodec'] - 100:+.1f} %" if peer else "",
+        ])  # fmt: skip
+    return markdown_table(rows)
+
+
+def alexnet_table(networks: dict[str, dict[str, Any]]) -> str:
+    rows = [["network", "parameters", "MACs", "weights", "bytes", "of AlexNet's float32", "top-1", "95 % interval"]]
+    largest = networks["AlexNet"]["float32"]["file_bytes"]
+    for name, forms in networks.items():
+        params, macs = (f"{forms['float32'][key]:,}" for key in ("params", "macs"))
+        for form, facts in forms.items():
+            low, high = facts["top1_interval"]
+            rows.append([
+                name, params, macs, form, f"{facts['file_bytes']:,}", f"1/{largest / facts['file_bytes']:,.0f}",
+                f"{facts['top1']:.1f} %", f"{low:.1f} to {high:.1f}",
+            ])  # fmt: skip
+    return markdown_table(rows)
+
+
+def trend_table(result: dict[str, Any]) -> str:
+    return network_table(VARIED[result["name"]], {f"{row['value']:g}": row for row in result["points"]})
+
+
+def network_table(what: str, rows: dict[str, dict[str, Any]]) -> str:
+    """Networks by what tells them apart, each with its counts and the accuracy of several seeds."""
+    header = [what, "parameters", "MACs", "int8 file, bytes", "top-1 of the file", "of each seed"]
+    lines = [
+        [
+            title, f"{row['params']:,}", f"{row['macs']:,}", f"{row['file_bytes']:,}",
+            f"{row['top1_mean']:.1f} ± {row['top1_std']:.1f} %", ", ".join(f"{top1:.1f}" for top1 in row["top1"]),
+        ]
+        for title, row in rows.items()
+    ]  # fmt: skip
+    return markdown_table([header, *lines])
+
+
+def paper_tables(results: dict[str, Any]) -> dict[str, str]:
+    """The page's tables, by the name of their place."""
+    parts = {}
+    for preset, title in (
+        ("paper-sr", "squeeze ratio"),
+        ("paper-pct3x3", "3x3 share"),
+        ("paper-bypass", "bypass"),
+        ("late-downsampling", "pools after"),
+    ):
+        rows = [(title, "parameters", "float32, bytes", "MB", "MiB", "paper prints", "which is",
+                 "MACs at 227", "activations at once, bytes", "paper's top-5")]  # fmt: skip
+        for row in results[preset]:
+            value = f"{row['value']:.3g}" if isinstance(row["value"], float) else str(row["value"]).replace(",", ", ")
+            size = row["fp32_bytes"]
+            printed = "" if row["printed_mb"] is None else f"{row['printed_mb']:g} MB"
+            top5 = "" if row["printed_top5"] is None else f"{row['printed_top5']:.1f} %"
+            counts = (f"{row['params']:,}", f"{size:,}", f"{size / 1e6:.2f}", f"{size / MIB:.2f}")
+            costs = (f"{row['macs']:,}", f"{row['peak_activation_bytes']:,}")
+            rows.append((value, *counts, printed, row["printed_is"] or "", *costs, top5))
+        parts[preset] = markdown_table(rows)
+    rows = [("layer", "output", "parameters", "paper", "kept by the paper's shares", "paper")]
+    for row in results["table_1"]:
+        output = f"{row['out_size']}x{row['out_size']}x{row['out_channels']}"
+        rows.append((row["layer"], output, f"{row['params']:,}", f"{row['printed_params']:,}",
+                     f"{row['kept']:,.0f}", f"{row['printed_kept']:,}"))  # fmt: skip
+    total = [
+        sum(row[key] for row in results["table_1"]) for key in ("params", "printed_params", "kept", "printed_kept")
+    ]
+    rows.append(("total", "", *(f"{value:,.0f}" for value in total)))
+    parts["table-1"] = markdown_table(rows)
+    return parts
+
+
+def scale_tables(results: dict[str, Any]) -> dict[str, str]:
+    predicted = results["predicted"]
+    assumed = [("assumed", "value"), *((f"`{name}`", f"{value:g}") for name, value in predicted["assumed"].items())]
+    return {
+        "scale:parts": _parts_table(results),
+        "scale:bulk": _bulk_table(predicted["bulk"]),
+        "scale:train": _train_table(predicted),
+        "scale:checks": _checks_table(results["checks"]),
+        "scale:assumed": markdown_table(assumed),
+    }
+
+
+def _parts_table(results: dict[str, Any]) -> str:
+    parts, run, core_ms = results["parts"], results["run"], results["predicted"]["core_ms"]
+    names = {
+        "read": "read the file", "decode": "decode, colours and orientation", "resize": "resize and crop",
+        "infer": "infer, on one thread", "rows": "rows of the result",
+    }  # fmt: skip
+    rows = [
+        ("part", "measured", "per"),
+        *((what, f"{parts[f'{name}_ms']:.3f} ms", "image, one core") for name, what in names.items()),
+        ("**all of it**", f"**{core_ms:.2f} ms**", f"image, one core: {1e3 / core_ms:.0f} images/s"),
+        ("list", f"{parts['list_us']:.1f} us", f"file, and {parts['entry_bytes']:.0f} bytes of the driver's memory"),
+        ("hand out", f"{parts['hand_out_ms']:.1f} ms", "block, to workers with nothing to do"),
+        ("write", f"{parts['write_block_ms']:.1f} ms + {parts['write_row_us']:.2f} us", "block, and each image of it"),
+        ("merge", f"{parts['merge_row_us']:.2f} us", f"image; its row takes {parts['row_bytes']:.0f} bytes"),
+        ("start", f"{parts['start_s']:.1f} s + {parts['first_block_s']:.1f} s",
+         "cluster, and until its first block is back"),
+        ("input of training", f"{parts['train_input_ms']:.2f} ms", "image, one core: decode for crops, crop"),
+        ("step on a core", f"{parts['train_step_ms']:.1f} ms", "image, one core: forward, backward, update"),
+    ]  # fmt: skip
+    return (
+        f"{markdown_table(rows)}\n\n{parts['image_bytes']:,.0f} bytes per image on average. By `{run['command']}` at"
+        f" {run['commit']}, {run['date']}: {run['hardware']}."
+    )
+
+
+def _bulk_table(jobs: list[dict[str, Any]]) -> str:
+    cores = [f"{cost['cores']:,} cores" for cost in jobs[0]["costs"]]
+    rows = [("images", "list of files", "result", *cores)]
+    for job in jobs:
+        listed = _size(job["list_bytes"]) + ("" if job["is_list_held"] else ": too long, Parquet instead")
+        costs = [f"{_duration(cost['seconds'])} ({cost['bound']})" for cost in job["costs"]]
+        rows.append((f"10^{len(str(job['n_images'])) - 1}", listed, _size(job["result_bytes"]), *costs))
+    return markdown_table(rows)
+
+
+def _train_table(predicted: dict[str, Any]) -> str:
+    rows = [("GPUs", "decoding, ms per step", "GPU, ms", "gradients, ms", "all epochs", "speed-up", "bound by")]
+    alone = predicted["train"][0]["hours"]
+    for cost in predicted["train"]:
+        times = (f"{1e3 * cost['decoding']:.1f}", f"{1e3 * cost['GPU']:.2f}", f"{1e3 * cost['gradients']:.2f}")
+        hours = cost["hours"]
+        rows.append((str(cost["gpus"]), *times, _duration(3600 * hours), f"{alone / hours:.1f}", cost["bound"]))
+    return (
+        f"{markdown_table(rows)}\n\nBy these assumptions a GPU processes {predicted['gpu_images_per_s']:,.0f} images/s;"
+        f" {predicted['decoding_cores']:.0f} cores decode as many."
+    )
+
+
+def _checks_table(checks: list[dict[str, Any]]) -> str:
+    rows = [("what", "predicted", "measured", "measured / predicted")]
+    for check in checks:
+        ratio = check["measured"] / check["predicted"]
+        rows.append(
+            (
+                check["what"],
+                f"{check['predicted']:.1f} {check['unit']}",
+                f"{check['measured']:.1f} {check['unit']}",
+                f"{ratio:.2f}",
+            )
+        )
+    return markdown_table(rows)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}" if seconds >= 10 * length else f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _size(size_bytes: float) -> str:
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size_bytes >= length:
+            return f"{size_bytes / length:.3g} {unit}"
+    return f"{size_bytes:,.0f} B"
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out rows, of which the first is the header."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines)
