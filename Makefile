@@ -12,23 +12,19 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-# Format, lint, types, and the README against its sources.
+# Format, lint, types, and every page against its sources.
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python tools/make_readme.py --check
+	$(BIN)/python tools/make_docs.py --check
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 docs: $(READY)
-	$(BIN)/python tools/make_cli_docs.py
-	$(BIN)/python tools/make_readme.py
-	$(BIN)/python tools/make_figures.py
-	$(BIN)/python benchmarks/paper_counts.py
-	$(BIN)/python benchmarks/scale.py --fill
+	$(BIN)/python tools/make_docs.py
 	$(BIN)/mkdocs build --quiet --strict
 
 # The page's engine: the bytes that are checked in, and what they were built with. Needs Debian's clang and lld.

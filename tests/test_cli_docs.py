@@ -1,5 +1,6 @@
-"""docs/cli.md is what the commands say; adding a verb or an option is a decision that this test makes visible."""
+"""Pages hold what their sources say; adding a verb or an option is a decision that a test makes visible."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -20,13 +21,29 @@ VERBS = [
 
 
 @pytest.mark.parametrize("columns", ["40", "200"])
-def test_page_is_up_to_date_whatever_the_terminal(columns):
-    code = "import sys; sys.path.insert(0, 'tools'); import make_cli_docs; sys.stdout.write(make_cli_docs.page())"
-    environment = {**os.environ, "COLUMNS": columns, "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT, env=environment, text=True
-    )
-    assert result.stdout == PAGE, "run `python tools/make_cli_docs.py`"
+def test_pages_are_up_to_date_whatever_the_terminal(columns):
+    environment = {**os.environ, "COLUMNS": columns, "NO_COLOR": "1", "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "tools/make_docs.py", "--check"]
+    result = subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture
+def fill(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module("make_docs").fill
+
+
+def test_marked_places_are_filled_and_named(fill):
+    page = "a\n<!-- x:begin -->\nold\n\nmore\n<!-- x:end -->\nb\n<!-- y:begin -->\n<!-- y:end -->\n"
+    filled, places = fill(page, {"x": "new", "y": r"\1", "z": "elsewhere"})
+    assert filled == "a\n<!-- x:begin -->\nnew\n<!-- x:end -->\nb\n<!-- y:begin -->\n\\1\n<!-- y:end -->\n"
+    assert places == {"x", "y"}
+
+
+def test_place_that_nothing_fills_is_an_error(fill):
+    with pytest.raises(KeyError, match="typo"):
+        fill("<!-- typo:begin -->\n<!-- typo:end -->", {"x": "new"})
 
 
 def test_every_verb_is_on_the_page():

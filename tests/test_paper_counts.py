@@ -1,8 +1,7 @@
-"""The paper's printed sizes and counts against the package's; pages against the scripts that fill them."""
+"""The paper's printed sizes and counts against the package's; results against the scripts that compute them."""
 
+import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,20 @@ def sizes(preset):
     return {row["value"]: row["fp32_bytes"] for row in RESULTS[preset]}
 
 
-@pytest.mark.parametrize("script", ["paper_counts", "scale"])
-def test_page_and_results_are_up_to_date(script):
-    command = [sys.executable, f"benchmarks/{script}.py", "--check"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
+
+
+def test_results_are_what_the_package_counts(benchmark):
+    assert json.loads(json.dumps(benchmark("paper_counts").measure())) == RESULTS
+
+
+def test_predictions_follow_from_the_parts(benchmark):
+    results = json.loads((ROOT / "results" / "scale.json").read_text())
+    predicted = json.loads(json.dumps(benchmark("scale_model").predictions(results["parts"])))
+    assert predicted == results["predicted"]
 
 
 # As the paper prints them (figure 3 and table 3), each to its own digits and in the unit in which it is exact.
