@@ -87,3 +87,14 @@ def test_version_is_the_package_s():
     import importlib.metadata
 
     assert squeezenet.__version__ == importlib.metadata.version("squeezenet")
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "tools"])
+def test_scripts_import_public_names_only(folder):
+    for path in (Path(__file__).parents[1] / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("squeezenet"):
+                private = [
+                    name for name in (*node.module.split("."), *(alias.name for alias in node.names)) if name[0] == "_"
+                ]
+                assert not private, f"{path.name} imports {', '.join(private)}"
