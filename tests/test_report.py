@@ -15,7 +15,7 @@ from squeezenet.errors import MissingDependencyError
 from squeezenet.evaluation.predictor import collect_logits
 from squeezenet.fileformat import SqzFile
 from squeezenet.labels import Labels
-from squeezenet.reports.charts import Axis, Line, chart, line_chart
+from squeezenet.reports.charts import Axis, Line, Point, chart, line_chart
 from squeezenet.reports.network_page import build_report, render_card, render_html
 from squeezenet.reports.pages import render
 from squeezenet.reports.plots import drawing, front
@@ -93,8 +93,8 @@ def test_ticks_are_round_numbers():
 
 def test_values_that_are_not_finite_leave_a_gap():
     chart = line_chart("loss", [1, 2, 3], [("a", [1.0, float("nan"), 3.0])])
-    assert len(chart.series[0].dots) == 2
-    assert chart.series[0].line.value == "3"
+    assert [point.x for point in chart.lines[0].points] == [1, 3]
+    assert chart.lines[0].value == "3"
 
 
 def test_log_axis_of_a_narrow_range_has_ticks():
@@ -102,11 +102,11 @@ def test_log_axis_of_a_narrow_range_has_ticks():
     assert [tick.text for tick in Axis(4.2, 5.8, 0, 100, is_log=True).ticks] == ["4.5", "5", "5.5"]
 
 
-def test_one_point_alone_can_be_drawn():
-    drawn = chart("one", [Line(name="a", x=[3.0], y=[2.0], ranges=[(1.0, 4.0)])], is_x_log=True)
-    (dot,) = drawn.series[0].dots
-    assert drawn.left < dot.x < drawn.right
-    assert drawn.top <= dot.ends[1] < dot.y < dot.ends[0] <= drawn.bottom
+def test_one_point_alone_lies_between_the_ends():
+    point = Point(3.0, 2.0, "", (1.0, 4.0))
+    drawn = chart("one", [Line(name="a", points=[point])], is_x_log=True)
+    assert drawn.x.start < drawn.x(3.0) < drawn.x.end
+    assert drawn.y.end < drawn.y(4.0) < drawn.y(1.0) < drawn.y.start
 
 
 @pytest.mark.parametrize(("values", "is_high"), [((3.0, 1.0), True), ((1.0, 3.0), False)])
@@ -115,13 +115,14 @@ def test_text_of_a_mark_stands_away_from_the_line(values, is_high):
 
 
 def test_series_are_told_apart_in_the_legend_and_by_hover():
-    lines = [Line(name="<a>", x=[1.0, 2.0], y=[1.0, 2.0]), Line(name="b", x=[1.0], y=[1.0], color="two", style="star")]
+    points = [Point(1.0, 1.0, "one"), Point(2.0, 2.0, "two & more")]
+    lines = [Line(name="<a>", points=points), Line(name="b", points=points[:1], color="two", style="star")]
     curve = chart("t", lines, mark=1.5, mark_text="limit", x_label="bytes")
     found = type("Found", (), {"suggested": 0.1, "lowest": 0.2})
     page = render("lr.html", title="t", finding=found, curve=curve, facts=[])
     assert 'class="key one line">&lt;a&gt;<' in page
     assert 'class="key two star">b<' in page
-    assert "<title>&lt;a&gt;, 2: 2</title>" in page
+    assert "<title>&lt;a&gt;, two &amp; more</title>" in page
     assert page.count("<circle") == 2
     assert page.count("<path") == 1
 

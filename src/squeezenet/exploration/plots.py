@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from ..reports.charts import Chart, Color, Line, Style, chart
+from ..reports.charts import Chart, Color, Line, Point, Style, Tick, chart
 from ..reports.plots import front
 from ..text import format_bytes
 from .findings import Finding
@@ -29,17 +29,16 @@ def front_chart(
     """
     best = sorted(front(findings, [_kilobytes, lambda finding: -finding.measured.top1]), key=_kilobytes)
     lines = [
-        Line(name="", x=[_kilobytes(f) for f in best], y=[f.measured.top1 for f in best], style="thin"),
-        _dots("beaten", [f for f in findings if f not in unbeaten and f is not winner], color="faint"),
-        _dots("not beaten in all four", [f for f in unbeaten if f is not winner], color="one"),
+        _line("", best, style="thin"),
+        _line("beaten", [f for f in findings if f not in unbeaten and f is not winner], color="faint"),
+        _line("not beaten in all four", [f for f in unbeaten if f is not winner]),
     ]
     if winner is not None:
-        lines.append(_dots(f"winner: trial {winner.number}", [winner], color="two", style="star"))
+        lines.append(_line(f"winner: trial {winner.number}", [winner], color="two", style="star"))
     limit = None if max_bytes is None else max_bytes / 1000
     return chart(
-        "Top-1, %", [line for line in lines if line.x], x_label="file in int8, kB (1000 bytes)", is_x_log=True,
-        width=_WIDTH, height=_HEIGHT, mark=limit,
-        mark_text="" if limit is None else f"at most {limit:g} kB",
+        "Top-1, %", [line for line in lines if line.points], x_label="file in int8, kB (1000 bytes)", is_x_log=True,
+        mark=limit, mark_text="" if limit is None else f"at most {limit:g} kB", width=_WIDTH, height=_HEIGHT,
     )  # fmt: skip
 
 
@@ -47,18 +46,13 @@ def _kilobytes(finding: Finding) -> float:
     return finding.measured.file_bytes / 1000
 
 
-def _dots(name: str, findings: Sequence[Finding], *, color: Color, style: Style = "dots") -> Line:
-    return Line(
-        name=name, x=[_kilobytes(f) for f in findings], y=[f.measured.top1 for f in findings], color=color, style=style,
-        ranges=[_interval(f) for f in findings],
-        texts=[f"trial {f.number}: {f.measured.top1:.2f} % in {f.measured.file_bytes:,} bytes" for f in findings],
-    )  # fmt: skip
-
-
-def _interval(finding: Finding) -> tuple[float, float]:
-    low, high = finding.measured.top1_interval
-    # At 0 and 100 % a bound can lie past the measurement by a rounding.
-    return min(finding.measured.top1, low), max(finding.measured.top1, high)
+def _line(name: str, findings: Sequence[Finding], *, color: Color = "one", style: Style = "dots") -> Line:
+    points = []
+    for finding in findings:
+        m = finding.measured
+        text = f"trial {finding.number}: {m.top1:.2f} % in {m.file_bytes:,} bytes"
+        points.append(Point(_kilobytes(finding), m.top1, text, m.top1_interval))
+    return Line(name=name, points=points, color=color, style=style)
 
 
 def curve_chart(name: str, groups: Mapping[Value, Sequence[Finding]], label: str) -> Chart:
@@ -72,34 +66,23 @@ def curve_chart(name: str, groups: Mapping[Value, Sequence[Finding]], label: str
         label: What the metaparameter is, below the axis; by default its name.
     """
     is_numeric = not any(isinstance(value, (str, bool)) for value in groups)
-    x = [float(value) if is_numeric else float(index) for index, value in enumerate(groups)]
-    seeds = list(groups.values())
-    float_top1, top1 = (
-        [statistics.fmean(getattr(f.measured, attribute) for f in group) for group in seeds]
-        for attribute in ("float_top1", "top1")
-    )
-    ticks = {
-        at: (f"{value:g}" if is_numeric else str(value), format_bytes(group[0].measured.file_bytes))
-        for at, (value, group) in zip(x, groups.items(), strict=True)
-    }
+    ticks, float_points, points = [], [], []
+    for index, (value, group) in enumerate(groups.items()):
+        x = float(value if is_numeric else index)
+        ticks.append(Tick(x, f"{value:g}" if is_numeric else str(value), format_bytes(group[0].measured.file_bytes)))
+        float_top1, top1 = (statistics.fmean(getattr(f.measured, key) for f in group) for key in ("float_top1", "top1"))
+        float_points.append(Point(x, float_top1, f"{value}: {float_top1:.2f} %"))
+        points.append(Point(x, top1, f"{value}: {top1:.2f} %", _spread(group, top1)))
     style: Style = "line" if is_numeric else "dots"
-    return chart(
-        "Top-1, %",
-        [
-            Line(name="float", x=x, y=float_top1, texts=_texts(groups, float_top1), color="faint", style=style),
-            Line(name="int8 file", x=x, y=top1, texts=_texts(groups, top1), style=style,
-                 ranges=[_spread(group, mean) for group, mean in zip(seeds, top1, strict=True)]),
-        ],
-        x_label=label or name, x_ticks=ticks, width=_WIDTH, height=_HEIGHT,
-    )  # fmt: skip
-
-
-def _texts(groups: Mapping[Value, Sequence[Finding]], means: Sequence[float]) -> list[str]:
-    return [f"{value}: {mean:.2f} %" for value, mean in zip(groups, means, strict=True)]
+    lines = [
+        Line(name="float", points=float_points, color="faint", style=style),
+        Line(name="int8 file", points=points, style=style),
+    ]
+    return chart("Top-1, %", lines, x_label=label or name, x_ticks=ticks, width=_WIDTH, height=_HEIGHT)
 
 
 def _spread(group: Sequence[Finding], mean: float) -> tuple[float, float]:
     if len(group) == 1:
-        return _interval(group[0])
+        return group[0].measured.top1_interval
     deviation = statistics.stdev(f.measured.top1 for f in group)
     return mean - deviation, mean + deviation

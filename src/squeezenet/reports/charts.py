@@ -1,4 +1,4 @@
-"""Charts of a page: values become lines, dots and ticks in pixels, which `parts.html` draws as SVG.
+"""Charts of a page: lines and points with their axes, which `parts.html` draws as SVG.
 
 Colours are the page's, so that charts follow its light and dark looks.
 """
@@ -6,30 +6,36 @@ Colours are the page's, so that charts follow its light and dark looks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Axis", "Chart", "Dot", "Line", "Series", "Tick", "chart", "line_chart"]
+__all__ = ["Axis", "Chart", "Line", "Point", "Tick", "chart", "line_chart"]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 30
 Color = Literal["one", "two", "faint"]
 Style = Literal["line", "thin", "dots", "star"]
 
 
+@dataclass(frozen=True)
+class Point:
+    """A finite value, in units of the axes."""
+
+    x: float
+    y: float
+    text: str
+    """Shown on hover."""
+    ends: tuple[float, float] | None = None
+    """Of its error bar."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Points of a chart, in units of its axes."""
+    """Points that belong together."""
 
     name: str
     """For the legend; none where it is empty."""
-    x: Sequence[float]
-    y: Sequence[float]
-    """Points whose y is not finite are left out."""
-    ranges: Sequence[tuple[float, float]] = ()
-    """Lower and upper end of each point's error bar."""
-    texts: Sequence[str] = ()
-    """What each point shows on hover; by default its x and y."""
+    points: Sequence[Point]
     value: str = ""
     """Beside the name in the legend."""
     color: Color = "one"
@@ -41,54 +47,10 @@ class Line:
 class Tick:
     """A mark of an axis."""
 
-    at: float
-    """Pixels."""
+    value: float
     text: str
     note: str = ""
     """A second line."""
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A value in pixels, with what it shows on hover."""
-
-    x: float
-    y: float
-    text: str
-    ends: tuple[float, float] | None
-    """Of its error bar."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """A line of a chart, laid out."""
-
-    line: Line
-    points: str
-    """As `points` of an SVG polyline."""
-    dots: tuple[Dot, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """What `parts.html` draws; sizes in pixels."""
-
-    title: str
-    series: tuple[Series, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    x_label: str
-    """Below the ticks; none where it is empty."""
-    mark: float | None
-    """Where a vertical line stands."""
-    mark_text: str
-    is_mark_text_high: bool
-    width: int
-    height: int
-    left: int
-    right: int
-    top: int
-    bottom: int
 
 
 @dataclass(frozen=True)
@@ -97,18 +59,12 @@ class Axis:
 
     low: float
     high: float
-    start: float
+    start: int
     """Pixel of `low`."""
-    end: float
+    end: int
     is_log: bool = False
     n_ticks: int = 5
     """About how many there should be."""
-    ticks: tuple[Tick, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Choose the ticks."""
-        values = (_log_values if self.is_log else _nice_values)(self.low, self.high, self.n_ticks)
-        object.__setattr__(self, "ticks", tuple(Tick(self(value), f"{value:g}") for value in values))
 
     def __call__(self, value: float) -> float:
         """Place a value, in pixels."""
@@ -116,17 +72,47 @@ class Axis:
         share = (at - low) / (high - low) if high > low else 0.5
         return round(self.start + share * (self.end - self.start), 1)
 
+    @property
+    def ticks(self) -> list[Tick]:
+        """Round numbers within the range."""
+        values = (_log_values if self.is_log else _nice_values)(self.low, self.high, self.n_ticks)
+        return [Tick(value, f"{value:g}") for value in values]
+
     @classmethod
-    def around(
-        cls, values: Sequence[float], start: float, end: float, *, margin: float, is_log: bool = False, n_ticks: int = 5
-    ) -> Axis:
+    def around(cls, values: Iterable[float], start: int, end: int, *, margin: float, is_log: bool = False) -> Axis:
         """Span values, with a margin on both sides as a share of their range."""
+        values = list(values) or [0.0, 1.0]
         low, high = min(values), max(values)
         if is_log:
             factor = (high / low) ** margin if high > low else 2.0
-            return cls(low / factor, high * factor, start, end, is_log, n_ticks)
+            return cls(low / factor, high * factor, start, end, is_log)
         beyond = margin * (high - low) or 0.5
-        return cls(low - beyond, high + beyond, start, end, n_ticks=n_ticks)
+        return cls(low - beyond, high + beyond, start, end, n_ticks=max(5, (start - end) // 38))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """What `parts.html` draws."""
+
+    title: str
+    lines: Sequence[Line]
+    x: Axis
+    y: Axis
+    x_ticks: Sequence[Tick]
+    x_label: str
+    """Below the ticks; none where it is empty."""
+    mark: float | None
+    """Where a vertical line stands."""
+    mark_text: str
+    width: int
+    """Pixels, like `height`."""
+    height: int
+
+    @property
+    def is_mark_text_high(self) -> bool:
+        """Whether the first line is low beside the mark, so that the text stands above it."""
+        distances = [(abs(self.x(point.x) - self.x(self.mark or 0)), self.y(point.y)) for point in self.lines[0].points]
+        return bool(distances) and min(distances)[1] > (self.y.start + self.y.end) / 2
 
 
 def line_chart(
@@ -148,27 +134,26 @@ def line_chart(
     colors: tuple[Color, ...] = ("one", "two")
     made = []
     for color, (name, values) in zip(colors, lines, strict=False):
-        finite = [value for value in values if math.isfinite(value)]
-        texts = [f"{x_label} {at:g}: {value:.4g}" for at, value in zip(x, values, strict=True)]
-        last = f"{finite[-1]:.4g}" if finite else ""
-        made.append(Line(name=name, x=x, y=values, texts=texts, value=last, color=color))
+        finite = [(at, value) for at, value in zip(x, values, strict=True) if math.isfinite(value)]
+        points = [Point(at, value, f"{x_label} {at:g}: {value:.4g}") for at, value in finite]
+        made.append(Line(name=name, points=points, value=f"{finite[-1][1]:.4g}" if finite else "", color=color))
     return chart(title, made, x_range=(x[0], x[-1]), is_x_log=is_x_log, from_zero=from_zero, mark=mark,
                  mark_text=mark_text)  # fmt: skip
 
 
 def chart(
     title: str, lines: Sequence[Line], *, x_label: str = "", x_range: tuple[float, float] | None = None,
-    x_ticks: Mapping[float, tuple[str, str]] | None = None, is_x_log: bool = False, from_zero: bool = False,
-    mark: float | None = None, mark_text: str = "", width: int = 520, height: int = 240,
+    x_ticks: Sequence[Tick] = (), is_x_log: bool = False, from_zero: bool = False, mark: float | None = None,
+    mark_text: str = "", width: int = 520, height: int = 240,
 ) -> Chart:  # fmt: skip
-    """Lay out lines and points.
+    """Choose the axes for lines and points.
 
     Args:
         title: Of the chart.
         lines: What to draw, the first one lowest.
         x_label: Below the axis.
-        x_range: Ends of the x axis; by default what the points need, and a margin.
-        x_ticks: Text and note of each tick; by default round numbers.
+        x_range: Ends of the x axis; by default what the points and the mark need, and a margin.
+        x_ticks: By default round numbers.
         is_x_log: Space x by its logarithm.
         from_zero: Begin the y axis at 0.
         mark: An x to mark with a vertical line.
@@ -176,43 +161,22 @@ def chart(
         width: Pixels.
         height: Pixels.
     """
-    below = _BOTTOM + 20 * bool(x_label) + 14 * bool(x_ticks)
-    left, right, top, bottom = _LEFT, width - _RIGHT, _TOP, height - below
-    y = [value for line in lines for value in (*line.y, *(end for ends in line.ranges for end in ends))]
-    y = [value for value in y if math.isfinite(value)] or [0.0, 1.0]
+    right, bottom = width - _RIGHT, height - _BOTTOM - 20 * bool(x_label) - 14 * bool(x_ticks)
+    points = [point for line in lines for point in line.points]
+    values = [value for point in points for value in (point.y, *(point.ends or ()))]
+    vertical = Axis.around([*values, 0.0] if from_zero else values, bottom, _TOP, margin=0.05)
     if from_zero:
-        y.append(0.0)
-    vertical = Axis.around(y, bottom, top, margin=0.05, n_ticks=(bottom - top) // 38)
-    if from_zero:
-        vertical = Axis(0.0, vertical.high, bottom, top)
-    if x_range:
-        horizontal = Axis(*x_range, left, right, is_x_log)
-    else:
-        x = [*(value for line in lines for value in line.x), *([] if mark is None else [mark])]
-        horizontal = Axis.around(x, left, right, margin=0.06, is_log=is_x_log)
-    ticks = horizontal.ticks
-    if x_ticks:
-        ticks = tuple(Tick(horizontal(at), text, note) for at, (text, note) in x_ticks.items())
-    series = tuple(_laid_out(line, horizontal, vertical) for line in lines)
-    at = None if mark is None else horizontal(mark)
-    # The mark's text stands where the first line is not.
-    beside = [] if at is None else sorted((abs(dot.x - at), dot.y) for dot in series[0].dots)[:1]
+        vertical = Axis(0.0, vertical.high, bottom, _TOP)
+    marked = [] if mark is None else [mark]
+    horizontal = (
+        Axis(*x_range, _LEFT, right, is_x_log)
+        if x_range
+        else Axis.around([*(point.x for point in points), *marked], _LEFT, right, margin=0.06, is_log=is_x_log)
+    )
     return Chart(
-        title=title, series=series, x_ticks=ticks, y_ticks=vertical.ticks, x_label=x_label, mark=at,
-        mark_text=mark_text, is_mark_text_high=bool(beside) and beside[0][1] > (top + bottom) / 2, width=width,
-        height=height, left=left, right=right, top=top, bottom=bottom,
+        title=title, lines=lines, x=horizontal, y=vertical, x_ticks=x_ticks or horizontal.ticks, x_label=x_label,
+        mark=mark, mark_text=mark_text, width=width, height=height,
     )  # fmt: skip
-
-
-def _laid_out(line: Line, horizontal: Axis, vertical: Axis) -> Series:
-    dots = []
-    for index, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
-        if math.isfinite(y):
-            low, high = line.ranges[index] if line.ranges else (y, y)
-            ends = (vertical(low), vertical(high)) if line.ranges else None
-            text = line.texts[index] if line.texts else f"{x:g}: {y:.4g}"
-            dots.append(Dot(horizontal(x), vertical(y), text, ends))
-    return Series(line, " ".join(f"{dot.x},{dot.y}" for dot in dots), tuple(dots))
 
 
 def _nice_values(low: float, high: float, about: int) -> list[float]:
