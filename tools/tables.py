@@ -45,42 +45,24 @@ def read(name: str) -> dict[str, Any]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    tuned = results["finetune"]
     rows = [("model", "file_bytes", "ratio_vs_fp32", "top1", "top5", "on")]
+
+    def add(model: str, entry: dict[str, Any], fp32_bytes: int, float_top1: float, on: str) -> None:
+        size = entry["file_bytes"]
+        top1, top5 = f"{entry['top1']:.1f} % (float {float_top1:.1f} %)", entry.get("top5")
+        rows.append((model, f"{size:,}", f"{fp32_bytes / size:.1f}", top1, f"{top5:.1f} %" if top5 else "", on))
+
     for key, how in HOW.items():
-        if entry := results.get(key):
-            rows.append(
-                (
-                    f"squeezenet1_1, 10 classes, {how}",
-                    f"{entry['file_bytes']:,}",
-                    f"{entry['fp32_bytes'] / entry['file_bytes']:.1f}",
-                    f"{entry['top1']:.1f} % (float {tuned['top1']:.1f} %)",
-                    f"{entry['top5']:.1f} %",
-                    f"imagenette, {entry['n_images']:,} photos",
-                )
-            )
-    rows += [
-        (
-            f"squeezenet{row['model'].replace('.', '_')}, ImageNet, rate-distortion, 250 unlabelled photos",
-            f"{row['file_bytes']:,}",
-            f"{FP32_BYTES[row['model']] / row['file_bytes']:.1f}",
-            f"{row['top1']:.1f} % (float {row['float_top1']:.1f} %)",
-            "",
-            f"imagenet-500, {row['n_images']} photos not used for calibration",
-        )
-        for row in smallest_faithful(read("compression")["results"])
-    ]
-    int8 = results["int8_1_1"]
-    rows.append(
-        (
-            "squeezenet1_1, ImageNet, int8",
-            f"{int8['file_bytes']:,}",
-            f"{FP32_BYTES['1.1'] / int8['file_bytes']:.1f}",
-            f"{int8['top1']:.1f} % (float {results['float_1_1']['top1']:.1f} %)",
-            f"{int8['top5']:.1f} %",
-            f"imagenet-500, {int8['n_images']} photos",
-        )
-    )
+        entry = results[key]
+        on = f"imagenette, {entry['n_images']:,} photos"
+        add(f"squeezenet1_1, 10 classes, {how}", entry, entry["fp32_bytes"], results["finetune"]["top1"], on)
+    for row in smallest_faithful(read("compression")["results"]):
+        name = f"squeezenet{row['model'].replace('.', '_')}, ImageNet, rate-distortion, 250 unlabelled photos"
+        on = f"imagenet-500, {row['n_images']} photos not used for calibration"
+        add(name, row, FP32_BYTES[row["model"]], row["float_top1"], on)
+    int8, float_top1 = results["int8_1_1"], results["float_1_1"]["top1"]
+    on = f"imagenet-500, {int8['n_images']} photos"
+    add("squeezenet1_1, ImageNet, int8", int8, FP32_BYTES["1.1"], float_top1, on)
     return markdown_table(rows)
 
 
@@ -93,37 +75,32 @@ def smallest_faithful(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def results_table(results: dict[str, Any]) -> str:
-    rows = [("what", "measured")]
-    for name, key in (
-        ("torchvision's 1.1 weights", "float_1_1"),
-        ("the authors' 1.0 file", "float_1_0"),
-        ("1.1 in int8", "int8_1_1"),
-    ):
-        entry = results[key]
-        right = f"{entry['top1_correct']} top-1 and {entry['top5_correct']} top-5 of {entry['n_images']} right"
-        rows.append((f"{name}, imagenet-500", right))
     int8, tuned = results["int8_1_1"], results["finetune"]
+    networks = {
+        "torchvision's 1.1 weights": "float_1_1",
+        "the authors' 1.0 file": "float_1_0",
+        "1.1 in int8": "int8_1_1",
+    }
+    right = "{top1_correct} top-1 and {top5_correct} top-5 of {n_images} right"
     low, high = tuned["top1_interval"]
-    rows += [
+    rows = [
+        ("what", "measured"),
+        *(
+            (f"{name}, imagenet-500", right.format(**results[key]))
+            for name, key in networks.items()
+        ),
         ("torch and engine agree bit for bit on 50 photos", "yes" if int8["is_torch_equal"] else "NO"),
         ("NumPy engine, 1.1 at 224, batches of 8", f"{int8['ms_per_image']:.0f} ms per image"),
         ("decoding 1.2 million int8 weights in plain Python", f"{int8['decode_python_s']:.1f} s"),
-        (
-            "imagenette, fine-tuned from 1.1",
-            f"{tuned['top1']:.1f} % top-1 of {tuned['n_images']:,} (95 % interval {low:.1f} to {high:.1f})",
-        ),
-    ]
+        ("imagenette, fine-tuned from 1.1",
+         f"{tuned['top1']:.1f} % top-1 of {tuned['n_images']:,} (95 % interval {low:.1f} to {high:.1f})"),
+    ]  # fmt: skip
     for key, how in HOW.items():
-        if entry := results.get(key):
-            rows.append(
-                (
-                    f"the same after {how}",
-                    f"{entry['top1']:.1f} % in {entry['file_bytes']:,} bytes, {entry['seconds'] / 60:.1f} min",
-                )
-            )
-    if "demo_s" in results:
-        rows.append(("`squeezenet demo`", f"{results['demo_s']:.0f} s"))
-        rows.append(("`squeezenet --help`", f"{1000 * results['help_s']:.0f} ms"))
+        entry = results[key]
+        measured = f"{entry['top1']:.1f} % in {entry['file_bytes']:,} bytes, {entry['seconds'] / 60:.1f} min"
+        rows.append((f"the same after {how}", measured))
+    rows.append(("`squeezenet demo`", f"{results['demo_s']:.0f} s"))
+    rows.append(("`squeezenet --help`", f"{1000 * results['help_s']:.0f} ms"))
     return f"{markdown_table(rows)}\n\n{by(results['run'])} Other work shared the machine, so times are upper bounds."
 
 
@@ -215,37 +192,29 @@ def by(run: dict[str, Any]) -> str:
 
 def web_table(results: dict[str, Any]) -> str:
     """What `benchmarks/web.py` measured; its two parts may have run at different times."""
-    rows = [("what", "measured")]
-    if agreement := results.get("agreement"):
-        page, onnx = agreement["page"], agreement["onnx_1_1"]
-        photos, n = page["n_photos"], onnx["n_photos"]
-        c = agreement["c_1_1_at_224"]
-        same = all(agreement[key][machine]["bit_identical"] for key in ("c_1_1_at_224", "c_cifar")
-                   for machine in ("native", "arm_qemu"))  # fmt: skip
-        rows += [
-            (
-                f"page of 1.0 for {page['classes']:,} classes",
-                f"{page['page_bytes']:,} bytes, of them {page['runtime_bytes']:,} runtime",
-            ),
-            ("its logits in Chromium, identical to Python's bit for bit",
-             f"{page['png_bit_identical']} of {photos} photos as PNG,"
-             f" {page['jpeg_bit_identical']} as JPEG"),
-            ("requests to a network", str(page["network_requests"])),
-            ("ONNX Runtime against torch, floats", f"at most {onnx['float_largest_relative_difference']:.0e} relative"),
-            ("ONNX Runtime against the engine, int8", f"{onnx['int8_top1_equal']} of {n} top-1,"
-             f" logits within {onnx['int8_largest_difference']:.0e}"),
-            ("exported C, here and on ARM", f"{'bit-identical' if same else 'DIFFERS'}; 1.1 at 224 in"
-             f" {c['arena_bytes']:,} bytes of RAM"),
-        ]  # fmt: skip
-    if timing := results.get("timing"):
-        loading, image = timing["loading"], timing["image_1_1_at_224"]
-        rows += [
-            ("page opened from disk", f"painted after {loading['first_paint_ms'] / 1000:.2f} s,"
-             f" ready after {loading['ready_ms'] / 1000:.2f} s"),
-            ("1.1 at 224 in Chromium, one thread", f"{image['chromium_ms']:.1f} ms (PyTorch eager on one:"
-             f" {image['torch_eager_one_thread_ms']:.1f} ms)"),
-        ]  # fmt: skip
-    runs = [results[part]["run"] for part in ("agreement", "timing") if part in results]
+    agreement, timing = results["agreement"], results["timing"]
+    page, onnx, c = (agreement[key] for key in ("page", "onnx_1_1", "c_1_1_at_224"))
+    loading, image = timing["loading"], timing["image_1_1_at_224"]
+    same = all(agreement[key][machine]["bit_identical"] for key in ("c_1_1_at_224", "c_cifar")
+               for machine in ("native", "arm_qemu"))  # fmt: skip
+    rows = [
+        ("what", "measured"),
+        (f"page of 1.0 for {page['classes']:,} classes",
+         f"{page['page_bytes']:,} bytes, of them {page['runtime_bytes']:,} runtime"),
+        ("its logits in Chromium, identical to Python's bit for bit",
+         f"{page['png_bit_identical']} of {page['n_photos']} photos as PNG, {page['jpeg_bit_identical']} as JPEG"),
+        ("requests to a network", str(page["network_requests"])),
+        ("ONNX Runtime against torch, floats", f"at most {onnx['float_largest_relative_difference']:.0e} relative"),
+        ("ONNX Runtime against the engine, int8", f"{onnx['int8_top1_equal']} of {onnx['n_photos']} top-1,"
+         f" logits within {onnx['int8_largest_difference']:.0e}"),
+        ("exported C, here and on ARM", f"{'bit-identical' if same else 'DIFFERS'}; 1.1 at 224 in"
+         f" {c['arena_bytes']:,} bytes of RAM"),
+        ("page opened from disk", f"painted after {loading['first_paint_ms'] / 1000:.2f} s,"
+         f" ready after {loading['ready_ms'] / 1000:.2f} s"),
+        ("1.1 at 224 in Chromium, one thread", f"{image['chromium_ms']:.1f} ms (PyTorch eager on one:"
+         f" {image['torch_eager_one_thread_ms']:.1f} ms)"),
+    ]  # fmt: skip
+    runs = [results[part]["run"] for part in ("agreement", "timing")]
     made = "; ".join(f"`{run['command']}` at {run['commit']}, {run['date']}" for run in runs)
     return f"{markdown_table(rows)}\n\nBy {made}: {runs[0]['hardware']}."
 
