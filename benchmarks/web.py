@@ -50,12 +50,11 @@ def spread(count: int) -> Any:
 
 def measure_page(model: Path, page: Path) -> dict[str, Any]:
     """Bytes, and logits of photos in Chromium against Python's, as PNG and as the JPEG they are."""
-    from squeezenet import Classifier
-    from squeezenet.exports import export_web
+    from squeezenet import Classifier, export
     from squeezenet.exports.browser import classify_in_page, open_browser
     from squeezenet.preprocess import load_image
 
-    sizes = export_web(model, page)
+    sizes = export(model, page).details
     classifier, images = Classifier(model), spread(N_PAGE_PHOTOS)
     facts: dict[str, Any] = {
         "page_bytes": sizes.page_bytes,
@@ -89,13 +88,12 @@ def measure_onnx(model: Path, folder: Path) -> dict[str, Any]:
     import onnxruntime
     import torch
 
-    from squeezenet import Classifier
+    from squeezenet import Classifier, export
     from squeezenet.data import decode_batches
-    from squeezenet.exports import export_onnx
     from squeezenet.models import load_model, normalize_pixels
 
-    warnings = export_onnx(model, folder / "float.onnx")
-    export_onnx(model, folder / "int8.onnx", precision="int8")
+    warnings = list(export(model, folder / "float.onnx").warnings)
+    export(model, folder / "int8.onnx", precision="int8")
     sessions = [onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("float", "int8")]
     classifier, network = Classifier(model), load_model(model).eval()
     facts: dict[str, Any] = {
@@ -122,11 +120,10 @@ def measure_onnx(model: Path, folder: Path) -> dict[str, Any]:
 
 def measure_c(model: Path, folder: Path, pixels: np.ndarray) -> dict[str, Any]:
     """The exported C here and on ARM under qemu, against the engine."""
-    from squeezenet import Classifier
-    from squeezenet.exports import export_c
+    from squeezenet import Classifier, export
     from squeezenet.exports.verify import C_DRIVER
 
-    written = export_c(model, folder / "model.c")
+    written = export(model, folder / "model.c").details
     (folder / "main.c").write_text(C_DRIVER)
     expected = Classifier(model).logits(pixels).tobytes()
     facts: dict[str, Any] = {"arena_bytes": written.arena_bytes, "model_bytes": written.model_bytes, "n": len(pixels)}
@@ -182,11 +179,11 @@ def agreement(models: dict[str, Path], folder: Path) -> dict[str, Any]:
 
 def time_loading(model: Path, folder: Path) -> dict[str, Any]:
     """Milliseconds from the start of navigation to the first paint and to a model that is ready."""
-    from squeezenet.exports import export_web
+    from squeezenet import export
     from squeezenet.exports.browser import open_browser
 
     page = folder / "page.html"
-    export_web(model, page)
+    export(model, page)
     paints, readies = [], []
     with open_browser() as browser:
         for _ in range(N_LOADS):
@@ -208,13 +205,12 @@ def time_images(model: Path, folder: Path) -> dict[str, Any]:
     """Milliseconds an image of 1.1 at 224: Chromium, the engine and PyTorch in turns."""
     import torch
 
-    from squeezenet import Classifier
-    from squeezenet.exports import export_web
+    from squeezenet import Classifier, export
     from squeezenet.exports.browser import classify_in_page, open_browser, open_page
     from squeezenet.models import load_model, normalize_pixels
 
     page = folder / "page11.html"
-    export_web(model, page)
+    export(model, page)
     images = spread(10)
     photos = [images.read(index) for index in range(10)]
     classifier, network = Classifier(model, threads=1), load_model(V11).eval()

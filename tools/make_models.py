@@ -80,19 +80,18 @@ def _own(facts: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def write_pages(name: str, file: Path, val: Path, facts: dict[str, object], float_top1: float) -> None:
-    from squeezenet.data import open_data
-    from squeezenet.evaluation.predictor import collect_logits, match_classes, open_predictor
+    from squeezenet import evaluate
     from squeezenet.reports.network_page import build_report, render_card, render_html
     from squeezenet.training.run_report import shown_facts
 
-    predictor = open_predictor(str(file))
-    images = match_classes(predictor, open_data(val, split="val"))
+    result = evaluate(file, val)
+    spec = result.predictor.spec
     page = build_report(
-        predictor,
-        images,
-        collect_logits(predictor, images),
+        result.predictor,
+        result.images,
+        result.scores,
         title=f"{name}.sqz",
-        subtitle=f"{predictor.spec.name}, {predictor.spec.num_classes} classes, {file.stat().st_size:,} bytes",
+        subtitle=f"{spec.name}, {spec.num_classes} classes, {file.stat().st_size:,} bytes",
         warnings=[],
         facts=[
             ("file", f"{file.stat().st_size:,} bytes"),
