@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...models import SqueezeNet, normalize_pixels
-from .refit import Equations, inverses_of_kept, layer_equations
+from .refit import Equations, kept_systems, layer_equations
 
 __all__ = ["PruningMask", "output_sensitivities"]
 
@@ -172,10 +172,11 @@ def output_sensitivities(model: SqueezeNet, photos: Iterable[NDArray[np.uint8]],
 
 def _removal_costs(equations: Equations, mask: Tensor, sensitivity: Tensor) -> Tensor:
     """Cost of each weight that is kept, shape (O, K); of the others less than any."""
-    costs = torch.empty(mask.shape)
-    for rows, inverse in inverses_of_kept(equations.gram, mask):
-        wanted = equations.cross.T[rows].float() * functional.pad(mask[rows], (0, 1), value=True)
+    costs = torch.full((len(mask), len(equations.gram)), -torch.inf)
+    for kept in kept_systems(equations.gram.float(), mask):
+        inverse = torch.cholesky_inverse(kept.factor)
+        wanted = equations.cross.T[kept.rows, kept.columns].float() * kept.is_kept
         solution = (inverse @ wanted[:, :, None])[:, :, 0]
-        cost = 0.5 * solution.square() / inverse.diagonal(dim1=1, dim2=2) * sensitivity[rows, None].float()
-        costs[rows] = torch.where(mask[rows], cost[:, :-1], -torch.inf)
-    return costs
+        cost = 0.5 * solution.square() / inverse.diagonal(dim1=1, dim2=2) * sensitivity[kept.rows].float()
+        costs[kept.rows, kept.columns] = torch.where(kept.is_kept, cost, -torch.inf)
+    return costs[:, :-1]
