@@ -4,14 +4,13 @@ Layer after layer, least squares over the kept weights and the biases, from the 
 sees to the outputs that the float network has there. A few hundred unlabelled photos are enough, since every position
 of every photo is an equation; retraining then begins close to where it should end.
 
-Use this after a mask is applied and before retraining.
-
 Source: the layer-wise form of Optimal Brain Surgeon (Hassibi and Stork 1993; Dong et al. 2017).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,10 @@ from torch.nn import functional
 from ...models import SqueezeNet, normalize_pixels
 from ...spec import Op
 
-__all__ = ["Equations", "KeptSystems", "kept_systems", "layer_equations", "refit_bias", "refit_kept_weights", "solve_kept"]
+__all__ = [
+    "Equations", "KeptSystems", "kept_systems", "layer_equations", "one_thread", "refit_bias", "refit_kept_weights",
+    "solve_kept",
+]  # fmt: skip
 
 _POSITIONS = 80  # of each photo and layer: neighbours in a map say nearly the same
 _NUMBERS_AT_ONCE = 1 << 22  # in matrices that are factored together
@@ -109,6 +111,18 @@ def layer_equations(
         y_batches = [teacher_stage(y) for y in y_batches]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: on matrices of a few hundred rows LAPACK's threads cost seven times what they save."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+@one_thread()
 def solve_kept(conv: nn.Conv2d, mask: Tensor, equations: Equations) -> None:
     """Fit each output channel's kept weights and its bias, in place."""
     assert conv.bias is not None

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...models import SqueezeNet
-from .refit import Equations, kept_systems, layer_equations, refit_bias, solve_kept
+from .refit import Equations, kept_systems, layer_equations, one_thread, refit_bias, solve_kept
 
 __all__ = ["SharedWeights", "share_in_turn"]
 
@@ -119,6 +119,7 @@ def share_in_turn(
     return SharedWeights(codes)
 
 
+@one_thread()
 def _assign_in_turn(
     weight: Tensor, mask: Tensor, equations: Equations, centroids: Tensor, felt: Tensor, prices: Tensor
 ) -> Tensor:
