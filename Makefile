@@ -13,7 +13,7 @@ demo: $(READY_DEMO)
 
 # One process for each core; a file of tests stays in one process, so that its fixtures are made once.
 test: $(READY)
-	$(BIN)/python -m pytest -n logical --dist loadfile
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 # Format, lint, types, and the README against its sources.
 check: $(READY)
