@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEMO := $(VENV)/.ready-demo
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .PHONY: demo test check fix docs web clean
 
-demo: $(READY)
+demo: $(READY_DEMO)
 	$(BIN)/squeezenet demo -o demo
 
+# One process for each core; a file of tests stays in one process, so that its fixtures are made once.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 # Format, lint, types, and every page against its sources.
 check: $(READY)
@@ -36,11 +39,20 @@ web:
 		"$$(sha256sum $(WEB)/engine.wasm | cut -d' ' -f1)" > $(WEB)/engine.json
 
 # The constraints hold the direct dependencies at the versions that were tested.
-$(READY): pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# What training, compressing and exporting need.
+$(READY_DEMO): $(SOURCES) | $(BIN)/python
+	$(INSTALL) '.[train]'
 	touch $@
+
+# That, and what tests, checks and documentation need.
+$(READY): $(SOURCES) | $(BIN)/python
+	$(INSTALL) '.[dev]'
+	touch $@ $(READY_DEMO)
 
 clean:
 	rm -rf $(VENV) build dist demo site .pytest_cache .mypy_cache .ruff_cache

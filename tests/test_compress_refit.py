@@ -7,7 +7,7 @@ import torch
 
 from networks import random_pixels, tiny_spec
 from squeezenet.compression.deep.prune import PruningMask
-from squeezenet.compression.deep.refit import refit_kept_weights
+from squeezenet.compression.deep.refit import kept_systems, refit_kept_weights
 from squeezenet.models import build_model, normalize_pixels
 from squeezenet.preprocess import Preprocessing
 
@@ -53,3 +53,19 @@ def test_weights_that_were_only_scaled_are_found_again():
     np.testing.assert_allclose(
         conv.weight[1:].detach(), float_net.convs["fire2.squeeze"].weight[1:].detach(), atol=0.01
     )
+
+
+def test_kept_systems_are_those_of_each_channel_alone():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 9, dtype=torch.float64, generator=generator)
+    gram = x.T @ x
+    mask = torch.rand(30, 8, generator=generator) < torch.linspace(0, 1.2, 30)[:, None]  # of every size, none and all
+    seen = []
+    for kept in kept_systems(gram, mask):
+        for place, row in enumerate(kept.rows[:, 0]):
+            columns = kept.columns[place][kept.is_kept[place]]
+            assert columns.tolist() == [8, *mask[row].nonzero()[:, 0].flip(0).tolist()]
+            factor = kept.factor[place if len(kept.factor) > 1 else 0][: len(columns), : len(columns)]
+            torch.testing.assert_close(factor @ factor.T, gram[columns][:, columns])
+            seen.append(int(row))
+    assert sorted(seen) == list(range(30))

@@ -14,13 +14,14 @@ from ..text import format_bytes, table
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
               help="Folder for everything the demo writes.")  # fmt: skip
 def command(output: Path) -> None:
-    """Train on handwritten digits, compress, measure and predict; a minute or two on two cores."""
+    """Train on handwritten digits, compress, measure, predict and export a web page, in a minute on two cores."""
     from ..classifier import Classifier
     from ..compression.deep.deep_compression import DeepCompression, deep_compress
     from ..compression.retrain import Retrainer
     from ..data import open_data
     from ..evaluation.metrics import Accuracy
     from ..evaluation.predictor import FloatPredictor, collect_logits, match_classes
+    from ..exports import export_web
     from ..fileformat import SqzFile, write_sqz
     from ..models import load_model
     from ..progress import reporter_for
@@ -39,7 +40,8 @@ def command(output: Path) -> None:
     settings = DeepCompression(density=0.3, index_bits=5, prune_epochs=2, share_epochs=2, lr=1e-3)
     result = deep_compress(model, retrainer, list(retrainer.calibration(250)), settings)
     file = output / "digits.sqz"
-    contents = SqzFile(network=result.network, labels=model.labels, preprocessing=model.preprocessing)
+    facts = {"provenance": {**model.provenance, "compressed": {"preset": "deep-compression"}}}
+    contents = SqzFile(network=result.network, labels=model.labels, preprocessing=model.preprocessing, facts=facts)
     file_bytes = write_sqz(file, contents)
 
     click.echo("3/4  Measuring both on images that neither has seen.")
@@ -57,16 +59,23 @@ def command(output: Path) -> None:
         )
     click.echo(table(("network", "bytes", "ratio", "top-1", "95 % interval"), rows))
 
-    click.echo("4/4  Predicting one of them with the squeezed file alone.")
+    click.echo("4/4  Predicting one of them with the squeezed file alone, and exporting it as a web page.")
     image = output / "digit.png"
     image.write_bytes(val.read(0))
     best = Classifier(file).predict(image, top=1)[0][0]
     truth = val.classes[val.labels[0]]
     click.echo(f"{image}: a {best.label}, {100 * best.probability:.1f} % sure (it is a {truth})")
+    page = file.with_suffix(".html")
+    page_bytes = export_web(file, page).page_bytes
     click.echo(
-        f"\nDone in {time.monotonic() - start:.0f} s. The files: {run.best} ({format_bytes(fp32_bytes)} of weights)"
+        f"\nDone in {time.monotonic() - start:.0f} s.\n\n"
+        f"Open {page} in a browser ({format_bytes(page_bytes)}, works offline) and drop {image} on it.\n"
+        f"The model is {file} ({format_bytes(file_bytes)}); the float network, {run.best}.\n\n"
+        f"Next:\n"
+        f"  squeezenet info {file}\n"
+        f"  squeezenet predict {image} --model {file}\n"
+        f"  squeezenet train YOUR_PHOTOS/ -o run/"
     )
-    click.echo(f"and {file} ({format_bytes(file_bytes)}). Next: squeezenet train YOUR_PHOTOS/ -o run/")
 
 
 def _fresh(run_dir: Path) -> Path:

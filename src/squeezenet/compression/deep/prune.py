@@ -1,6 +1,6 @@
 """Which weights to remove: by magnitude, as in 2015, or by what their removal costs.
 
-Use `PruningMask.by_cost` where there are photos; `by_magnitude` is the published method.
+`PruningMask.by_cost` needs photos; `by_magnitude` is the published method.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...models import SqueezeNet, normalize_pixels
-from .refit import Equations, inverses_of_kept, layer_equations
+from .refit import Equations, kept_systems, layer_equations, one_thread
 
 __all__ = ["PruningMask", "output_sensitivities"]
 
@@ -23,7 +23,7 @@ _DENSE_LAYERS = ("conv1",)
 # keeps a third of them, and nearly all of the squeeze and 1x1 filters.
 _POINTWISE_THRESHOLD = 0.5
 _BISECTION_STEPS = 40
-# Weights that are removed together do not know of each other, so they go in portions.
+# Costs assume that one weight is removed at a time, so weights go in several portions, with new costs for each.
 _PORTIONS = 7
 _SENSITIVITY_PHOTOS = 200
 _LABELS_DRAWN = 2  # for each photo
@@ -170,12 +170,14 @@ def output_sensitivities(model: SqueezeNet, photos: Iterable[NDArray[np.uint8]],
     return {name: total / (n_photos * _LABELS_DRAWN) for name, total in sums.items()}
 
 
+@one_thread()
 def _removal_costs(equations: Equations, mask: Tensor, sensitivity: Tensor) -> Tensor:
     """Cost of each weight that is kept, shape (O, K); of the others less than any."""
-    costs = torch.empty(mask.shape)
-    for rows, inverse in inverses_of_kept(equations.gram, mask):
-        wanted = equations.cross.T[rows].float() * functional.pad(mask[rows], (0, 1), value=True)
+    costs = torch.full((len(mask), len(equations.gram)), -torch.inf)
+    for kept in kept_systems(equations.gram.float(), mask):
+        inverse = torch.cholesky_inverse(kept.factor)
+        wanted = equations.cross.T[kept.rows, kept.columns].float() * kept.is_kept
         solution = (inverse @ wanted[:, :, None])[:, :, 0]
-        cost = 0.5 * solution.square() / inverse.diagonal(dim1=1, dim2=2) * sensitivity[rows, None].float()
-        costs[rows] = torch.where(mask[rows], cost[:, :-1], -torch.inf)
-    return costs
+        cost = 0.5 * solution.square() / inverse.diagonal(dim1=1, dim2=2) * sensitivity[kept.rows].float()
+        costs[kept.rows, kept.columns] = torch.where(kept.is_kept, cost, -torch.inf)
+    return costs[:, :-1]

@@ -4,14 +4,13 @@ Layer after layer, least squares over the kept weights and the biases, from the 
 sees to the outputs that the float network has there. A few hundred unlabelled photos are enough, since every position
 of every photo is an equation; retraining then begins close to where it should end.
 
-Use this after a mask is applied and before retraining.
-
 Source: the layer-wise form of Optimal Brain Surgeon (Hassibi and Stork 1993; Dong et al. 2017).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +22,13 @@ from torch.nn import functional
 from ...models import SqueezeNet, normalize_pixels
 from ...spec import Op
 
-__all__ = ["Equations", "inverses_of_kept", "layer_equations", "refit_bias", "refit_kept_weights", "solve_kept"]
+__all__ = [
+    "Equations", "KeptSystems", "kept_systems", "layer_equations", "one_thread", "refit_bias", "refit_kept_weights",
+    "solve_kept",
+]  # fmt: skip
 
 _POSITIONS = 80  # of each photo and layer: neighbours in a map say nearly the same
-_ROWS_AT_ONCE = 16  # matrices of up to (K + 1, K + 1) numbers each
+_NUMBERS_AT_ONCE = 1 << 22  # in matrices that are factored together
 _DAMPING = 1e-3  # of the mean square of the inputs, towards the weights there were
 
 
@@ -109,35 +111,65 @@ def layer_equations(
         y_batches = [teacher_stage(y) for y in y_batches]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: on matrices of a few hundred rows LAPACK's threads cost seven times what they save."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+@one_thread()
 def solve_kept(conv: nn.Conv2d, mask: Tensor, equations: Equations) -> None:
     """Fit each output channel's kept weights and its bias, in place."""
     assert conv.bias is not None
-    n_products = len(equations.gram) - 1
     weight = torch.zeros_like(conv.weight.flatten(1))
-    for row, kept in enumerate(mask.flatten(1)):
-        index = torch.cat([kept.nonzero()[:, 0], kept.new_tensor([n_products], dtype=torch.int64)])
-        solution = torch.linalg.solve(equations.gram[index][:, index], equations.cross[index, row])
-        weight[row, index[:-1]] = solution[:-1].float()
-        conv.bias[row] = solution[-1].float()
-    conv.weight.copy_(weight.reshape(conv.weight.shape))
+    for kept in kept_systems(equations.gram, mask.flatten(1)):
+        wanted = equations.cross.T[kept.rows, kept.columns] * kept.is_kept
+        solution = torch.cholesky_solve(wanted[:, :, None], kept.factor)[:, :, 0].float()
+        conv.bias[kept.rows[:, 0]] = solution[:, 0]
+        weight[kept.rows, kept.columns[:, 1:]] = solution[:, 1:]
+    conv.weight.copy_(weight.view_as(conv.weight))
 
 
-def inverses_of_kept(gram: Tensor, mask: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Invert what is left of a layer's second moments for each output channel, some channels at a time.
+@dataclass(frozen=True)
+class KeptSystems:
+    """The equations of R output channels without the weights that were removed; n is the size of the largest."""
+
+    rows: Tensor
+    """Output channels, shape (R, 1), int64."""
+    columns: Tensor
+    """Shape (R, n), int64: K (the bias), the kept weights in descending order, and removed ones as padding."""
+    is_kept: Tensor
+    """Shape (R, n), bool: False for the padding."""
+    factor: Tensor
+    """Lower Cholesky factors, shape (R, n, n), or (1, n, n) if no weight was removed; the padding is an identity."""
+
+
+def kept_systems(gram: Tensor, mask: Tensor) -> Iterator[KeptSystems]:
+    """Factor what is left of a layer's equations, output channels of similar size together.
 
     Args:
-        gram: (K + 1, K + 1), from `Equations`.
+        gram: (K + 1, K + 1), from `Equations`; the factors have its dtype.
         mask: (O, K), bool; the bias is always kept.
-
-    Yields:
-        Which channels, and (channels, K + 1, K + 1), float32: the inverse of the kept rows and columns in their places,
-        ones in the diagonal of the removed ones, zeros elsewhere.
     """
-    for start in range(0, len(mask), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        kept = functional.pad(mask[rows], (0, 1), value=True).float()
-        block = gram.float() * kept[:, :, None] * kept[:, None, :] + torch.diag_embed(1 - kept)
-        yield rows, torch.cholesky_inverse(torch.linalg.cholesky(block))
+    descending = torch.arange(len(gram) - 2, -1, -1, device=mask.device)
+    by_size = mask.sum(1).argsort(descending=True, stable=True)
+    while len(by_size):
+        n = 1 + int(mask[by_size[0]].sum())
+        n_rows = max(1, _NUMBERS_AT_ONCE // n**2)
+        rows, by_size = by_size[:n_rows, None], by_size[n_rows:]
+        kept_first = (~mask[rows, descending]).byte().argsort(dim=1, stable=True)[:, : n - 1]
+        columns = functional.pad(descending[kept_first], (1, 0), value=len(gram) - 1)
+        is_kept = functional.pad(mask[rows, columns[:, 1:]], (1, 0), value=True)
+        shared = slice(1) if bool(mask[rows].all()) else slice(None)
+        index, is_in = columns[shared], is_kept[shared]
+        block = gram[index[:, :, None], index[:, None, :]] * (is_in[:, :, None] & is_in[:, None, :])
+        block.diagonal(dim1=1, dim2=2).add_(~is_in)
+        yield KeptSystems(rows, columns, is_kept, torch.linalg.cholesky(block))
 
 
 def refit_bias(conv: nn.Conv2d, equations: Equations) -> None:

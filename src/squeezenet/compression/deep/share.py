@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from torch import Tensor
+from torch.nn import functional
 
 from ...models import SqueezeNet
-from .refit import Equations, inverses_of_kept, layer_equations, refit_bias, solve_kept
+from .refit import Equations, kept_systems, layer_equations, one_thread, refit_bias, solve_kept
 
 __all__ = ["SharedWeights", "share_in_turn"]
 
@@ -118,6 +119,7 @@ def share_in_turn(
     return SharedWeights(codes)
 
 
+@one_thread()
 def _assign_in_turn(
     weight: Tensor, mask: Tensor, equations: Equations, centroids: Tensor, felt: Tensor, prices: Tensor
 ) -> Tensor:
@@ -137,17 +139,16 @@ def _assign_in_turn(
     Source: Frantar et al. 2023, "GPTQ" (arXiv 2210.17323), with a codebook and zeros that stay.
     """
     codes = torch.zeros(weight.shape, dtype=torch.int64, device=weight.device)
-    if not mask.any():
-        return codes
-    for rows, inverse in inverses_of_kept(equations.gram, mask):
-        factor = torch.linalg.cholesky(inverse.double(), upper=True)
-        left = weight[rows].clone()
-        for k in range(weight.shape[1]):
+    for kept in kept_systems(equations.gram, mask):
+        # Cholesky of the inverse, first weight first: the systems are in descending order.
+        factor = torch.linalg.solve_triangular(kept.factor, torch.eye(kept.factor.shape[1]).to(weight), upper=False)
+        left = functional.pad(weight[kept.rows, kept.columns[:, 1:]], (1, 0))
+        for k in range(left.shape[1] - 1, 0, -1):
             errors = (left[:, k, None] - centroids[1:]) / factor[:, k, k, None]
-            nearest = (felt[rows, None] * errors.square() + prices[1:]).argmin(1)
-            codes[rows, k] = (nearest + 1) * mask[rows, k]
-            error = (left[:, k] - centroids[codes[rows, k]]) / factor[:, k, k]
-            left -= error[:, None] * factor[:, k, :-1]
+            nearest = 1 + (felt[kept.rows] * errors.square() + prices[1:]).argmin(1)
+            code = torch.where(kept.is_kept[:, k], nearest, 0)
+            codes[kept.rows[:, 0], kept.columns[:, k]] = code
+            left -= ((left[:, k] - centroids[code]) / factor[:, k, k])[:, None] * factor[:, k]
     return codes
 
 
