@@ -5,8 +5,8 @@ import functools
 import torch
 from click.testing import CliRunner
 
+import squeezenet
 from networks import tiny_spec
-from squeezenet import training
 from squeezenet.cli import cli
 from squeezenet.fileformat import read_sqz
 from squeezenet.models import build_model
@@ -19,7 +19,7 @@ def test_demo_ends_with_what_to_open_and_all_of_it_exists(tmp_path, monkeypatch)
     tiny = build_model(tiny_spec(num_classes=10, input_size=8, head_relu=False, pools=()))
     tiny.preprocessing = Preprocessing(crop_size=8, resize_size=8)
     recipe = TINY.replace(epochs=1, batch_size=64, pools=(), batch_norm=False)
-    monkeypatch.setattr(training, "train_model", functools.partial(training.train_model, recipe=recipe, init=tiny))
+    monkeypatch.setattr(squeezenet, "train", functools.partial(squeezenet.train, recipe=recipe, init=tiny))
     folder = tmp_path / "demo"
     result = CliRunner().invoke(cli, ["demo", "-o", str(folder)])
     assert result.exit_code == 0, result.output
