@@ -37,7 +37,7 @@ from squeezenet.data import check_data, open_data
 from squeezenet.exploration.measure import measure_file
 from squeezenet.fileformat import SqzFile, encode_sqz
 from squeezenet.labels import Labels
-from squeezenet.models import build_model, fold_batch_norm
+from squeezenet.models import SqueezeNet, fold_batch_norm
 from squeezenet.network import IntegerNetwork
 from squeezenet.process import keep_freed_memory
 from squeezenet.progress import PlainReporter
@@ -124,12 +124,12 @@ class AlexNet(nn.Module):
 
 
 def squeezenet(num_classes: int, *, batch_norm: BatchNorm = False) -> Any:
-    return build_model(RECIPE.replace(batch_norm=batch_norm).spec(num_classes), dropout=RECIPE.dropout)
+    return SqueezeNet(RECIPE.replace(batch_norm=batch_norm).spec(num_classes), dropout=RECIPE.dropout)
 
 
 def folded(model: Any) -> Any:
     """The network as it is used: what normalised its layers in training is in their weights."""
-    return fold_batch_norm(model) if model.spec.batch_norm else model
+    return fold_batch_norm(model)
 
 
 NETWORKS: dict[str, Callable[[int], Any]] = {

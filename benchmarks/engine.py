@@ -23,10 +23,11 @@ import numpy as np
 from environment import ROOT, describe_run
 
 from squeezenet.accounting import network_cost
+from squeezenet.architectures import named_spec
 from squeezenet.codec.weights import round_multiplier
 from squeezenet.engine import NativeEngine, native_kernels
 from squeezenet.network import ConvParams, IntegerNetwork, TensorQuant, quantized_tensors
-from squeezenet.spec import ArchSpec, named_spec
+from squeezenet.spec import ArchSpec
 from squeezenet.timing import measure_peak
 
 NETS = {"squeezenet1_1@224": ("squeezenet1_1", 224), "squeezenet1_0@227": ("squeezenet1_0", 227)}

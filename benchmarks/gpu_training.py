@@ -17,7 +17,7 @@ import torch
 from environment import describe_run
 
 from squeezenet.labels import Labels
-from squeezenet.models import build_model
+from squeezenet.models import SqueezeNet
 from squeezenet.training.feed.batches import Batch
 from squeezenet.training.recipe import Recipe, load_recipe
 from squeezenet.training.state import TrainingState
@@ -55,7 +55,7 @@ def measure(
     recipe: Recipe, num_classes: int, batch_size: int, device: torch.device, *, is_compiled: bool
 ) -> dict[str, float]:
     torch.manual_seed(0)
-    model = build_model(recipe.spec(num_classes), dropout=recipe.dropout)
+    model = SqueezeNet(recipe.spec(num_classes), dropout=recipe.dropout)
     model.labels = Labels(tuple(map(str, range(num_classes))))
     model.preprocessing = recipe.preprocessing()
     state = TrainingState.start(recipe, model, precision=choose_precision(device), data_id="", device=device)

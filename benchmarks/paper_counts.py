@@ -12,8 +12,9 @@ from typing import Any
 from environment import write_results
 
 from squeezenet.accounting import network_cost, peak_activation_bytes
+from squeezenet.architectures import named_spec
 from squeezenet.exploration import load_space
-from squeezenet.spec import ArchSpec, named_spec
+from squeezenet.spec import ArchSpec
 from squeezenet.training import Recipe
 
 MIB = 1 << 20

@@ -161,10 +161,10 @@ def measure_training(folder: Path, work: Path) -> tuple[dict[str, float], dict[s
     import torch
 
     from squeezenet.accounting import network_cost
+    from squeezenet.architectures import named_spec
     from squeezenet.data.decode import decode_for_crops
-    from squeezenet.models import build_model
+    from squeezenet.models import SqueezeNet
     from squeezenet.process import keep_freed_memory
-    from squeezenet.spec import named_spec
     from squeezenet.training import load_recipe, train_model
     from squeezenet.training.feed.augment import Augmentation, augment, draw_epoch
 
@@ -198,7 +198,7 @@ def measure_training(folder: Path, work: Path) -> tuple[dict[str, float], dict[s
     parts = {
         "train_input_ms": 1e3 * (decode_s + crop_s), "train_step_ms": 1e3 * step_s, "batch_size": recipe.batch_size,
         "epochs": recipe.epochs, "train_macs": cost.macs, "train_activations": cost.activation_bytes,
-        "gradient_bytes": 4 * sum(parameter.numel() for parameter in build_model(spec).parameters()),
+        "gradient_bytes": 4 * sum(parameter.numel() for parameter in SqueezeNet(spec).parameters()),
     }  # fmt: skip
     check = {"what": "training on one core, its second epoch, images/s", "unit": "",
              "predicted": 1 / (crop_s + step_s), "measured": img_per_s(2, "second")}  # fmt: skip

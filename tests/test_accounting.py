@@ -1,7 +1,7 @@
 import pytest
 
 from squeezenet.accounting import ALEXNET_FILE_BYTES, ALEXNET_MACS, ALEXNET_PARAMS, network_cost
-from squeezenet.spec import named_spec
+from squeezenet.architectures import named_spec
 
 # Iandola et al. 2016, table 1: name, output size, channels, (s1x1, e1x1, e3x3), parameters.
 TABLE_1 = [

@@ -78,7 +78,7 @@ def test_imagenet_is_taken_from_the_cache(own, monkeypatch):
 
 def test_imagenet_is_compressed_once(own, monkeypatch):
     from squeezenet.labels import imagenet_labels
-    from squeezenet.models import build_model
+    from squeezenet.models import SqueezeNet
     from squeezenet.preprocess import Preprocessing
     from squeezenet.progress import SilentReporter
     from squeezenet.quantization import published
@@ -87,7 +87,7 @@ def test_imagenet_is_compressed_once(own, monkeypatch):
 
     def create_model(name, *, pretrained):
         calls.append(name)
-        model = build_model(tiny_spec(input_size=16, num_classes=1000))
+        model = SqueezeNet(tiny_spec(input_size=16, num_classes=1000))
         model.labels, model.preprocessing = imagenet_labels(), Preprocessing(crop_size=16, resize_size=16)
         return model
 

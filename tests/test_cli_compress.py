@@ -14,14 +14,14 @@ from squeezenet.cli.compress import _FIELDS, _METHODS
 from squeezenet.compression.methods import METHODS, RateDistortion
 from squeezenet.errors import SqueezeNetError
 from squeezenet.labels import Labels
-from squeezenet.models import build_model, save_safetensors
+from squeezenet.models import SqueezeNet, save_safetensors
 from squeezenet.preprocess import Preprocessing
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
-    model = build_model(tiny_spec(num_classes=10, input_size=8, pools=(), head_relu=False, batch_norm=True))
+    model = SqueezeNet(tiny_spec(num_classes=10, input_size=8, pools=(), head_relu=False, batch_norm=True))
     model.labels = Labels(tuple("0123456789"))
     model.preprocessing = Preprocessing(crop_size=8, resize_size=8)
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"

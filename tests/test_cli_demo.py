@@ -9,14 +9,14 @@ import squeezenet
 from networks import tiny_spec
 from squeezenet.cli import cli
 from squeezenet.fileformat import read_sqz
-from squeezenet.models import build_model
+from squeezenet.models import SqueezeNet
 from squeezenet.preprocess import Preprocessing
 from training_runs import TINY
 
 
 def test_demo_ends_with_what_to_open_and_all_of_it_exists(tmp_path, monkeypatch):
     torch.manual_seed(0)
-    tiny = build_model(tiny_spec(num_classes=10, input_size=8, head_relu=False, pools=()))
+    tiny = SqueezeNet(tiny_spec(num_classes=10, input_size=8, head_relu=False, pools=()))
     tiny.preprocessing = Preprocessing(crop_size=8, resize_size=8)
     recipe = TINY.replace(epochs=1, batch_size=64, pools=(), batch_norm=False)
     monkeypatch.setattr(squeezenet, "train", functools.partial(squeezenet.train, recipe=recipe, init=tiny))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from squeezenet.models import create_model, load_safetensors
+from squeezenet.preprocess import TORCHVISION_PREPROCESSING
 from test_cli_predict import run
 
 
@@ -19,7 +20,12 @@ def test_state_dict_becomes_safetensors(pth, tmp_path):
     output = tmp_path / "model.safetensors"
     result = run("import", pth, "-o", output)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"{output}: squeezenet1_1, 3 classes\n"
+    assert result.stdout.splitlines() == [
+        f"{output}: squeezenet1_1, 3 classes",
+        "preprocessing: taken to be that of torchvision (resize 256, crop 224,"
+        " mean (123.675, 116.28, 103.53), std (58.395, 57.12, 57.375))",
+    ]
+    assert load_safetensors(output).preprocessing == TORCHVISION_PREPROCESSING
     torch.manual_seed(0)
     expected = create_model("squeezenet1_1", num_classes=3).state_dict()
     for name, tensor in load_safetensors(output).state_dict().items():

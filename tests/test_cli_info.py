@@ -126,9 +126,9 @@ def test_json_of_a_file_adds_what_it_holds(model):
 
 
 def test_float_model_shows_its_layers(tmp_path):
-    from squeezenet.models import build_model, save_safetensors
+    from squeezenet.models import SqueezeNet, save_safetensors
 
-    save_safetensors(build_model(tiny_spec()), tmp_path / "m.safetensors")
+    save_safetensors(SqueezeNet(tiny_spec()), tmp_path / "m.safetensors")
     facts = json.loads(run("info", tmp_path / "m.safetensors", "--json").stdout)
     assert (facts["name"], facts["params"], "file_bytes" in facts) == ("tiny", 1085, False)
 

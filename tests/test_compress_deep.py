@@ -14,7 +14,7 @@ from squeezenet.data import open_data
 from squeezenet.description import file_facts
 from squeezenet.errors import RecipeError
 from squeezenet.fileformat import SqzFile, encode_sqz
-from squeezenet.models import build_model
+from squeezenet.models import SqueezeNet
 from squeezenet.preprocess import Preprocessing
 from squeezenet.progress import SilentReporter
 from squeezenet.training.recipe import Recipe
@@ -22,7 +22,7 @@ from squeezenet.training.recipe import Recipe
 
 def small_model(num_classes=10, input_size=8):
     torch.manual_seed(0)
-    model = build_model(tiny_spec(num_classes=num_classes, input_size=input_size, head_relu=False, pools=()))
+    model = SqueezeNet(tiny_spec(num_classes=num_classes, input_size=input_size, head_relu=False, pools=()))
     model.preprocessing = Preprocessing(crop_size=input_size, resize_size=input_size)
     return model.eval()
 

@@ -9,13 +9,13 @@ from squeezenet.codec.weights import round_multiplier
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import QuantizationError
 from squeezenet.fileformat import SqzFile
-from squeezenet.models import build_model, fold_batch_norm, normalize_pixels
+from squeezenet.models import SqueezeNet, fold_batch_norm, normalize_pixels
 from squeezenet.models.integer import dequantize, integer_logits
+from squeezenet.network import FloatConv
 from squeezenet.preprocess import Preprocessing
 from squeezenet.quantization.int8 import compress_int8
 from squeezenet.quantization.photos import CalibrationPhotos, calibration_from_noise
 from squeezenet.quantization.quantize import (
-    FloatConv,
     activation_ranges,
     float_convs,
     input_quant,
@@ -39,7 +39,7 @@ VARIANTS = [
 
 def float_model(**options):
     torch.manual_seed(0)
-    model = build_model(tiny_spec(**options)).eval()
+    model = SqueezeNet(tiny_spec(**options)).eval()
     with torch.no_grad():
         model.head.weight.mul_(20)
         for conv in model.convs.values():
@@ -116,7 +116,7 @@ def test_model_without_preprocessing_is_refused():
 
 
 def test_batch_norm_must_be_folded():
-    model = build_model(tiny_spec(batch_norm=True)).eval()
+    model = SqueezeNet(tiny_spec(batch_norm=True)).eval()
     model.preprocessing = Preprocessing(crop_size=16, resize_size=16)
     with pytest.raises(QuantizationError, match="fold_batch_norm"):
         float_convs(model)

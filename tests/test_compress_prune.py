@@ -10,14 +10,14 @@ from networks import random_pixels, tiny_spec
 from squeezenet.compression.deep.prune import PruningMask, output_sensitivities
 from squeezenet.compression.deep.refit import refit_kept_weights
 from squeezenet.compression.deep.share import SharedWeights, share_in_turn
-from squeezenet.models import build_model, normalize_pixels
+from squeezenet.models import SqueezeNet, normalize_pixels
 from squeezenet.preprocess import Preprocessing
 
 
 @pytest.fixture(scope="module")
 def float_net():
     torch.manual_seed(0)
-    model = build_model(tiny_spec(num_classes=10, input_size=8, head_relu=False, pools=())).eval()
+    model = SqueezeNet(tiny_spec(num_classes=10, input_size=8, head_relu=False, pools=())).eval()
     model.preprocessing = Preprocessing(crop_size=8, resize_size=8)
     return model
 

@@ -8,13 +8,13 @@ import torch
 from networks import random_pixels, tiny_spec
 from squeezenet.compression.deep.prune import PruningMask
 from squeezenet.compression.deep.refit import kept_systems, refit_kept_weights
-from squeezenet.models import build_model, normalize_pixels
+from squeezenet.models import SqueezeNet, normalize_pixels
 from squeezenet.preprocess import Preprocessing
 
 
 def teacher():
     torch.manual_seed(0)
-    model = build_model(tiny_spec(num_classes=10, input_size=8, head_relu=False, pools=())).eval()
+    model = SqueezeNet(tiny_spec(num_classes=10, input_size=8, head_relu=False, pools=())).eval()
     model.preprocessing = Preprocessing(crop_size=8, resize_size=8)
     return model
 

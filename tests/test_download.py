@@ -1,5 +1,7 @@
 """Published weights: fetched once, checked, cached, and refused in one line; all against a server on loopback."""
 
+import dataclasses
+import functools
 import hashlib
 import http.server
 import io
@@ -10,11 +12,13 @@ import time
 import pytest
 import torch
 
+from squeezenet.architectures import named_spec
 from squeezenet.errors import DownloadError, SpecError, WeightsError
-from squeezenet.models import build_model, create_model, download, load_model, pretrained, squeezenet1_1
+from squeezenet.labels import imagenet_labels
+from squeezenet.models import WEIGHTS, SqueezeNet, create_model, download, load_model, squeezenet1_0, squeezenet1_1
 from squeezenet.models.download import cache_folder, fetch_weights
 from squeezenet.preprocess import TORCHVISION_PREPROCESSING
-from squeezenet.spec import named_spec
+from squeezenet.zoo import PUBLISHED_NAMES
 
 CONTENT = bytes(range(256)) * 1000
 NAME = f"thing-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -233,12 +237,14 @@ def test_progress_is_a_bar_on_a_terminal(server, monkeypatch):
 def published(server, monkeypatch):
     """A network in the place of torchvision's published 1.1."""
     torch.manual_seed(3)
-    model = build_model(named_spec("squeezenet1_1"))
+    model = SqueezeNet(named_spec("squeezenet1_1"))
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
-    name = f"squeezenet1_1-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    name = f"squeezenet1_1-{digest[:8]}.pth"
     server.files[name] = buffer.getvalue()
-    monkeypatch.setitem(pretrained.PUBLISHED_WEIGHTS, "squeezenet1_1", name)
+    weights = dataclasses.replace(WEIGHTS["squeezenet1_1"]["IMAGENET1K_V1"], file=name, sha256=digest)
+    monkeypatch.setitem(WEIGHTS["squeezenet1_1"], "IMAGENET1K_V1", weights)
     return model
 
 
@@ -274,9 +280,74 @@ def test_names_without_published_weights_are_refused_before_any_download(server)
     assert server.requests == []
 
 
-def test_published_names_are_those_of_torchvision():
-    assert pretrained.PUBLISHED_WEIGHTS == {
-        "squeezenet1_0": "squeezenet1_0-b66bff10.pth",
-        "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ((), {"pretrained": True, "progress": False}),
+        ((True, False), {}),
+        ((True,), {"progress": False}),
+        ((), {"weights": "IMAGENET1K_V1", "progress": False}),
+        ((), {"weights": "DEFAULT", "progress": False}),
+        ((), {"weights": "DEFAULT", "pretrained": True, "progress": False}),
+    ],
+    ids=str,
+)
+def test_every_way_to_ask_for_published_weights_gives_them(published, arguments, capsys):
+    positional, named = arguments
+    assert torch.equal(squeezenet1_1(*positional, **named).head.weight, published.head.weight)
+    assert capsys.readouterr().err == ""
+
+
+def test_no_weights_are_fetched_where_none_are_asked_for(server):
+    for model in (squeezenet1_1(), squeezenet1_1(False, True), squeezenet1_1(weights=None), squeezenet1_0(False)):
+        assert (model.labels, model.preprocessing, model.provenance) == (None, None, {})
+        assert model.spec.num_classes == 1000
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("weights", ["IMAGENET1K_V2", "imagenet", "", True, 1])
+def test_unknown_weights_are_refused_with_the_known_ones(server, weights):
+    message = "expected one of IMAGENET1K_V1, DEFAULT or None for `weights` of squeezenet1_1, got"
+    with pytest.raises(WeightsError, match=f"^{message} {weights!r}$"):
+        squeezenet1_1(weights=weights)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("build", [squeezenet1_1, functools.partial(create_model, "squeezenet1_1")])
+def test_unknown_options_are_refused_with_the_known_ones(build):
+    with pytest.raises(SpecError, match=r"^expected only the options base_e, .*bypass, .*got in_chans \(images are"):
+        build(in_chans=1)
+    with pytest.raises(SpecError, match="got drop_rate, global_pool"):
+        build(global_pool="avg", drop_rate=0.2)
+
+
+def test_published_weights_are_those_of_torchvision():
+    facts = {
+        name: [(key, w.file, w.top1, w.top5, w.parameters) for key, w in weights.items()]
+        for name, weights in WEIGHTS.items()
     }
+    assert facts == {
+        "squeezenet1_0": [("IMAGENET1K_V1", "squeezenet1_0-b66bff10.pth", 58.092, 80.420, 1_248_424)],
+        "squeezenet1_1": [("IMAGENET1K_V1", "squeezenet1_1-b8a52dc0.pth", 58.178, 80.624, 1_235_496)],
+    }
+    assert tuple(WEIGHTS) == PUBLISHED_NAMES
+    for name, weights in WEIGHTS.items():
+        for published in weights.values():
+            assert f"-{published.sha256[:8]}." in published.file
+            assert published.labels == imagenet_labels()
+            assert published.preprocessing == TORCHVISION_PREPROCESSING
+            assert published.parameters == sum(p.numel() for p in create_model(name).parameters())
+    assert len(WEIGHTS["squeezenet1_1"]["IMAGENET1K_V1"].sha256) == 64  # nobody publishes 1.0's
     assert download.WEIGHTS_URL == "https://download.pytorch.org/models"
+
+
+def test_content_that_matches_only_the_first_digits_is_refused(server):
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    other = digest[:8] + "0" * 56
+    with pytest.raises(DownloadError, match=f"expected a SHA-256 that starts with {other}, got {digest}"):
+        fetch_weights(NAME, sha256=other, progress=False)
+    path = fetch_weights(NAME, sha256=digest, progress=False)
+    # A file in the cache from before is checked in the same way.
+    with pytest.raises(DownloadError, match="got"):
+        fetch_weights(NAME, sha256=other, progress=False)
+    assert path.read_bytes() == CONTENT

@@ -21,7 +21,7 @@ from squeezenet.evaluation.predictor import (
 )
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
-from squeezenet.models import build_model, normalize_pixels, save_safetensors
+from squeezenet.models import SqueezeNet, normalize_pixels, save_safetensors
 from squeezenet.preprocess import Preprocessing
 
 LABELS = Labels(("ant", "bee", "cat", "dog", "eel"), ("n1", "n2", "n3", "n4", "n5"))
@@ -45,7 +45,7 @@ def classifier():
 @pytest.fixture(scope="module")
 def float_model():
     torch.manual_seed(0)
-    model = build_model(tiny_spec())
+    model = SqueezeNet(tiny_spec())
     model.labels = LABELS
     return model
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from squeezenet.architectures import named_spec
 from squeezenet.errors import StudyError
 from squeezenet.exploration import PRESET_NAMES, Range, Space, load_space
-from squeezenet.spec import named_spec
 from squeezenet.training import Recipe, load_recipe
 
 PHOTOS = Recipe(epochs=1, lr=0.1, architecture="squeezenet1_0", head_relu=True)

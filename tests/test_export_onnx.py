@@ -12,7 +12,6 @@ from squeezenet import Labels, Preprocessing, SqzFile, export, write_sqz
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import ModelNotFoundError
 from squeezenet.exports import (
-    FloatNetwork,
     build_onnx_float,
     build_onnx_int8,
     pooling_warnings,
@@ -24,6 +23,10 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 HOW = {"mean": (120.0, 117.5, 104.0), "std": (58.4, 57.1, 57.4)}
+
+
+def float_of(contents):
+    return contents.network.dequantize(contents.preprocessing_or_default, contents.labels)
 
 
 def with_preprocessing(name):
@@ -54,7 +57,7 @@ def test_float_graph_gives_torch_s_logits(name):
     _, images = images_for(contents, 3)
     with torch.inference_mode():
         expected = dequantize(contents)(images).numpy()
-    actual = session(build_onnx_float(FloatNetwork.from_sqz(contents))).run(None, {"input": images.numpy()})[0]
+    actual = session(build_onnx_float(float_of(contents))).run(None, {"input": images.numpy()})[0]
     assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
@@ -78,7 +81,7 @@ def test_file_without_preprocessing_is_normalised_as_everywhere():
 
 
 def test_graph_carries_labels_preprocessing_and_a_free_batch_size():
-    model = onnx.load_from_string(build_onnx_float(FloatNetwork.from_sqz(with_preprocessing("plain"))))
+    model = onnx.load_from_string(build_onnx_float(float_of(with_preprocessing("plain"))))
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(facts["labels"]) == {"names": [f"class {i}" for i in range(5)]}
     assert Preprocessing.from_dict(json.loads(facts["preprocessing"])).mean == HOW["mean"]
@@ -88,9 +91,7 @@ def test_graph_carries_labels_preprocessing_and_a_free_batch_size():
 
 
 def pool_modes(spec):
-    model = onnx.load_from_string(
-        build_onnx_float(FloatNetwork.from_sqz(SqzFile(network=random_network(spec, seed=1))))
-    )
+    model = onnx.load_from_string(build_onnx_float(float_of(SqzFile(network=random_network(spec, seed=1)))))
     pools = [node for node in model.graph.node if node.op_type == "MaxPool"]
     return [sum(attribute.i for attribute in node.attribute if attribute.name == "ceil_mode") for node in pools]
 

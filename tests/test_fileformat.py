@@ -7,13 +7,14 @@ import pytest
 
 from networks import random_network, random_pixels, tiny_spec
 from squeezenet import fileformat
+from squeezenet.architectures import named_spec
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import BadTable, LimitExceeded, Truncated
 from squeezenet.fileformat import Limits, SqzFile, decode_sqz, encode_sqz, read_sqz, stream_bytes, write_sqz
 from squeezenet.labels import Labels, imagenet_labels
 from squeezenet.network import IntegerNetwork, TensorQuant, quantized_tensors
 from squeezenet.preprocess import Preprocessing
-from squeezenet.spec import FireSpec, StemSpec, named_spec
+from squeezenet.spec import FireSpec, StemSpec
 from sqz_bytes import SIGNATURE, chunk, join, meta_of, split, with_meta
 
 LABELS = Labels(("ant", "bee", "cat", "dog", "eel"))

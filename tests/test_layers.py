@@ -17,7 +17,7 @@ LEVELS = [
     {"text", "process"},
     {"progress"},
     {"spec", "labels", "files", "preprocess", "native_library", "container", "bundled"},
-    {"accounting", "network", "zoo"},
+    {"accounting", "architectures", "network", "zoo"},
     {"codec"},
     {"fileformat"},
     {"engine"},

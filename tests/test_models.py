@@ -5,16 +5,23 @@ import torch
 from torch import nn
 
 from squeezenet.accounting import network_cost
+from squeezenet.architectures import SPEC_NAMES, named_spec
 from squeezenet.errors import SpecError, WeightsError
 from squeezenet.labels import Labels
-from squeezenet.models import build_model, fold_batch_norm, model_from_state, normalize_pixels, state_shapes
-from squeezenet.preprocess import TORCHVISION_PREPROCESSING
-from squeezenet.spec import SPEC_NAMES, named_spec
+from squeezenet.models import (
+    SqueezeNet,
+    float_network,
+    fold_batch_norm,
+    model_from_state,
+    normalize_pixels,
+    state_shapes,
+)
+from squeezenet.preprocess import TORCHVISION_PREPROCESSING, Preprocessing
 
 
 def small_model(name="squeezenet1_1", *, seed=0, **options):
     torch.manual_seed(seed)
-    return build_model(named_spec(name, **{"num_classes": 7, "input_size": 32, **options}), dropout=0.0)
+    return SqueezeNet(named_spec(name, **{"num_classes": 7, "input_size": 32, **options}), dropout=0.0)
 
 
 def images(size, *, seed=1, n=2):
@@ -33,7 +40,7 @@ def images(size, *, seed=1, n=2):
     ],
 )
 def test_parameter_count(name, params):
-    assert sum(p.numel() for p in build_model(named_spec(name)).parameters()) == params
+    assert sum(p.numel() for p in SqueezeNet(named_spec(name)).parameters()) == params
 
 
 @pytest.mark.parametrize(("input_size", "batch_norm"), [(16, False), (96, True)])
@@ -83,7 +90,7 @@ def test_fires_of_1_1_have_the_numbers_of_torchvision():
 
 
 def test_modules_stand_where_those_of_torchvision_do():
-    model = build_model(named_spec("squeezenet1_0"))
+    model = SqueezeNet(named_spec("squeezenet1_0"))
     kinds = "Conv2d ReLU MaxPool2d Fire Fire Fire MaxPool2d Fire Fire Fire Fire MaxPool2d Fire"
     assert [type(module).__name__ for module in model.features] == kinds.split()
     assert [type(module).__name__ for module in model.classifier] == ["Dropout", "Conv2d", "ReLU", "AdaptiveAvgPool2d"]
@@ -93,7 +100,7 @@ def test_modules_stand_where_those_of_torchvision_do():
 
 def test_initialization_is_that_of_torchvision():
     torch.manual_seed(0)
-    model = build_model(named_spec("squeezenet1_0"))
+    model = SqueezeNet(named_spec("squeezenet1_0"))
     stem, head = model.features[0], model.head
     bound = (6 / (3 * 7 * 7)) ** 0.5  # Kaiming-uniform with gain sqrt(2)
     assert 0.99 * bound < stem.weight.abs().max() <= bound
@@ -104,7 +111,7 @@ def test_initialization_is_that_of_torchvision():
 
 @pytest.mark.parametrize(("name", "size"), [("squeezenet1_0", 21), ("squeezenet1_1", 17)])
 def test_smallest_input_of_the_published_networks(name, size):
-    model = build_model(named_spec(name)).eval()
+    model = SqueezeNet(named_spec(name)).eval()
     assert model(images(size, n=1)).shape == (1, 1000)
     with pytest.raises(RuntimeError):
         model(images(size - 1, n=1))
@@ -207,13 +214,29 @@ def test_folded_batch_norm_computes_the_same_in_float32():
     assert not folded.training
 
 
-def test_folding_a_network_without_batch_norm_copies_it():
+def test_folding_a_network_without_batch_norm_changes_nothing():
     model = small_model()
-    folded = fold_batch_norm(model)
-    assert folded.spec == model.spec
+    assert fold_batch_norm(model) is model
+
+
+def test_a_folded_network_shares_no_tensor_with_the_one_before():
+    model = small_model(batch_norm="squeeze")
+    folded = fold_batch_norm(model).state_dict()
     for key, tensor in model.state_dict().items():
-        assert torch.equal(folded.state_dict()[key], tensor)
-        assert folded.state_dict()[key].data_ptr() != tensor.data_ptr()
+        assert key not in folded or folded[key].data_ptr() != tensor.data_ptr()
+
+
+def test_float_network_holds_the_folded_arrays():
+    model = trained_norms(small_model(batch_norm=True)).eval()
+    network = float_network(model)
+    folded = fold_batch_norm(model)
+    assert network.spec == folded.spec == model.spec.replace(batch_norm=False)
+    assert (network.labels, network.preprocessing) == (None, Preprocessing(crop_size=32, resize_size=32))
+    assert list(network.convs) == list(folded.convs)
+    for name, conv in folded.convs.items():
+        assert network.convs[name].weight.dtype == network.convs[name].bias.dtype == "float32"
+        assert (network.convs[name].weight == conv.weight.detach().numpy()).all()
+        assert (network.convs[name].bias == conv.bias.detach().numpy()).all()
 
 
 def test_batch_norm_follows_every_convolution_but_the_head():
@@ -234,7 +257,7 @@ def test_batch_norm_of_squeeze_layers_alone_folds_as_well():
 
 
 def test_reset_classifier_makes_a_new_head():
-    model = build_model(named_spec("squeezenet1_1"))
+    model = SqueezeNet(named_spec("squeezenet1_1"))
     model.labels = Labels(tuple(map(str, range(1000))))
     torch.manual_seed(5)
     model.reset_classifier(10)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from squeezenet.accounting import peak_activation_bytes
-from squeezenet.spec import ArchSpec, FireSpec, StemSpec, metaparameter_spec, named_spec
+from squeezenet.architectures import metaparameter_spec, named_spec
+from squeezenet.spec import ArchSpec, FireSpec, StemSpec
 
 ROOT = Path(__file__).parents[1]
 RESULTS = json.loads((ROOT / "results" / "paper_counts.json").read_text())

@@ -23,15 +23,17 @@ from squeezenet.compression.rate_distortion.units import (
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import QuantizationError
 from squeezenet.fileformat import SqzFile, encode_sqz
-from squeezenet.models import build_model, normalize_pixels
+from squeezenet.models import SqueezeNet, normalize_pixels
+from squeezenet.network import quantized_tensors
 from squeezenet.preprocess import Preprocessing
+from squeezenet.spec import StemSpec
 
 PREPROCESSING = Preprocessing(crop_size=16, resize_size=16)
 
 
 def tiny_model(seed=0, **options):
     torch.manual_seed(seed)
-    model = build_model(tiny_spec(**options)).eval()
+    model = SqueezeNet(tiny_spec(**options)).eval()
     model.preprocessing = PREPROCESSING
     for conv in model.convs.values():
         torch.nn.init.normal_(conv.bias, std=0.1)
@@ -354,3 +356,12 @@ def test_impossible_requests_are_refused(photos, budgets, message):
 def test_settings_are_frozen():
     with pytest.raises(AttributeError):
         RDSettings().clip = 0.5
+
+
+@pytest.mark.parametrize("mean", [300.0, -1.0, 128.5])
+def test_padded_stem_needs_a_mean_that_a_pixel_can_have(mean):
+    model = tiny_model(stem=StemSpec(channels=8, kernel=3, stride=1, padding=1))
+    model.preprocessing = Preprocessing(crop_size=16, resize_size=16, mean=(mean,) * 3)
+    ranges = {name: torch.ones(64) for name in quantized_tensors(model.spec)}
+    with pytest.raises(QuantizationError, match="one whole pixel mean for R, G and B, since conv1 pads"):
+        UnitNet.build(model, ranges, dict.fromkeys(ranges, 1.0))

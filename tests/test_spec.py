@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from squeezenet.architectures import SPEC_NAMES, metaparameter_spec, named_spec
 from squeezenet.errors import SpecError
-from squeezenet.spec import SPEC_NAMES, ArchSpec, FireSpec, StemSpec, metaparameter_spec, named_spec
+from squeezenet.spec import ArchSpec, FireSpec, StemSpec, fire_ops
 
 FIRE = FireSpec(squeeze_channels=2, expand1x1_channels=3, expand3x3_channels=4)
 
@@ -241,7 +242,7 @@ def test_unknown_name_lists_the_known_ones():
         ),
         (
             {"stem": StemSpec(channels=256, kernel=1, stride=1), "input_size": 1024, "pools": ()},
-            "at most 134217728 activations an image",
+            "at most 134217728 activations per image",
         ),
         (
             {
@@ -250,7 +251,7 @@ def test_unknown_name_lists_the_known_ones():
                 "input_size": 250,
                 "pools": (),
             },
-            "at most 137438953472 multiply-accumulates an image",
+            "at most 137438953472 multiply-accumulates per image",
         ),
     ],
 )
@@ -297,3 +298,65 @@ def test_data_of_another_shape_is_refused(change):
 def test_data_that_is_no_spec_is_refused(data):
     with pytest.raises(SpecError, match="expected"):
         ArchSpec.from_dict(data)
+
+
+def test_fire_ops_are_those_of_the_graph():
+    spec = named_spec("squeezenet1_0_complex_bypass", squeeze_relu=False)
+    graph = spec.graph()
+    for number, fire in enumerate(spec.fires, start=2):
+        ops = tuple(op for op in graph if op.name.startswith(f"fire{number}."))
+        options = {"size": ops[0].in_size, "name": f"fire{number}", "source": ops[0].inputs[0]}
+        assert ops == fire_ops(fire, in_channels=ops[0].in_channels, bypass="complex", squeeze_relu=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"in_channels": 0}, "`fire.in_channels` from 1 to 4096, got 0"),
+        ({"in_channels": 3.0}, "a whole number for `fire.in_channels`, got 3.0"),
+        ({"bypass": "both"}, "`bypass` must be one of"),
+        ({"fire": FireSpec(squeeze_channels=0, expand1x1_channels=1, expand3x3_channels=1)}, "fire.squeeze_channels"),
+        ({"fire": FireSpec(squeeze_channels=1, expand1x1_channels=4096, expand3x3_channels=1)}, "fire width"),
+    ],
+)
+def test_impossible_fires_are_refused(changes, message):
+    settings = {"fire": FIRE, "in_channels": 4, **changes}
+    with pytest.raises(SpecError, match=message):
+        fire_ops(settings.pop("fire"), **settings)
+
+
+def test_walk_shows_every_tensor_once_it_is_complete_and_drops_it_after_its_last_use():
+    spec = small(bypass="complex", num_classes=6)
+    seen, alive, peak = [], set(), 0
+
+    class Value:
+        def __init__(self, text, width):
+            self.text, self.width = text, width
+            alive.add(text)
+
+        def __del__(self):
+            alive.discard(self.text)
+
+    def conv(op, x):
+        nonlocal peak
+        assert x.width == op.in_channels
+        peak = max(peak, len(alive))
+        return Value(f"{op.name}({x.text})", op.out_channels)
+
+    logits = spec.walk(
+        Value("x", 3),
+        conv=conv,
+        pool=lambda op, x: Value(f"{op.name}({x.text})", x.width),
+        add=lambda op, a, b: Value(f"{op.name}({a.width}+{b.width})", a.width),
+        join=lambda op, a, b: Value(f"{op.name.partition('.')[0]}[{a.width},{b.width}]", a.width + b.width),
+        see=lambda name, value: seen.append((name, value.width)),
+    )
+
+    assert logits.text == "conv4(fire3.add(7+7))"
+    assert seen == [
+        ("input", 3), ("conv1", 4), ("pool1", 4),
+        ("fire2.squeeze", 2), ("fire2.expand", 7), ("fire2.bypass", 7), ("fire2", 7),
+        ("fire3.squeeze", 2), ("fire3.expand", 7), ("fire3", 7), ("conv4", 6),
+    ]  # fmt: skip
+    # The squeeze map, its first branch, and what the bypass will read.
+    assert peak <= 4

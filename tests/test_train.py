@@ -13,7 +13,7 @@ from shared import shared_path
 from squeezenet.data import open_data
 from squeezenet.errors import DataError, RecipeError, SpecError, TrainingError
 from squeezenet.labels import Labels
-from squeezenet.models import build_model, load_model, normalize_pixels
+from squeezenet.models import SqueezeNet, load_model, normalize_pixels
 from squeezenet.progress import PlainReporter
 from squeezenet.training import alarms, run, steps, train_model
 from squeezenet.training.feed.batches import Batch
@@ -185,7 +185,7 @@ def test_warm_up_of_a_small_set_is_counted_in_steps(epochs, steps, warmup_steps)
 
 
 def test_weight_decay_spares_biases_and_norms_unless_asked(tmp_path):
-    model = build_model(TINY.spec(3))
+    model = SqueezeNet(TINY.spec(3))
     groups = build_optimizer(model, TINY.replace(features_lr_scale=0.1)).param_groups
     assert [(group["lr_scale"], group["weight_decay"]) for group in groups] == [
         (0.1, 5e-4),
@@ -222,7 +222,7 @@ def test_loss_of_guessing_knows_unequal_classes(tmp_path):
 
 
 def test_step_without_a_finite_loss_leaves_no_trace(monkeypatch):
-    model = build_model(TINY.spec(3))
+    model = SqueezeNet(TINY.spec(3))
     model.labels, model.preprocessing = Labels(("a", "b", "c")), TINY.preprocessing()
     state = TrainingState.start(TINY, model, precision="float32", data_id="", device=torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -236,9 +236,9 @@ def test_step_without_a_finite_loss_leaves_no_trace(monkeypatch):
 
 
 def test_distillation_takes_its_share_of_the_loss_from_the_teacher():
-    model = build_model(TINY.spec(3), dropout=0.0)
+    model = SqueezeNet(TINY.spec(3), dropout=0.0)
     model.labels, model.preprocessing = Labels(("a", "b", "c")), TINY.preprocessing()
-    teacher = build_model(TINY.spec(3)).eval()
+    teacher = SqueezeNet(TINY.spec(3)).eval()
     teacher.preprocessing = TINY.preprocessing()
     with torch.no_grad():
         teacher.head.weight.zero_()

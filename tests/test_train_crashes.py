@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from squeezenet.labels import Labels
-from squeezenet.models import build_model
+from squeezenet.models import SqueezeNet
 from squeezenet.training.state import TrainingState
 from training_runs import TINY
 
@@ -74,7 +74,7 @@ class FaultyStream:
 
 def state_at(step):
     torch.manual_seed(0)
-    model = build_model(TINY.spec(3))
+    model = SqueezeNet(TINY.spec(3))
     model.labels, model.preprocessing = Labels(("a", "b", "c")), TINY.preprocessing()
     state = TrainingState.start(TINY, model, precision="float32", data_id="", device=torch.device("cpu"))
     state.step = step

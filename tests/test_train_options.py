@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from squeezenet.cli import cli
 from squeezenet.errors import RecipeError, TrainingError
 from squeezenet.labels import Labels
-from squeezenet.models import build_model, load_model
+from squeezenet.models import SqueezeNet, load_model
 from squeezenet.progress import PlainReporter
 from squeezenet.training import run as run_module
 from squeezenet.training.constraints import ZerosStay, prune_smallest
@@ -35,7 +35,7 @@ def data(tmp_path_factory):
 def start(recipe, seed=0):
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    model = build_model(recipe.spec(3), dropout=recipe.dropout)
+    model = SqueezeNet(recipe.spec(3), dropout=recipe.dropout)
     model.labels, model.preprocessing = Labels(("a", "b", "c")), recipe.preprocessing()
     return TrainingState.start(recipe, model, precision="float32", data_id="", device=torch.device("cpu"))
 

@@ -12,7 +12,7 @@ import torch
 
 from squeezenet.errors import TrainingError
 from squeezenet.labels import Labels
-from squeezenet.models import build_model, load_model
+from squeezenet.models import SqueezeNet, load_model
 from squeezenet.progress import PlainReporter
 from squeezenet.training import loop, run
 from squeezenet.training.state import TrainingState
@@ -134,7 +134,7 @@ def test_resume_without_a_checkpoint_begins_the_run(data, whole_run, tmp_path):
 
 
 def test_run_from_weights_that_name_the_classes_otherwise_can_be_resumed(data, tmp_path, monkeypatch):
-    init = build_model(TINY.spec(4))
+    init = SqueezeNet(TINY.spec(4))
     init.labels = Labels(("Ramp, slope", "LIGHT", "another", "dark_, dark"))
     whole = train(data, tmp_path / "whole", init=init)
     train_until_crash(data, tmp_path / "run", monkeypatch, 6, init=init)

@@ -12,25 +12,18 @@ import torch
 
 from networks import random_network, tiny_spec
 from shared import shared_path
+from squeezenet.architectures import named_spec
 from squeezenet.errors import ModelNotFoundError, WeightsError
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
-from squeezenet.models import (
-    build_model,
-    import_pth,
-    load_model,
-    load_safetensors,
-    model_from_state,
-    save_safetensors,
-)
+from squeezenet.models import SqueezeNet, import_pth, load_model, load_safetensors, model_from_state, save_safetensors
 from squeezenet.models.weights import infer_spec
 from squeezenet.preprocess import TORCHVISION_PREPROCESSING, Preprocessing
-from squeezenet.spec import named_spec
 
 
 def small_model(name="squeezenet1_1", *, seed=0, **options):
     torch.manual_seed(seed)
-    return build_model(named_spec(name, **{"num_classes": 3, **options}))
+    return SqueezeNet(named_spec(name, **{"num_classes": 3, **options}))
 
 
 def check_same_weights(model, other):
@@ -86,7 +79,7 @@ def test_architecture_is_recognized_without_metadata(tmp_path, name):
     safetensors.torch.save_file(model.state_dict(), tmp_path / "a.safetensors")
     copy = load_safetensors(tmp_path / "a.safetensors")
     assert copy.spec == model.spec
-    assert (copy.labels, copy.preprocessing) == (None, None)
+    assert (copy.labels, copy.preprocessing) == (None, TORCHVISION_PREPROCESSING)
     check_same_weights(copy, model)
 
 
@@ -102,7 +95,7 @@ def test_1000_classes_without_metadata_are_those_of_imagenet(tmp_path):
 def test_published_state_loads_with_no_mapping():
     path = shared_path("weights/squeezenet1_1-imagenet-fp16.safetensors")
     tensors = safetensors.torch.load_file(path)
-    build_model(named_spec("squeezenet1_1")).load_state_dict(tensors, strict=True)
+    SqueezeNet(named_spec("squeezenet1_1")).load_state_dict(tensors, strict=True)
     model = load_model(path)
     assert model.spec == named_spec("squeezenet1_1")
     assert torch.equal(model.head.weight, tensors["classifier.1.weight"].float())

@@ -28,7 +28,7 @@ def net_file(entries=None):
 
 def test_entries_are_placed_by_their_gaps():
     convs = decode_net(net_file({"fire2.squeeze": ([7, 0, 255], [2, 15, 0])}))
-    weight, bias = convs["fire2.squeeze"]
+    weight, bias = convs["fire2.squeeze"].weight, convs["fire2.squeeze"].bias
     assert weight.shape == (16, 96, 1, 1)
     assert {int(i): float(weight.flat[i]) for i in np.flatnonzero(weight)} == {2: 7.0, 19: 255.0}
     assert bias.tolist() == [1.0] * 16
@@ -47,12 +47,12 @@ def test_published_file_is_decoded_exactly():
     counts = np.frombuffer(data, "<u4", N_CONVS)
     convs = decode_net(data)
     assert int(counts.sum()) == 422_083  # the published count holds the zeros that fill long gaps
-    assert sum(int(np.count_nonzero(weight)) for weight, _ in convs.values()) == 415_921
-    assert max(np.unique(weight).size for weight, _ in convs.values()) == 256
+    assert sum(int(np.count_nonzero(conv.weight)) for conv in convs.values()) == 415_921
+    assert max(np.unique(conv.weight).size for conv in convs.values()) == 256
 
     # The same file by the plain loop of the layout's description.
     op = NET_SPEC.convs[3]
-    weight, bias = convs[op.name]
+    weight, bias = convs[op.name].weight, convs[op.name].bias
     offset = COUNT_BYTES + sum(
         4 * (256 + before.out_channels) + int(n) + (int(n) + 1) // 2
         for before, n in zip(NET_SPEC.convs[:3], counts[:3], strict=True)
@@ -91,7 +91,7 @@ def test_trailing_byte_is_refused():
 def test_position_outside_its_layer_is_refused():
     n_weights = 16 * 96
     inside = ([1] * 96, [15] * 96)
-    assert decode_net(net_file({"fire2.squeeze": inside}))["fire2.squeeze"][0].flat[n_weights - 1] == 1.0
+    assert decode_net(net_file({"fire2.squeeze": inside}))["fire2.squeeze"].weight.flat[n_weights - 1] == 1.0
     with pytest.raises(WeightsError, match=r"fire2\.squeeze: expected positions below 1536, got 1536"):
         decode_net(net_file({"fire2.squeeze": ([1] * 97, [15] * 96 + [0])}))
 

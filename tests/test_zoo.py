@@ -17,7 +17,7 @@ from squeezenet.cli import cli
 from squeezenet.errors import ModelNotFoundError, SqueezeNetError
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels, imagenet_labels
-from squeezenet.models import build_model, create_model, pretrained, save_safetensors
+from squeezenet.models import SqueezeNet, create_model, pretrained, save_safetensors
 from squeezenet.preprocess import Preprocessing
 from squeezenet.quantization import published
 
@@ -42,7 +42,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir()
     write_sqz(zoo.imagenet_path(), contents(LABELS))
     torch.manual_seed(0)
-    model = build_model(tiny_spec(input_size=32))
+    model = SqueezeNet(tiny_spec(input_size=32))
     model.labels, model.preprocessing = LABELS, PREPROCESSING
     work = tmp_path / "work"
     for path in ("run", "last-only", "cifar10/ant", "photos/ant", "photos/bee"):

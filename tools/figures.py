@@ -9,8 +9,8 @@ from typing import Any
 from tables import VARIED, read
 
 from squeezenet.accounting import network_cost
+from squeezenet.architectures import named_spec
 from squeezenet.reports.plots import BLUE, GREY, ORANGE, drawing, log_axis
-from squeezenet.spec import named_spec
 from squeezenet.text import format_bytes
 
 PARTS = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .accounting import network_cost
+    from .architectures import metaparameter_spec, named_spec
     from .classifier import Answer, Classifier, Prediction, Predictor
     from .cluster import BulkResult, predict_to_parquet
     from .compression.compress import Compressed, compress
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
         squeezenet1_1,
     )
     from .preprocess import Preprocessing, load_image
-    from .spec import ArchSpec, FireSpec, StemSpec, metaparameter_spec, named_spec
+    from .spec import ArchSpec, FireSpec, StemSpec
     from .timing import Benchmark, benchmark
     from .training import Recipe, TrainResult, load_recipe
     from .training import train_model as train
@@ -111,6 +112,7 @@ __all__ = [
 
 _HOMES = {
     "accounting": ("network_cost",),
+    "architectures": ("metaparameter_spec", "named_spec"),
     "classifier": ("Answer", "Classifier", "Prediction", "Predictor"),
     "cluster": ("BulkResult", "predict_to_parquet"),
     "compression.compress": ("Compressed", "compress"),
@@ -138,7 +140,7 @@ _HOMES = {
         "squeezenet1_1",
     ),
     "preprocess": ("Preprocessing", "load_image"),
-    "spec": ("ArchSpec", "FireSpec", "StemSpec", "metaparameter_spec", "named_spec"),
+    "spec": ("ArchSpec", "FireSpec", "StemSpec"),
     "timing": ("Benchmark", "benchmark"),
     "training": ("Recipe", "TrainResult", "load_recipe"),
     "training.lr_finder": ("find_learning_rate",),

@@ -94,7 +94,7 @@ def peak_activation_bytes(spec: ArchSpec) -> int:
     hold at least. The head's sums are averaged as they are made and count for nothing.
 
     Example:
-        >>> from squeezenet.spec import named_spec
+        >>> from squeezenet.architectures import named_spec
         >>> peak_activation_bytes(named_spec("squeezenet1_1"))
         982144
     """

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .accounting import ALEXNET_FILE_BYTES, ALEXNET_MACS, ALEXNET_PARAMS, LayerCost, NetworkCost, network_cost
+from .architectures import SPEC_NAMES, named_spec
 from .errors import SpecError
-from .spec import SPEC_NAMES, ArchSpec, named_spec
+from .spec import ArchSpec
 from .text import format_count, html_table
 
 if TYPE_CHECKING:

@@ -1,25 +1,40 @@
-"""The integer network: the program that every engine runs, and the proof that it cannot overflow.
+"""Networks as numbers, without torch: the integer network that every engine runs, and the float network behind it.
 
 An `IntegerNetwork` is an architecture plus integers: uint8 zero-points and float32 scales of its activations, and
-int8 weights, int32 biases and float32 multipliers for each convolution. docs/format.md ("The integer network") defines
-what the engines compute from it; `engine.reference` is the normative implementation.
+int8 weights, int32 biases and float32 multipliers for each convolution. It proves that it cannot overflow.
+docs/format.md ("The integer network") defines what the engines compute from it; `engine.reference` is the normative
+implementation. A `FloatNetwork` is the same architecture with real weights, for exporters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import QuantizationError
+from .labels import Labels
 from .preprocess import Preprocessing
 from .spec import ArchSpec, Op
 
-__all__ = ["ConvParams", "IntegerNetwork", "TensorQuant", "largest_sum", "quantized_source", "quantized_tensors"]
+__all__ = [
+    "INT32_MAX",
+    "MAX_ABS_WEIGHT",
+    "ConvParams",
+    "FloatConv",
+    "FloatNetwork",
+    "IntegerNetwork",
+    "TensorQuant",
+    "largest_sum",
+    "quantized_source",
+    "quantized_tensors",
+]
 
 MAX_ABS_WEIGHT = 127
+INT32_MAX = 2**31 - 1
 # Multipliers outside this range would make every output 0 or 255; inside it their products stay finite float32.
 MIN_MULTIPLIER = 2.0**-40
 MAX_MULTIPLIER = 2.0**20
@@ -27,7 +42,7 @@ MAX_MULTIPLIER = 2.0**20
 MIN_SCALE = 2.0**-40
 MAX_SCALE = 2.0**40
 
-_INT32_MAX = 2**31 - 1
+Array = TypeVar("Array")
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,27 @@ class TensorQuant:
     """Positive, a float32 value."""
     zero_point: int
     """0 to 255; 0 makes the clamp at 0 a ReLU."""
+
+
+@dataclass(frozen=True)
+class FloatConv(Generic[Array]):
+    """A convolution in real numbers, as NumPy arrays or torch tensors."""
+
+    weight: Array
+    """(O, I, k, k)."""
+    bias: Array
+    """(O,)."""
+
+
+@dataclass(frozen=True)
+class FloatNetwork:
+    """A float network without torch: what exporters write."""
+
+    spec: ArchSpec
+    convs: Mapping[str, FloatConv[NDArray[np.float32]]]
+    """One entry for each of `spec.convs`, by name; they read normalised images."""
+    preprocessing: Preprocessing
+    labels: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -100,16 +136,12 @@ class IntegerNetwork:
         out_scale = 1.0 if op.is_head else self.tensor(op.output).scale
         return self.convs[op.name].multiplier.astype(np.float64) * out_scale / self.tensor(op.inputs[0]).scale
 
-    def dequantized_convs(
-        self, preprocessing: Preprocessing
-    ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Real weights and biases of every convolution, for a float network that does not round its activations.
+    def dequantize(self, preprocessing: Preprocessing, labels: Labels | None = None) -> FloatNetwork:
+        """Build the float network that these integers stand for; it does not round its activations.
 
         Args:
             preprocessing: Its mean and std are taken out of conv1 again: the float network reads normalised images.
-
-        Returns:
-            By name: weight (O, I, k, k) and bias (O,).
+            labels: Names of the classes, if known.
         """
         convs = {}
         for op in self.spec.convs:
@@ -122,8 +154,8 @@ class IntegerNetwork:
                 offset = np.array(preprocessing.mean) - self.tensors["input"].zero_point
                 bias = bias + (weight * offset[:, None, None]).sum(axis=(1, 2, 3))
                 weight = weight * np.array(preprocessing.std)[:, None, None]
-            convs[op.name] = (weight.astype(np.float32), bias.astype(np.float32))
-        return convs
+            convs[op.name] = FloatConv(weight.astype(np.float32), bias.astype(np.float32))
+        return FloatNetwork(self.spec, convs, preprocessing, labels)
 
 
 def quantized_tensors(spec: ArchSpec) -> list[str]:
@@ -175,5 +207,5 @@ def _check_conv(op: Op, params: ConvParams) -> None:
     # Written so that NaN fails as well.
     if not ((params.multiplier >= MIN_MULTIPLIER) & (params.multiplier <= MAX_MULTIPLIER)).all():
         raise QuantizationError(f"{op.name}.multiplier: expected values from 2^-40 to 2^20")
-    if (largest := largest_sum(params)) > _INT32_MAX:
+    if (largest := largest_sum(params)) > INT32_MAX:
         raise QuantizationError(f"{op.name}: sums can reach {largest}, beyond int32; use smaller biases")

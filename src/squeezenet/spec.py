@@ -1,35 +1,24 @@
-"""Architectures: the only place where a SqueezeNet is written down.
+"""What a SqueezeNet is: the description that everything else is derived from.
 
-Everything else is derived from an `ArchSpec`: the torch model, the layer table, the parameter
-and MAC counts, the file header, the integer network, the exporters and the sweeps. `ArchSpec.graph()`
-is what they all read: the operations of the network in execution order, with shapes.
+The torch model, the layer table, the parameter and MAC counts, the file header, the integer network, the exporters and
+the sweeps all read `ArchSpec.graph()`, the operations of the network in execution order with their shapes, or carry
+their own values through it with `ArchSpec.walk()`. `fire_ops` is the rule of one Fire module.
 
-Layers carry the paper's numbers: `conv1`, `fire2` ... `fire9`, `conv10`.
-
-Use this when you need to know what a network looks like without building it (no torch here).
+Layers carry the paper's numbers: `conv1`, `fire2` ... `fire9`, `conv10`. `architectures` holds the named networks.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from .errors import SpecError
 
-__all__ = [
-    "SPEC_NAMES",
-    "ArchSpec",
-    "BatchNorm",
-    "Bypass",
-    "FireSpec",
-    "Op",
-    "StemSpec",
-    "metaparameter_spec",
-    "named_spec",
-]
+__all__ = ["ArchSpec", "BatchNorm", "Bypass", "FireSpec", "Op", "StemSpec", "check_range", "fire_ops", "pool_size"]
 
+T = TypeVar("T")
 Bypass = Literal["none", "simple", "complex"]
 BatchNorm = bool | Literal["squeeze"]
 
@@ -41,10 +30,6 @@ MAX_INPUT_SIZE = 1024
 MAX_WEIGHTS = 1 << 24
 MAX_ACTIVATION_ELEMENTS = 1 << 27
 MAX_MACS = 1 << 37
-
-# Below this input size the stem keeps full resolution, and pools that would leave the last map smaller than 4x4 go.
-_SMALL_INPUT = 96
-_SMALL_LAST_MAP = 4
 
 POOL_KERNEL = 3
 POOL_STRIDE = 2
@@ -94,8 +79,15 @@ class Op:
     stride: int = 1
     padding: int = 0
     relu: bool = False
+    ceil_mode: bool = False
+    """Whether a pool rounds its output size up."""
     channel_offset: int = 0
     is_head: bool = False
+
+    @property
+    def written_channels(self) -> int:
+        """Channels of the output tensor that are filled once this operation is done."""
+        return self.channel_offset + self.out_channels
 
     @property
     def products_per_sum(self) -> int:
@@ -111,6 +103,68 @@ class Op:
     def macs(self) -> int:
         """Multiply-accumulates for one image; 0 for what does not multiply."""
         return self.params and self.out_channels * self.products_per_sum * self.out_size**2
+
+
+def fire_ops(
+    fire: FireSpec,
+    *,
+    in_channels: int,
+    size: int = 1,
+    name: str = "fire",
+    source: str = "input",
+    bypass: Bypass = "none",
+    squeeze_relu: bool = True,
+) -> tuple[Op, ...]:
+    """List the operations of one Fire module in execution order; the last one completes the tensor `name`.
+
+    Args:
+        fire: Widths of the module.
+        in_channels: Channels of the tensor it reads.
+        size: Height and width of that tensor, which the module keeps.
+        name: Prefix of the operations' names.
+        source: Name of the tensor it reads.
+        bypass: As in `ArchSpec`.
+        squeeze_relu: ReLU after the squeeze convolution.
+
+    Raises:
+        SpecError: If a width is out of range or `bypass` is not one of the three.
+
+    Example:
+        >>> fire = FireSpec(squeeze_channels=16, expand1x1_channels=64, expand3x3_channels=64)
+        >>> [op.name for op in fire_ops(fire, in_channels=128, bypass="simple")]
+        ['fire.squeeze', 'fire.expand1x1', 'fire.expand3x3', 'fire.add']
+
+    Source: Iandola et al. 2016, sections 3.1 and 6.
+    """
+    check_range(f"{name}.in_channels", in_channels, 1, MAX_CHANNELS)
+    for field in dataclasses.fields(fire):
+        check_range(f"{name}.{field.name}", getattr(fire, field.name), 1, MAX_CHANNELS)
+    check_range(f"{name} width", fire.out_channels, 1, MAX_CHANNELS)
+    if bypass not in get_args(Bypass):
+        raise SpecError(f"`bypass` must be one of {get_args(Bypass)}, got {bypass!r}")
+    has_identity = bypass != "none" and in_channels == fire.out_channels
+    has_bypass_conv = bypass == "complex" and not has_identity
+    joined = f"{name}.expand" if has_identity or has_bypass_conv else name
+    squeezed, width = f"{name}.squeeze", fire.squeeze_channels
+    ops = [
+        _conv_op(squeezed, source, in_channels, width, size, relu=squeeze_relu),
+        _conv_op(f"{name}.expand1x1", squeezed, width, fire.expand1x1_channels, size, output=joined),
+        _conv_op(
+            f"{name}.expand3x3", squeezed, width, fire.expand3x3_channels, size, output=joined,
+            kernel=3, padding=1, channel_offset=fire.expand1x1_channels,
+        ),
+    ]  # fmt: skip
+    if has_bypass_conv:
+        ops.append(_conv_op(f"{name}.bypass", source, in_channels, fire.out_channels, size, relu=False))
+        source = f"{name}.bypass"
+    if joined != name:
+        ops.append(
+            Op(
+                name=f"{name}.add", kind="add", inputs=(joined, source), output=name, in_channels=fire.out_channels,
+                out_channels=fire.out_channels, in_size=size, out_size=size,
+            )
+        )  # fmt: skip
+    return tuple(ops)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,46 +200,35 @@ class ArchSpec:
 
     def __post_init__(self) -> None:
         """Refuse what cannot exist, with the field and the value named."""
-        _check_range("stem.channels", self.stem.channels, 1, MAX_CHANNELS)
-        _check_range("stem.kernel", self.stem.kernel, 1, 11)
-        _check_range("stem.stride", self.stem.stride, 1, 4)
-        _check_range("stem.padding", self.stem.padding, 0, self.stem.kernel // 2)
-        _check_range("number of fires", len(self.fires), 1, MAX_FIRES)
-        for number, fire in enumerate(self.fires, start=2):
-            for field in dataclasses.fields(fire):
-                _check_range(f"fire{number}.{field.name}", getattr(fire, field.name), 1, MAX_CHANNELS)
-            _check_range(f"fire{number} width", fire.out_channels, 1, MAX_CHANNELS)
+        check_range("stem.channels", self.stem.channels, 1, MAX_CHANNELS)
+        check_range("stem.kernel", self.stem.kernel, 1, 11)
+        check_range("stem.stride", self.stem.stride, 1, 4)
+        check_range("stem.padding", self.stem.padding, 0, self.stem.kernel // 2)
+        check_range("number of fires", len(self.fires), 1, MAX_FIRES)
         for layer in self.pools:
-            _check_range("pools", layer, 1, len(self.fires) + 1)
+            check_range("pools", layer, 1, len(self.fires) + 1)
         if list(self.pools) != sorted(set(self.pools)):
             raise SpecError(f"`pools` must be strictly increasing layer numbers, got {self.pools}")
-        _check_range("num_classes", self.num_classes, 1, MAX_CLASSES)
-        _check_range("input_size", self.input_size, 1, MAX_INPUT_SIZE)
-        _check_range("head_padding", self.head_padding, 0, 1)
+        check_range("num_classes", self.num_classes, 1, MAX_CLASSES)
+        check_range("input_size", self.input_size, 1, MAX_INPUT_SIZE)
+        check_range("head_padding", self.head_padding, 0, 1)
         if not isinstance(self.batch_norm, bool) and self.batch_norm != "squeeze":
             raise SpecError(f"`batch_norm` must be true, false or 'squeeze', got {self.batch_norm!r}")
-        if self.bypass not in get_args(Bypass):
-            raise SpecError(f"`bypass` must be one of {get_args(Bypass)}, got {self.bypass!r}")
-        weights = elements = macs = 0
-        for op in self.graph():
+        graph = self.graph()
+        for op in graph:
             if op.out_size < 1:
                 raise SpecError(
                     f"`input_size` (={self.input_size}) is too small: nothing is left after {op.name};"
                     " use a larger input or fewer pools"
                 )
-            weights += op.params
-            elements += op.out_channels * op.out_size**2
-            macs += op.macs
-        if weights > MAX_WEIGHTS:
-            raise SpecError(f"expected at most {MAX_WEIGHTS} parameters, got {weights}: use narrower layers")
-        if elements > MAX_ACTIVATION_ELEMENTS:
-            raise SpecError(
-                f"expected at most {MAX_ACTIVATION_ELEMENTS} activations an image, got {elements}: use a smaller input"
-            )
-        if macs > MAX_MACS:
-            raise SpecError(
-                f"expected at most {MAX_MACS} multiply-accumulates an image, got {macs}: use narrower layers"
-            )
+        elements = sum(op.out_channels * op.out_size**2 for op in graph)
+        for what, count, most, advice in (
+            ("parameters", sum(op.params for op in graph), MAX_WEIGHTS, "narrower layers"),
+            ("activations per image", elements, MAX_ACTIVATION_ELEMENTS, "a smaller input"),
+            ("multiply-accumulates per image", sum(op.macs for op in graph), MAX_MACS, "narrower layers"),
+        ):
+            if count > most:
+                raise SpecError(f"expected at most {most} {what}, got {count}: use {advice}")
 
     @property
     def head_name(self) -> str:
@@ -203,71 +246,91 @@ class ArchSpec:
         The network's input is the tensor `input`; the head's tensor is averaged over its positions, which
         is not an operation of its own (the class activation map is that tensor).
         """
-        ops: list[Op] = []
-        size = self.input_size
-        tensor, channels = "input", 3
-
-        def conv(name: str, out_channels: int, **overrides: Any) -> Op:
-            settings: dict[str, Any] = {
-                "inputs": (tensor,), "output": name, "in_channels": channels, "in_size": size,
-                "kernel": 1, "stride": 1, "padding": 0, "relu": True,
-            }  # fmt: skip
-            settings.update(overrides)
-            out_size = _conv_size(settings["in_size"], settings["kernel"], settings["stride"], settings["padding"])
-            return Op(name=name, kind="conv", out_channels=out_channels, out_size=out_size, **settings)
-
-        def append(op: Op) -> None:
-            nonlocal tensor, channels, size
-            ops.append(op)
-            tensor, channels, size = op.output, op.out_channels, op.out_size
-
-        def append_pool(layer: int) -> None:
-            if layer in self.pools:
-                append(
-                    Op(
-                        name=f"pool{layer}", kind="max_pool", inputs=(tensor,), output=f"pool{layer}",
-                        in_channels=channels, out_channels=channels, in_size=size,
-                        out_size=_pool_size(size, ceil_mode=self.pool_ceil_mode),
-                        kernel=POOL_KERNEL, stride=POOL_STRIDE,
-                    )
-                )  # fmt: skip
-
         stem = self.stem
-        append(conv("conv1", stem.channels, kernel=stem.kernel, stride=stem.stride, padding=stem.padding))
-        append_pool(1)
+        ops = [
+            _conv_op(
+                "conv1", "input", 3, stem.channels, self.input_size,
+                kernel=stem.kernel, stride=stem.stride, padding=stem.padding,
+            )
+        ]  # fmt: skip
+        ops += self._pools_after(1, ops[-1])
         for number, fire in enumerate(self.fires, start=2):
-            name = f"fire{number}"
-            source, source_channels = tensor, channels
-            has_identity = self.bypass != "none" and source_channels == fire.out_channels
-            has_bypass_conv = self.bypass == "complex" and not has_identity
-            joined = f"{name}.expand" if has_identity or has_bypass_conv else name
-
-            append(conv(f"{name}.squeeze", fire.squeeze_channels, relu=self.squeeze_relu))
-            ops.append(conv(f"{name}.expand1x1", fire.expand1x1_channels, output=joined))
-            ops.append(
-                conv(
-                    f"{name}.expand3x3", fire.expand3x3_channels, output=joined, kernel=3, padding=1,
-                    channel_offset=fire.expand1x1_channels,
-                )
+            last = ops[-1]
+            ops += fire_ops(
+                fire, in_channels=last.written_channels, size=last.out_size, name=f"fire{number}", source=last.output,
+                bypass=self.bypass, squeeze_relu=self.squeeze_relu,
             )  # fmt: skip
-            tensor, channels = joined, fire.out_channels
-            if has_identity or has_bypass_conv:
-                other = source
-                if has_bypass_conv:
-                    bypass = conv(
-                        f"{name}.bypass", fire.out_channels, inputs=(source,), in_channels=source_channels, relu=False
-                    )
-                    ops.append(bypass)
-                    other = bypass.output
-                append(
-                    Op(
-                        name=f"{name}.add", kind="add", inputs=(joined, other), output=name,
-                        in_channels=channels, out_channels=channels, in_size=size, out_size=size,
-                    )
-                )  # fmt: skip
-            append_pool(number)
-        append(conv(self.head_name, self.num_classes, padding=self.head_padding, relu=self.head_relu, is_head=True))
-        return tuple(ops)
+            ops += self._pools_after(number, ops[-1])
+        last = ops[-1]
+        head = _conv_op(
+            self.head_name, last.output, last.written_channels, self.num_classes, last.out_size,
+            padding=self.head_padding, relu=self.head_relu, is_head=True,
+        )  # fmt: skip
+        return (*ops, head)
+
+    def walk(
+        self,
+        x: T,
+        *,
+        conv: Callable[[Op, T], T],
+        pool: Callable[[Op, T], T],
+        add: Callable[[Op, T, T], T],
+        join: Callable[[Op, T, T], T],
+        see: Callable[[str, T], None] = lambda name, value: None,
+    ) -> T:
+        """Carry a value of any kind through the network: a tensor, a pair of tensors, the name of a node.
+
+        A value is dropped after the last operation that reads it.
+
+        Args:
+            x: What stands for the tensor `input`.
+            conv: Makes a convolution's output, its ReLU included, from its input.
+            pool: The same for a max pool.
+            add: The same for a bypass's addition, from its two inputs.
+            join: Concatenates the two branches of a Fire module; the operation is the second of them.
+            see: Called with the name and the value of each complete tensor of the graph, the input first.
+
+        Returns:
+            What `conv` returns for the head.
+
+        Example:
+            >>> from squeezenet import named_spec
+            >>> keep = lambda op, *values: values[-1]
+            >>> join = lambda op, a, b: a + b
+            >>> named_spec("squeezenet1_1").walk(3, conv=lambda op, c: op.out_channels, pool=keep, add=keep, join=join)
+            1000
+        """
+        graph = self.graph()
+        last_use = {name: op.name for op in graph for name in op.inputs}
+        last_part = {op.output: op.name for op in graph}
+        live = {"input": x}
+        see("input", x)
+        for op in graph:
+            if op.kind == "add":
+                y = add(op, live[op.inputs[0]], live[op.inputs[1]])
+            else:
+                y = (conv if op.kind == "conv" else pool)(op, live[op.inputs[0]])
+            if op.channel_offset:
+                y = join(op, live[op.output], y)
+            live[op.output] = y
+            for name in op.inputs:
+                if last_use[name] == op.name:
+                    live.pop(name)
+            if last_part[op.output] == op.name:
+                see(op.output, y)
+        return y
+
+    def _pools_after(self, layer: int, last: Op) -> tuple[Op, ...]:
+        """The max pool after a layer whose last operation is given, or nothing."""
+        if layer not in self.pools:
+            return ()
+        name, channels = f"pool{layer}", last.written_channels
+        pool = Op(
+            name=name, kind="max_pool", inputs=(last.output,), output=name, in_channels=channels, out_channels=channels,
+            in_size=last.out_size, out_size=pool_size(last.out_size, ceil_mode=self.pool_ceil_mode),
+            kernel=POOL_KERNEL, stride=POOL_STRIDE, ceil_mode=self.pool_ceil_mode,
+        )  # fmt: skip
+        return (pool,)
 
     def replace(self, **changes: Any) -> ArchSpec:
         """Copy with some fields changed; the copy is checked like a new one."""
@@ -305,125 +368,28 @@ class ArchSpec:
             raise SpecError(f"expected the fields of an architecture, got {dict(data)!r} ({error})") from None
 
 
-_PAPER_FIRES = 8
-# name -> (stem channels, kernel, pools); the Fire widths are the same in both.
-_VERSIONS: dict[str, tuple[int, int, tuple[int, ...]]] = {
-    "squeezenet1_0": (96, 7, (1, 4, 8)),
-    "squeezenet1_1": (64, 3, (1, 3, 5)),
-}
-_BYPASS_SUFFIXES: dict[str, Bypass] = {"": "none", "_simple_bypass": "simple", "_complex_bypass": "complex"}
-
-SPEC_NAMES: tuple[str, ...] = tuple(version + suffix for version in _VERSIONS for suffix in _BYPASS_SUFFIXES)
-"""Names that `named_spec` knows."""
-
-
-def named_spec(name: str, *, input_size: int = 224, **options: Any) -> ArchSpec:
-    """Look up an architecture of the paper, in the form that suits the input size.
-
-    From 96 pixels on it is the published network; below, its small-image form: a 3x3 stem of stride 1 and padding 1,
-    and only the last pools, so that the last map keeps at least 4x4 positions.
-
-    Args:
-        name: One of `SPEC_NAMES`.
-        input_size: Height and width in pixels.
-        options: Other fields of `ArchSpec` (`num_classes`, `head_relu`, `bypass`, ...) and other metaparameters;
-            pools after layers that a shorter network lacks are left out.
-
-    Raises:
-        SpecError: If the name is unknown or the options make no network.
-    """
-    for version, (channels, kernel, pools) in _VERSIONS.items():
-        for suffix, bypass in _BYPASS_SUFFIXES.items():
-            if name == version + suffix:
-                settings = {"bypass": bypass, "name": name, **options}
-                pools = tuple(layer for layer in pools if layer <= settings.get("n_fires", _PAPER_FIRES) + 1)
-                return metaparameter_spec(
-                    stem_channels=channels, stem_kernel=kernel, pools=pools, input_size=input_size, **settings
-                )
-    raise SpecError(f"expected one of {', '.join(SPEC_NAMES)}, got {name!r}")
-
-
-def metaparameter_spec(
-    *,
-    base_e: int = 128,
-    incr_e: int = 128,
-    pct_3x3: float = 0.5,
-    freq: int = 2,
-    squeeze_ratio: float = 0.125,
-    n_fires: int = _PAPER_FIRES,
-    stem_channels: int = 96,
-    stem_kernel: int = 7,
-    pools: tuple[int, ...] = (1, 4, 8),
-    input_size: int = 224,
-    **options: Any,
-) -> ArchSpec:
-    """Build the architecture that the paper's metaparameters describe; the defaults are SqueezeNet 1.0.
-
-    With i counting Fire modules from 0: e_i = base_e + incr_e * floor(i / freq), e_i,3x3 = pct_3x3 * e_i,
-    s_i = squeeze_ratio * e_i, each rounded to the nearest whole filter, and at least
-    one filter of each kind.
-
-    Args:
-        base_e: Expand filters of the first Fire module.
-        incr_e: Filters added every `freq` modules.
-        pct_3x3: Share of 3x3 filters among the expand filters, 0 to 1.
-        freq: Fire modules that share a width.
-        squeeze_ratio: Squeeze filters over expand filters.
-        n_fires: Number of Fire modules.
-        stem_channels: Filters of conv1.
-        stem_kernel: Kernel size of conv1 for large inputs (stride 2); small inputs get 3x3 with stride 1.
-        pools: Layers followed by a pool, in paper numbers.
-        input_size: Height and width in pixels.
-        options: Other fields of `ArchSpec`.
-
-    Raises:
-        SpecError: If a value is out of range.
-
-    Source: Iandola et al. 2016, section 5.1.
-    """
-    if not 0 <= pct_3x3 <= 1:
-        raise SpecError(f"expected `pct_3x3` from 0 to 1, got {pct_3x3}")
-    if not 0 < squeeze_ratio <= 8:
-        raise SpecError(f"expected `squeeze_ratio` above 0 and at most 8, got {squeeze_ratio}")
-    _check_range("freq", freq, 1, MAX_FIRES)
-    _check_range("n_fires", n_fires, 1, MAX_FIRES)
-    fires = []
-    for i in range(n_fires):
-        expand_channels = base_e + incr_e * (i // freq)
-        expand3x3_channels = min(max(1, round(pct_3x3 * expand_channels)), expand_channels - 1)
-        fires.append(
-            FireSpec(
-                squeeze_channels=max(1, round(squeeze_ratio * expand_channels)),
-                expand1x1_channels=expand_channels - expand3x3_channels,
-                expand3x3_channels=expand3x3_channels,
-            )
-        )
-    if input_size < _SMALL_INPUT:
-        stem = StemSpec(channels=stem_channels, kernel=3, stride=1, padding=1)
-        while pools and _size_after_pools(input_size, len(pools)) < _SMALL_LAST_MAP:
-            pools = pools[1:]
-    else:
-        stem = StemSpec(channels=stem_channels, kernel=stem_kernel, stride=2)
-    return ArchSpec(stem=stem, fires=tuple(fires), pools=tuple(pools), input_size=input_size, **options)
-
-
-def _conv_size(size: int, kernel: int, stride: int, padding: int) -> int:
-    return (size + 2 * padding - kernel) // stride + 1
-
-
-def _pool_size(size: int, *, ceil_mode: bool) -> int:
+def pool_size(size: int, *, ceil_mode: bool) -> int:
+    """Height and width after a max pool of 3x3 with stride 2, in pixels."""
     span = size - POOL_KERNEL + (POOL_STRIDE - 1 if ceil_mode else 0)
     return span // POOL_STRIDE + 1
 
 
-def _size_after_pools(size: int, count: int) -> int:
-    for _ in range(count):
-        size = _pool_size(size, ceil_mode=True)
-    return size
+def check_range(field: str, value: int, lowest: int, highest: int) -> None:
+    """Accept a whole number from `lowest` to `highest`.
 
-
-def _check_range(field: str, value: int, lowest: int, highest: int) -> None:
+    Raises:
+        SpecError: If `value` is not such a number; the message names `field`.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
         raise SpecError(f"expected a whole number for `{field}`, got {value!r}")
     if not lowest <= value <= highest:
         raise SpecError(f"expected `{field}` from {lowest} to {highest}, got {value}")
+
+
+def _conv_op(name: str, source: str, in_channels: int, out_channels: int, in_size: int, **fields: Any) -> Op:
+    settings = {"output": name, "relu": True, "kernel": 1, "stride": 1, "padding": 0, **fields}
+    out_size = (in_size + 2 * settings["padding"] - settings["kernel"]) // settings["stride"] + 1
+    return Op(
+        name=name, kind="conv", inputs=(source,), in_channels=in_channels, out_channels=out_channels, in_size=in_size,
+        out_size=out_size, **settings,
+    )  # fmt: skip

@@ -28,7 +28,7 @@ def command(model: str, input_size: int | None, num_classes: int | None, as_json
     _complex_bypass. For a .sqz file the bytes of every layer are shown as well.
     """
     from .. import describe
-    from ..spec import SPEC_NAMES
+    from ..architectures import SPEC_NAMES
 
     if model not in SPEC_NAMES and (input_size is not None or num_classes is not None):
         raise click.UsageError("--input-size and --num-classes go with the NAME of an architecture")

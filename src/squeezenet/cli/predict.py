@@ -118,9 +118,9 @@ def _split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tu
 
 
 def _is_model(argument: str, *, is_alone: bool) -> bool:
+    from ..architectures import SPEC_NAMES
     from ..errors import ModelNotFoundError
     from ..files import IMAGE_EXTENSIONS
-    from ..spec import SPEC_NAMES
     from ..zoo import MODEL_SUFFIXES, find_model
 
     suffix = Path(argument).suffix.lower()

@@ -207,7 +207,7 @@ def _float_model(model: Model) -> SqueezeNet:
     # A copy: the caller's own may be in training.
     network = copy.deepcopy(model).cpu() if isinstance(model, SqueezeNet) else load_model(model)
     network.eval()
-    return fold_batch_norm(network) if network.spec.batch_norm else network
+    return fold_batch_norm(network)
 
 
 def _opened(data: Data, split: str, *, unlabelled: bool = False) -> ImageSet:

@@ -28,7 +28,7 @@ from ..evaluation.predictor import collect_logits, match_classes
 from ..fileformat import SqzFile, decode_sqz, encode_sqz
 from ..files import atomic_write
 from ..labels import Labels
-from ..models import build_model, fold_batch_norm, load_model
+from ..models import SqueezeNet, fold_batch_norm, load_model
 from ..progress import Reporter, SilentReporter, Task
 from ..quantization.int8 import quantize_int8
 from ..quantization.photos import calibration_from_images
@@ -124,7 +124,7 @@ def measure_spec(
         return Measured.from_dict(json.loads(finished.read_bytes()))
     reporter = reporter or SilentReporter()
     torch.manual_seed(recipe.seed)
-    start = build_model(spec, dropout=recipe.dropout)
+    start = SqueezeNet(spec, dropout=recipe.dropout)
     start.labels = Labels(train.classes)  # a network that knows the classes keeps its head as the spec has it
     run = train_model(
         train,
@@ -138,9 +138,7 @@ def measure_spec(
     )
     if not run.is_finished:
         raise Interrupted
-    model = load_model(run.best).eval()
-    if model.spec.batch_norm:
-        model = fold_batch_norm(model)
+    model = fold_batch_norm(load_model(run.best).eval())
     assert model.preprocessing is not None
     seen = calibration_from_images(train, model.preprocessing, n_images=CALIBRATION_PHOTOS)
     network = quantize_int8(model, seen, reporter)

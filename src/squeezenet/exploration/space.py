@@ -1,8 +1,8 @@
 """Search spaces: which metaparameters of an architecture an exploration varies, and over what.
 
-A space is a TOML file: `[fixed]` holds values of `spec.metaparameter_spec`, `[space]` what varies, each a list of
-choices or a range `{ low = 32, high = 128, step = 16 }`. What neither names comes from the recipe. The package's own
-spaces lie in `spaces/` and load by name.
+A space is a TOML file: `[fixed]` holds arguments of `architectures.metaparameter_spec`, `[space]` what varies, each a
+list of choices or a range `{ low = 32, high = 128, step = 16 }`. What neither names comes from the recipe. The
+package's own spaces lie in `spaces/` and load by name.
 
 Use this when you want to see, or write, what `explore` looks at.
 """
@@ -18,9 +18,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ..architectures import metaparameter_spec, named_spec
 from ..errors import SpecError, StudyError
 from ..files import load_toml
-from ..spec import ArchSpec, Bypass, metaparameter_spec, named_spec
+from ..spec import ArchSpec, Bypass
 from ..training import Recipe
 
 __all__ = ["PRESET_NAMES", "Range", "Space", "load_space"]

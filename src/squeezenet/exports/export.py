@@ -13,10 +13,10 @@ from ..errors import DataError, FormatError
 from ..evaluation.predictor import Model
 from ..fileformat import SqzFile, decode_sqz, encode_sqz, read_bytes
 from ..files import write_together
-from ..preprocess import Preprocessing
+from ..network import FloatNetwork
 from ..zoo import find_model
 from .c_source import CSource, build_c_source
-from .onnx_graph import FloatNetwork, build_onnx_float, build_onnx_int8, pooling_warnings
+from .onnx_graph import build_onnx_float, build_onnx_int8, pooling_warnings
 from .web_page import PageSizes, build_page
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _export_onnx(model: Model, output: Path, precision: str) -> Exported:
         contents = read_compressed(model)[1]
         spec, graph = contents.network.spec, build_onnx_int8(contents)
     else:
-        network = FloatNetwork.from_sqz(read_compressed(model)[1]) if _is_sqz(model) else _load_float(model)
+        network = _float_network(model)
         spec, graph = network.spec, build_onnx_float(network)
     write_together({output: graph})
     return Exported(to="onnx", files=(output,), warnings=tuple(pooling_warnings(spec)))
@@ -126,17 +126,16 @@ def _load_folded(model: Model) -> SqueezeNet:
     if isinstance(model, SqzFile):
         return dequantize(model)
     loaded = model if isinstance(model, SqueezeNet) else load_model(model)
-    return fold_batch_norm(loaded) if loaded.spec.batch_norm else loaded
+    return fold_batch_norm(loaded)
 
 
-def _load_float(model: Model) -> FloatNetwork:
-    folded = _load_folded(model)
-    convs = {}
-    for name, conv in folded.convs.items():
-        assert conv.bias is not None  # folded networks have biases
-        convs[name] = (conv.weight.detach().cpu().numpy(), conv.bias.detach().cpu().numpy())
-    how = folded.preprocessing or Preprocessing.plain(folded.spec.input_size)
-    return FloatNetwork(folded.spec, convs, how, folded.labels)
+def _float_network(model: Model) -> FloatNetwork:
+    if _is_sqz(model):  # which needs no torch
+        contents = read_compressed(model)[1]
+        return contents.network.dequantize(contents.preprocessing_or_default, contents.labels)
+    from ..models import float_network
+
+    return float_network(_load_folded(model))
 
 
 def _is_sqz(model: Model) -> bool:

@@ -9,8 +9,6 @@ same way. Only tensors that an addition reads or writes keep their true scales, 
 are averaged in floats, where the engines average exact sums.
 
 Labels and preprocessing travel in the model's metadata, as JSON under `labels` and `preprocessing`.
-
-Use this when ONNX Runtime, OpenVINO, TensorRT or the like is to run a network.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,35 +24,18 @@ from numpy.typing import NDArray
 from ..errors import MissingDependencyError
 from ..fileformat import SqzFile
 from ..labels import Labels
-from ..network import IntegerNetwork, quantized_source
+from ..network import FloatNetwork, IntegerNetwork, quantized_source
 from ..preprocess import Preprocessing
 from ..spec import ArchSpec, Op
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FloatNetwork", "build_onnx_float", "build_onnx_int8", "pooling_warnings"]
+__all__ = ["build_onnx_float", "build_onnx_int8", "pooling_warnings"]
 
 _OPSET = 13  # the first with a scale for each channel
 _IR_VERSION = 8
 _PRODUCER = "squeezenet"
-
-
-@dataclass(frozen=True)
-class FloatNetwork:
-    """A float network without torch: what the float graph is written from."""
-
-    spec: ArchSpec
-    convs: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
-    """Weight (O, I, k, k) and bias (O,) of every convolution, by name."""
-    preprocessing: Preprocessing
-    labels: Labels | None = None
-
-    @classmethod
-    def from_sqz(cls, contents: SqzFile) -> FloatNetwork:
-        """Dequantise an integer network."""
-        how = contents.preprocessing_or_default
-        return cls(contents.network.spec, contents.network.dequantized_convs(how), how, contents.labels)
 
 
 def build_onnx_float(network: FloatNetwork) -> bytes:
@@ -65,19 +45,23 @@ def build_onnx_float(network: FloatNetwork) -> bytes:
         MissingDependencyError: If `onnx` is not installed.
     """
     graph = _Graph()
-    for op in network.spec.graph():
-        if op.kind == "conv":
-            weight, bias = network.convs[op.name]
-            inputs = [
-                op.inputs[0],
-                graph.constant(f"{op.name}.weight", weight),
-                graph.constant(f"{op.name}.bias", bias),
-            ]
-            _add_conv(graph, op, inputs, _branch_output(op))
-            if op.channel_offset:
-                graph.node("Concat", _branches(op), op.output, axis=1)
-        else:
-            graph.node(*_ONNX_OPS[op.kind], op.inputs, op.output, **_pool_attributes(op, network.spec))
+
+    def conv(op: Op, x: str) -> str:
+        floats = network.convs[op.name]
+        inputs = [
+            x,
+            graph.constant(f"{op.name}.weight", floats.weight),
+            graph.constant(f"{op.name}.bias", floats.bias),
+        ]
+        return _add_conv(graph, op, inputs, _branch_output(op))
+
+    network.spec.walk(
+        "input",
+        conv=conv,
+        pool=lambda op, x: graph.node("MaxPool", (x,), op.output, **_pool_attributes(op)),
+        add=lambda op, a, b: graph.node("Add", (a, b), op.output),
+        join=lambda op, a, b: graph.node("Concat", (a, b), op.output, axis=1),
+    )
     _add_mean(graph, network.spec)
     return graph.serialize(network.spec, network.preprocessing, network.labels)
 
@@ -99,24 +83,23 @@ def build_onnx_int8(contents: SqzFile) -> bytes:
     graph.node("Mul", ("input", factor), "pixel.scaled")
     graph.node("Add", ("pixel.scaled", graph.constant("pixel.offset", offset)), "pixel")
     pairs = _Pairs(graph, network, scales)
-    real = {"input": pairs.add("input", "pixel")}
-    for op in network.spec.graph():
-        inputs = [real[name] for name in op.inputs]
-        if op.kind == "conv":
-            float_output = op.output if op.is_head else f"{op.name}.real"
-            _add_conv(graph, op, [*inputs, *pairs.weights(op)], float_output)
-            if op.is_head:
-                break
-            branch = pairs.add(op.output, float_output, name=_branch_output(op))
-            real[op.output] = branch
-            if op.channel_offset:
-                parts = tuple(f"{name}.dequantized" for name in _branches(op))
-                graph.node("Concat", parts, f"{op.output}.joined", axis=1)
-                real[op.output] = pairs.add(op.output, f"{op.output}.joined")
-        else:
-            float_output = f"{op.output}.real"
-            graph.node(*_ONNX_OPS[op.kind], inputs, float_output, **_pool_attributes(op, network.spec))
-            real[op.output] = pairs.add(op.output, float_output)
+
+    def conv(op: Op, x: str) -> str:
+        if op.is_head:
+            return _add_conv(graph, op, [x, *pairs.weights(op)], op.output)
+        real = _add_conv(graph, op, [x, *pairs.weights(op)], f"{op.name}.real")
+        return pairs.add(op.output, real, name=_branch_output(op))
+
+    def node(kind: str, op: Op, *inputs: str, **attributes: Any) -> str:
+        return pairs.add(op.output, graph.node(kind, inputs, f"{op.output}.real", **attributes))
+
+    network.spec.walk(
+        pairs.add("input", "pixel"),
+        conv=conv,
+        pool=lambda op, x: node("MaxPool", op, x, **_pool_attributes(op)),
+        add=lambda op, a, b: node("Add", op, a, b),
+        join=lambda op, a, b: pairs.add(op.output, graph.node("Concat", (a, b), f"{op.output}.joined", axis=1)),
+    )
     _add_mean(graph, network.spec)
     return graph.serialize(network.spec, how, contents.labels)
 
@@ -129,9 +112,6 @@ def pooling_warnings(spec: ArchSpec) -> list[str]:
         for op in spec.graph()
         if op.kind == "max_pool" and not _is_floor_enough(op)
     ]
-
-
-_ONNX_OPS = {"max_pool": ("MaxPool",), "add": ("Add",)}
 
 
 class _Graph:
@@ -179,13 +159,10 @@ class _Graph:
         return serialized
 
 
-def _add_conv(graph: _Graph, op: Op, inputs: list[str], output: str) -> None:
+def _add_conv(graph: _Graph, op: Op, inputs: list[str], output: str) -> str:
     raw = f"{op.name}.sum" if op.relu else output
-    graph.node(
-        "Conv", inputs, raw, kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=[op.padding] * 4
-    )  # fmt: skip
-    if op.relu:
-        graph.node("Relu", (raw,), output)
+    graph.node("Conv", inputs, raw, kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=[op.padding] * 4)
+    return graph.node("Relu", (raw,), output) if op.relu else raw
 
 
 class _Pairs:
@@ -239,19 +216,11 @@ def _add_mean(graph: _Graph, spec: ArchSpec) -> None:
 
 
 def _branch_output(op: Op) -> str:
-    """Where a convolution writes: its own tensor, or, in a Fire, the branch that a Concat then joins."""
+    """Where a convolution writes: its own tensor, or, in a Fire, the branch that a Concat joins."""
     return op.name if op.output != op.name else op.output
 
 
-def _branches(op: Op) -> tuple[str, str]:
-    """The branches that the last one of them completes: they are neighbours in the graph."""
-    fire = op.name.rpartition(".")[0]
-    return f"{fire}.expand1x1", f"{fire}.expand3x3"
-
-
-def _pool_attributes(op: Op, spec: ArchSpec) -> dict[str, Any]:
-    if op.kind != "max_pool":
-        return {}
+def _pool_attributes(op: Op) -> dict[str, Any]:
     attributes: dict[str, Any] = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2}
     return attributes if _is_floor_enough(op) else {**attributes, "ceil_mode": 1}
 

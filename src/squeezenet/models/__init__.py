@@ -12,26 +12,33 @@ for _package in ("torch", "safetensors"):
         raise MissingDependencyError(_package, "train")
 
 from .authors_net import load_net  # noqa: E402
-from .pretrained import create_model, load_model, squeezenet1_0, squeezenet1_1  # noqa: E402
-from .squeezenet import (  # noqa: E402
-    Fire,
-    NormConv2d,
-    SqueezeNet,
-    build_model,
+from .fire import Fire, NormConv2d  # noqa: E402
+from .pretrained import (  # noqa: E402
+    WEIGHTS,
+    PublishedWeights,
+    create_model,
+    load_model,
+    squeezenet1_0,
+    squeezenet1_1,
+)
+from .squeezenet import SqueezeNet, normalize_pixels  # noqa: E402
+from .tensors import (  # noqa: E402
+    float_network,
     fold_batch_norm,
     model_from_convs,
     model_from_state,
-    normalize_pixels,
     state_shapes,
 )
 from .weights import import_pth, load_safetensors, save_safetensors  # noqa: E402
 
 __all__ = [
+    "WEIGHTS",
     "Fire",
     "NormConv2d",
+    "PublishedWeights",
     "SqueezeNet",
-    "build_model",
     "create_model",
+    "float_network",
     "fold_batch_norm",
     "import_pth",
     "load_model",

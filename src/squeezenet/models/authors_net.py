@@ -12,8 +12,6 @@ Layout, little-endian, for the 26 convolutions of SqueezeNet 1.0 in network orde
 An entry's place in the flat (out, in, kernel, kernel) weights is the one before it + gap + 1, the first counting from
 -1. Entries of code 0 fill gaps that are longer than a nibble can say.
 
-Use this when you want the published half-megabyte network.
-
 Source: Han et al. 2015 (relative index); the layout is that of the authors' decoder.
 """
 
@@ -25,11 +23,14 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..architectures import named_spec
 from ..errors import WeightsError
 from ..labels import imagenet_labels
+from ..network import FloatConv
 from ..preprocess import CAFFE_PREPROCESSING
-from ..spec import ArchSpec, Op, named_spec
-from .squeezenet import SqueezeNet, model_from_convs
+from ..spec import ArchSpec, Op
+from .squeezenet import SqueezeNet
+from .tensors import model_from_convs
 from .weights import read_bounded
 
 __all__ = ["NET_SPEC", "decode_net", "load_net"]
@@ -52,19 +53,19 @@ def load_net(path: str | os.PathLike[str]) -> SqueezeNet:
         convs = decode_net(data)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
-    weight, bias = convs["conv1"]
-    convs["conv1"] = (weight[:, ::-1].copy(), bias)  # Caffe's channels are B, G, R
+    stem = convs["conv1"]
+    convs["conv1"] = FloatConv(stem.weight[:, ::-1].copy(), stem.bias)  # Caffe's channels are B, G, R
     model = model_from_convs(NET_SPEC, convs, source=str(path))
     model.labels, model.preprocessing = imagenet_labels(), CAFFE_PREPROCESSING
     model.provenance = {"source": "compressed_SqueezeNet.net"}
     return model
 
 
-def decode_net(data: bytes) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+def decode_net(data: bytes) -> dict[str, FloatConv[NDArray[np.float32]]]:
     """Decode the file's bytes as they are, channels in Caffe's order.
 
     Returns:
-        Weights, shape (out, in, kernel, kernel), and biases, shape (out,), by the names of `NET_SPEC.convs`.
+        Weights and biases by the names of `NET_SPEC.convs`.
 
     Raises:
         WeightsError: If the bytes are too few or too many, or place a weight outside its layer.
@@ -85,7 +86,7 @@ def decode_net(data: bytes) -> dict[str, tuple[NDArray[np.float32], NDArray[np.f
     return convs
 
 
-def _decode_conv(data: bytes, offset: int, op: Op, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _decode_conv(data: bytes, offset: int, op: Op, count: int) -> FloatConv[NDArray[np.float32]]:
     floats = np.frombuffer(data, "<f4", _CENTROIDS + op.out_channels, offset).astype(np.float32)
     centroids, biases = floats[:_CENTROIDS], floats[_CENTROIDS:]
     centroids[0] = 0.0
@@ -98,7 +99,7 @@ def _decode_conv(data: bytes, offset: int, op: Op, count: int) -> tuple[NDArray[
     if count and positions[-1] >= weights.size:  # positions grow, so the last is the largest
         raise WeightsError(f"{op.name}: expected positions below {weights.size}, got {positions[-1]}")
     weights[positions] = centroids[codes]
-    return weights.reshape(op.out_channels, op.in_channels, op.kernel, op.kernel), biases
+    return FloatConv(weights.reshape(op.out_channels, op.in_channels, op.kernel, op.kernel), biases)
 
 
 def _n_weights(op: Op) -> int:

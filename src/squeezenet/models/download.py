@@ -1,9 +1,7 @@
-"""Fetching published weight files once: over HTTPS, checked against the hash in their name, kept in a cache.
+"""Fetching published weight files once: over HTTPS, checked against their hash, kept in a cache.
 
 The cache is `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`; a mirror can be named in `$SQUEEZENET_WEIGHTS_URL`. No torch
-here.
-
-Use this when you want a published file itself; `pretrained` makes networks of them.
+here; `pretrained` makes networks of the files.
 """
 
 from __future__ import annotations
@@ -37,7 +35,9 @@ TOTAL_TIMEOUT_S = 600.0
 _CHUNK_BYTES = 1 << 16
 
 
-def fetch_weights(file_name: str, *, base_url: str | None = None, progress: bool = True) -> Path:
+def fetch_weights(
+    file_name: str, *, sha256: str | None = None, base_url: str | None = None, progress: bool = True
+) -> Path:
     """Find a published file in the cache, or download it there first.
 
     A file takes its place in the cache only when it is whole and its hash is right, so an interrupted download leaves
@@ -45,6 +45,7 @@ def fetch_weights(file_name: str, *, base_url: str | None = None, progress: bool
 
     Args:
         file_name: Published name, with the first digits of the file's SHA-256 in it, as in `name-b8a52dc0.pth`.
+        sha256: The file's whole digest in hex, or its first digits. Default: those in its name.
         base_url: Address of the folder it is published in. Default: `$SQUEEZENET_WEIGHTS_URL`, or `WEIGHTS_URL`.
         progress: Show how far the download is, on standard error.
 
@@ -55,19 +56,21 @@ def fetch_weights(file_name: str, *, base_url: str | None = None, progress: bool
         DownloadError: If the file cannot be fetched or stored, or is not the published one; the message says
             what to do.
     """
-    match = re.search(r"-([0-9a-f]{8,64})\.", file_name)
-    assert match, f"{file_name} holds no hash"
+    if sha256 is None:
+        match = re.search(r"-([0-9a-f]{8,64})\.", file_name)
+        assert match, f"{file_name} holds no hash"
+        sha256 = match[1]
     base_url = base_url or os.environ.get("SQUEEZENET_WEIGHTS_URL") or WEIGHTS_URL
     url = f"{base_url.rstrip('/')}/{file_name}"
     path = cache_folder() / file_name
     try:
-        if path.is_file() and _sha256(path).startswith(match[1]):
+        if path.is_file() and _sha256(path).startswith(sha256):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as stream:
             digest = _download(url, stream, name=file_name, progress=progress)
-            if not digest.startswith(match[1]):
-                raise DownloadError(f"expected a SHA-256 that starts with {match[1]}, got {digest[:8]}")
+            if not digest.startswith(sha256):
+                raise DownloadError(f"expected a SHA-256 that starts with {sha256}, got {digest[: len(sha256)]}")
     # HTTPException: an answer that breaks the protocol. ValueError: an address that is none.
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = printable(getattr(error, "reason", None) or str(error) or type(error).__name__)

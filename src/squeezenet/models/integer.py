@@ -1,7 +1,4 @@
-"""The integer network in torch: bit-identical inference for checks, and the way back to a trainable float network.
-
-Use this when you want to fine-tune from a `.sqz` file, or to compare torch with the engines.
-"""
+"""The integer network in torch: bit-identical inference for checks, and the way back to a trainable float network."""
 
 from __future__ import annotations
 
@@ -16,7 +13,9 @@ from torch.nn import functional as F
 from ..fileformat import SqzFile, read_sqz
 from ..network import IntegerNetwork, TensorQuant
 from ..spec import Op
-from .squeezenet import SqueezeNet, model_from_convs
+from .graph import join, max_pool
+from .squeezenet import SqueezeNet
+from .tensors import model_from_convs
 
 __all__ = ["dequantize", "integer_logits", "model_from_sqz"]
 
@@ -36,7 +35,7 @@ def dequantize(contents: SqzFile) -> SqueezeNet:
     The normalisation is taken out of conv1 again, so the model reads the same images as the one that was compressed.
     """
     network = contents.network
-    model = model_from_convs(network.spec, network.dequantized_convs(contents.preprocessing_or_default))
+    model = model_from_convs(network.spec, network.dequantize(contents.preprocessing_or_default).convs)
     model.labels, model.preprocessing = contents.labels, contents.preprocessing
     model.provenance = dict(contents.facts)
     return model.eval()
@@ -55,28 +54,26 @@ def integer_logits(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArra
     Returns:
         Shape (N, classes), float64, bit-identical to the engines'.
     """
-    live = {"input": torch.from_numpy(pixels).permute(0, 3, 1, 2)}
-    for op in network.spec.graph():
-        if op.kind == "max_pool":
-            # Values 0 to 255 are exact in float32, which torch can pool.
-            pooled = F.max_pool2d(
-                live[op.inputs[0]].float(), op.kernel, op.stride, ceil_mode=network.spec.pool_ceil_mode
-            )
-            live[op.output] = pooled.to(torch.uint8)
-        elif op.kind == "add":
-            out = network.tensor(op.output)
-            terms = [_in_steps_of(out, network.tensor(name), live[name]) for name in op.inputs]
-            live[op.output] = _clamp(terms[0] + terms[1], out.zero_point)
-        else:
-            sums = _sums(network, op, live[op.inputs[0]])
-            multiplier = torch.from_numpy(network.convs[op.name].multiplier)
-            if op.is_head:
-                totals = sums.clamp(min=0) if op.relu else sums
-                logits: NDArray[np.float64] = (totals.sum(dim=(2, 3)) * multiplier.double() / op.out_size**2).numpy()
-                return logits
-            y = _clamp(sums.float() * multiplier[:, None, None], network.tensor(op.output).zero_point)
-            live[op.output] = torch.cat([live[op.output], y], dim=1) if op.channel_offset else y
-    raise AssertionError("a graph ends with its head")
+
+    def conv(op: Op, x: Tensor) -> Tensor:
+        sums = _sums(network, op, x)
+        multiplier = torch.from_numpy(network.convs[op.name].multiplier)
+        if op.is_head:
+            totals = sums.clamp(min=0) if op.relu else sums
+            return totals.sum(dim=(2, 3)) * multiplier.double() / op.out_size**2
+        return _clamp(sums.float() * multiplier[:, None, None], network.tensor(op.output).zero_point)
+
+    def pool(op: Op, x: Tensor) -> Tensor:
+        return max_pool(op, x.float()).to(torch.uint8)  # 0 to 255 are exact in float32, which torch can pool
+
+    def add(op: Op, *inputs: Tensor) -> Tensor:
+        out = network.tensor(op.output)
+        terms = [_in_steps_of(out, network.tensor(name), x) for name, x in zip(op.inputs, inputs, strict=True)]
+        return _clamp(terms[0] + terms[1], out.zero_point)
+
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    logits: NDArray[np.float64] = network.spec.walk(x, conv=conv, pool=pool, add=add, join=join).numpy()
+    return logits
 
 
 def _sums(network: IntegerNetwork, op: Op, x: Tensor) -> Tensor:

@@ -1,59 +1,126 @@
 """Networks by name, new or with published weights, and any model a user can point at.
 
-`load_model` is the one place that decides what a MODEL argument means.
-
-Use this when you want a network ready to train or to run.
+The builders take the arguments of torchvision and of timm; `load_model` loads whatever `find_model` finds.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from dataclasses import dataclass
 from typing import Any
 
+from ..architectures import named_spec
 from ..errors import WeightsError
-from ..labels import imagenet_labels
-from ..preprocess import TORCHVISION_PREPROCESSING
-from ..spec import named_spec
+from ..labels import Labels
+from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
 from ..zoo import find_model
 from .authors_net import load_net
 from .download import fetch_weights
 from .integer import model_from_sqz
-from .squeezenet import SqueezeNet, build_model, model_from_state
+from .squeezenet import SqueezeNet
+from .tensors import model_from_state
 from .weights import check_file, load_safetensors, read_pth
 
-__all__ = ["PUBLISHED_WEIGHTS", "create_model", "load_model", "squeezenet1_0", "squeezenet1_1"]
+__all__ = [
+    "WEIGHTS",
+    "PublishedWeights",
+    "create_model",
+    "load_model",
+    "squeezenet1_0",
+    "squeezenet1_1",
+]
 
-PUBLISHED_WEIGHTS = {
-    "squeezenet1_0": "squeezenet1_0-b66bff10.pth",
-    "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedWeights:
+    """Facts about weights that somebody else published."""
+
+    file: str
+    """Name of the file at `download.WEIGHTS_URL`."""
+    sha256: str
+    """Digest of the file in hex, or its first digits where no more is published. Eight digits detect damage, but not
+    a file made to match them; tensors of other names or shapes are refused either way."""
+    parameters: int
+    top1: float
+    """Percent of the 50,000 ImageNet validation images, one central crop, as published."""
+    top5: float
+    label_set: str = "imagenet-1k"
+    preprocessing: Preprocessing = TORCHVISION_PREPROCESSING
+
+    @property
+    def labels(self) -> Labels:
+        """Names of the classes, in output order."""
+        return Labels.from_dict({"set": self.label_set})
+
+
+WEIGHTS: dict[str, dict[str, PublishedWeights]] = {
+    "squeezenet1_0": {
+        "IMAGENET1K_V1": PublishedWeights(
+            file="squeezenet1_0-b66bff10.pth", sha256="b66bff10", parameters=1_248_424, top1=58.092, top5=80.420
+        )
+    },
+    "squeezenet1_1": {
+        "IMAGENET1K_V1": PublishedWeights(
+            file="squeezenet1_1-b8a52dc0.pth",
+            sha256="b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+            parameters=1_235_496,
+            top1=58.178,
+            top5=80.624,
+        )
+    },
 }
-"""torchvision's ImageNet weights; the name of each file holds the start of its SHA-256."""
+"""torchvision's weights by architecture and name; the first name of each architecture is its `DEFAULT`."""
 
 
 def squeezenet1_0(
-    *, num_classes: int = 1000, pretrained: bool = False, progress: bool = True, dropout: float = 0.5, **options: Any
+    pretrained: bool = False, progress: bool = True, *, weights: str | None = None, **options: Any
 ) -> SqueezeNet:
-    """Build SqueezeNet 1.0, the network of the paper: `create_model("squeezenet1_0", ...)`."""
-    return create_model(
-        "squeezenet1_0", num_classes=num_classes, pretrained=pretrained, progress=progress, dropout=dropout, **options
-    )
+    """Build SqueezeNet 1.0, the network of the paper, by torchvision's arguments.
+
+    Args:
+        pretrained: The same as `weights="DEFAULT"`.
+        progress: Show a download's progress.
+        weights: A name in `WEIGHTS["squeezenet1_0"]`, `DEFAULT`, or None for an untrained network.
+        options: As in `create_model` (`num_classes`, `dropout`, `input_size`, ...).
+
+    Raises:
+        SpecError: If an option is unknown or the options make no network.
+        WeightsError: If there are no weights of that name.
+        DownloadError: If the weights cannot be fetched.
+    """
+    return create_model("squeezenet1_0", pretrained=pretrained, weights=weights, progress=progress, **options)
 
 
 def squeezenet1_1(
-    *, num_classes: int = 1000, pretrained: bool = False, progress: bool = True, dropout: float = 0.5, **options: Any
+    pretrained: bool = False, progress: bool = True, *, weights: str | None = None, **options: Any
 ) -> SqueezeNet:
-    """Build SqueezeNet 1.1, 2.4 times less work than 1.0 at its accuracy: `create_model("squeezenet1_1", ...)`."""
-    return create_model(
-        "squeezenet1_1", num_classes=num_classes, pretrained=pretrained, progress=progress, dropout=dropout, **options
-    )
+    """Build SqueezeNet 1.1, 2.4 times less work than 1.0 at its accuracy, by torchvision's arguments.
+
+    Args:
+        pretrained: The same as `weights="DEFAULT"`.
+        progress: Show a download's progress.
+        weights: A name in `WEIGHTS["squeezenet1_1"]`, `DEFAULT`, or None for an untrained network.
+        options: As in `create_model` (`num_classes`, `dropout`, `input_size`, ...).
+
+    Raises:
+        SpecError: If an option is unknown or the options make no network.
+        WeightsError: If there are no weights of that name.
+        DownloadError: If the weights cannot be fetched.
+
+    Example:
+        >>> squeezenet1_1(num_classes=10).spec.num_classes
+        10
+    """
+    return create_model("squeezenet1_1", pretrained=pretrained, weights=weights, progress=progress, **options)
 
 
 def create_model(
     name: str,
     *,
-    num_classes: int = 1000,
     pretrained: bool = False,
+    weights: str | None = None,
+    num_classes: int = 1000,
     input_size: int = 224,
     progress: bool = True,
     dropout: float = 0.5,
@@ -63,36 +130,48 @@ def create_model(
 
     Args:
         name: One of `SPEC_NAMES`.
-        num_classes: Outputs. With `pretrained`, any number but 1000 puts a new head on the published features, without
+        pretrained: Start from the published ImageNet weights, downloaded on first use: `weights="DEFAULT"`.
+        weights: Name of published weights in `WEIGHTS[name]`, or `DEFAULT`.
+        num_classes: Outputs. With weights, any number but theirs puts a new head on the published features, without
             ReLU unless `head_relu` asks for it.
-        pretrained: Start from torchvision's ImageNet weights, downloaded on first use.
         input_size: Height and width in pixels that the network is meant for; below 96 its small-image form is built.
         progress: Show a download's progress.
         dropout: Share of feature values that training sets to zero before the head.
-        options: Other fields of `ArchSpec` (`bypass`, `head_relu`, `squeeze_relu`, `batch_norm`, ...).
+        options: Other fields of `ArchSpec` (`bypass`, `head_relu`, `squeeze_relu`, `batch_norm`, ...) and
+            metaparameters, as in `named_spec`.
 
     Raises:
-        SpecError: If the name is unknown or the options make no network.
+        SpecError: If the name or an option is unknown, or the options make no network.
         DownloadError: If published weights cannot be fetched.
-        WeightsError: If none are published for this architecture.
+        WeightsError: If no such weights are published for this architecture.
     """
-    if not pretrained:
-        return build_model(named_spec(name, input_size=input_size, num_classes=num_classes, **options), dropout=dropout)
     spec = named_spec(name, input_size=input_size, **options)
-    if name not in PUBLISHED_WEIGHTS:
-        raise WeightsError(f"expected one of {', '.join(PUBLISHED_WEIGHTS)} for published weights, got {name!r}")
-    path = fetch_weights(PUBLISHED_WEIGHTS[name], progress=progress)
+    if weights is None and not pretrained:
+        return SqueezeNet(spec, num_classes, dropout)
+    published = _published(name, "DEFAULT" if weights is None else weights)
+    path = fetch_weights(published.file, sha256=published.sha256, progress=progress)
     model = model_from_state(spec, read_pth(path), dropout=dropout, source=path.name)
-    model.labels = imagenet_labels()
+    how = published.preprocessing
+    model.labels = published.labels
     model.preprocessing = dataclasses.replace(
-        TORCHVISION_PREPROCESSING,
-        crop_size=input_size,
-        resize_size=round(input_size * TORCHVISION_PREPROCESSING.resize_size / TORCHVISION_PREPROCESSING.crop_size),
+        how, crop_size=input_size, resize_size=round(input_size * how.resize_size / how.crop_size)
     )
     model.provenance = {"source": path.name}
     if num_classes != spec.num_classes:
         model.reset_classifier(num_classes, head_relu=options.get("head_relu", False))
     return model
+
+
+def _published(name: str, weights: object) -> PublishedWeights:
+    if name not in WEIGHTS:
+        raise WeightsError(f"expected one of {', '.join(WEIGHTS)} for published weights, got {name!r}")
+    by_name = WEIGHTS[name]
+    if weights == "DEFAULT":
+        return next(iter(by_name.values()))
+    if not isinstance(weights, str) or weights not in by_name:
+        names = ", ".join((*by_name, "DEFAULT"))
+        raise WeightsError(f"expected one of {names} or None for `weights` of {name}, got {weights!r}")
+    return by_name[weights]
 
 
 def load_model(source: str | os.PathLike[str], *, num_classes: int | None = None) -> SqueezeNet:

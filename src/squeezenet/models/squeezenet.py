@@ -1,15 +1,15 @@
 """SqueezeNet as torch modules, built from an `ArchSpec`.
 
-Names of modules and tensors, initialisation, dropout and pooling are torchvision's, so that state dicts go both ways
-with no mapping. What a network looks like is read from `ArchSpec.graph()`; nothing about it is written here.
-Reading and writing weight files is the business of `weights`, `caffe` and `pretrained`.
-
-Use this when you train a network, or want one as a `torch.nn.Module`.
+Names of modules and tensors, constructor arguments, initialisation, dropout and pooling are torchvision's, so that
+state dicts go both ways with no mapping. What a network looks like is read from its spec; nothing about it is written
+here. `tensors` makes networks of stored weights; `weights`, `authors_net` and `pretrained` read and write files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -17,118 +17,120 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from ..architectures import SPEC_NAMES, named_spec
+from ..errors import ImageError, SpecError
 from ..labels import Labels
-from ..preprocess import Preprocessing
-from ..spec import ArchSpec, BatchNorm, Op
-from ..text import printable
+from ..preprocess import ImageSource, Preprocessing
+from ..spec import ArchSpec, Op, StemSpec
+from .fire import Fire, activation_of, conv_of
 
-__all__ = [
-    "Fire",
-    "NormConv2d",
-    "SqueezeNet",
-    "build_model",
-    "fold_batch_norm",
-    "model_from_convs",
-    "model_from_state",
-    "normalize_pixels",
-    "state_shapes",
-]
+__all__ = ["Fire", "SqueezeNet", "normalize_pixels"]
 
 _HEAD_STD = 0.01  # torchvision's initialisation of the last convolution
-
-
-class NormConv2d(nn.Conv2d):
-    """Convolution without bias, followed by its batch norm: the training form of a convolution.
-
-    The norm is a part of the convolution (`features.0.norm.weight`), so the convolution keeps its own name.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve, then normalise."""
-        output: Tensor = self.norm(super().forward(input))
-        return output
-
-
-class Fire(nn.Module):
-    """Squeeze, expand by two branches, concatenate, and add the bypass if there is one.
-
-    The addition has no ReLU after it: both of its inputs had theirs.
-
-    Source: Iandola et al. 2016, sections 3.1 and 6.
-    """
-
-    def __init__(self, ops: Mapping[str, Op], *, batch_norm: BatchNorm = False) -> None:
-        """Build from the module's operations in `ArchSpec.graph()`, keyed by the part of their name after the dot."""
-        super().__init__()
-        self.squeeze = _conv(ops["squeeze"], batch_norm=batch_norm is not False)
-        self.squeeze_activation = _activation(ops["squeeze"])
-        self.expand1x1 = _conv(ops["expand1x1"], batch_norm=batch_norm is True)
-        self.expand1x1_activation = _activation(ops["expand1x1"])
-        self.expand3x3 = _conv(ops["expand3x3"], batch_norm=batch_norm is True)
-        self.expand3x3_activation = _activation(ops["expand3x3"])
-        self.bypass: nn.Module | None = None
-        if "bypass" in ops:
-            self.bypass = _conv(ops["bypass"], batch_norm=batch_norm is True)
-        elif "add" in ops:
-            self.bypass = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, expand1x1_channels + expand3x3_channels, H, W)."""
-        squeezed = self.squeeze_activation(self.squeeze(x))
-        expanded = torch.cat(
-            [
-                self.expand1x1_activation(self.expand1x1(squeezed)),
-                self.expand3x3_activation(self.expand3x3(squeezed)),
-            ],
-            dim=1,
-        )
-        return expanded if self.bypass is None else expanded + self.bypass(x)
+_VERSIONS = tuple(name.removeprefix("squeezenet") for name in SPEC_NAMES)
 
 
 class SqueezeNet(nn.Module):
     """A SqueezeNet: `features` (stem, pools, Fire modules) and `classifier` (dropout, conv10, ReLU, average).
 
-    It takes normalised float images of any size that leaves something after the pools; `normalize_pixels` makes them.
+    It takes normalised float images of any size that leaves something after the pools; `transform` makes them.
+
+    Args:
+        version: As in torchvision, `1_0` or `1_1`, also with `_simple_bypass` or `_complex_bypass` after it; or an
+            `ArchSpec`.
+        num_classes: Outputs. Default: those of the `ArchSpec`, or 1000.
+        dropout: Share of feature values that training sets to zero before the head.
+
+    Raises:
+        SpecError: If the version is unknown, or there is no network with so many classes.
+
+    Example:
+        >>> model = SqueezeNet("1_1", num_classes=10)
+        >>> model(torch.zeros(2, 3, 224, 224)).shape
+        torch.Size([2, 10])
+        >>> model.classifier[1] = nn.Conv2d(512, 3, kernel_size=1)
+        >>> model.spec.num_classes
+        3
     """
 
-    spec: ArchSpec
-    labels: Labels | None
-    """Names of the classes, where they are known."""
-    preprocessing: Preprocessing | None
-    """Pixels the weights were trained on, where that is known."""
-    provenance: dict[str, Any]
-    """Where the weights come from; plain data for JSON, stored in weight files."""
+    # torch.jit.script would compile them; none is part of the computation.
+    __jit_unused_properties__ = ["conv_paths", "convs", "dropout", "head", "labels", "num_classes", "spec"]
 
-    def __init__(self, spec: ArchSpec, *, dropout: float = 0.5) -> None:
+    def __init__(self, version: str | ArchSpec = "1_0", num_classes: int | None = None, dropout: float = 0.5) -> None:
         super().__init__()
-        self.spec = spec
-        self.labels = None
-        self.preprocessing = None
-        self.provenance = {}
+        spec = version if isinstance(version, ArchSpec) else _spec_of_version(version)
+        if num_classes is not None:
+            spec = spec.replace(num_classes=num_classes)
+        self._spec = spec
+        self._labels: Labels | None = None
+        self._announced_classes: int | None = None
+        self.preprocessing: Preprocessing | None = None
+        """Pixels the weights were trained on, where that is known."""
+        self.provenance = dict[str, Any]()
+        """Where the weights come from; plain data for JSON, stored in weight files."""
         self.features = nn.Sequential()
-        self._layer_paths: dict[str, str] = {}
-        for layer, ops in _ops_by_layer(spec).items():
-            op = next(iter(ops.values()))
+        self._layer_paths = dict[str, str]()
+        fires = iter(spec.fires)
+        for layer, op in _first_ops(spec).items():
             if op.is_head:
                 self._layer_paths[layer] = "classifier.1"
                 self.classifier = nn.Sequential(
-                    nn.Dropout(dropout), _conv(op), _activation(op), nn.AdaptiveAvgPool2d((1, 1))
+                    nn.Dropout(dropout), conv_of(op), activation_of(op), nn.AdaptiveAvgPool2d((1, 1))
                 )
                 continue
             self._layer_paths[layer] = f"features.{len(self.features)}"
             if op.kind == "max_pool":
-                self.features.append(nn.MaxPool2d(op.kernel, op.stride, ceil_mode=spec.pool_ceil_mode))
+                self.features.append(nn.MaxPool2d(op.kernel, op.stride, ceil_mode=op.ceil_mode))
             elif op.name == layer:
-                self.features.append(_conv(op, batch_norm=spec.batch_norm is True))
-                self.features.append(_activation(op))
+                self.features.append(conv_of(op, batch_norm=spec.batch_norm is True))
+                self.features.append(activation_of(op))
             else:
-                self.features.append(Fire(ops, batch_norm=spec.batch_norm))
+                fire = next(fires)
+                module = Fire(
+                    op.in_channels, fire.squeeze_channels, fire.expand1x1_channels, fire.expand3x3_channels,
+                    bypass=spec.bypass, squeeze_relu=spec.squeeze_relu, batch_norm=spec.batch_norm,
+                )  # fmt: skip
+                self.features.append(module)
         self._initialize()
+
+    @property
+    def spec(self) -> ArchSpec:
+        """The architecture. It follows a head or a stem that was replaced by hand (`classifier`, `features[0]`).
+
+        Raises:
+            SpecError: If a spec cannot describe the new head or stem.
+        """
+        if changes := {**_head_changes(self.classifier, self._spec), **_stem_changes(self.features[0], self._spec)}:
+            self._spec = self._spec.replace(**changes)
+        if self._announced_classes not in (None, self._spec.num_classes):
+            raise SpecError(
+                f"`num_classes` was set to {self._announced_classes}, but the head has {self._spec.num_classes}"
+                f" outputs: replace `classifier[1]`, or call `reset_classifier({self._announced_classes})`"
+            )
+        self._announced_classes = None
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: ArchSpec) -> None:
+        self._spec = spec
+
+    @property
+    def labels(self) -> Labels | None:
+        """Names of the classes, where they are known; those of another number of classes do not count."""
+        return self._labels if self._labels is not None and len(self._labels) == self.num_classes else None
+
+    @labels.setter
+    def labels(self, labels: Labels | None) -> None:
+        self._labels = labels
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the head. Setting it, as notebooks for torchvision do, announces a head that is put in by hand."""
+        return self.head.out_channels
+
+    @num_classes.setter
+    def num_classes(self, count: int) -> None:
+        self._announced_classes = count
 
     @property
     def conv_paths(self) -> dict[str, str]:
@@ -137,14 +139,19 @@ class SqueezeNet(nn.Module):
         `conv_paths["fire2.squeeze"]` is `features.3.squeeze`; `get_submodule` takes it.
         """
         paths = {}
-        for op in self.spec.convs:
+        for op in self._spec.convs:
             layer, _, part = op.name.partition(".")
             paths[op.name] = f"{self._layer_paths[layer]}.{part}" if part else self._layer_paths[layer]
         return paths
 
     @property
     def convs(self) -> dict[str, nn.Conv2d]:
-        """The convolutions by their names in the spec, in network order."""
+        """The convolutions by their names in the spec, in network order.
+
+        Raises:
+            SpecError: If a layer was replaced by one that a spec cannot describe.
+        """
+        _check_features(self.features, self.spec)
         convs: dict[str, nn.Conv2d] = {}
         for name, path in self.conv_paths.items():
             module = self.get_submodule(path)
@@ -154,7 +161,12 @@ class SqueezeNet(nn.Module):
 
     @property
     def head(self) -> nn.Conv2d:
-        """The last convolution, one output channel a class."""
+        """The last convolution, one output channel per class.
+
+        Raises:
+            SpecError: If `classifier` was replaced by another kind of head.
+        """
+        _head_changes(self.classifier, self._spec)
         head = self.classifier[1]
         assert isinstance(head, nn.Conv2d)
         return head
@@ -162,17 +174,12 @@ class SqueezeNet(nn.Module):
     @property
     def dropout(self) -> float:
         """Share of feature values that training sets to zero before the head."""
-        return self._dropout_layer.p
+        layer = self.classifier[0]
+        return layer.p if isinstance(layer, nn.Dropout) else 0.0
 
     @dropout.setter
     def dropout(self, share: float) -> None:
-        self._dropout_layer.p = share
-
-    @property
-    def _dropout_layer(self) -> nn.Dropout:
-        layer = self.classifier[0]
-        assert isinstance(layer, nn.Dropout)
-        return layer
+        self.classifier[0] = nn.Dropout(share).train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify.
@@ -190,7 +197,7 @@ class SqueezeNet(nn.Module):
         features: Tensor = self.features(x)
         return features
 
-    def forward_head(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map features (N, C, h, w) to logits (N, num_classes), or to their average (N, C) for `pre_logits`."""
         if pre_logits:
             return x.mean((2, 3))
@@ -210,6 +217,29 @@ class SqueezeNet(nn.Module):
         maps: Tensor = self.classifier[:-1](x)
         return maps
 
+    def transform(self, images: ImageSource | Sequence[ImageSource]) -> Tensor:
+        """Make the input of this network from images: decode, resize, crop and normalise as it was trained with.
+
+        Args:
+            images: What `load_image` accepts (path, encoded bytes, stream or Pillow image), or a list of them.
+
+        Returns:
+            Shape (N, 3, H, W), float32, on the device of the head; N is 1 for a single image.
+
+        Raises:
+            ImageError: If an image cannot be read, the list is empty, or the model has no `preprocessing`.
+        """
+        if self.preprocessing is None:
+            raise ImageError(
+                "expected a model with its preprocessing, got one without: set `model.preprocessing` to the"
+                " `Preprocessing` that it is, or will be, trained with"
+            )
+        sources: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
+        if not sources:
+            raise ImageError("expected at least one image, got an empty list")
+        pixels = torch.from_numpy(np.stack([self.preprocessing(source) for source in sources]))
+        return normalize_pixels(pixels.to(self.head.weight.device), self.preprocessing)
+
     def reset_classifier(self, num_classes: int, *, head_relu: bool = False) -> None:
         """Put in a new, untrained head for other classes; `spec` follows, `labels` go.
 
@@ -220,14 +250,14 @@ class SqueezeNet(nn.Module):
         Raises:
             SpecError: If the number of classes is out of range.
         """
-        spec = self.spec.replace(num_classes=num_classes, head_relu=head_relu)
+        spec = self._spec.replace(num_classes=num_classes, head_relu=head_relu)
         op = spec.convs[-1]
-        head = _conv(op).to(device=self.head.weight.device, dtype=self.head.weight.dtype)
+        old = next(self.classifier.parameters())
+        head = conv_of(op).to(device=old.device, dtype=old.dtype)
         _initialize_head(head)
         self.classifier[1] = head
-        self.classifier[2] = _activation(op)
-        self.spec = spec
-        self.labels = None
+        self.classifier[2] = activation_of(op)
+        self._spec, self._labels, self._announced_classes = spec, None, None
 
     def _initialize(self) -> None:
         if self.head.weight.is_meta:
@@ -239,89 +269,6 @@ class SqueezeNet(nn.Module):
                 nn.init.kaiming_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-
-
-def build_model(spec: ArchSpec, *, dropout: float = 0.5) -> SqueezeNet:
-    """Build the untrained network that a spec describes.
-
-    Args:
-        spec: The architecture.
-        dropout: Share of feature values that training sets to zero before the head.
-    """
-    return SqueezeNet(spec, dropout=dropout)
-
-
-def state_shapes(spec: ArchSpec) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the network's state dict, without building it."""
-    return {name: tuple(tensor.shape) for name, tensor in _meta_model(spec).state_dict().items()}
-
-
-def model_from_state(
-    spec: ArchSpec, state: Mapping[str, Tensor], *, dropout: float = 0.5, source: str = "state dict"
-) -> SqueezeNet:
-    """Build a network around stored tensors; no random number is drawn.
-
-    Args:
-        spec: The architecture.
-        state: Tensors by name, in torchvision's naming. Floats of any width become float32; the model takes over
-            float32 ones without a copy.
-        dropout: As in `build_model`.
-        source: Where the tensors come from, for messages.
-
-    Raises:
-        WeightsError: If a tensor is missing, too many, of another shape or type, or not finite.
-    """
-    model = _meta_model(spec, dropout=dropout)
-    expected = model.state_dict()
-    if missing := [name for name in expected if name not in state]:
-        raise WeightsError(f"{source}: expected the tensors of {spec.name}, but {_list(missing)} missing")
-    if unknown := [name for name in state if name not in expected]:
-        raise WeightsError(f"{source}: expected only the tensors of {spec.name}, but {_list(unknown)} not of it")
-    model.load_state_dict({name: _fit(state[name], like, name, source) for name, like in expected.items()}, assign=True)
-    return model
-
-
-def model_from_convs(
-    spec: ArchSpec, convs: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]], *, source: str = "arrays"
-) -> SqueezeNet:
-    """Build a network around arrays for its convolutions, keyed by their names in the spec.
-
-    Args:
-        spec: The architecture, without batch norm.
-        convs: Weights, shape (out, in, kernel, kernel), and biases, shape (out,), of each convolution. They are copied.
-        source: Where they come from, for messages.
-
-    Raises:
-        WeightsError: As in `model_from_state`.
-    """
-    paths = _meta_model(spec).conv_paths
-    state = {}
-    for name, (weight, bias) in convs.items():
-        state[f"{paths.get(name, name)}.weight"] = torch.tensor(weight)
-        state[f"{paths.get(name, name)}.bias"] = torch.tensor(bias)
-    return model_from_state(spec, state, source=source)
-
-
-def fold_batch_norm(model: SqueezeNet) -> SqueezeNet:
-    """Merge every batch norm into its convolution, for use after training.
-
-    The products are made in float64; in eval mode the new network computes the same function.
-
-    Returns:
-        A new network with `spec.batch_norm` false, and the same labels, preprocessing, provenance and mode. It shares
-        no tensor with `model`.
-    """
-    state = {}
-    for name, conv in model.convs.items():
-        weight, bias = _folded(conv)
-        path = model.conv_paths[name]
-        state[f"{path}.weight"] = weight.to(conv.weight.device, conv.weight.dtype)
-        state[f"{path}.bias"] = bias.to(conv.weight.device, conv.weight.dtype)
-    folded = _meta_model(model.spec.replace(batch_norm=False), dropout=model.dropout)
-    folded.load_state_dict(state, assign=True)
-    folded.labels, folded.preprocessing = model.labels, model.preprocessing
-    folded.provenance = dict(model.provenance)
-    return folded.train(model.training)
 
 
 def normalize_pixels(pixels: NDArray[np.uint8] | Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -339,63 +286,78 @@ def normalize_pixels(pixels: NDArray[np.uint8] | Tensor, preprocessing: Preproce
     return ((x_NHWC - mean) / std).permute(0, 3, 1, 2)
 
 
-def _ops_by_layer(spec: ArchSpec) -> dict[str, dict[str, Op]]:
-    layers: dict[str, dict[str, Op]] = {}
+def _spec_of_version(version: str) -> ArchSpec:
+    if version not in _VERSIONS:
+        raise SpecError(f"expected an ArchSpec or one of {', '.join(_VERSIONS)} for `version`, got {version!r}")
+    return named_spec(f"squeezenet{version}")
+
+
+def _first_ops(spec: ArchSpec) -> dict[str, Op]:
+    """The first operation of each layer, by the layer's name in the paper."""
+    layers: dict[str, Op] = {}
     for op in spec.graph():
-        layer, _, part = op.name.partition(".")
-        layers.setdefault(layer, {})[part] = op
+        layers.setdefault(op.name.partition(".")[0], op)
     return layers
 
 
-def _conv(op: Op, *, batch_norm: bool = False) -> nn.Conv2d:
-    conv = NormConv2d if batch_norm else nn.Conv2d
-    return conv(op.in_channels, op.out_channels, op.kernel, op.stride, op.padding)
+def _head_changes(classifier: nn.Module, spec: ArchSpec) -> dict[str, Any]:
+    """How a classifier differs from the head of a spec, as fields of the spec.
+
+    Raises:
+        SpecError: If it is not dropout, a 1x1 convolution with bias, a ReLU or nothing, and the average.
+    """
+    modules = list(classifier.children())
+    conv, activation = modules[1:3] if len(modules) == 4 else (None, None)
+    in_channels = spec.fires[-1].out_channels
+    if not (
+        isinstance(conv, nn.Conv2d)
+        and conv.bias is not None
+        and (conv.in_channels, conv.groups, conv.kernel_size, conv.stride) == (in_channels, 1, (1, 1), (1, 1))
+        and conv.padding in ((0, 0), (1, 1))
+        and isinstance(modules[0], (nn.Dropout, nn.Identity))
+        and isinstance(activation, (nn.ReLU, nn.Identity))
+        and isinstance(modules[3], nn.AdaptiveAvgPool2d)
+        and modules[3].output_size in (1, (1, 1))
+    ):
+        raise SpecError(
+            f"expected a `classifier` of Dropout, Conv2d({in_channels}, classes, kernel_size=1), ReLU or Identity,"
+            f" and AdaptiveAvgPool2d(1), got {' '.join(repr(classifier).split())}"
+        )
+    found = {
+        "num_classes": conv.out_channels,
+        "head_relu": isinstance(activation, nn.ReLU),
+        "head_padding": int(conv.padding[0]),
+    }
+    return {name: value for name, value in found.items() if value != getattr(spec, name)}
 
 
-def _activation(op: Op) -> nn.Module:
-    return nn.ReLU(inplace=True) if op.relu else nn.Identity()
+def _stem_changes(stem: nn.Module, spec: ArchSpec) -> dict[str, Any]:
+    """How a first convolution differs from the stem of a spec; `_check_features` sees what this leaves out."""
+    if not isinstance(stem, nn.Conv2d):
+        return {}
+    kernel, stride, padding = stem.kernel_size[0], stem.stride[0], stem.padding[0]
+    found = StemSpec(channels=stem.out_channels, kernel=kernel, stride=stride, padding=padding)  # type: ignore[arg-type]
+    return {} if found == spec.stem else {"stem": found}
+
+
+def _check_features(features: nn.Module, spec: ArchSpec) -> None:
+    found, expected = _layers(features), _layers_of(spec)
+    for got, want in zip_longest(found, expected, fillvalue="nothing"):
+        if got != want:
+            raise SpecError(f"expected {want.strip()} in `features`, got {got.strip()}: a spec cannot describe that")
+
+
+@lru_cache(maxsize=8)
+def _layers_of(spec: ArchSpec) -> list[str]:
+    with torch.device("meta"):
+        return _layers(SqueezeNet(spec).features)
+
+
+def _layers(features: nn.Module) -> list[str]:
+    return repr(features).replace("inplace=True", "").splitlines()
 
 
 def _initialize_head(head: nn.Conv2d) -> None:
     nn.init.normal_(head.weight, mean=0.0, std=_HEAD_STD)
     assert head.bias is not None
     nn.init.zeros_(head.bias)
-
-
-def _meta_model(spec: ArchSpec, *, dropout: float = 0.5) -> SqueezeNet:
-    with torch.device("meta"):
-        return SqueezeNet(spec, dropout=dropout)
-
-
-def _fit(tensor: Tensor, like: Tensor, name: str, source: str) -> Tensor:
-    # Shape comes first: a hostile file can describe a huge tensor in few bytes, which only a conversion would make.
-    if tensor.shape != like.shape:
-        raise WeightsError(f"{source}: {name}: expected shape {tuple(like.shape)}, got {tuple(tensor.shape)}")
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
-        raise WeightsError(f"{source}: {name}: expected a dense tensor with values, got another kind of tensor")
-    if tensor.is_floating_point() != like.is_floating_point() or tensor.is_complex():
-        raise WeightsError(f"{source}: {name}: expected values like {like.dtype}, got {tensor.dtype}")
-    tensor = tensor.to(like.dtype).contiguous()
-    if not torch.isfinite(tensor).all():
-        raise WeightsError(f"{source}: {name}: expected finite numbers, got infinity or NaN")
-    return tensor
-
-
-def _folded(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    weight = _float64(conv.weight)
-    if not isinstance(conv, NormConv2d):
-        return weight, _float64(conv.bias)
-    norm = conv.norm
-    scale = _float64(norm.weight) / torch.sqrt(_float64(norm.running_var) + norm.eps)
-    return weight * scale[:, None, None, None], _float64(norm.bias) - _float64(norm.running_mean) * scale
-
-
-def _float64(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor.detach().to("cpu", torch.float64, copy=True)  # not every device has float64
-
-
-def _list(names: list[str]) -> str:
-    shown = ", ".join(printable(name) for name in names[:3])
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{shown}{more} {'is' if len(names) == 1 else 'are'}"

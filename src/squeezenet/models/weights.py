@@ -3,8 +3,6 @@
 A safetensors file written here says what it holds, under the key `squeezenet` of its `__metadata__`: JSON with `spec`,
 `labels`, `preprocessing` and `provenance`. A file without it is taken for one of torchvision's networks, recognised by
 the names and shapes of its tensors. Every file is hostile until its sizes have been checked.
-
-Use this when you store a network for later training, or read one that somebody stored.
 """
 
 from __future__ import annotations
@@ -21,13 +19,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ..architectures import SPEC_NAMES, named_spec
 from ..errors import SqueezeNetError, WeightsError
 from ..files import atomic_write
 from ..labels import Labels, imagenet_labels
 from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
-from ..spec import MAX_WEIGHTS, SPEC_NAMES, ArchSpec, named_spec
+from ..spec import MAX_WEIGHTS, ArchSpec
 from ..text import printable
-from .squeezenet import SqueezeNet, model_from_state, state_shapes
+from .squeezenet import SqueezeNet
+from .tensors import model_from_state, state_shapes
 
 __all__ = ["check_file", "import_pth", "infer_spec", "load_safetensors", "read_bounded", "read_pth", "save_safetensors"]
 
@@ -43,13 +43,17 @@ _IMAGENET_CLASSES = 1000
 def save_safetensors(model: SqueezeNet, path: str | os.PathLike[str]) -> None:
     """Write a network whole or not at all, with its spec, labels, preprocessing and provenance.
 
-    The same network gives the same bytes.
+    The same network gives the same bytes, and what is written can be read again.
 
     Raises:
+        SpecError: If a layer was replaced by one that a spec cannot describe.
+        WeightsError: If the model has tensors besides those of its spec, or a weight is infinite or NaN.
         OSError: If the file cannot be written.
     """
+    spec, _ = model.spec, model.convs  # which are refused if layers were replaced
+    model_from_state(spec, model.state_dict(), source=str(path))  # the check that `load_safetensors` makes
     description = {
-        "spec": model.spec.to_dict(),
+        "spec": spec.to_dict(),
         "labels": model.labels and model.labels.to_dict(),
         "preprocessing": model.preprocessing and model.preprocessing.to_dict(),
         "provenance": model.provenance,
@@ -65,8 +69,8 @@ def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
     """Read a network as float32, in training mode as torch builds them.
 
     Args:
-        path: A file of `save_safetensors`, or one with the tensors of a torchvision SqueezeNet. With 1000 classes the
-            latter is taken for published ImageNet weights: its labels and preprocessing are theirs.
+        path: A file of `save_safetensors`, or one with the tensors of a torchvision SqueezeNet. The latter gets
+            torchvision's preprocessing, and with 1000 classes the labels of ImageNet.
 
     Raises:
         WeightsError: If the file cannot be read, is malformed, or holds no SqueezeNet.
@@ -78,7 +82,7 @@ def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{path}: expected a safetensors file, got something else ({printable(error)})") from None
     if description is None:
-        return _published_model(tensors, str(path))
+        return _torchvision_model(tensors, str(path))
     try:
         spec, labels, preprocessing, provenance = _parse_description(description)
     except SqueezeNetError as error:
@@ -94,13 +98,14 @@ def import_pth(path: str | os.PathLike[str]) -> SqueezeNet:
     No code in the file is run: anything but tensors in a flat dictionary is refused.
 
     Args:
-        path: A `.pth` or `.pt` file, of torchvision's 1.0 or 1.1 with any number of classes. With 1000 it is taken for
-            published ImageNet weights: its labels and preprocessing are theirs.
+        path: A `.pth` or `.pt` file, of torchvision's 1.0 or 1.1 with any number of classes. The network gets
+            torchvision's preprocessing, and with 1000 classes the labels of ImageNet; set `model.preprocessing` if it
+            was trained with another.
 
     Raises:
         WeightsError: If the file cannot be read, is malformed, or holds no SqueezeNet.
     """
-    return _published_model(read_pth(path), str(path))
+    return _torchvision_model(read_pth(path), str(path))
 
 
 def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -237,10 +242,11 @@ def _parse_description(description: Any) -> tuple[ArchSpec, Labels | None, Prepr
     return spec, labels, preprocessing, parts[2] or {}
 
 
-def _published_model(tensors: Mapping[str, Tensor], source: str) -> SqueezeNet:
+def _torchvision_model(tensors: Mapping[str, Tensor], source: str) -> SqueezeNet:
     spec = infer_spec({name: tuple(tensor.shape) for name, tensor in tensors.items()}, source=source)
     model = model_from_state(spec, tensors, source=source)
     model.provenance = {"source": Path(source).name}
+    model.preprocessing = TORCHVISION_PREPROCESSING  # what torchvision's weights and its users' networks expect
     if spec.num_classes == _IMAGENET_CLASSES:
-        model.labels, model.preprocessing = imagenet_labels(), TORCHVISION_PREPROCESSING
+        model.labels = imagenet_labels()
     return model

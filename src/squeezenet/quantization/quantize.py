@@ -3,31 +3,27 @@
 The steps every compressor shares: fold the pixel normalisation into conv1, choose activation scales from observed
 ranges, round weights and biases to the file's grids. What differs between compressors (which integers) is theirs.
 
-Legend: O output channels, I input channels, k kernel size.
-
-Use this when you write a compressor; `compress_int8` is the simplest one.
+Legend: O output channels, I input channels, k kernel size. `compress_int8` is the simplest compressor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..codec.weights import round_multiplier
 from ..errors import QuantizationError
 from ..models import SqueezeNet, normalize_pixels
-from ..network import ConvParams, TensorQuant, quantized_source, quantized_tensors
+from ..models.graph import join, max_pool
+from ..network import INT32_MAX, MAX_ABS_WEIGHT, ConvParams, FloatConv, TensorQuant, quantized_source, quantized_tensors
 from ..preprocess import Preprocessing
 from ..spec import ArchSpec, Op
 
 __all__ = [
-    "FloatConv",
     "activation_ranges",
     "float_convs",
     "input_quant",
@@ -38,19 +34,6 @@ __all__ = [
     "run_graph",
     "tensor_quants",
 ]
-
-MAX_ABS_WEIGHT = 127
-_INT32_MAX = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class FloatConv:
-    """A convolution in real numbers, as its integer form will stand for it."""
-
-    weight: NDArray[np.float64]
-    """(O, I, k, k); for conv1, weights of raw pixels."""
-    bias: NDArray[np.float64]
-    """(O,); for conv1, with the normalisation's mean inside."""
 
 
 def required_preprocessing(model: SqueezeNet) -> Preprocessing:
@@ -67,7 +50,7 @@ def required_preprocessing(model: SqueezeNet) -> Preprocessing:
 
 
 def input_quant(model: SqueezeNet) -> TensorQuant:
-    """Raw pixels as a tensor: one step a pixel value.
+    """Raw pixels as a tensor: one step per pixel value.
 
     A stem that pads does so with the zero-point, which must then be what normalises to 0: the mean.
 
@@ -85,8 +68,8 @@ def input_quant(model: SqueezeNet) -> TensorQuant:
     return TensorQuant(1.0, int(mean[0]))
 
 
-def float_convs(model: SqueezeNet) -> dict[str, FloatConv]:
-    """Read the convolutions in float64, the pixel normalisation folded into conv1.
+def float_convs(model: SqueezeNet) -> dict[str, FloatConv[NDArray[np.float64]]]:
+    """Read the convolutions in float64; conv1 with the pixel normalisation folded in, so that it reads raw pixels.
 
     Raises:
         QuantizationError: If batch norm is not folded or the preprocessing has no integer form.
@@ -117,24 +100,13 @@ def run_graph(model: SqueezeNet, x: Tensor, visit: Callable[[str, Tensor], None]
     Returns:
         The head's tensor after its ReLU, shape (N, classes, h, w).
     """
-    spec, modules = model.spec, model.convs
-    live = {"input": x}
-    visit("input", x)
-    for op in spec.graph():
-        inputs = [live[name] for name in op.inputs]
-        if op.kind == "max_pool":
-            y = F.max_pool2d(inputs[0], op.kernel, op.stride, ceil_mode=spec.pool_ceil_mode)
-        elif op.kind == "add":
-            y = inputs[0] + inputs[1]
-        else:
-            y = modules[op.name](inputs[0])
-            y = torch.relu(y) if op.relu else y
-        if op.channel_offset:
-            y = torch.cat([live[op.output], y], dim=1)
-        live[op.output] = y
-        if not op.name.endswith(".expand1x1"):
-            visit(op.output, y)
-    return y
+    modules = model.convs
+
+    def conv(op: Op, x: Tensor) -> Tensor:
+        y: Tensor = modules[op.name](x)
+        return torch.relu(y) if op.relu else y
+
+    return model.spec.walk(x, conv=conv, pool=max_pool, add=lambda op, a, b: a + b, join=join, see=visit)
 
 
 @torch.inference_mode()
@@ -184,7 +156,12 @@ def input_scale(spec: ArchSpec, op: Op, quants: Mapping[str, TensorQuant]) -> fl
 
 
 def quantize_conv(
-    op: Op, conv: FloatConv, *, in_scale: float, out_scale: float, step: NDArray[np.float64] | None = None
+    op: Op,
+    conv: FloatConv[NDArray[np.float64]],
+    *,
+    in_scale: float,
+    out_scale: float,
+    step: NDArray[np.float64] | None = None,
 ) -> ConvParams:
     """Round a convolution to the nearest integers.
 
@@ -207,6 +184,6 @@ def quantize_conv(
     exact_step = multiplier.astype(np.float64) * out_scale / in_scale
     weight = np.rint(conv.weight / exact_step[:, None, None, None]).clip(-MAX_ABS_WEIGHT, MAX_ABS_WEIGHT)
     bias = np.rint(conv.bias / (exact_step * in_scale))
-    if np.abs(bias).max() > _INT32_MAX:
+    if np.abs(bias).max() > INT32_MAX:
         raise QuantizationError(f"{op.name}: a bias of {np.abs(bias).max():.3g} steps does not fit int32")
     return ConvParams(weight.astype(np.int8), bias.astype(np.int32), multiplier)

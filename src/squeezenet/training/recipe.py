@@ -19,10 +19,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ..architectures import named_spec
 from ..errors import RecipeError, SpecError
 from ..files import load_toml
 from ..preprocess import Preprocessing
-from ..spec import ArchSpec, BatchNorm, Bypass, named_spec
+from ..spec import ArchSpec, BatchNorm, Bypass
 
 __all__ = ["RECIPE_NAMES", "Recipe", "load_recipe"]
 
@@ -125,7 +126,7 @@ class Recipe:
     of the two."""
 
     architecture: str = "squeezenet1_1"
-    """A name of `spec.SPEC_NAMES`; like all that follows but dropout, it is ignored where weights are given."""
+    """One of `SPEC_NAMES`; like all that follows but dropout, it is ignored where weights are given."""
     bypass: Bypass | None = None
     base_e: int | None = None
     """Expand filters of the first Fire; this and the next five are the paper's metaparameters (section 5.1), each the

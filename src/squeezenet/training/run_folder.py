@@ -13,6 +13,7 @@ Use this when you read or write any of these.
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import io
@@ -87,7 +88,7 @@ class RunFolder:
 
     def write_model(self, path: Path, model: SqueezeNet, facts: dict[str, Any]) -> None:
         """Write a network in its final form, with facts about its making; the same run gives the same bytes."""
-        final = fold_batch_norm(model)
+        final = copy.copy(fold_batch_norm(model))  # the facts are the file's, not the running network's
         final.provenance = {**model.provenance, **facts}
         save_safetensors(final, path)
 

@@ -18,7 +18,7 @@ from ..data.imageset import DataSource, ImageSet, open_data
 from ..data.shards import is_shard_index, open_shards, shard_source
 from ..errors import DataError, TrainingError
 from ..labels import Labels
-from ..models import SqueezeNet, build_model, load_model
+from ..models import SqueezeNet, load_model
 from ..preprocess import Preprocessing
 from ..progress import Reporter
 from .distributed import ALONE, Workers
@@ -166,7 +166,7 @@ def start_model(
     classes = prepared.train.classes
     torch.manual_seed(recipe.seed)
     if init is None:
-        model = build_model(recipe.spec(len(classes)), dropout=recipe.dropout)
+        model = SqueezeNet(recipe.spec(len(classes)), dropout=recipe.dropout)
     else:
         model = copy.deepcopy(init) if isinstance(init, SqueezeNet) else load_model(init)
         known = _known_classes(model, classes)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ...errors import RecipeError
 from ...models import SqueezeNet
-from ...network import IntegerNetwork
+from ...network import MAX_ABS_WEIGHT, IntegerNetwork
 from ...quantization.quantize import (
     activation_ranges,
     float_convs,
@@ -215,7 +215,7 @@ def _to_network(model: SqueezeNet, calibration: Iterable[NDArray[np.uint8]]) -> 
             convs[op.name],
             in_scale=input_scale(model.spec, op, quants),
             out_scale=output_scale(op, quants),
-            step=np.full(op.out_channels, largest / 127),
+            step=np.full(op.out_channels, largest / MAX_ABS_WEIGHT),
         )
     return IntegerNetwork(model.spec, quants, params)
 

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...network import MAX_ABS_WEIGHT, FloatConv
 from ...spec import ArchSpec, Op
-from .units import IntegerConv, UnitConv, UnitNet, run_graph
+from .units import IntegerConv, UnitNet, run_graph
 
 __all__ = ["DistillSettings", "Length", "Rate", "distill"]
 
@@ -187,7 +188,7 @@ class _Teacher:
     def __init__(self, net: UnitNet, device: torch.device) -> None:
         self._matched = _feature_ops(net.spec)
         convs = {
-            name: UnitConv(
+            name: FloatConv(
                 conv.weight.to(device, torch.bfloat16, memory_format=torch.channels_last),
                 conv.bias.to(device, torch.bfloat16),
             )
@@ -234,7 +235,7 @@ class _Student:
 
         def convolve(op: Op, x: Tensor) -> Tensor:
             latent = self.weights[op.name]
-            rounded = latent.detach().round().clamp_(-127, 127)
+            rounded = latent.detach().round().clamp_(-MAX_ABS_WEIGHT, MAX_ABS_WEIGHT)
             if self._train_weights:
                 rounded = rounded + (latent - latent.detach())
             weight = (rounded * self._steps[op.name]).to(torch.bfloat16, memory_format=torch.channels_last)
@@ -274,7 +275,7 @@ class _Student:
         biases = dict(zip(names, self._average, strict=False))
         weights = dict(zip(names, self._average[len(names) :], strict=True)) if self._train_weights else None
         for name, conv in self._start.items():
-            weight = weights[name].cpu().round().clamp_(-127, 127) if weights else conv.weight
+            weight = weights[name].cpu().round().clamp_(-MAX_ABS_WEIGHT, MAX_ABS_WEIGHT) if weights else conv.weight
             bias = biases[name].cpu().double() / conv.step.double()
             grain = _grain(conv.bias)
             result[name] = replace(conv, weight=weight, bias=(bias / grain).round() * grain)

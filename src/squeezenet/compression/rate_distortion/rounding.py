@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from ...codec.rate import RateModel
+from ...network import MAX_ABS_WEIGHT
 
 __all__ = ["cholesky_of_inverse", "first_guess", "refine_rows", "round_rows"]
 
 _BLOCK = 64
-_MAX = 127
 _DEAD_ZONE = 0.15  # of guesses that no error compensation or price has touched
 
 
@@ -65,7 +65,7 @@ def round_rows(target: Tensor, upper: Tensor, energy: Tensor, price: Tensor, rat
         block = work[:, start:stop].t().contiguous()  # one row a column, so that each is contiguous
         for j in range(start, stop):
             value = block[j - start]
-            nearest = value.round().clamp_(-_MAX, _MAX)
+            nearest = value.round().clamp_(-MAX_ABS_WEIGHT, MAX_ABS_WEIGHT)
             candidates = torch.stack([nearest, nearest - nearest.sign(), torch.zeros_like(nearest)], 1)
             guess = value.sign() * (value.abs() - _DEAD_ZONE).clamp_(min=0).round()
             bits = coder.bits(guess.numpy().astype(np.int64), candidates.numpy().astype(np.int64))
@@ -102,7 +102,9 @@ def refine_rows(target: Tensor, rounded: Tensor, moments: Tensor, price: Tensor,
     slope = ((rounded - target) @ moments).t().contiguous()
     coder = rate.start()
     for j, column in enumerate(result):
-        candidates = torch.stack([column, column - 1, column + 1, torch.zeros_like(column)], 1).clamp_(-_MAX, _MAX)
+        candidates = torch.stack([column, column - 1, column + 1, torch.zeros_like(column)], 1).clamp_(
+            -MAX_ABS_WEIGHT, MAX_ABS_WEIGHT
+        )
         bits = coder.bits(column.numpy().astype(np.int64), candidates.numpy().astype(np.int64))
         moves = candidates - column[:, None]
         cost = moves.square() * moments[j, j] + 2 * moves * slope[j][:, None]
@@ -119,5 +121,5 @@ def refine_rows(target: Tensor, rounded: Tensor, moments: Tensor, price: Tensor,
 
 def first_guess(target: Tensor) -> Tensor:
     """Integers with a dead zone around zero, to fit a rate model on; (O, K) like `target`, which is in steps."""
-    guess: Tensor = target.sign() * (target.abs() - _DEAD_ZONE).clamp(min=0).round().clamp(max=_MAX)
+    guess: Tensor = target.sign() * (target.abs() - _DEAD_ZONE).clamp(min=0).round().clamp(max=MAX_ABS_WEIGHT)
     return guess

@@ -4,8 +4,6 @@ Two streams of activations go through the network side by side: the float networ
 it is rounded. Second moments of the integer stream tell how errors can be compensated; its cross moments with the float
 stream give the weights that best reproduce the float outputs from the integer inputs, and the bias that goes with them.
 
-Use this through `search`, or directly with a fixed slope.
-
 Legend: N photos, O output channels, K products a sum, P positions.
 """
 
@@ -22,11 +20,15 @@ from torch.nn import functional
 
 from ...codec.rate import RateModel
 from ...codec.weights import FRACTION_BITS, round_multiplier
+from ...models.graph import join, max_pool
 from ...spec import Op
 from .rounding import cholesky_of_inverse, first_guess, refine_rows, round_rows
 from .units import IntegerConv, UnitNet, integer_conv
 
 __all__ = ["RoundingSettings", "round_network"]
+
+# The float network's activations and the integer network's; half precision holds every value of the latter exactly.
+_Streams = tuple[Tensor, Tensor]
 
 _BATCH = 20
 _TINY = 2.0**-30
@@ -88,44 +90,31 @@ def round_network(
         The integers of each convolution.
     """
     generator = torch.Generator().manual_seed(seed)
-    spec = net.spec
-    graph = spec.graph()
-    last_use = {name: op.name for op in graph for name in op.inputs}
     x = torch.cat([pixels(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]).half()
-    # Half precision holds every value of an integer tensor exactly.
-    streams: dict[str, tuple[Tensor, Tensor]] = {"input": (x, x)}
     integers: dict[str, IntegerConv] = {}
-    total_macs = sum(op.macs for op in graph)
+    total_macs = sum(op.macs for op in net.spec.graph())
     done = 0
-    for op in graph:
-        sources = [streams[name] for name in op.inputs]
-        if op.kind == "conv":
-            in_steps = net.steps_of(op.inputs[0])
-            moments = _input_moments(op, in_steps, sources[0], settings.max_positions, generator)
-            integers[op.name] = _round_layer(net, op, moments, row_grams[op.name], slope, settings)
-            done += op.macs
-            progress(done / total_macs)
-            if op.is_head:
-                break
-            new = _convolve_streams(net, op, integers[op.name], sources[0])
-            if op.output in streams:
-                old = streams[op.output]
-                new = (torch.cat([old[0], new[0]], 1), torch.cat([old[1], new[1]], 1))
-        elif op.kind == "max_pool":
-            pool = partial(
-                functional.max_pool2d, kernel_size=op.kernel, stride=op.stride, ceil_mode=spec.pool_ceil_mode
-            )
-            new = _batched(pool, sources[0][0]), _batched(pool, sources[0][1])
-        else:
-            clamp = net.clamp(op.output)
-            new = (
-                net.add(op, sources[0][0].float(), sources[1][0].float()).half(),
-                net.add(op, sources[0][1].float(), sources[1][1].float()).round_().clamp_(*clamp).half(),
-            )
-        streams[op.output] = new
-        for name in op.inputs:
-            if last_use[name] == op.name:
-                del streams[name]
+
+    def conv(op: Op, streams: _Streams) -> _Streams:
+        nonlocal done
+        moments = _input_moments(op, net.steps_of(op.inputs[0]), streams, settings.max_positions, generator)
+        integers[op.name] = _round_layer(net, op, moments, row_grams[op.name], slope, settings)
+        done += op.macs
+        progress(done / total_macs)
+        return streams if op.is_head else _convolve_streams(net, op, integers[op.name], streams)
+
+    def pool(op: Op, streams: _Streams) -> _Streams:
+        return _batched(partial(max_pool, op), streams[0]), _batched(partial(max_pool, op), streams[1])
+
+    def add(op: Op, a: _Streams, b: _Streams) -> _Streams:
+        return (
+            net.add(op, a[0].float(), b[0].float()).half(),
+            net.add(op, a[1].float(), b[1].float()).round_().clamp_(*net.clamp(op.output)).half(),
+        )
+
+    net.spec.walk(
+        (x, x), conv=conv, pool=pool, add=add, join=lambda op, a, b: (join(op, a[0], b[0]), join(op, a[1], b[1]))
+    )
     return integers
 
 
@@ -148,7 +137,7 @@ class _Moments:
 def _input_moments(
     op: Op,
     in_steps: Tensor,
-    streams: tuple[Tensor, Tensor],
+    streams: _Streams,
     max_positions: int,
     generator: torch.Generator,
 ) -> _Moments:
@@ -261,7 +250,7 @@ def _round_bias(bias: Tensor, step: Tensor, precision: float) -> Tensor:
     return rounded
 
 
-def _convolve_streams(net: UnitNet, op: Op, conv: IntegerConv, streams: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _convolve_streams(net: UnitNet, op: Op, conv: IntegerConv, streams: _Streams) -> _Streams:
     unit = net.convs[op.name]
 
     def as_float(x: Tensor) -> Tensor:

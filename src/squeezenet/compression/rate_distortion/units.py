@@ -1,12 +1,11 @@
 """A float network in the units of its integer form: every activation step is 1, so a weight step is a multiplier.
 
-ReLU lets a positive scale pass, so each channel of an activation tensor may have a step of its own: it multiplies the
-consumer's weights and divides the producer's, costs no byte and no arithmetic. In these units a uint8 tensor minus its
-zero-point is the activation itself, and the multiplier of a convolution's output channel is its weight step.
+Because ReLU(a x) = a ReLU(x) for a > 0, each channel of an activation can be rescaled freely: multiply the weights that
+read it, divide the weights that write it. This costs nothing at run time. Scales are chosen so that one activation step
+equals 1: a uint8 tensor minus its zero-point is then the activation itself, and a convolution's multiplier is its
+weight step.
 
-Use this to move between a torch model, the float network that rounding starts from, and an `IntegerNetwork`.
-
-Legend: N images, C channels, O output channels, I input channels, k kernel size, K = I*k*k products a sum.
+Legend: N images, C channels, O output channels, I input channels, k kernel size, K = I*k*k products per sum.
 """
 
 from __future__ import annotations
@@ -20,14 +19,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ...errors import QuantizationError
 from ...models import SqueezeNet
-from ...network import ConvParams, IntegerNetwork, TensorQuant, quantized_source, quantized_tensors
+from ...models.graph import join, max_pool
+from ...network import (
+    MAX_ABS_WEIGHT,
+    ConvParams,
+    FloatConv,
+    IntegerNetwork,
+    TensorQuant,
+    quantized_source,
+    quantized_tensors,
+)
+from ...quantization.quantize import input_quant, required_preprocessing
 from ...spec import ArchSpec, Op
 
 __all__ = [
     "IntegerConv",
-    "UnitConv",
     "UnitNet",
     "integer_conv",
     "nonnegative_tensors",
@@ -38,17 +45,7 @@ __all__ = [
 
 _RELU_LEVELS = 255
 _SIGNED_ZERO = 128
-_SIGNED_LEVELS = 127
-
-
-@dataclass(frozen=True)
-class UnitConv:
-    """Float weights and bias of one convolution in activation steps."""
-
-    weight: Tensor
-    """(O, I, k, k), output steps per input step."""
-    bias: Tensor
-    """(O,), output steps."""
+_SIGNED_LEVELS = MAX_ABS_WEIGHT
 
 
 @dataclass
@@ -68,7 +65,8 @@ class UnitNet:
     """A float network in activation steps, and what leads back to real numbers."""
 
     spec: ArchSpec
-    convs: Mapping[str, UnitConv]
+    convs: Mapping[str, FloatConv[Tensor]]
+    """Weights in output steps per input step, biases in output steps."""
     channel_steps: Mapping[str, Tensor]
     """Real value of a step for each channel of each quantised tensor."""
     zero_points: Mapping[str, int]
@@ -85,22 +83,23 @@ class UnitNet:
             model: Batch norm folded, with its preprocessing.
             channel_ranges: Largest magnitude that each channel of each quantised tensor but the input may show, (C,).
             tensor_ranges: The same for the tensor as a whole; ratios of these are used where tensors are added.
+
+        Raises:
+            QuantizationError: If the model has no preprocessing, or its stem pads and the mean is not one whole number.
         """
-        spec, preprocessing = model.spec, model.preprocessing
-        if preprocessing is None:
-            raise QuantizationError("expected a model that knows its preprocessing, got one without")
+        spec, preprocessing = model.spec, required_preprocessing(model)
         nonnegative = nonnegative_tensors(spec)
         steps = {"input": 1 / torch.tensor(preprocessing.std)}
-        zero_points = {"input": _input_zero(spec, preprocessing.mean)}
+        zero_points = {"input": input_quant(model).zero_point}
         tensor_steps = {"input": 1.0}
         for name in quantized_tensors(spec)[1:]:
             levels = _RELU_LEVELS if name in nonnegative else _SIGNED_LEVELS
             zero_points[name] = 0 if name in nonnegative else _SIGNED_ZERO
             steps[name] = channel_ranges[name].float() / levels
             tensor_steps[name] = float(np.float32(tensor_ranges[name] / levels))
-        convs = {}
+        convs, modules = {}, model.convs
         for op in spec.convs:
-            module = model.convs[op.name]
+            module = modules[op.name]
             assert module.bias is not None
             source = quantized_source(spec, op.inputs[0])
             in_steps = steps[source]
@@ -112,7 +111,7 @@ class UnitNet:
                 shift = (zero_points["input"] - torch.tensor(preprocessing.mean)) * in_steps
                 bias = bias + torch.einsum("oikl,i->o", weight.double(), shift.double())
             weight = weight * in_steps[None, :, None, None] / out_steps[:, None, None, None]
-            convs[op.name] = UnitConv(weight.contiguous(), (bias / out_steps).float())
+            convs[op.name] = FloatConv(weight.contiguous(), (bias / out_steps).float())
         return cls(spec, convs, steps, zero_points, tensor_steps)
 
     def steps_of(self, tensor: str) -> Tensor:
@@ -152,26 +151,12 @@ class UnitNet:
 def run_graph(
     spec: ArchSpec, x: Tensor, convolve: Callable[[Op, Tensor], Tensor], add: Callable[[Op, Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Walk the graph; `convolve` includes the activation. Returns the head's output averaged over its positions."""
-    live = {"input": x}
-    graph = spec.graph()
-    last_use = {name: op.name for op in graph for name in op.inputs}
-    for op in graph:
-        source = live[op.inputs[0]]
-        if op.kind == "max_pool":
-            live[op.output] = functional.max_pool2d(source, op.kernel, op.stride, ceil_mode=spec.pool_ceil_mode)
-        elif op.kind == "add":
-            live[op.output] = add(op, source, live[op.inputs[1]])
-        else:
-            y = convolve(op, source)
-            if op.is_head:
-                return y.mean((2, 3))
-            # The first branch of a Fire waits for the second, which completes the concatenation.
-            live[op.output] = torch.cat([live[op.output], y], 1) if op.output in live else y
-        for name in op.inputs:
-            if last_use[name] == op.name:
-                del live[name]
-    raise AssertionError("a graph ends with its head")
+    """Walk the graph with torch's pools; `convolve` includes the activation.
+
+    Returns:
+        The head's output averaged over its positions, (N, classes).
+    """
+    return spec.walk(x, conv=convolve, pool=max_pool, add=add, join=join).mean((2, 3))
 
 
 def quantized_forward(net: UnitNet, integers: Mapping[str, IntegerConv], x: Tensor) -> Tensor:
@@ -216,14 +201,3 @@ def nonnegative_tensors(spec: ArchSpec) -> set[str]:
         if op.relu or (op.kind != "conv" and all(name in names for name in op.inputs)):
             names.add(op.output)
     return names
-
-
-def _input_zero(spec: ArchSpec, mean: tuple[float, float, float]) -> int:
-    """Padding shows the network its mean, so a padded stem needs a pixel value for it."""
-    if not spec.stem.padding:
-        return 0
-    if len(set(mean)) > 1 or mean[0] != int(mean[0]):
-        raise QuantizationError(
-            f"expected one whole-numbered mean for a stem that pads, got {mean}: train with (pixel - 128) / 64"
-        )
-    return int(mean[0])

@@ -1,0 +1,153 @@
+"""Networks from stored tensors and arrays and back, and the folding of batch norm: moving weights between networks.
+
+No random number is drawn: networks are laid out without memory and take over the tensors that are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+from ..network import FloatConv, FloatNetwork
+from ..preprocess import Preprocessing
+from ..spec import ArchSpec
+from ..text import printable
+from .fire import NormConv2d
+from .squeezenet import SqueezeNet
+
+__all__ = ["float_network", "fold_batch_norm", "model_from_convs", "model_from_state", "state_shapes"]
+
+
+def state_shapes(spec: ArchSpec) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the network's state dict, without building it."""
+    return {name: tuple(tensor.shape) for name, tensor in _meta_model(spec).state_dict().items()}
+
+
+def model_from_state(
+    spec: ArchSpec, state: Mapping[str, Tensor], *, dropout: float = 0.5, source: str = "state dict"
+) -> SqueezeNet:
+    """Build a network around stored tensors; no random number is drawn.
+
+    Args:
+        spec: The architecture.
+        state: Tensors by name, in torchvision's naming. Floats of any width become float32; the model takes over
+            float32 ones without a copy.
+        dropout: As in `SqueezeNet`.
+        source: Where the tensors come from, for messages.
+
+    Raises:
+        WeightsError: If a tensor is missing, too many, of another shape or type, or not finite.
+    """
+    model = _meta_model(spec, dropout=dropout)
+    expected = model.state_dict()
+    if missing := [name for name in expected if name not in state]:
+        raise WeightsError(f"{source}: expected the tensors of {spec.name}, but {_list(missing)} missing")
+    if unknown := [name for name in state if name not in expected]:
+        raise WeightsError(f"{source}: expected only the tensors of {spec.name}, but {_list(unknown)} not of it")
+    model.load_state_dict({name: _fit(state[name], like, name, source) for name, like in expected.items()}, assign=True)
+    return model
+
+
+def model_from_convs(
+    spec: ArchSpec, convs: Mapping[str, FloatConv[NDArray[np.float32]]], *, source: str = "arrays"
+) -> SqueezeNet:
+    """Build a network around arrays for its convolutions, keyed by their names in the spec.
+
+    Args:
+        spec: The architecture, without batch norm.
+        convs: Weights and biases of each convolution. They are copied.
+        source: Where they come from, for messages.
+
+    Raises:
+        WeightsError: As in `model_from_state`.
+    """
+    paths = _meta_model(spec).conv_paths
+    state = {}
+    for name, conv in convs.items():
+        state[f"{paths.get(name, name)}.weight"] = torch.tensor(conv.weight)
+        state[f"{paths.get(name, name)}.bias"] = torch.tensor(conv.bias)
+    return model_from_state(spec, state, source=source)
+
+
+def fold_batch_norm(model: SqueezeNet) -> SqueezeNet:
+    """Merge every batch norm into its convolution, for use after training.
+
+    The products are made in float64; in eval mode the new network computes the same function.
+
+    Returns:
+        A new network with `spec.batch_norm` false, and the same labels, preprocessing, provenance and mode, which
+        shares no tensor with `model`; or `model` itself, if it has no batch norm.
+    """
+    if not model.spec.batch_norm:
+        return model
+    state = {}
+    for name, conv in model.convs.items():
+        weight, bias = _folded(conv)
+        path = model.conv_paths[name]
+        state[f"{path}.weight"] = weight.to(conv.weight.device, conv.weight.dtype)
+        state[f"{path}.bias"] = bias.to(conv.weight.device, conv.weight.dtype)
+    folded = _meta_model(model.spec.replace(batch_norm=False), dropout=model.dropout)
+    folded.load_state_dict(state, assign=True)
+    folded.labels, folded.preprocessing = model.labels, model.preprocessing
+    folded.provenance = dict(model.provenance)
+    return folded.train(model.training)
+
+
+def float_network(model: SqueezeNet) -> FloatNetwork:
+    """Take a network's arrays out of torch, batch norm folded.
+
+    Returns:
+        The network with its preprocessing, or a plain resize to its input size if it has none. The arrays share
+        memory with the parameters where nothing was folded.
+    """
+    folded = fold_batch_norm(model)
+    convs = {}
+    for name, conv in folded.convs.items():
+        assert conv.bias is not None  # folded networks have biases
+        convs[name] = FloatConv(conv.weight.detach().cpu().numpy(), conv.bias.detach().cpu().numpy())
+    how = folded.preprocessing or Preprocessing.plain(folded.spec.input_size)
+    return FloatNetwork(folded.spec, convs, how, folded.labels)
+
+
+def _meta_model(spec: ArchSpec, *, dropout: float = 0.5) -> SqueezeNet:
+    with torch.device("meta"):
+        return SqueezeNet(spec, dropout=dropout)
+
+
+def _fit(tensor: Tensor, like: Tensor, name: str, source: str) -> Tensor:
+    # Shape comes first: a hostile file can describe a huge tensor in few bytes, which only a conversion would make.
+    if tensor.shape != like.shape:
+        raise WeightsError(f"{source}: {name}: expected shape {tuple(like.shape)}, got {tuple(tensor.shape)}")
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        raise WeightsError(f"{source}: {name}: expected a dense tensor with values, got another kind of tensor")
+    if tensor.is_floating_point() != like.is_floating_point() or tensor.is_complex():
+        raise WeightsError(f"{source}: {name}: expected values like {like.dtype}, got {tensor.dtype}")
+    tensor = tensor.to(like.dtype).contiguous()
+    if not torch.isfinite(tensor).all():
+        raise WeightsError(f"{source}: {name}: expected finite numbers, got infinity or NaN")
+    return tensor
+
+
+def _folded(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    weight = _float64(conv.weight)
+    if not isinstance(conv, NormConv2d):
+        return weight, _float64(conv.bias)
+    norm = conv.norm
+    scale = _float64(norm.weight) / torch.sqrt(_float64(norm.running_var) + norm.eps)
+    return weight * scale[:, None, None, None], _float64(norm.bias) - _float64(norm.running_mean) * scale
+
+
+def _float64(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor.detach().to("cpu", torch.float64, copy=True)  # not every device has float64
+
+
+def _list(names: list[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{shown}{more} {'is' if len(names) == 1 else 'are'}"
