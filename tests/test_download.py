@@ -274,7 +274,7 @@ def test_options_that_published_weights_do_not_fit_are_refused(published, option
 
 def test_names_without_published_weights_are_refused_before_any_download(server):
     with pytest.raises(WeightsError, match="expected one of squeezenet1_0, squeezenet1_1 for published weights"):
-        load_model("squeezenet1_0_complex_bypass")
+        create_model("squeezenet1_0_complex_bypass", pretrained=True)
     with pytest.raises(SpecError, match="got 'resnet18'"):
         create_model("resnet18", pretrained=True)
     assert server.requests == []

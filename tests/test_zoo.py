@@ -134,7 +134,7 @@ WRONG = {
 def test_every_verb_refuses_what_names_nothing_in_one_line(place, verb, model):
     for torch_file in ("run/checkpoint.pt", "net.pth"):
         (place / torch_file).write_bytes(b"torch")
-    if verb == "info" and model in squeezenet.spec.SPEC_NAMES:
+    if verb == "info" and model in squeezenet.architectures.SPEC_NAMES:
         pytest.skip("an architecture, for `info`")
     result = run(*(("predict", "-m", model, "photos") if verb == "predict" else VERBS[verb](model)))
     assert result.exit_code == 1, result.output
