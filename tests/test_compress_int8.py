@@ -111,7 +111,7 @@ def test_padded_stem_needs_one_whole_mean():
 def test_model_without_preprocessing_is_refused():
     model = float_model()
     model.preprocessing = None
-    with pytest.raises(QuantizationError, match="knows its preprocessing"):
+    with pytest.raises(QuantizationError, match="a model with its preprocessing, got one without"):
         compress_int8(model, [random_pixels(model.spec, 1)])
 
 

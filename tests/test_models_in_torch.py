@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from image_files import encode, photo
 from networks import random_pixels, tiny_spec
-from squeezenet import Fire, SqueezeNet, load_image, load_model, named_spec, squeezenet1_1
+from squeezenet import Fire, Int8, SqueezeNet, compress, load_image, load_model, named_spec, squeezenet1_1
 from squeezenet.engine.reference import ReferenceEngine
 from squeezenet.errors import ImageError, SpecError, WeightsError
 from squeezenet.labels import Labels, imagenet_labels
@@ -133,6 +133,7 @@ def test_fine_tuned_network_is_compressed():
     pixels = random_pixels(model.spec, 8)
     network = compress_int8(model, [pixels])
     assert network.spec == tiny_spec(num_classes=3, head_relu=True)
+    assert compress(model, method=Int8(), progress=False).file.network.spec == network.spec
     with torch.inference_mode():
         expected = model(normalize_pixels(pixels, model.preprocessing)).numpy()
     assert np.abs(ReferenceEngine(network).logits(pixels) - expected).max() < 0.05 * np.abs(expected).max()

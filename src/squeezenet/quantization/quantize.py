@@ -44,7 +44,8 @@ def required_preprocessing(model: SqueezeNet) -> Preprocessing:
     """
     if model.preprocessing is None:
         raise QuantizationError(
-            "expected a model that knows its preprocessing; set `model.preprocessing` to the one it was trained with"
+            "expected a model with its preprocessing, got one without: set `model.preprocessing` to the one it was"
+            " trained with"
         )
     return model.preprocessing
 
