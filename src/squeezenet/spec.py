@@ -305,6 +305,7 @@ class ArchSpec:
         last_part = {op.output: op.name for op in graph}
         live = {"input": x}
         see("input", x)
+        del x  # `live` alone holds values
         for op in graph:
             if op.kind == "add":
                 y = add(op, live[op.inputs[0]], live[op.inputs[1]])
