@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from squeezenet.data import open_data
-from squeezenet.data.shards import open_shards, shard_source, write_shards
+from squeezenet.data.shards import open_shards, write_shards
 from squeezenet.errors import DataError
 from squeezenet.preprocess import Preprocessing
-from squeezenet.training import run as run_module
-from squeezenet.training.feed.augment import Augmentation, draw_epoch
+from squeezenet.training import step as step_module
+from squeezenet.training.feed.augment import Augmentation, EpochDraw
 from squeezenet.training.feed.batches import view_for
 from squeezenet.training.feed.shards import ShardBatches
 from test_cli_predict import run
@@ -34,17 +34,17 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def index(folder, tmp_path_factory):
-    return write_shards(open_data(folder), tmp_path_factory.mktemp("shards"), images_per_shard=5)
+    return write_shards(open_data(folder), tmp_path_factory.mktemp("shards"), images_per_shard=5).index
 
 
 def batches_of(index):
     images = open_shards(index)
     view = view_for(CENTER, Preprocessing(crop_size=8, resize_size=8))
-    return ShardBatches(images, shard_source(images), CENTER, view)
+    return ShardBatches(images, CENTER, view)
 
 
 def epoch_of(batches, epoch=0, share=(0, 1), first_step=0, batch_size=6):
-    draw = draw_epoch(batches.n_images, seed=1, epoch=epoch)
+    draw = EpochDraw(batches.n_images, seed=1, epoch=epoch)
     n_steps = batches.n_images // batch_size
     return list(batches.epoch(draw, batch_size=batch_size, first_step=first_step, n_steps=n_steps, share=share))
 
@@ -131,7 +131,7 @@ def test_index_that_is_none_is_refused(tmp_path, table):
 def test_training_from_shards_resumes_to_the_same_bytes(folder, index, tmp_path, monkeypatch):
     whole = train(index, tmp_path / "whole", val=folder)
     assert whole.n_images == 36
-    real_step, calls = run_module.train_step, []
+    real_step, calls = step_module.train_step, []
 
     def step(*args, **kwargs):
         calls.append(1)
@@ -140,7 +140,7 @@ def test_training_from_shards_resumes_to_the_same_bytes(folder, index, tmp_path,
         return real_step(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "train_step", step)
+        patch.setattr(step_module, "train_step", step)
         with pytest.raises(KeyboardInterrupt):
             train(index, tmp_path / "run", val=folder, checkpoint_every_s=0)
     assert digests(train(index, tmp_path / "run", val=folder, resume=True)) == digests(whole)

@@ -43,7 +43,8 @@ MAX_ACTIVATION_ELEMENTS = 1 << 27
 MAX_MACS = 1 << 37
 
 # Below this input size the stem keeps full resolution, and pools that would leave the last map smaller than 4x4 go.
-_SMALL_INPUT = 96
+SMALL_INPUT = 96
+DEFAULT_INPUT_SIZE = 224
 _SMALL_LAST_MAP = 4
 
 POOL_KERNEL = 3
@@ -317,7 +318,7 @@ SPEC_NAMES: tuple[str, ...] = tuple(version + suffix for version in _VERSIONS fo
 """Names that `named_spec` knows."""
 
 
-def named_spec(name: str, *, input_size: int = 224, **options: Any) -> ArchSpec:
+def named_spec(name: str, *, input_size: int = DEFAULT_INPUT_SIZE, **options: Any) -> ArchSpec:
     """Look up an architecture of the paper, in the form that suits the input size.
 
     From 96 pixels on it is the published network; below, its small-image form: a 3x3 stem of stride 1 and padding 1,
@@ -354,7 +355,7 @@ def metaparameter_spec(
     stem_channels: int = 96,
     stem_kernel: int = 7,
     pools: tuple[int, ...] = (1, 4, 8),
-    input_size: int = 224,
+    input_size: int = DEFAULT_INPUT_SIZE,
     **options: Any,
 ) -> ArchSpec:
     """Build the architecture that the paper's metaparameters describe; the defaults are SqueezeNet 1.0.
@@ -398,7 +399,7 @@ def metaparameter_spec(
                 expand3x3_channels=expand3x3_channels,
             )
         )
-    if input_size < _SMALL_INPUT:
+    if input_size < SMALL_INPUT:
         stem = StemSpec(channels=stem_channels, kernel=3, stride=1, padding=1)
         while pools and _size_after_pools(input_size, len(pools)) < _SMALL_LAST_MAP:
             pools = pools[1:]

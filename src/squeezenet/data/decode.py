@@ -2,9 +2,7 @@
 
 Evaluation sees exactly what `Preprocessing` gives. Training may see more of the image than the centre crop, so that
 crops can vary: `decode_for_crops` keeps the whole image at a reduced size. Decoding runs in threads, since Pillow
-lets go of the interpreter while it works. No torch here.
-
-Use this when you need the pixels of an `ImageSet`.
+releases the interpreter lock while it works. No torch here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What an exploration finds: trials with their architectures and figures, and the front among them.
-
-Use this when you read a study.
-"""
+"""What an exploration finds: trials with their architectures and figures, and the front among them."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "macs": "minimize",
     "peak_activation_bytes": "minimize",
 }
-"""What a study weighs against each other."""
+"""The objectives of a study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,7 @@ class StudyResult:
     folder: Path
     findings: tuple[Finding, ...]
     front: tuple[Finding, ...]
-    """Those within the limits that no other beats in accuracy, bytes, MACs and memory at once."""
+    """Findings within the limits that no other beats in accuracy, bytes, MACs and memory at once."""
     winner: Finding | None
     """The most accurate within the limits."""
     retrained: Measured | None
@@ -84,5 +81,5 @@ def _beats(one: Finding, other: Finding) -> bool:
 
 
 def pareto_front(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Those that no other beats in accuracy, bytes, MACs and memory at once, in order."""
+    """Findings that no other beats in accuracy, bytes, MACs and memory at once, in order."""
     return tuple(f for f in findings if not any(_beats(other, f) for other in findings))
