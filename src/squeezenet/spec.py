@@ -12,7 +12,7 @@ Use this when you need to know what a network looks like without building it (no
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -28,6 +28,7 @@ __all__ = [
     "StemSpec",
     "metaparameter_spec",
     "named_spec",
+    "pools_within",
 ]
 
 Bypass = Literal["none", "simple", "complex"]
@@ -318,6 +319,11 @@ SPEC_NAMES: tuple[str, ...] = tuple(version + suffix for version in _VERSIONS fo
 """Names that `named_spec` knows."""
 
 
+def pools_within(n_fires: int, pools: Sequence[int]) -> tuple[int, ...]:
+    """Leave out the pools after layers that a network of `n_fires` Fire modules lacks."""
+    return tuple(layer for layer in pools if layer <= n_fires + 1)
+
+
 def named_spec(name: str, *, input_size: int = DEFAULT_INPUT_SIZE, **options: Any) -> ArchSpec:
     """Look up an architecture of the paper, in the form that suits the input size.
 
@@ -337,7 +343,7 @@ def named_spec(name: str, *, input_size: int = DEFAULT_INPUT_SIZE, **options: An
         for suffix, bypass in _BYPASS_SUFFIXES.items():
             if name == version + suffix:
                 settings = {"bypass": bypass, "name": name, **options}
-                pools = tuple(layer for layer in pools if layer <= settings.get("n_fires", _PAPER_FIRES) + 1)
+                pools = pools_within(settings.get("n_fires", _PAPER_FIRES), pools)
                 return metaparameter_spec(
                     stem_channels=channels, stem_kernel=kernel, pools=pools, input_size=input_size, **settings
                 )

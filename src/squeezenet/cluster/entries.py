@@ -1,9 +1,7 @@
 """What bulk prediction reads: folders, zips, files, columns of Parquet files, here or in an object store.
 
-A plan is a table with one row for an image file, or for a row group of a Parquet file. Its rows say where images lie;
-nothing is read before a worker reads it.
-
-Use this when images have to be read by other machines than the one that lists them.
+A plan is a table with one row per image file, or per row group of a Parquet file. Its rows hold the images' locations;
+only workers read them.
 """
 
 from __future__ import annotations
