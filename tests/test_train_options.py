@@ -186,6 +186,8 @@ def test_learning_rate_finder_stops_where_the_loss_bursts(data):
     assert found.rates[-1] < 1000
     assert 1e-5 < found.suggested <= found.lowest < 100
     assert all(map(math.isfinite, found.losses))
+    assert (found.data, found.weights, found.recipe) == (str(data), "none", "custom")
+    assert f"<dd>{data}</dd>" in found.page()
 
 
 def test_lr_find_prints_a_suggestion_and_draws_the_curve(data, tmp_path):

@@ -128,7 +128,7 @@ def _read_index(location: str) -> bytes:
     if path.exists() and not path.is_file():
         raise IsADirectoryError("expected a file, got a folder or a device")
     with path.open("rb") as file:
-        return file.read(_MAX_INDEX_BYTES)
+        return file.read(min(_MAX_INDEX_BYTES, os.fstat(file.fileno()).st_size))  # reading allocates what is asked for
 
 
 @dataclass(frozen=True, kw_only=True)

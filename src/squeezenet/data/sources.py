@@ -204,7 +204,8 @@ def _read_path(path: str, limit: int | None) -> bytes:
 def _read_bounded(stream: Any, name: str, size: int, limit: int | None) -> bytes:
     if size > MAX_FILE_BYTES:
         raise ImageError(f"expected at most {MAX_FILE_BYTES} bytes, got {size}", source=name)
-    data: bytes = stream.read(MAX_FILE_BYTES if limit is None else limit)
+    # Never more than the file has: reading allocates as much as is asked for.
+    data: bytes = stream.read(size if limit is None else min(limit, size))
     return data
 
 

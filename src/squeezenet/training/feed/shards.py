@@ -44,7 +44,6 @@ class ShardBatches:
     augmentation: Augmentation
     view: View
     unreadable: tuple[Unreadable, ...] = ()
-    n_threads: int | None = None
 
     @property
     def n_images(self) -> int:
@@ -63,7 +62,7 @@ class ShardBatches:
         samples = self._samples(draw, share, damages)
         size = len(range(share[0], batch_size, share[1]))
         next(itertools.islice(samples, first_step * size, first_step * size), None)
-        with thread_pool(self.n_threads) as pool:
+        with thread_pool() as pool:
             upcoming: list[Future[Any]] = []
             for step in range(first_step, n_steps + 1):
                 arriving = upcoming
