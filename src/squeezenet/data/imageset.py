@@ -130,7 +130,7 @@ class ImageSet:
         Example:
             >>> digits = open_data("digits", split="val")
             >>> [item.name for item in digits.sample(3).items]
-            ['digits/val/0/0048.png', 'digits/val/4/1494.png', 'digits/val/9/1796.png']
+            ['digits/val/0/0036.png', 'digits/val/4/1788.png', 'digits/val/9/1795.png']
         """
         return self.subset(evenly_spaced(len(self), n))
 

@@ -58,9 +58,9 @@ class EpochDraw:
     Example:
         >>> draw = EpochDraw(5, seed=0, epoch=1)
         >>> draw.order
-        array([2, 1, 3, 0, 4])
+        array([0, 2, 4, 1, 3])
         >>> draw.batch(0, 2)[0]
-        array([2, 1])
+        array([0, 2])
     """
 
     n_images: int
