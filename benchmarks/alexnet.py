@@ -43,7 +43,7 @@ from squeezenet.process import keep_freed_memory
 from squeezenet.progress import PlainReporter
 from squeezenet.spec import BatchNorm
 from squeezenet.training import Recipe, load_recipe
-from squeezenet.training.feed.augment import draw_epoch
+from squeezenet.training.feed.augment import EpochDraw
 from squeezenet.training.feed.batches import ValBatches
 from squeezenet.training.setup import TrainingData, open_batches, with_epochs
 from squeezenet.training.state import TrainingState
@@ -156,7 +156,7 @@ def train_network(build: Callable[[int], Any], recipe: Recipe, photos: Photos) -
     batches = open_batches(recipe, PREPROCESSING, TrainingData(check_data(photos.train, None)), PlainReporter())
     n_steps, losses = batches.n_images // recipe.batch_size, []
     for state.epoch in range(recipe.epochs):
-        draw = draw_epoch(batches.n_images, seed=recipe.seed, epoch=state.epoch)
+        draw = EpochDraw(batches.n_images, seed=recipe.seed, epoch=state.epoch)
         losses.append(0.0)
         epoch = batches.epoch(draw, batch_size=recipe.batch_size, first_step=0, n_steps=n_steps)
         for state.step, batch in enumerate(epoch):

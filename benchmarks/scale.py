@@ -166,14 +166,14 @@ def measure_training(folder: Path, work: Path) -> tuple[dict[str, float], dict[s
     from squeezenet.models import SqueezeNet
     from squeezenet.process import keep_freed_memory
     from squeezenet.training import load_recipe, train_model
-    from squeezenet.training.feed.augment import Augmentation, augment, draw_epoch
+    from squeezenet.training.feed.augment import Augmentation, EpochDraw, augment
 
     keep_freed_memory()
     torch.set_num_threads(1)
     recipe = load_recipe("imagenet")
     data = [path.read_bytes() for path in sorted(folder.iterdir())[:N_PHOTOS]]
     decoded = [decode_for_crops(item, recipe.resize_size) for item in data]
-    numbers = draw_epoch(len(data), seed=0, epoch=0).numbers
+    numbers = EpochDraw(len(data), seed=0, epoch=0).numbers
     crops = Augmentation(
         size=192, crop=recipe.crop, crop_scale=recipe.crop_scale, crop_ratio=(3 / 4, 4 / 3), hflip=True
     )

@@ -55,7 +55,7 @@ def run_ours(task: str) -> dict[str, float]:
 
     from squeezenet.process import keep_freed_memory
     from squeezenet.progress import SilentReporter
-    from squeezenet.training.feed.augment import draw_epoch
+    from squeezenet.training.feed.augment import EpochDraw
     from squeezenet.training.setup import open_batches
     from squeezenet.training.state import TrainingState
     from squeezenet.training.step import choose_precision, train_step
@@ -68,7 +68,7 @@ def run_ours(task: str) -> dict[str, float]:
     start = time.perf_counter()
     batches = open_batches(recipe, model.preprocessing, prepared, SilentReporter())
     decode_s = (time.perf_counter() - start) / batches.n_images
-    draw = draw_epoch(batches.n_images, seed=0, epoch=0)
+    draw = EpochDraw(batches.n_images, seed=0, epoch=0)
     per_epoch = batches.n_images // recipe.batch_size
     steps = min(n_steps, per_epoch)
     for batch in batches.epoch(draw, batch_size=recipe.batch_size, first_step=0, n_steps=steps):

@@ -6,7 +6,7 @@ from image_files import encode, photo, write_tree
 from squeezenet.data import check_data, open_data
 from squeezenet.errors import DataError
 from squeezenet.preprocess import Preprocessing
-from squeezenet.training.feed.augment import Augmentation, augment, draw_epoch
+from squeezenet.training.feed.augment import Augmentation, EpochDraw, augment
 from squeezenet.training.feed.batches import TrainBatches, ValBatches
 
 RAMP = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
@@ -17,17 +17,17 @@ def numbers(*rows):
 
 
 def test_epoch_is_a_permutation_that_seed_and_epoch_decide():
-    draw = draw_epoch(100, seed=1, epoch=2)
+    draw = EpochDraw(100, seed=1, epoch=2)
     assert sorted(draw.order) == list(range(100))
     assert draw.numbers.min() >= 0
     assert draw.numbers.max() < 1
-    assert np.array_equal(draw.order, draw_epoch(100, seed=1, epoch=2).order)
+    assert np.array_equal(draw.order, EpochDraw(100, seed=1, epoch=2).order)
     for seed, epoch in ((1, 3), (2, 2)):
-        assert not np.array_equal(draw.order, draw_epoch(100, seed=seed, epoch=epoch).order)
+        assert not np.array_equal(draw.order, EpochDraw(100, seed=seed, epoch=epoch).order)
 
 
 def test_batches_cut_the_epoch_into_consecutive_pieces():
-    draw = draw_epoch(10, seed=0, epoch=0)
+    draw = EpochDraw(10, seed=0, epoch=0)
     indices, rows = draw.batch(2, 3)
     assert indices.tolist() == draw.order[6:9].tolist()
     assert np.array_equal(rows, draw.numbers[6:9])
@@ -58,7 +58,7 @@ def test_mirror_reverses_columns_below_one_half():
 def test_random_resized_crops_of_any_shape_fill_the_result(shape):
     image = np.full((*shape, 3), 77, dtype=np.uint8)
     augmentation = Augmentation(size=8, crop="random_resized", crop_scale=(0.01, 1.0), crop_ratio=(0.5, 2.0))
-    crops = augment([image] * 50, draw_epoch(50, seed=0, epoch=0).numbers, augmentation)
+    crops = augment([image] * 50, EpochDraw(50, seed=0, epoch=0).numbers, augmentation)
     assert crops.shape == (50, 8, 8, 3)
     assert crops.unique().tolist() == [77]
 
@@ -96,8 +96,8 @@ def photos(tmp_path):
 def test_streamed_batches_are_those_from_memory(photos, n_workers):
     kept = open_batches(photos, cache_bytes=10**9)
     streamed = open_batches(photos, cache_bytes=0, n_workers=n_workers)
-    assert (kept.arrays is None, streamed.arrays is None) == (False, True)
-    draw = draw_epoch(12, seed=0, epoch=0)
+    assert (kept.make.arrays is None, streamed.make.arrays is None) == (False, True)
+    draw = EpochDraw(12, seed=0, epoch=0)
     pairs = [list(batches.epoch(draw, batch_size=5, first_step=1, n_steps=2)) for batches in (kept, streamed)]
     assert len(pairs[0]) == len(pairs[1]) == 1
     assert torch.equal(pairs[0][0].pixels, pairs[1][0].pixels)
@@ -105,16 +105,16 @@ def test_streamed_batches_are_those_from_memory(photos, n_workers):
 
 
 def test_memory_is_estimated_from_sizes_alone(photos):
-    exact = sum(array.nbytes for array in open_batches(photos, cache_bytes=10**9).arrays)
-    assert open_batches(photos, cache_bytes=int(exact * 1.1)).arrays is not None
-    assert open_batches(photos, cache_bytes=int(exact * 0.9)).arrays is None
+    exact = sum(array.nbytes for array in open_batches(photos, cache_bytes=10**9).make.arrays)
+    assert open_batches(photos, cache_bytes=int(exact * 1.1)).make.arrays is not None
+    assert open_batches(photos, cache_bytes=int(exact * 0.9)).make.arrays is None
 
 
 def test_image_that_fails_to_decode_is_left_out_of_a_streamed_batch(photos):
     broken = photos / "a/02.jpg"
     broken.write_bytes(broken.read_bytes()[:-60])
     batches = open_batches(photos, cache_bytes=0)
-    (batch,) = batches.epoch(draw_epoch(12, seed=0, epoch=0), batch_size=12, first_step=0, n_steps=1)
+    (batch,) = batches.epoch(EpochDraw(12, seed=0, epoch=0), batch_size=12, first_step=0, n_steps=1)
     assert len(batch.labels) == len(batch.pixels) == 11
     assert [entry.name for entry in batch.unreadable] == [str(broken)]
 
@@ -147,4 +147,4 @@ def test_large_sets_of_thin_strips_do_not_fill_the_memory(tmp_path):
     batches = TrainBatches.open(
         check.train, check.train_sizes, augmentation, Preprocessing(crop_size=16, resize_size=64), cache_bytes=10**9
     )
-    assert [array.shape for array in batches.arrays] == [(64, 64, 3), (64, 512, 3)]
+    assert [array.shape for array in batches.make.arrays] == [(64, 64, 3), (64, 512, 3)]

@@ -83,7 +83,7 @@ def test_messy_folder_decodes_but_for_the_truncated_file(messy_folder):
 
 def test_whole_images_for_crops_keep_shape_and_orientation(messy_folder):
     images = open_data(messy_folder)
-    kept, arrays, unreadable = decode_all(images, lambda data: decode_for_crops(data, 24), n_threads=2)
+    kept, arrays, unreadable = decode_all(images, lambda data: decode_for_crops(data, 24))
     shapes = {images.items[i].name.rsplit("/", 1)[1]: array.shape for i, array in zip(kept, arrays, strict=True)}
     assert len(unreadable) == 3
     assert shapes["grey.jpg"] == (24, 36, 3)

@@ -10,6 +10,8 @@ from PIL import Image
 from image_files import png, write_tree
 from shared import shared_path
 from squeezenet.data import open_data
+from squeezenet.data.imageset import open_train_and_val
+from squeezenet.data.sources import FolderSource
 from squeezenet.errors import DataError, ImageError
 
 
@@ -227,3 +229,25 @@ def test_digits_have_a_val_split_of_a_fifth_of_each_class():
 def test_shared_zips_have_the_documented_contents():
     images = open_data([shared_path("data/imagenette-train.zip"), shared_path("data/imagenette-val.zip")], split="val")
     assert (len(images), len(images.classes), images.splits) == (1000, 10, ("train", "val"))
+
+
+def test_sample_is_evenly_spaced_from_the_first_to_the_last(tmp_path):
+    images = open_data(write_tree(tmp_path / "set", [f"a/{n}.png" for n in range(10)]))
+    assert short_names(images.sample(4)) == ["a/0.png", "a/3.png", "a/6.png", "a/9.png"]
+    assert short_names(images.sample(1)) == ["a/0.png"]
+    assert images.sample(11) == images
+
+
+def test_both_splits_of_a_source_are_found_in_one_listing(tmp_path, monkeypatch):
+    real, listed = FolderSource.list_files, []
+    monkeypatch.setattr(FolderSource, "list_files", lambda self: listed.append(self.name) or real(self))
+    root = write_tree(tmp_path / "set", ["train/a/1.png", "train/b/2.png", "val/b/3.png", "val/4.png", "notes.md"])
+    train, val = open_train_and_val(root)
+    assert listed == [str(root)]
+    assert (short_names(train), short_names(val)) == (["train/a/1.png", "train/b/2.png"], ["val/b/3.png"])
+    assert (train.ignored, val.ignored) == (
+        open_data(root, split="train").ignored,
+        open_data(root, split="val").ignored,
+    )
+    assert val.classes == ("b",)
+    assert open_train_and_val(write_tree(tmp_path / "other", ["a/1.png", "b/1.png"]))[1] is None

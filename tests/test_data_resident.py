@@ -9,9 +9,9 @@ from PIL import Image
 
 from squeezenet.data import check_data, open_data
 from squeezenet.preprocess import Preprocessing
-from squeezenet.training.feed.augment import Augmentation, draw_epoch
+from squeezenet.training.feed.augment import Augmentation, EpochDraw
 from squeezenet.training.feed.batches import TrainBatches
-from squeezenet.training.feed.resident import ResidentBatches
+from squeezenet.training.feed.resident import move_to_device
 
 
 def opened(folder: Path, augmentation: Augmentation, *, sizes: tuple[int, ...]) -> TrainBatches:
@@ -33,9 +33,9 @@ def opened(folder: Path, augmentation: Augmentation, *, sizes: tuple[int, ...]) 
 def test_pixels_are_those_made_in_memory(tmp_path: Path, crop: str, hflip: bool) -> None:
     augmentation = Augmentation(size=10, crop=crop, crop_pad=3, hflip=hflip)  # type: ignore[arg-type]
     plain = opened(tmp_path, augmentation, sizes=(10,))
-    resident = ResidentBatches.of(plain, torch.device("cpu"))
+    resident = move_to_device(plain, torch.device("cpu"))
     assert resident is not None
-    draw = draw_epoch(12, seed=1, epoch=2)
+    draw = EpochDraw(12, seed=1, epoch=2)
     settings = {"batch_size": 4, "first_step": 1, "n_steps": 3}
     for made, expected in zip(resident.epoch(draw, **settings), plain.epoch(draw, **settings), strict=True):
         assert made.pixels.dtype == torch.uint8
@@ -46,7 +46,7 @@ def test_pixels_are_those_made_in_memory(tmp_path: Path, crop: str, hflip: bool)
 
 def test_images_of_other_sizes_stay_where_they_are(tmp_path: Path) -> None:
     augmentation = Augmentation(size=8, crop="random_resized")
-    assert ResidentBatches.of(opened(tmp_path, augmentation, sizes=(9, 12)), torch.device("cpu")) is None
+    assert move_to_device(opened(tmp_path, augmentation, sizes=(9, 12)), torch.device("cpu")) is None
 
 
 def test_workers_make_the_same_batches_of_kept_images(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_workers_make_the_same_batches_of_kept_images(tmp_path: Path) -> None:
         check.train, check.train_sizes, augmentation, Preprocessing(crop_size=8, resize_size=8), feeds_gpu=True
     )
     assert fed.n_workers > 0
-    draw = draw_epoch(12, seed=1, epoch=0)
+    draw = EpochDraw(12, seed=1, epoch=0)
     settings = {"batch_size": 4, "first_step": 0, "n_steps": 3}
     for made, expected in zip(fed.epoch(draw, **settings), plain.epoch(draw, **settings), strict=True):
         assert torch.equal(made.pixels, expected.pixels)

@@ -1,5 +1,6 @@
 """Studies on a handful of tiny images: finished, refused, cut off and continued."""
 
+import io
 import json
 import os
 import signal
@@ -12,11 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from squeezenet.cli import cli
+from squeezenet.data import open_data
 from squeezenet.errors import StudyError
 from squeezenet.exploration import Finding, Space, explore
 from squeezenet.exploration import study as study_module
-from squeezenet.exploration.measure import Measured, TooFarBehind, spec_cost
-from squeezenet.progress import SilentReporter
+from squeezenet.exploration.measure import Measured, TooFarBehind, measure_spec, spec_cost
+from squeezenet.exploration.trials import Job, TrialsHere
+from squeezenet.progress import PlainReporter, SilentReporter
+from squeezenet.training import EpochRow
+from squeezenet.training.setup import prepare_data
 from training_runs import TINY, write_images
 
 ROOT = Path(__file__).parents[1]
@@ -158,29 +163,64 @@ def test_killed_study_continues_without_loss_or_repetition(tmp_path):
 
 def watch_beside_a_rival(folder, monkeypatch, extra_macs):
     """What watches a network whose only rival had 40, 60, 70 and 80 % and cost so many MACs more."""
-    (folder / "trials" / "a" / "run").mkdir(parents=True)
-    (folder / "trials" / "a" / "run" / "log.csv").write_text("epoch,top1\n1,40\n2,60\n3,70\n4,80\n")
     space = Space.from_dict({"fixed": SMALL, "space": {"squeeze_ratio": [0.125, 0.5]}})
     recipe = RECIPE.replace(epochs=4)
     spec = space.spec({"squeeze_ratio": 0.5}, recipe, 3)
     cost = spec_cost(spec)
     cost["macs"] += extra_macs
     measured = Measured(
-        **cost, file_bytes=1, float_top1=80, top1=80, top5=100, top1_interval=(70, 90), n_images=9, seconds=1
-    )
+        **cost, file_bytes=1, float_top1=80, top1=80, top5=100, top1_interval=(70, 90), n_images=9, seconds=1,
+        top1_by_epoch=(40, 60, 70, 80),
+    )  # fmt: skip
     rival = Finding(number=0, point={}, spec=spec, measured=measured, folder="a")
     monkeypatch.setattr(study_module, "findings_of", lambda _: [rival])
     explorer = study_module._Explorer(None, folder, space, recipe, None, None, 1, None, None, SilentReporter())
     return explorer._watch(spec)
 
 
-def test_network_far_behind_a_cheaper_one_is_hopeless(tmp_path, monkeypatch):
+def row(epoch, top1):
+    return EpochRow(
+        epoch=epoch, train_loss=1.0, val_loss=1.0, top1=top1, top5=100.0, lr=0.1, img_per_s=1.0, seconds=1.0
+    )
+
+
+def test_network_far_behind_a_cheaper_one_is_stopped(tmp_path, monkeypatch):
     watch = watch_beside_a_rival(tmp_path, monkeypatch, extra_macs=0)
-    watch([1.0])  # too early to tell
-    watch([1.0, 50.0])
+    watch(row(1, 1.0))  # too early to tell
+    watch(row(2, 50.0))
+    watch(row(4, 1.0))  # trained to the end
     with pytest.raises(TooFarBehind, match=r"49.9 % after epoch 2, where a network that costs no more had 60.0 %"):
-        watch([1.0, 49.9])
+        watch(row(2, 49.9))
 
 
-def test_network_behind_a_dearer_one_is_not_hopeless(tmp_path, monkeypatch):
-    watch_beside_a_rival(tmp_path, monkeypatch, extra_macs=1)([1.0, 2.0, 3.0])
+def test_network_behind_a_dearer_one_is_trained_on(tmp_path, monkeypatch):
+    watch_beside_a_rival(tmp_path, monkeypatch, extra_macs=1)(row(3, 3.0))
+
+
+def test_trial_far_behind_ends_after_its_epoch(images, tmp_path):
+    seen = []
+
+    def on_epoch(row):
+        seen.append(row.epoch)
+        if row.epoch == 2:
+            raise TooFarBehind("enough")
+
+    data = open_data(images)
+    spec = Space.from_dict({"fixed": SMALL, "space": {"squeeze_ratio": [0.5]}}).spec({}, RECIPE, 3)
+    with pytest.raises(TooFarBehind, match="enough"):
+        measure_spec(spec, RECIPE.replace(epochs=4), data, data, tmp_path / "trial", on_epoch=on_epoch)
+    assert seen == [1, 2]
+    assert len((tmp_path / "trial/run/log.csv").read_text().splitlines()) == 3
+
+
+def test_alarm_of_a_trial_is_shown_with_its_title(images, tmp_path):
+    stream = io.StringIO()
+    trials = TrialsHere(prepare_data(images, None, SilentReporter()), PlainReporter(stream))
+    spec = Space.from_dict({"fixed": SMALL, "space": {"squeeze_ratio": [0.5]}}).spec({}, RECIPE, 3)
+    # A learning rate of zero: the loss stays that of guessing.
+    recipe = RECIPE.replace(epochs=60, lr=0.0, batch_size=16, warmup_epochs=0.0, early_stop_epochs=58)
+    trials.submit(7, Job(title="trial 7", spec=spec, recipe=recipe, folder=tmp_path / "trial"))
+    number, outcome = trials.next_outcome()
+    assert (number, len(outcome.top1_by_epoch)) == (7, 59)
+    assert outcome.alarms
+    assert [line for line in stream.getvalue().splitlines() if line] == [f"trial 7: {text}" for text in outcome.alarms]

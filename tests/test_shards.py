@@ -1,10 +1,12 @@
 """Tar shards in WebDataset's layout: packing, streaming, sharing among processes, damage."""
 
+import dataclasses
 import functools
 import http.server
 import json
 import tarfile
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from squeezenet.data import open_data
-from squeezenet.data.shards import open_shards, shard_source, write_shards
+from squeezenet.data.shards import open_shards, write_shards
 from squeezenet.errors import DataError
+from squeezenet.exploration import explore
 from squeezenet.preprocess import Preprocessing
-from squeezenet.training import run as run_module
-from squeezenet.training.feed.augment import Augmentation, draw_epoch
+from squeezenet.training import step as step_module
+from squeezenet.training.feed.augment import Augmentation, EpochDraw
 from squeezenet.training.feed.batches import view_for
 from squeezenet.training.feed.shards import ShardBatches
 from test_cli_predict import run
@@ -34,17 +37,17 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def index(folder, tmp_path_factory):
-    return write_shards(open_data(folder), tmp_path_factory.mktemp("shards"), images_per_shard=5)
+    return write_shards(open_data(folder), tmp_path_factory.mktemp("shards"), images_per_shard=5).index
 
 
 def batches_of(index):
     images = open_shards(index)
     view = view_for(CENTER, Preprocessing(crop_size=8, resize_size=8))
-    return ShardBatches(images, shard_source(images), CENTER, view)
+    return ShardBatches(images, CENTER, view)
 
 
 def epoch_of(batches, epoch=0, share=(0, 1), first_step=0, batch_size=6):
-    draw = draw_epoch(batches.n_images, seed=1, epoch=epoch)
+    draw = EpochDraw(batches.n_images, seed=1, epoch=epoch)
     n_steps = batches.n_images // batch_size
     return list(batches.epoch(draw, batch_size=batch_size, first_step=first_step, n_steps=n_steps, share=share))
 
@@ -128,10 +131,52 @@ def test_index_that_is_none_is_refused(tmp_path, table):
         open_shards(tmp_path / "index.json")
 
 
+@pytest.mark.parametrize("claimed", [1_281_167, 1 << 28])
+def test_index_that_claims_more_than_shards_hold_costs_nothing_and_is_refused(folder, index, tmp_path, claimed):
+    table = {"format": 1, "classes": {"dark": 1, "light": 1, "ramp": claimed - 2}, "shards": {"00000.tar": claimed}}
+    (tmp_path / "index.json").write_text(json.dumps(table))
+    (tmp_path / "00000.tar").write_bytes((index.parent / "00000.tar").read_bytes())
+    train(index, tmp_path / "first", TINY.replace(epochs=1, warmup_epochs=0.0), val=folder)  # imports everything
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=f"expected {claimed} images in 1 shards, got 5: pack the shards again"):
+            train(tmp_path / "index.json", tmp_path / "run", val=folder)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_classes_of_shards_are_numbered_as_the_network_s(index):
+    images = open_shards(index)
+    renumbered = images.relabel({"dark": 3, "light": 0, "ramp": 1}, ("light", "ramp", "other", "dark"))
+    assert len(renumbered) == 36
+    assert renumbered.class_counts() == {"light": 12, "ramp": 12, "other": 0, "dark": 12}
+    batches = dataclasses.replace(batches_of(index), images=renumbered)
+    assert sorted(torch.cat([batch.labels for batch in epoch_of(batches)]).tolist()) == [0] * 12 + [1] * 12 + [3] * 12
+
+
+def test_images_that_cannot_be_read_are_left_out_of_shards_and_named(tmp_path):
+    images = open_data(write_images(tmp_path / "data"))
+    gone = tmp_path / "data/light/03.png"
+    gone.unlink()
+    packed = write_shards(images, tmp_path / "out", images_per_shard=10)
+    assert (packed.n_images, packed.n_shards) == (35, 4)
+    assert [(name, reason) for name, reason in packed.unreadable] == [
+        (str(gone), "cannot be read (No such file or directory)")
+    ]
+    assert open_shards(packed.index).class_counts() == {"dark": 12, "light": 11, "ramp": 12}
+
+
+def test_exploring_needs_images_in_any_order(folder, index, tmp_path):
+    pytest.importorskip("optuna")
+    with pytest.raises(DataError, match="got shards: unpack them first"):
+        explore(index, folder, study_dir=tmp_path / "study", recipe=TINY, progress=False)
+
+
 def test_training_from_shards_resumes_to_the_same_bytes(folder, index, tmp_path, monkeypatch):
     whole = train(index, tmp_path / "whole", val=folder)
     assert whole.n_images == 36
-    real_step, calls = run_module.train_step, []
+    real_step, calls = step_module.train_step, []
 
     def step(*args, **kwargs):
         calls.append(1)
@@ -140,7 +185,7 @@ def test_training_from_shards_resumes_to_the_same_bytes(folder, index, tmp_path,
         return real_step(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "train_step", step)
+        patch.setattr(step_module, "train_step", step)
         with pytest.raises(KeyboardInterrupt):
             train(index, tmp_path / "run", val=folder, checkpoint_every_s=0)
     assert digests(train(index, tmp_path / "run", val=folder, resume=True)) == digests(whole)

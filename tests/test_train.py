@@ -10,12 +10,16 @@ import torch
 
 from image_files import write_tree
 from shared import shared_path
+from squeezenet.compression.retrain import Retrainer
 from squeezenet.data import open_data
+from squeezenet.data.sources import FolderSource
 from squeezenet.errors import DataError, RecipeError, SpecError, TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import SqueezeNet, load_model, normalize_pixels
-from squeezenet.progress import PlainReporter
-from squeezenet.training import alarms, run, steps, train_model
+from squeezenet.progress import PlainReporter, SilentReporter
+from squeezenet.training import alarms, train_model
+from squeezenet.training import step as step_module
+from squeezenet.training.constraints import ZerosStay
 from squeezenet.training.feed.batches import Batch
 from squeezenet.training.run_folder import LOG_COLUMNS
 from squeezenet.training.schedule import build_optimizer, learning_rate
@@ -87,6 +91,48 @@ def test_run_folder_holds_what_it_promises(tmp_path):
     assert (facts["n_images"], facts["epochs_done"], facts["data"]["n_train"]) == (3, 2, 33)
     assert facts["top1"] == result.top1
     assert facts["versions"]["torch"] == torch.__version__
+
+
+def test_every_epoch_reaches_the_callback_when_it_is_saved(tmp_path):
+    rows, saved = [], []
+
+    def on_epoch(row):
+        rows.append(row)
+        saved.append(len((tmp_path / "run/log.csv").read_text().splitlines()) - 1)
+
+    result = train(write_images(tmp_path / "data"), tmp_path / "run", on_epoch=on_epoch)
+    assert saved == [1, 2]
+    assert result.history == tuple(rows)
+    assert [row.epoch for row in rows] == [1, 2]
+    written = [{name: f"{value:.6g}" for name, value in row.to_dict().items()} for row in rows]
+    with result.best.with_name("log.csv").open(newline="") as stream:
+        assert list(csv.DictReader(stream)) == written
+
+
+def test_error_of_the_callback_ends_a_run_that_can_be_resumed(tmp_path):
+    data = write_images(tmp_path / "data")
+    rows = []
+
+    def on_epoch(row):
+        rows.append(row.epoch)
+        if len(rows) == 1:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        train(data, tmp_path / "run", on_epoch=on_epoch)
+    resumed = train(data, tmp_path / "run", on_epoch=on_epoch, resume=True)
+    assert rows == [1, 2]
+    assert [row.epoch for row in resumed.history] == [1, 2]
+    assert digests(resumed) == digests(train(data, tmp_path / "whole"))
+
+
+def test_folder_with_both_splits_is_listed_once(tmp_path, monkeypatch):
+    real, listed = FolderSource.list_files, []
+    monkeypatch.setattr(FolderSource, "list_files", lambda self: listed.append(1) or real(self))
+    for split in ("train", "val"):
+        write_images(tmp_path / "data" / split)
+    assert train(tmp_path / "data", tmp_path / "run").n_images == 36
+    assert len(listed) == 1
 
 
 def test_saved_network_is_folded_named_and_scores_what_the_run_says(tmp_path):
@@ -200,7 +246,7 @@ def test_weight_decay_spares_biases_and_norms_unless_asked(tmp_path):
 
 
 def test_network_that_learns_nothing_raises_the_alarm_with_its_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "train_step", lambda *args, **kwargs: 1.09)
+    monkeypatch.setattr(step_module, "train_step", lambda *args, **kwargs: 1.09)
     lines = Lines()
     recipe = TINY.replace(epochs=13)  # of 4 steps, half an epoch to warm up
     result = train(write_images(tmp_path / "data"), tmp_path / "run", recipe, progress=lines.reporter)
@@ -211,7 +257,7 @@ def test_network_that_learns_nothing_raises_the_alarm_with_its_remedy(tmp_path, 
 
 def test_network_that_learns_raises_no_alarm(tmp_path, monkeypatch):
     monkeypatch.setattr(alarms, "_DEAD_AFTER_STEPS", 0)
-    monkeypatch.setattr(run, "train_step", lambda *args, **kwargs: 1.05)
+    monkeypatch.setattr(step_module, "train_step", lambda *args, **kwargs: 1.05)
     assert train(write_images(tmp_path / "data"), tmp_path / "run").alarms == ()
 
 
@@ -227,11 +273,11 @@ def test_step_without_a_finite_loss_leaves_no_trace(monkeypatch):
     state = TrainingState.start(TINY, model, precision="float32", data_id="", device=torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     batch = Batch(torch.full((8, 8, 8, 3), 200, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64), [])
-    monkeypatch.setattr(steps, "normalize_pixels", lambda pixels, _: normalize_pixels(pixels, _) * math.inf)
-    assert steps.train_step(state, batch, steps_per_epoch=4) is None
+    monkeypatch.setattr(step_module, "normalize_pixels", lambda pixels, _: normalize_pixels(pixels, _) * math.inf)
+    assert step_module.train_step(state, batch, steps_per_epoch=4) is None
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     monkeypatch.undo()
-    assert steps.train_step(state, batch, steps_per_epoch=4) > 0
+    assert step_module.train_step(state, batch, steps_per_epoch=4) > 0
     assert not torch.equal(before["features.0.weight"], model.state_dict()["features.0.weight"])
 
 
@@ -251,7 +297,7 @@ def test_distillation_takes_its_share_of_the_loss_from_the_teacher():
         state = TrainingState.start(
             recipe, copy.deepcopy(model), precision="float32", data_id="", device=torch.device("cpu")
         )
-        return steps.train_step(state, batch, steps_per_epoch=4, teacher=Teacher(teacher))
+        return step_module.train_step(state, batch, steps_per_epoch=4, teacher=Teacher(teacher))
 
     log_p = model(normalize_pixels(pixels, model.preprocessing)).log_softmax(1)
     soft = teacher.head.bias.softmax(0)
@@ -261,22 +307,34 @@ def test_distillation_takes_its_share_of_the_loss_from_the_teacher():
 
 
 def test_loss_that_stays_infinite_ends_the_run_with_advice(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "train_step", lambda *args, **kwargs: None)
+    monkeypatch.setattr(step_module, "train_step", lambda *args, **kwargs: None)
     with pytest.raises(TrainingError, match=r"none in 10 steps in a row: use a smaller `lr` \(=0.05\)"):
         train(write_images(tmp_path / "data"), tmp_path / "run", TINY.replace(epochs=5))
+
+
+def test_retraining_gives_up_by_the_same_rule(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(step_module, "train_step", lambda *_, **__: calls.append(1))
+    images = open_data(write_images(tmp_path / "data"))
+    model = SqueezeNet(TINY.spec(3)).eval()
+    model.labels, model.preprocessing = Labels(images.classes), TINY.preprocessing()
+    retrainer = Retrainer(images, model, SilentReporter())
+    with pytest.raises(TrainingError, match=r"none in 10 steps in a row: use a smaller `lr` \(=0.05\)"):
+        retrainer.run(model, TINY.replace(epochs=5), ZerosStay(), title="retraining")
+    assert len(calls) == 10
 
 
 def test_image_deleted_in_mid_run_is_skipped_and_named(tmp_path, monkeypatch):
     data = write_images(tmp_path / "data")
     lines = Lines()
     gone = data / "dark/05.png"
-    real_step = run.train_step
+    real_step = step_module.train_step
 
     def step_and_delete(*args, **kwargs):
         gone.unlink(missing_ok=True)
         return real_step(*args, **kwargs)
 
-    monkeypatch.setattr(run, "train_step", step_and_delete)
+    monkeypatch.setattr(step_module, "train_step", step_and_delete)
     result = train(data, tmp_path / "run", TINY.replace(epochs=3), progress=lines.reporter, cache_bytes=0)
     assert lines.text.count(f"skipped {gone}: cannot be read (No such file or directory)") == 1
     assert result.is_finished

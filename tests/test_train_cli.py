@@ -1,3 +1,4 @@
+import inspect
 import io
 
 import pytest
@@ -8,6 +9,7 @@ from rich.console import Console
 from squeezenet.cli import cli
 from squeezenet.cli.train import command
 from squeezenet.progress import PlainReporter, RichReporter, SilentReporter, reporter_for
+from squeezenet.training import train_model
 from training_runs import TINY, write_images
 
 
@@ -22,6 +24,11 @@ def test_options_are_few_and_chosen():
         "data", "val", "init", "recipe", "teacher", "epochs", "resume", "checkpoint_every", "tensorboard", "compiled",
         "output",
     ]  # fmt: skip
+
+
+def test_defaults_are_those_of_the_function():
+    (every,) = (parameter for parameter in command.params if parameter.name == "checkpoint_every")
+    assert every.default == inspect.signature(train_model).parameters["checkpoint_every_s"].default
 
 
 def test_train_writes_a_run_folder_and_can_be_resumed(tmp_path, run_cli):

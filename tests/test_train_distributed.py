@@ -13,22 +13,22 @@ import torch
 
 from squeezenet.models import load_model
 from squeezenet.training.distributed import ALONE
-from squeezenet.training.feed.augment import draw_epoch
+from squeezenet.training.feed.augment import EpochDraw
 from training_runs import TINY, digests, train, write_images
 
 # Nothing random and no statistics of batches: then two processes compute what one does, but for rounding.
 PLAIN = TINY.replace(batch_norm=False, dropout=0.0, crop="center", hflip=False, lr=0.01)
 
 PRELUDE = f"""
-import os, signal, sys, json
+import functools, os, signal, sys, json
 sys.path[:0] = {[str(Path(__file__).parent)]!r}
 import pathlib
-from squeezenet.training import loop, run, load_recipe
+from squeezenet.training import load_recipe, step as step_module
 from squeezenet.training.distributed import ALONE
 from training_runs import train
 data, run_dir, recipe = sys.argv[1:4]
 recipe = load_recipe(recipe)
-loop.CHECKPOINT_EVERY_S = -1
+train = functools.partial(train, checkpoint_every_s=-1)
 """
 
 FORK = """
@@ -49,13 +49,13 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0 for pid in ch
 """
 
 STOP_AT_STEP_6 = """
-real_step, calls = run.train_step, []
+real_step, calls = step_module.train_step, []
 def step(*args, **kwargs):
     calls.append(1)
     if len(calls) == 6 and os.environ["RANK"] == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         ACTION
     return real_step(*args, **kwargs)
-run.train_step = step
+step_module.train_step = step
 """
 
 
@@ -106,7 +106,7 @@ def file_digests(run_dir):
 
 
 def test_processes_share_each_batch_without_gap_or_overlap():
-    draw = draw_epoch(50, seed=3, epoch=1)
+    draw = EpochDraw(50, seed=3, epoch=1)
     for size in (1, 2, 3, 7):
         for step in range(5):
             shares = [draw.batch(step, 10, (rank, size))[0] for rank in range(size)]

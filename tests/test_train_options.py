@@ -13,9 +13,9 @@ from squeezenet.errors import RecipeError, TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import SqueezeNet, load_model
 from squeezenet.progress import PlainReporter
-from squeezenet.training import run as run_module
+from squeezenet.training import step as step_module
 from squeezenet.training.constraints import ZerosStay, prune_smallest
-from squeezenet.training.feed.augment import draw_epoch
+from squeezenet.training.feed.augment import EpochDraw
 from squeezenet.training.feed.batches import Batch
 from squeezenet.training.lr_finder import find_learning_rate
 from squeezenet.training.mixing import mix, trivial_augment
@@ -56,11 +56,11 @@ def test_batch_in_parts_is_the_same_step():
 
 def test_balanced_sampling_draws_every_class_equally_often():
     labels = np.array([0] * 90 + [1] * 9 + [2])
-    draw = draw_epoch(100, seed=0, epoch=0, balance=labels)
+    draw = EpochDraw(100, seed=0, epoch=0, balance=labels)
     assert sorted(np.bincount(labels[draw.order]).tolist()) == [33, 33, 34]
     assert len(set(draw.order[labels[draw.order] == 0].tolist())) >= 33
-    assert draw.order.tolist() == draw_epoch(100, seed=0, epoch=0, balance=labels).order.tolist()
-    assert draw.order.tolist() != draw_epoch(100, seed=0, epoch=1, balance=labels).order.tolist()
+    assert draw.order.tolist() == EpochDraw(100, seed=0, epoch=0, balance=labels).order.tolist()
+    assert draw.order.tolist() != EpochDraw(100, seed=0, epoch=1, balance=labels).order.tolist()
 
 
 def test_class_weights_make_rare_classes_count(tmp_path, monkeypatch):
@@ -68,13 +68,13 @@ def test_class_weights_make_rare_classes_count(tmp_path, monkeypatch):
     for path in sorted((folder / "a").iterdir())[:8]:
         path.unlink()
     seen = []
-    real_step = run_module.train_step
+    real_step = step_module.train_step
 
     def step(*args, **kwargs):
         seen.append(kwargs["class_weights"])
         return real_step(*args, **kwargs)
 
-    monkeypatch.setattr(run_module, "train_step", step)
+    monkeypatch.setattr(step_module, "train_step", step)
     train(folder, tmp_path / "run", PLAIN.replace(class_weights="balanced", batch_size=4))
     assert seen[0].tolist() == pytest.approx([14 / 2 / 3, 14 / 2 / 11])
 
@@ -120,7 +120,7 @@ def test_everything_at_once_trains_and_resumes_to_the_same_bytes(data, tmp_path,
         sparse_epochs=(2, 2), sparsity=0.3, epochs=3,
     )  # fmt: skip
     whole = train(data, tmp_path / "whole", recipe, checkpoint_every_s=0)
-    real_step, calls = run_module.train_step, []
+    real_step, calls = step_module.train_step, []
 
     def step(*args, **kwargs):
         calls.append(1)
@@ -129,7 +129,7 @@ def test_everything_at_once_trains_and_resumes_to_the_same_bytes(data, tmp_path,
         return real_step(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "train_step", step)
+        patch.setattr(step_module, "train_step", step)
         with pytest.raises(KeyboardInterrupt):
             train(data, tmp_path / "run", recipe, checkpoint_every_s=0)
     assert digests(train(data, tmp_path / "run", None, resume=True)) == digests(whole)
@@ -186,6 +186,8 @@ def test_learning_rate_finder_stops_where_the_loss_bursts(data):
     assert found.rates[-1] < 1000
     assert 1e-5 < found.suggested <= found.lowest < 100
     assert all(map(math.isfinite, found.losses))
+    assert (found.data, found.weights, found.recipe) == (str(data), "none", "custom")
+    assert f"<dd>{data}</dd>" in found.page()
 
 
 def test_lr_find_prints_a_suggestion_and_draws_the_curve(data, tmp_path):

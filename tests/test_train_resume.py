@@ -14,7 +14,7 @@ from squeezenet.errors import TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import SqueezeNet, load_model
 from squeezenet.progress import PlainReporter
-from squeezenet.training import loop, run
+from squeezenet.training import step as step_module
 from squeezenet.training.state import TrainingState
 from training_runs import TINY, digests, train, write_images
 
@@ -37,7 +37,7 @@ def whole_run(data, tmp_path_factory):
 
 def train_until_crash(data, run_dir, monkeypatch, number, **options):
     """Start a run that dies before its step `number`."""
-    real_step, calls = run.train_step, []
+    real_step, calls = step_module.train_step, []
 
     def step(*args, **kwargs):
         calls.append(1)
@@ -46,15 +46,14 @@ def train_until_crash(data, run_dir, monkeypatch, number, **options):
         return real_step(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "train_step", step)
+        patch.setattr(step_module, "train_step", step)
         with pytest.raises(Crash):
             train(data, run_dir, **options)
 
 
 @pytest.mark.parametrize("number", [1, 4, 5, STEPS])
 def test_run_that_dies_before_any_step_ends_in_the_same_bytes(data, whole_run, tmp_path, monkeypatch, number):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
-    train_until_crash(data, tmp_path / "run", monkeypatch, number)
+    train_until_crash(data, tmp_path / "run", monkeypatch, number, checkpoint_every_s=-1)
     resumed = train(data, tmp_path / "run", resume=True)
     assert digests(resumed) == digests(whole_run)
     assert resumed.epochs_done == 2
@@ -66,8 +65,7 @@ def test_run_without_mid_epoch_checkpoints_repeats_the_steps_it_lost(data, whole
 
 
 def test_resumed_run_may_stream_what_was_kept_in_memory(data, whole_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
-    train_until_crash(data, tmp_path / "run", monkeypatch, 3)
+    train_until_crash(data, tmp_path / "run", monkeypatch, 3, checkpoint_every_s=-1)
     assert digests(train(data, tmp_path / "run", resume=True, cache_bytes=0)) == digests(whole_run)
 
 
@@ -92,17 +90,16 @@ def run_in_process(data, run_dir, extra=""):
         f"""
         import os, signal, sys
         sys.path[:0] = {[str(Path(__file__).parent)]!r}
-        from squeezenet.training import loop, run
+        from squeezenet.training import step as step_module
         from training_runs import train
-        loop.CHECKPOINT_EVERY_S = -1
-        real_step, calls = run.train_step, []
+        real_step, calls = step_module.train_step, []
         def step(*args, **kwargs):
             calls.append(1)
             if len(calls) == 6:
                 {extra}
             return real_step(*args, **kwargs)
-        run.train_step = step
-        result = train({str(data)!r}, {str(run_dir)!r}, progress=True)
+        step_module.train_step = step
+        result = train({str(data)!r}, {str(run_dir)!r}, progress=True, checkpoint_every_s=-1)
         print(result.is_finished)
         """
     )
@@ -176,8 +173,7 @@ DAMAGES = ("truncated", "one bit", "text", "pickle", "other")
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_damaged_checkpoint_is_passed_over_for_the_one_before(data, whole_run, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
-    train_until_crash(data, tmp_path / "run", monkeypatch, 7)
+    train_until_crash(data, tmp_path / "run", monkeypatch, 7, checkpoint_every_s=-1)
     damage(tmp_path / "run/checkpoint.pt", kind)
     stream = io.StringIO()
     resumed = train(data, tmp_path / "run", resume=True, progress=PlainReporter(stream))
@@ -204,8 +200,6 @@ def test_temporary_files_of_killed_writers_are_removed(data, tmp_path):
 
 
 def test_run_goes_on_while_the_disk_is_full_and_fails_only_at_its_end(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
-
     def full(self, path, previous=None):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -213,6 +207,6 @@ def test_run_goes_on_while_the_disk_is_full_and_fails_only_at_its_end(data, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(TrainingState, "save", full)
         with pytest.raises(TrainingError, match="No space left on device.; the last whole checkpoint is still there"):
-            train(data, tmp_path / "run", progress=PlainReporter(stream))
+            train(data, tmp_path / "run", progress=PlainReporter(stream), checkpoint_every_s=-1)
     assert "WARNING" in stream.getvalue()
     assert train(data, tmp_path / "run", resume=True).is_finished

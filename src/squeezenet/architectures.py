@@ -5,13 +5,14 @@ The published networks, their bypasses and their forms for small images are writ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from .errors import SpecError
 from .spec import MAX_FIRES, ArchSpec, Bypass, FireSpec, StemSpec, check_range, pool_size
 
-__all__ = ["DEFAULT_INPUT_SIZE", "SMALL_INPUT", "SPEC_NAMES", "metaparameter_spec", "named_spec"]
+__all__ = ["DEFAULT_INPUT_SIZE", "SMALL_INPUT", "SPEC_NAMES", "metaparameter_spec", "named_spec", "pools_within"]
 
 DEFAULT_INPUT_SIZE = 224
 SMALL_INPUT = 96
@@ -38,6 +39,11 @@ SPEC_NAMES: tuple[str, ...] = tuple(version + suffix for version in _VERSIONS fo
 """Names that `named_spec` knows."""
 
 
+def pools_within(n_fires: int, pools: Sequence[int]) -> tuple[int, ...]:
+    """Leave out the pools after layers that a network of `n_fires` Fire modules lacks."""
+    return tuple(layer for layer in pools if layer <= n_fires + 1)
+
+
 def named_spec(name: str, *, input_size: int = DEFAULT_INPUT_SIZE, **options: Any) -> ArchSpec:
     """Look up an architecture of the paper, in the form that suits the input size.
 
@@ -56,7 +62,7 @@ def named_spec(name: str, *, input_size: int = DEFAULT_INPUT_SIZE, **options: An
     for version, (channels, kernel, pools) in _VERSIONS.items():
         for suffix, bypass in _BYPASS_SUFFIXES.items():
             if name == version + suffix:
-                pools = tuple(layer for layer in pools if layer <= options.get("n_fires", _PAPER_FIRES) + 1)
+                pools = pools_within(options.get("n_fires", _PAPER_FIRES), pools)
                 published = {"stem_channels": channels, "stem_kernel": kernel, "pools": pools}
                 settings = {**published, "bypass": bypass, "name": name, **options}
                 return metaparameter_spec(input_size=input_size, **settings)

@@ -9,7 +9,10 @@ import sys
 import threading
 from typing import Any
 
-__all__ = ["StopSignals", "keep_freed_memory", "spare_blas_threads", "usable_cores"]
+__all__ = ["EXIT_INTERRUPTED", "StopSignals", "keep_freed_memory", "spare_blas_threads", "usable_cores"]
+
+EXIT_INTERRUPTED = 130
+"""Exit code that shells report for a command that Ctrl-C ended."""
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1

@@ -1,10 +1,10 @@
-"""`squeezenet explore`: the best network under so many bytes or MACs, for data of one's own."""
+"""`squeezenet explore`: the best network within limits on bytes and MACs, for one's own data."""
 
 from __future__ import annotations
 
 import click
 
-_INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
+from ..process import EXIT_INTERRUPTED
 
 
 @click.command()
@@ -16,7 +16,7 @@ _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True,
               help="Times to train each point of a grid.")  # fmt: skip
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Largest file in int8.")
-@click.option("--max-macs", type=click.IntRange(min=1), help="Most multiply-accumulates an image.")
+@click.option("--max-macs", type=click.IntRange(min=1), help="Most multiply-accumulates per image.")
 @click.option("--recipe", metavar="NAME|FILE.toml", help="How to train; by default what suits the data.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of a trial; by default the recipe's.")
 @click.option("--storage", metavar="URL", help="An Optuna storage; by default a SQLite file in the folder.")
@@ -65,7 +65,7 @@ def command(
         retrain=retrain, ray=ray,
     )  # fmt: skip
     if not result.is_finished:
-        ctx.exit(_INTERRUPTED)
+        ctx.exit(EXIT_INTERRUPTED)
     if result.winner is not None:
         best = result.retrained or result.winner.measured
         click.echo(

@@ -20,10 +20,7 @@ def command(data: tuple[str, ...], init: str | None, recipe: str | None, steps: 
 
     The suggestion is where the loss falls fastest. Put it into a copy of the recipe as `lr`.
     """
-    from ..files import atomic_write
-    from ..reports.charts import line_chart
-    from ..reports.pages import render
-    from ..text import table
+    from ..text import printable, table
     from ..training.lr_finder import find_learning_rate
 
     found = find_learning_rate(list(data), recipe=recipe, init=init, n_steps=steps)
@@ -32,12 +29,5 @@ def command(data: tuple[str, ...], init: str | None, recipe: str | None, steps: 
     click.echo(table(("lr", "loss"), rows, left=0))
     click.echo(f"suggested: lr = {found.suggested:.2g} (the loss is lowest at {found.lowest:.2g})")
     if output:
-        curve = line_chart(
-            "Loss, nats", found.rates, [("running mean", found.losses)], mark=found.suggested,
-            mark_text=f"{found.suggested:.2g}", x_label="learning rate", is_x_log=True,
-        )  # fmt: skip
-        facts = [("data", " ".join(data)), ("weights", init or "none"), ("recipe", recipe or "by the data")]
-        page = render("lr.html", title=" ".join(data), finding=found, curve=curve, facts=facts)
-        with atomic_write(output) as stream:
-            stream.write(page.encode("utf-8", "backslashreplace"))
-        click.echo(f"curve: {output}")
+        found.write(output)
+        click.echo(f"curve: {printable(output)}")

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..process import EXIT_INTERRUPTED
 from ..text import printable
 
 if TYPE_CHECKING:
     from ..classifier import Answer
 
 _REPORT_EVERY_S = 10.0
-_INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 _CSV_HEADER = ("image", "rank", "index", "label", "probability", "is_unknown", "error")
 
 
@@ -154,7 +154,7 @@ def _predict_on_cluster(model: str, images: tuple[str, ...], output: str, addres
         result = predict_to_parquet(model, list(images), output, address=address, top=top, on_progress=report)
     except KeyboardInterrupt:
         click.echo("stopped; finished blocks are saved: the same command continues", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     earlier = f", {result.n_earlier:,} of them by an earlier run" if result.n_earlier else ""
     click.echo(f"{output}: {result.n_images:,} images{earlier}, {result.n_errors:,} could not be read")
     if result.n_errors == result.n_images:

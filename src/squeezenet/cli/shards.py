@@ -15,16 +15,19 @@ import click
 def command(data: tuple[str, ...], output: str, images_per_shard: int, split: str) -> None:
     """Pack DATA into tar shards in WebDataset's layout, with an index that `train` takes as DATA.
 
-    Shards are for sets that are larger than the memory or the disk of the machine that trains. They may lie behind
+    Use shards for a data set that does not fit on the training machine. They may be served over
     HTTP: `squeezenet train https://host/index.json --val DATA ...`.
     """
     from ..data import open_data
     from ..data.shards import write_shards
     from ..progress import reporter_for
+    from ..text import printable
 
     images = open_data(list(data), split=split)  # type: ignore[arg-type]
     with reporter_for().task("packing", len(images)) as task:
-        index = write_shards(
+        packed = write_shards(
             images, output, images_per_shard=images_per_shard, on_progress=lambda done, _: task.update(done)
         )
-    click.echo(f"{len(images)} images in {-(-len(images) // images_per_shard)} shards: {index}")
+    for name, reason in packed.unreadable:
+        click.echo(f"skipped {printable(name)}: {printable(reason)}", err=True)
+    click.echo(f"{packed.n_images} images in {packed.n_shards} shards: {packed.index}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-_INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
+from ..process import EXIT_INTERRUPTED
 
 
 @click.command()
@@ -13,7 +13,7 @@ _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 @click.option("--init", metavar="MODEL", help="Weights to start from; by default none.")
 @click.option("--recipe", metavar="NAME|FILE.toml", help="How to train; by default what suits the task.")
 @click.option("--teacher", metavar="MODEL", help="Learn from this network's answers besides the labels.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Another number of epochs than the recipe's.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Replaces the recipe's number of epochs.")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder; begin it if there is none.")
 @click.option(
     "--checkpoint-every",
@@ -46,7 +46,7 @@ def command(
     """Train a network on DATA: a folder of class folders, a zip of one, or `digits`; several are joined.
 
     The output folder gets best.safetensors and last.safetensors (MODELs for the other commands), log.csv, recipe.toml,
-    run.json and checkpoint.pt. A run that was cut off continues with the same command and --resume.
+    run.json and checkpoint.pt. An interrupted run continues with the same command and --resume.
 
     Started by torchrun (`torchrun --nproc-per-node 2 -m squeezenet train ...`), processes train one network together.
     """
@@ -59,4 +59,4 @@ def command(
         resume=resume, checkpoint_every_s=checkpoint_every, tensorboard=tensorboard, compile=compiled,
     )  # fmt: skip
     if not result.is_finished:
-        ctx.exit(_INTERRUPTED)
+        ctx.exit(EXIT_INTERRUPTED)

@@ -1,6 +1,6 @@
 """Work on more than one machine, by Ray; nothing else imports Ray, and nothing here schedules work by itself.
 
-Use this when one machine is too slow: `predict_to_parquet` for images, `ClusterTasks` for functions that take long.
+`predict_to_parquet` classifies images, `ClusterTasks` runs any function.
 """
 
 from .bulk import BulkResult, predict_to_parquet

@@ -1,10 +1,8 @@
-"""Classifying any number of images on a cluster: one row an image in one Parquet file.
+"""Classifying any number of images on a cluster: one row per image in one Parquet file.
 
-Blocks of images go to workers, as many as there are processors; the block of a worker that was lost goes to another.
-Each block that comes back becomes a file of its own in `OUT.parts/`; what lies there is never classified again. `OUT`
-appears once all is there. One process writes, so whatever is retried is written once.
-
-Use this when one machine is too slow, or a run may be cut off; `squeezenet predict --ray` is `predict_to_parquet`.
+Blocks of images go to workers, as many as there are processors. If a worker is lost, another gets its block. Each
+finished block becomes a file of its own in `OUT.parts/`; later calls skip it. `OUT` appears when all blocks are done.
+One process writes, so a repeated block is written once. `squeezenet predict --ray` is `predict_to_parquet`.
 """
 
 from __future__ import annotations
@@ -15,10 +13,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..classifier import sqz_path
 from ..data import expand_pattern
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BulkResult", "predict_to_parquet"]
 
-# A block is what a lost worker costs: a second or so, and minutes where more blocks would burden the driver.
+# A lost worker costs one block: a second of work or so, and minutes where more blocks would burden the driver.
 _MIN_BLOCK, _MAX_BLOCK, _BLOCKS = 128, 100_000, 4_000
 _IDENTITY = b"squeezenet.job"
 _ROW_GROUP = 100_000
@@ -48,19 +46,19 @@ class BulkResult:
     n_images: int
     n_errors: int
     n_earlier: int
-    """Of the images, those that earlier calls had classified."""
+    """Images that earlier calls had classified."""
     n_processors: int
-    """0 if there was nothing left to do."""
+    """0 if nothing was left to do."""
     list_s: float
     """Seconds to find the images."""
     start_s: float
-    """Seconds until the cluster was there."""
+    """Seconds until the cluster was ready."""
     first_s: float
-    """Seconds from then until the first block came back."""
+    """Seconds from then until the first block was done."""
     classify_s: float
-    """Seconds from the cluster to the last block."""
+    """Seconds from the cluster's start to the last block."""
     merge_s: float
-    """Seconds to make one file of the blocks."""
+    """Seconds to join the blocks in one file."""
 
 
 @dataclass(frozen=True)
@@ -83,23 +81,23 @@ def predict_to_parquet(
     top: int = 5,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> BulkResult:
-    """Classify images on a Ray cluster; continue where an earlier call with the same arguments was cut off.
+    """Classify images on a Ray cluster; continues an interrupted call with the same arguments.
 
     Args:
         model: A `.sqz` file, or the name of a network of the package.
-        sources: Folders, zips, files, Parquet files with a column of encoded images, or URIs of such in an object
-            store (`s3://`, `gs://`, whatever Arrow knows). All machines must reach them under the same name.
+        sources: Folders, zips, files, Parquet files with a column of encoded images, or their URIs in an object store
+            (`s3://`, `gs://`, all that Arrow supports). All machines must reach them under the same name.
         output: A Parquet file: `index`, `path`, `class`, `probability`, `is_unknown`, `top_classes`,
-            `top_probabilities`, `error`; one row for each image, in order. What was there is replaced.
+            `top_probabilities`, `error`; one row per image, in order. An existing file is replaced.
         address: `local`, or that of a running cluster.
-        top: Classes to give for each image.
+        top: Classes per image.
         on_progress: Called with the number of images done and the number of all.
 
     Raises:
-        FormatError: If the model is damaged or no `.sqz` file.
+        FormatError: If the model is damaged or not a `.sqz` file.
         DataError: If a source does not exist or has no image.
         ClusterError: If the cluster cannot be reached or gives up, or another run is under way in `OUT.parts/`.
-        OSError: If nothing can be written there.
+        OSError: If the output cannot be written.
     """
     path = sqz_path(model)
     encoded = read_bytes(path)
@@ -123,27 +121,15 @@ def predict_to_parquet(
     with lock_folder(parts, ClusterError):
         _begin(parts, identity)
         left = [block for block in blocks if not _is_done(parts, block)]
-        n_earlier = done = n_images - sum(block.count for block in left)
+        n_earlier = n_images - sum(block.count for block in left)
         processors, start_s, first_s, classify_s = 0, 0.0, 0.0, 0.0
         if left:
             clock = time.monotonic()
             with ClusterTasks.open(address, classify_block, use_gpus=False) as tasks:
-                processors = tasks.capacity
-                start_s, clock = time.monotonic() - clock, time.monotonic()
-                try:
-                    shared = tasks.share(encoded), tasks.share(readers)
-                    for block, rows in tasks.run_all((block, (_plan(block), *shared, top)) for block in left):
-                        _write(parts / _part_name(block), rows)
-                        first_s = first_s or time.monotonic() - clock
-                        done += block.count
-                        if on_progress:
-                            on_progress(done, n_images)
-                except ClusterError as error:
-                    raise ClusterError(
-                        f"the cluster gave up ({error}); {done:,} of {n_images:,} images are saved:"
-                        " the same command continues"
-                    ) from None
-                classify_s = time.monotonic() - clock
+                processors, start_s = tasks.capacity, time.monotonic() - clock
+                shared = tasks.share(encoded), tasks.share(readers)
+                calls = ((block, (_plan(block), *shared, top)) for block in left)
+                first_s, classify_s = _classify(tasks, calls, parts, n_earlier, n_images, on_progress)
         clock = time.monotonic()
         n_errors = _merge(parts, blocks, target, identity)
     shutil.rmtree(parts)
@@ -151,8 +137,32 @@ def predict_to_parquet(
     return BulkResult(n_images, n_errors, n_earlier, processors, list_s, start_s, first_s, classify_s, merge_s)
 
 
+def _classify(
+    tasks: ClusterTasks,
+    calls: Iterable[tuple[_Block, tuple[Any, ...]]],
+    parts: Path,
+    done: int,
+    n_images: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> tuple[float, float]:
+    """Write a file for every block; returns the seconds until the first and until the last."""
+    clock, first_s = time.monotonic(), 0.0
+    try:
+        for block, rows in tasks.run_all(calls):
+            _write(parts / _part_name(block), rows)
+            first_s = first_s or time.monotonic() - clock
+            done += block.count
+            if on_progress:
+                on_progress(done, n_images)
+    except ClusterError as error:
+        raise ClusterError(
+            f"the cluster gave up ({error}); {done:,} of {n_images:,} images are saved: the same command continues"
+        ) from None
+    return first_s, time.monotonic() - clock
+
+
 def _blocks(entries: Sequence[Entry]) -> list[_Block]:
-    """Gather entries to blocks of about one size; what is one row group stays together."""
+    """Gather entries into blocks of similar size; a row group is not divided."""
     size = min(max(_MIN_BLOCK, sum(entry.n_images for entry in entries) // _BLOCKS), _MAX_BLOCK)
     blocks: list[_Block] = []
     gathered: list[Entry] = []

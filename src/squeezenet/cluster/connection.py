@@ -1,7 +1,4 @@
-"""Joining a Ray cluster, or starting one that is this machine alone.
-
-Use this when something has to run on several machines.
-"""
+"""Joining a Ray cluster, or starting one that is this machine alone."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """What bulk prediction reads: folders, zips, files, columns of Parquet files, here or in an object store.
 
-A plan is a table with one row for an image file, or for a row group of a Parquet file. Its rows say where images lie;
-nothing is read before a worker reads it.
-
-Use this when images have to be read by other machines than the one that lists them.
+A plan is a table with one row per image file, or per row group of a Parquet file. Its rows hold the images' locations;
+only workers read them.
 """
 
 from __future__ import annotations
@@ -14,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data.sources import MAX_FILE_BYTES, Source, ZipSource, open_source
+from ..data.sources import Source, ZipSource, open_source
 from ..errors import DataError, ImageError, MissingDependencyError
 from ..files import IMAGE_EXTENSIONS
+from ..preprocess import MAX_FILE_BYTES
 from ..text import file_name
 
 if TYPE_CHECKING:

@@ -1,7 +1,4 @@
-"""Functions that take long, on whatever processors a cluster has.
-
-Use this when you have calls that know nothing of each other, and want each result as soon as it is there.
-"""
+"""Long calls of a function on the processors of a cluster, independent of each other; results arrive in any order."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ class ClusterTasks:
     """
 
     def __init__(self, function: Callable[..., Any], capacity: int, n_gpus: float) -> None:
-        """Use `open_tasks`."""
+        """Use `ClusterTasks.open`."""
         import ray
 
         self.capacity = capacity
@@ -73,7 +70,7 @@ class ClusterTasks:
         self._under_way[self._call.remote(*arguments)] = tag
 
     def run_all(self, calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[Any, Any]]:
-        """Make any number of calls and give tag and result of each as it ends.
+        """Make any number of calls; yields tag and result of each as it ends.
 
         Args:
             calls: Tag and arguments of each; taken as processors become free.

@@ -1,7 +1,4 @@
-"""What a worker of bulk prediction does: read a block of images, classify them, give back rows.
-
-Use this when you want the rows without a cluster.
-"""
+"""The work of one worker of bulk prediction: read a block of images, classify them, return rows."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ def plan_schema() -> pyarrow.Schema:
 
 
 def row_schema() -> pyarrow.Schema:
-    """Columns of the result, one row an image."""
+    """Columns of the result, one row per image."""
     import pyarrow as pa
 
     return pa.schema(
@@ -64,11 +61,11 @@ def classify_block(plan: pyarrow.Table, encoded: bytes, readers: Sequence[Reader
     Args:
         plan: Rows of `plan_schema`.
         encoded: Of a `.sqz` file.
-        readers: Those that the plan speaks of.
-        top: Classes to give for each image.
+        readers: The readers that the plan refers to.
+        top: Classes per image.
 
     Returns:
-        Rows of `row_schema`, in the plan's order; what cannot be read is a row with an error.
+        Rows of `row_schema`, in the plan's order; an image that cannot be read is a row with an error.
     """
     import pyarrow as pa
 

@@ -1,8 +1,6 @@
 """Training inside a compressor: short runs in memory, under a constraint on the weights.
 
-The data is checked and decoded once and used by every run; nothing is written.
-
-Use this when a compressor must recover accuracy; use `train_model` to train a network.
+The data is checked and decoded once and used by every run; nothing is written. To train a network, use `train_model`.
 """
 
 from __future__ import annotations
@@ -16,21 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import ImageSet, check_data, decode_batches
-from ..errors import TrainingError
 from ..models import SqueezeNet, normalize_pixels
 from ..preprocess import Preprocessing
 from ..progress import Reporter
 from ..quantization.quantize import required_preprocessing
-from ..training.feed.augment import Augmentation, draw_epoch
+from ..training.constraints import Constraint
+from ..training.feed.augment import Augmentation, EpochDraw
 from ..training.feed.batches import TrainBatches
 from ..training.recipe import Recipe
 from ..training.state import TrainingState
-from ..training.step import Constraint, choose_precision, train_step
+from ..training.step import choose_precision, epoch_size, epoch_steps
 from ..training.teacher import Teacher
 
 __all__ = ["Retrainer"]
 
-_MAX_SKIPPED_IN_A_ROW = 10
+# Crops vary less than in training from scratch: a trained network is to be kept, not found.
+_PHOTO_CROPS = Recipe(epochs=1, lr=0.0, crop="random_resized", crop_scale=(0.35, 1.0))
 _MIRROR_IMAGES = 200
 _MIRROR_AGREEMENT = 0.8  # CIFAR-10 and imagenette: 0.95 and above; digits: 0.3
 
@@ -54,21 +53,14 @@ class Retrainer:
         check = check_data(images, None)
         for line in check.summary():
             reporter.say(line)
-        # Crops vary less than in training from scratch: a trained network is to be kept, not found.
         is_photo = preprocessing.resize_size > preprocessing.crop_size
-        augmentation = Augmentation(
-            size=preprocessing.crop_size,
-            crop="random_resized" if is_photo else "random",
-            crop_scale=(0.35, 1.0),
-            crop_ratio=(0.75, 4 / 3),
-            crop_pad=0 if is_photo else max(1, preprocessing.crop_size // 8),
-            hflip=_survives_mirroring(model, check.train, preprocessing),
-        )
+        small = {} if is_photo else {"crop": "random", "crop_pad": max(1, preprocessing.crop_size // 8)}
+        crops = _PHOTO_CROPS.replace(hflip=_survives_mirroring(model, check.train, preprocessing), **small)
         with reporter.task("decoding", len(check.train)) as task:
             self._batches = TrainBatches.open(
                 check.train,
                 check.train_sizes,
-                augmentation,
+                Augmentation.of(crops, preprocessing),
                 preprocessing,
                 feeds_gpu=torch.cuda.is_available(),
                 on_progress=lambda done, _: task.update(done),
@@ -84,7 +76,7 @@ class Retrainer:
 
     def epoch(self, number: int, *, batch_size: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Augment and shuffle one epoch: pixels (n, H, W, 3), uint8, and labels (n,) of batch after batch."""
-        draw = draw_epoch(self.n_images, seed=seed, epoch=number)
+        draw = EpochDraw(self.n_images, seed, number)
         steps = max(1, self.n_images // batch_size)
         for batch in self._batches.epoch(draw, batch_size=batch_size, first_step=0, n_steps=steps):
             yield batch.pixels, batch.labels
@@ -102,17 +94,14 @@ class Retrainer:
 
         Args:
             model: Where to start; not changed.
-            recipe: Optimiser, learning rate and length; how images are augmented is settled.
+            recipe: Optimiser, learning rate and length; its augmentation is not used.
             constraint: Holds in the result exactly.
-            title: What the progress bar says.
-            teacher: Gives the soft targets of the recipe's `distillation`; not changed.
+            title: Of the progress bar.
+            teacher: Source of the soft targets of the recipe's `distillation`; not changed.
 
         Raises:
-            TrainingError: If the loss stays infinite.
+            TrainingError: If the loss is not finite in 10 steps in a row.
         """
-        n_images = self.n_images
-        batch_size = min(recipe.batch_size, n_images)
-        steps = n_images // batch_size
         student = copy.deepcopy(model)
         student.dropout = recipe.dropout
         teaching = Teacher(copy.deepcopy(teacher).to(self._device)) if teacher else None
@@ -123,35 +112,26 @@ class Retrainer:
             data_id="",
             device=self._device,
         )
-        skipped = 0
-        with self.reporter.task(title, recipe.epochs * steps * batch_size) as task:
+        batch_size, n_steps = epoch_size(recipe, self.n_images)
+        with self.reporter.task(title, recipe.epochs * n_steps * batch_size) as task:
             for state.epoch in range(recipe.epochs):
-                draw = draw_epoch(n_images, seed=recipe.seed, epoch=state.epoch)
-                for state.step, batch in enumerate(
-                    self._batches.epoch(draw, batch_size=batch_size, first_step=0, n_steps=steps)
-                ):
-                    loss = train_step(state, batch, steps_per_epoch=steps, constraint=constraint, teacher=teaching)
-                    skipped = skipped + 1 if loss is None else 0
-                    if skipped >= _MAX_SKIPPED_IN_A_ROW:
-                        raise TrainingError(f"{title}: the loss stays infinite: use a smaller learning rate")
-                    done = (state.epoch * steps + state.step + 1) * batch_size
+                state.step = 0
+                for loss, *_ in epoch_steps(state, self._batches, constraint=constraint, teacher=teaching):
+                    done = (state.epoch * n_steps + state.step) * batch_size
                     task.update(done, f"loss {loss:.3f}" if loss is not None else "step undone")
         return state.usable_model.requires_grad_(requires_grad=True).cpu().eval()
 
     def calibration(self, n_images: int) -> Iterator[NDArray[np.uint8]]:
         """Some of the images, evenly spaced over the set, as the network sees them in use."""
-        images = self._batches.images
-        chosen = np.linspace(0, len(images) - 1, min(n_images, len(images))).astype(int)
-        for batch in decode_batches(images.subset(chosen.tolist()), self._preprocessing):
+        for batch in decode_batches(self._batches.images.sample(n_images), self._preprocessing):
             yield batch.pixels
 
 
 @torch.no_grad()
 def _survives_mirroring(model: SqueezeNet, images: ImageSet, preprocessing: Preprocessing) -> bool:
-    """Ask the network whether a mirrored image is still what it was: digits and letters are not."""
-    chosen = np.linspace(0, len(images) - 1, min(_MIRROR_IMAGES, len(images))).astype(int)
+    """Test whether the network classifies mirrored images as before: digits and letters change."""
     same = n_images = 0
-    for batch in decode_batches(images.subset(chosen.tolist()), preprocessing):
+    for batch in decode_batches(images.sample(_MIRROR_IMAGES), preprocessing):
         pixels = torch.from_numpy(batch.pixels)
         answers = [model(normalize_pixels(view, preprocessing)).argmax(1) for view in (pixels, pixels.flip(2))]
         same, n_images = same + int((answers[0] == answers[1]).sum()), n_images + len(pixels)

@@ -1,6 +1,6 @@
-"""Images on disk: folders, zips and the embedded digits; checks and decoding. No torch here.
+"""Images on disk: folders, zips, tar shards and the embedded digits; checks and decoding. No torch here.
 
-Use this when you need labelled images: `open_data`, then `check_data`, then `decode_batches`.
+`open_data` finds the images, `check_data` looks for damage, `decode_batches` decodes them.
 """
 
 from .check import DataCheck, check_data

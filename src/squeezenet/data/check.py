@@ -2,8 +2,6 @@
 
 Every file's header is read, none is decoded: 50,000 small images take seconds. What only shows when an image is
 decoded (a truncated JPEG) is skipped and counted later, against the same limit.
-
-Use this when you are about to train on, or to trust an accuracy measured on, somebody's folders.
 """
 
 from __future__ import annotations

@@ -2,9 +2,7 @@
 
 Evaluation sees exactly what `Preprocessing` gives. Training may see more of the image than the centre crop, so that
 crops can vary: `decode_for_crops` keeps the whole image at a reduced size. Decoding runs in threads, since Pillow
-lets go of the interpreter while it works. No torch here.
-
-Use this when you need the pixels of an `ImageSet`.
+releases the interpreter lock while it works. No torch here.
 """
 
 from __future__ import annotations
@@ -115,18 +113,15 @@ def decode_views(
         return list(pool.map(decode, indices))
 
 
-def decode_batches(
-    images: ImageSet, preprocessing: Preprocessing, *, batch_size: int = 64, n_threads: int | None = None
-) -> Iterator[DecodedBatch]:
+def decode_batches(images: ImageSet, preprocessing: Preprocessing, *, batch_size: int = 64) -> Iterator[DecodedBatch]:
     """Decode a whole set, batch by batch, in order; an unreadable image is reported and left out.
 
     Args:
         images: The set.
         preprocessing: The network's geometry.
         batch_size: Images tried per batch; a batch may come back smaller, even empty.
-        n_threads: Decoding threads; one per core by default.
     """
-    with thread_pool(n_threads) as pool:
+    with thread_pool() as pool:
         for start in range(0, len(images), batch_size):
             tried = range(start, min(start + batch_size, len(images)))
             results = decode_views(images, preprocessing, tried, pool)
@@ -147,7 +142,6 @@ def decode_all(
     images: ImageSet,
     view: View,
     *,
-    n_threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[int], list[NDArray[np.uint8]], list[Unreadable]]:
     """Decode a whole set into memory.
@@ -155,7 +149,6 @@ def decode_all(
     Args:
         images: The set.
         view: What to keep of each image.
-        n_threads: Decoding threads; one per core by default.
         on_progress: Called now and then with the number done and the number of all.
 
     Returns:
@@ -164,7 +157,7 @@ def decode_all(
     kept: list[int] = []
     arrays: list[NDArray[np.uint8]] = []
     unreadable: list[Unreadable] = []
-    with thread_pool(n_threads) as pool:
+    with thread_pool() as pool:
         for start in range(0, len(images), _CHUNK):
             tried = range(start, min(start + _CHUNK, len(images)))
             for index, result in zip(tried, decode_views(images, view, tried, pool), strict=True):
@@ -181,9 +174,9 @@ def decode_all(
 _CHUNK = 256
 
 
-def thread_pool(n_threads: int | None = None) -> ThreadPoolExecutor:
-    """Start decoding threads, one per core that this process may use unless told otherwise."""
-    return ThreadPoolExecutor(n_threads or usable_cores(), thread_name_prefix="decode")
+def thread_pool() -> ThreadPoolExecutor:
+    """Start decoding threads, one per core that this process may use."""
+    return ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
 
 
 def _is_pixels(result: NDArray[np.uint8] | Unreadable) -> bool:

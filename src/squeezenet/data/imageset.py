@@ -2,8 +2,6 @@
 
 Layouts understood, in a folder or a zip: `<class>/...`, `train/<class>/...` with or without `val/<class>/...`, and
 any of these inside one wrapper folder. Several sources join by class name. No image is decoded here.
-
-Use this when you have a DATA argument and need its images and labels.
 """
 
 from __future__ import annotations
@@ -12,12 +10,23 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
 
 from ..errors import DataError
 from .sources import Listing, Source, open_source
 
-__all__ = ["DataSource", "ImageItem", "ImageSet", "Split", "open_data"]
+__all__ = [
+    "DataSource",
+    "HasClasses",
+    "ImageItem",
+    "ImageSet",
+    "Split",
+    "evenly_spaced",
+    "open_data",
+    "open_train_and_val",
+]
 
 Split = Literal["train", "val", "test"]
 DataSource = str | os.PathLike[str]
@@ -35,6 +44,18 @@ class ImageItem(NamedTuple):
 
     name: str
     label: int | None
+
+
+class HasClasses(Protocol):
+    """A set whose classes another set may be numbered by."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their numbers."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +121,19 @@ class ImageSet:
             _keys=tuple(self._keys[index] for index in chosen),
         )
 
+    def sample(self, n: int) -> ImageSet:
+        """Keep at most `n` images, evenly spaced over the set; the first and the last are among them.
+
+        Args:
+            n: Number of images, at least 1; a smaller set is kept whole.
+
+        Example:
+            >>> digits = open_data("digits", split="val")
+            >>> [item.name for item in digits.sample(3).items]
+            ['digits/val/0/0036.png', 'digits/val/4/1788.png', 'digits/val/9/1795.png']
+        """
+        return self.subset(evenly_spaced(len(self), n))
+
     def relabel(self, positions: Mapping[str, int], classes: Sequence[str]) -> ImageSet:
         """Number the classes as another set or a model does.
 
@@ -111,11 +145,11 @@ class ImageSet:
         items = tuple(item._replace(label=None if item.label is None else table[item.label]) for item in self.items)
         return dataclasses.replace(self, items=items, classes=tuple(classes))
 
-    def with_classes_of(self, other: ImageSet) -> ImageSet:
+    def with_classes_of(self, other: HasClasses) -> ImageSet:
         """Number the classes as `other` does, by name.
 
         Raises:
-            DataError: If a class of this set is unknown to `other`.
+            DataError: If a class of this set is missing in `other`.
         """
         positions = {name: index for index, name in enumerate(other.classes)}
         if unknown := [name for name in self.classes if name not in positions]:
@@ -145,6 +179,17 @@ class ImageSet:
         return rest, self.subset(sorted(held))
 
 
+def evenly_spaced(total: int, n: int) -> list[int]:
+    """Choose at most `n` of `total` positions, evenly spaced from the first to the last.
+
+    Example:
+        >>> evenly_spaced(10, 4)
+        [0, 3, 6, 9]
+    """
+    chosen: list[int] = np.linspace(0, total - 1, min(n, total)).astype(np.int64).tolist()
+    return chosen
+
+
 def open_data(
     sources: DataSource | Sequence[DataSource], *, split: Split | None = None, unlabelled: bool = False
 ) -> ImageSet:
@@ -165,46 +210,37 @@ def open_data(
         >>> len(digits), digits.classes[:3]
         (355, ('0', '1', '2'))
     """
+    return _list_files(sources, unlabelled=unlabelled).images(split)
+
+
+def open_train_and_val(sources: DataSource | Sequence[DataSource]) -> tuple[ImageSet, ImageSet | None]:
+    """Find the images to train on and those to validate on, and list every source only once.
+
+    Args:
+        sources: As for `open_data`.
+
+    Returns:
+        What `open_data` returns for split `train`, and for split `val`; None where the sources do not have both.
+
+    Raises:
+        DataError: As for `open_data`.
+    """
+    files = _list_files(sources, unlabelled=False)
+    return files.images("train"), files.images("val") if {"train", "val"} <= set(files.splits) else None
+
+
+def _list_files(sources: DataSource | Sequence[DataSource], *, unlabelled: bool) -> _Files:
     listed = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     if not listed:
         raise DataError("expected at least one folder or zip of images, got none")
-    opened = tuple(open_source(source, any_file=unlabelled) for source in listed)
-    entries: list[_Entry] = []
-    ignored: list[tuple[str, str]] = []
-    folders: set[tuple[Split | None, str]] = set()
-    for number, source in enumerate(opened):
+    files = _Files(tuple(open_source(source, any_file=unlabelled) for source in listed), unlabelled=unlabelled)
+    for number, source in enumerate(files.sources):
         listing = source.list_files()
-        ignored += listing.ignored
+        files.ignored += listing.ignored
         found, found_folders = _arrange(number, source.name, listing)
-        entries += found
-        folders |= found_folders
-    name = " + ".join(source.name for source in opened)
-
-    splits = tuple(sorted({entry.split for entry in entries if entry.split}))
-    if split and len(splits) > 1:
-        # Images of a source without split folders join those to train on.
-        entries = [entry for entry in entries if (entry.split or "train") == split]
-        folders = {folder for folder in folders if (folder[0] or "train") == split}
-    if not unlabelled:
-        loose = [entry for entry in entries if entry.class_name is None]
-        entries = [entry for entry in entries if entry.class_name is not None]
-        ignored += [(entry.name, "outside the class folders") for entry in loose]
-        entries.sort(key=lambda entry: entry.class_name or "")
-    if not entries:
-        raise DataError(_no_images(name, split if len(splits) > 1 else None, ignored, unlabelled))
-    classes = () if unlabelled else tuple(sorted({entry.class_name or "" for entry in entries}))
-    positions = {class_name: index for index, class_name in enumerate(classes)}
-    empty = {class_name for _, class_name in folders} - set(classes)
-    return ImageSet(
-        name=name,
-        classes=classes,
-        items=tuple(ImageItem(entry.name, positions.get(entry.class_name or "")) for entry in entries),
-        splits=splits,
-        empty_classes=() if unlabelled else tuple(sorted(empty)),
-        ignored=tuple(ignored),
-        _sources=opened,
-        _keys=tuple((entry.source, entry.key) for entry in entries),
-    )
+        files.entries += found
+        files.folders |= found_folders
+    return files
 
 
 class _Entry(NamedTuple):
@@ -213,6 +249,49 @@ class _Entry(NamedTuple):
     name: str
     split: Split | None
     class_name: str | None
+
+
+@dataclass
+class _Files:
+    """Everything that the sources of a DATA argument hold."""
+
+    sources: tuple[Source, ...]
+    unlabelled: bool
+    entries: list[_Entry] = dataclasses.field(default_factory=list)
+    ignored: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    folders: set[tuple[Split | None, str]] = dataclasses.field(default_factory=set)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        return tuple(sorted({entry.split for entry in self.entries if entry.split}))
+
+    def images(self, split: Split | None) -> ImageSet:
+        entries, folders, ignored = self.entries, self.folders, list(self.ignored)
+        has_split = split is not None and len(self.splits) > 1
+        if has_split:
+            # Images of a source without split folders join those to train on.
+            entries = [entry for entry in entries if (entry.split or "train") == split]
+            folders = {folder for folder in folders if (folder[0] or "train") == split}
+        if not self.unlabelled:
+            ignored += [(entry.name, "outside the class folders") for entry in entries if entry.class_name is None]
+            entries = [entry for entry in entries if entry.class_name is not None]
+            entries.sort(key=lambda entry: entry.class_name or "")
+        name = " + ".join(source.name for source in self.sources)
+        if not entries:
+            raise DataError(_no_images(name, split if has_split else None, ignored, self.unlabelled))
+        classes = () if self.unlabelled else tuple(sorted({entry.class_name or "" for entry in entries}))
+        positions = {class_name: index for index, class_name in enumerate(classes)}
+        empty = {class_name for _, class_name in folders} - set(classes)
+        return ImageSet(
+            name=name,
+            classes=classes,
+            items=tuple(ImageItem(entry.name, positions.get(entry.class_name or "")) for entry in entries),
+            splits=self.splits,
+            empty_classes=() if self.unlabelled else tuple(sorted(empty)),
+            ignored=tuple(ignored),
+            _sources=self.sources,
+            _keys=tuple((entry.source, entry.key) for entry in entries),
+        )
 
 
 def _arrange(number: int, source_name: str, listing: Listing) -> tuple[list[_Entry], set[tuple[Split | None, str]]]:

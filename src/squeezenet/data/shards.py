@@ -6,9 +6,8 @@ of a shard is read:
 
     {"format": 1, "classes": {"cat": 610, "dog": 590}, "shards": {"00000.tar": 1000, "00001.tar": 200}}
 
-No torch here; `shard_loader` reads them.
-
-Use this when a data set does not fit on the machine that trains, or lies on a slow disk as many small files.
+An index is small whatever it claims: nothing here is as large as the number of images. `training.feed.shards` reads the
+images, and refuses shards that hold far fewer than the index counts.
 """
 
 from __future__ import annotations
@@ -17,20 +16,19 @@ import json
 import os
 import re
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from ..errors import DataError, ImageError, MissingDependencyError
 from ..files import atomic_write
-from .imageset import ImageItem, ImageSet
-from .sources import Listing
+from .decode import Unreadable
+from .imageset import ImageSet
 
-__all__ = ["INDEX_SUFFIX", "ShardSource", "is_shard_index", "open_shards", "shard_source", "write_shards"]
+__all__ = ["INDEX_SUFFIX", "PackedShards", "ShardSet", "is_shard_index", "open_shards", "write_shards"]
 
 INDEX_SUFFIX = ".json"
 _FORMAT = 1
@@ -40,42 +38,44 @@ _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.tar")
 _TIMEOUT_S = 30
 
 
-@dataclass
-class ShardSource:
-    """Where shards lie; their images can be read one after the other only."""
+@dataclass(frozen=True, kw_only=True)
+class ShardSet:
+    """Labelled images in tar shards, which can be read in sequence only.
+
+    Example:
+        >>> images = ShardSet(
+        ...     name="index.json", classes=("cat", "dog"), counts=(610, 590), numbers=(0, 1),
+        ...     shards=(("00000.tar", 1000), ("00001.tar", 200)),
+        ... )
+        >>> len(images), images.class_counts()
+        (1200, {'cat': 610, 'dog': 590})
+    """
 
     name: str
-    base: str
-    """Folder or URL of the index, with a slash at its end."""
+    """Path or URL of the index."""
     classes: tuple[str, ...]
-    """In the order of the shards' class numbers."""
+    counts: tuple[int, ...]
+    """Images of each class that is stored in the shards."""
+    numbers: tuple[int, ...]
+    """Position in `classes` of each class that is stored in the shards."""
     shards: tuple[tuple[str, int], ...]
-    """Name and images of each shard."""
+    """Path or URL of each shard, and the number of images in it."""
 
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """Paths or URLs of all shards."""
-        return tuple(self.base + name for name, _ in self.shards)
+    def __len__(self) -> int:
+        """Count the images."""
+        return sum(self.counts)
 
-    def list_files(self) -> Listing:
-        """List nothing: shards have no files of their own."""
-        return Listing()
+    def class_counts(self) -> dict[str, int]:
+        """Count the images of every class, in class order."""
+        found = dict.fromkeys(self.classes, 0)
+        for number, count in zip(self.numbers, self.counts, strict=True):
+            found[self.classes[number]] += count
+        return found
 
-    def read(self, key: Any, limit: int | None = None) -> bytes:
-        """Refuse: see the class."""
-        raise ImageError(f"{self.name}: images of shards are read in order, not by number")
-
-    def size_bytes(self, key: Any) -> int:
-        """Say nothing: see the class."""
-        return 0
-
-
-def shard_source(images: ImageSet) -> ShardSource | None:
-    """The shards that a set's images lie in; None if they lie elsewhere."""
-    for source in images._sources:
-        if isinstance(source, ShardSource):
-            return source
-    return None
+    def relabel(self, positions: Mapping[str, int], classes: Sequence[str]) -> ShardSet:
+        """Number the classes as another set or a model does; as `ImageSet.relabel`."""
+        numbers = tuple(positions[self.classes[number]] for number in self.numbers)
+        return replace(self, classes=tuple(classes), numbers=numbers)
 
 
 def is_shard_index(source: object) -> bool:
@@ -83,14 +83,14 @@ def is_shard_index(source: object) -> bool:
     return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(INDEX_SUFFIX)
 
 
-def open_shards(location: str | os.PathLike[str]) -> ImageSet:
+def open_shards(location: str | os.PathLike[str]) -> ShardSet:
     """Read the index of shards.
 
     Args:
         location: Path or http(s) URL of the JSON file.
 
     Raises:
-        DataError: If it cannot be read, or is no index of shards.
+        DataError: If it cannot be read, or is not an index of shards.
     """
     text = os.fspath(location)
     try:
@@ -109,9 +109,14 @@ def open_shards(location: str | os.PathLike[str]) -> ImageSet:
         raise DataError(f"{text}: cannot be read ({error})") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{text}: expected the index of shards that `squeezenet shards` writes ({error})") from None
-    source = ShardSource(text, text[: text.rfind("/") + 1], tuple(counts), tuple(shards.items()))
-    items = [ImageItem(text, label) for label, count in enumerate(counts.values()) for _ in range(count)]
-    return ImageSet(name=text, classes=source.classes, items=tuple(items), splits=("train",), _sources=(source,))
+    base = text[: text.rfind("/") + 1]
+    return ShardSet(
+        name=text,
+        classes=tuple(counts),
+        counts=tuple(counts.values()),
+        numbers=tuple(range(len(counts))),
+        shards=tuple((base + name, n_images) for name, n_images in shards.items()),
+    )
 
 
 def _read_index(location: str) -> bytes:
@@ -123,7 +128,19 @@ def _read_index(location: str) -> bytes:
     if path.exists() and not path.is_file():
         raise IsADirectoryError("expected a file, got a folder or a device")
     with path.open("rb") as file:
-        return file.read(_MAX_INDEX_BYTES)
+        return file.read(min(_MAX_INDEX_BYTES, os.fstat(file.fileno()).st_size))  # reading allocates what is asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedShards:
+    """What `write_shards` wrote."""
+
+    index: Path
+    """The JSON file, which `train` takes as DATA."""
+    n_images: int
+    n_shards: int
+    unreadable: tuple[Unreadable, ...]
+    """Images that could not be read and are in no shard."""
 
 
 def write_shards(
@@ -133,7 +150,7 @@ def write_shards(
     images_per_shard: int = 1000,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Path:
+) -> PackedShards:
     """Pack a set into shards, in random order, so that every shard holds all classes; images keep their bytes.
 
     Args:
@@ -143,11 +160,8 @@ def write_shards(
         seed: Of the order.
         on_progress: Called now and then with the number of images done and of all.
 
-    Returns:
-        Path of the index.
-
     Raises:
-        DataError: If not one image can be read.
+        DataError: If a class is left without a readable image.
         MissingDependencyError: If webdataset is not installed.
     """
     try:
@@ -156,31 +170,37 @@ def write_shards(
         raise MissingDependencyError("webdataset", "webdataset") from None
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    labels, counts, shards = images.labels, dict.fromkeys(images.classes, 0), {}
+    counts, shards, unreadable = dict.fromkeys(images.classes, 0), {}, []
+    labels = images.labels
     order = np.random.default_rng(seed).permutation(len(images)).tolist()
     for number, start in enumerate(range(0, len(order), images_per_shard)):
         name = f"{number:05d}.tar"
-        written = 0
+        before = sum(counts.values())
         with atomic_write(target / name) as stream, TarWriter(stream, encoder=False, mtime=0) as tar:
             for place, index in enumerate(order[start : start + images_per_shard], start=start):
+                item = images.items[index]
                 try:
                     data = images.read(index)
-                except ImageError:
+                except ImageError as error:
+                    unreadable.append(Unreadable(item.name, error.reason))
                     continue
-                suffix = Path(images.items[index].name).suffix.lower().lstrip(".") or "jpg"
+                suffix = Path(item.name).suffix.lower().lstrip(".") or "jpg"
                 tar.write({"__key__": f"{place:09d}", suffix: data, "cls": str(labels[index]).encode()})
                 counts[images.classes[labels[index]]] += 1
-                written += 1
-        if written:
+        if written := sum(counts.values()) - before:
             shards[name] = written
         if on_progress:
             on_progress(min(start + images_per_shard, len(order)), len(order))
-    if not shards:
-        raise DataError(f"{images.name}: expected readable images, got none")
     if empty := [name for name, count in counts.items() if not count]:
         raise DataError(f"{images.name}: expected readable images of every class, got none of {empty[0]}")
     index_path = target / f"index{INDEX_SUFFIX}"
-    with atomic_write(index_path) as stream:
-        table = {"format": _FORMAT, "classes": counts, "shards": shards}
+    _write_index(index_path, counts, shards)
+    return PackedShards(
+        index=index_path, n_images=sum(shards.values()), n_shards=len(shards), unreadable=tuple(unreadable)
+    )
+
+
+def _write_index(path: Path, counts: Mapping[str, int], shards: Mapping[str, int]) -> None:
+    table = {"format": _FORMAT, "classes": counts, "shards": shards}
+    with atomic_write(path) as stream:
         stream.write(json.dumps(table, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-    return index_path

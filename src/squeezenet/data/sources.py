@@ -3,8 +3,6 @@
 A source lists its files as path parts below its root, and reads one file's bytes on request. What the parts
 mean (splits, classes) is `imageset.py`'s business. Nothing here trusts a name or a size: links cannot make the
 listing loop, only regular files are opened, and no file is read beyond `MAX_FILE_BYTES`.
-
-Use this when you add another kind of place to read images from.
 """
 
 from __future__ import annotations
@@ -24,11 +22,11 @@ from PIL import Image
 
 from ..errors import DataError, ImageError, MissingDependencyError
 from ..files import IMAGE_EXTENSIONS
+from ..preprocess import MAX_FILE_BYTES
 from ..text import file_name
 
 __all__ = [
     "EMBEDDED_NAMES",
-    "MAX_FILE_BYTES",
     "DigitsSource",
     "FileSource",
     "FolderSource",
@@ -39,7 +37,6 @@ __all__ = [
     "open_source",
 ]
 
-MAX_FILE_BYTES = 256_000_000
 EMBEDDED_NAMES = ("digits",)
 
 _DIGITS_VAL_EVERY = 5  # every fifth image of a class is for validation
@@ -193,7 +190,7 @@ def _entry_is(entry: os.DirEntry[str], kind: Any) -> bool:
 def _read_path(path: str, limit: int | None) -> bytes:
     name = file_name(path)
     try:
-        # Opening without O_NONBLOCK would wait for ever on a FIFO that took a file's place.
+        # Opening without O_NONBLOCK would block on a FIFO that took a file's place.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(stream.fileno())
@@ -207,7 +204,8 @@ def _read_path(path: str, limit: int | None) -> bytes:
 def _read_bounded(stream: Any, name: str, size: int, limit: int | None) -> bytes:
     if size > MAX_FILE_BYTES:
         raise ImageError(f"expected at most {MAX_FILE_BYTES} bytes, got {size}", source=name)
-    data: bytes = stream.read(MAX_FILE_BYTES if limit is None else limit)
+    # Never more than the file has: reading allocates as much as is asked for.
+    data: bytes = stream.read(size if limit is None else min(limit, size))
     return data
 
 

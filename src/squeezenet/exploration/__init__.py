@@ -1,6 +1,6 @@
-"""Exploring architectures: search spaces, studies that survive being cut off, reports.
+"""Exploring architectures: search spaces, studies that survive an interruption, reports.
 
-Use this when you want the best network under so many bytes or MACs for data of your own: `explore`.
+`explore` finds the best network within limits on bytes and MACs.
 """
 
 from .findings import Finding, StudyResult

@@ -24,7 +24,7 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "macs": "minimize",
     "peak_activation_bytes": "minimize",
 }
-"""What a study weighs against each other."""
+"""The objectives of a study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class StudyResult:
     folder: Path
     findings: tuple[Finding, ...]
     front: tuple[Finding, ...]
-    """Those within the limits that no other beats in accuracy, bytes, MACs and memory at once."""
+    """Findings within the limits that no other beats in accuracy, bytes, MACs and memory at once."""
     winner: Finding | None
     """The most accurate within the limits."""
     retrained: Measured | None

@@ -1,7 +1,4 @@
-"""What a person sees of a study: a line for each finished trial, and the bars of the one under way.
-
-Use this when you show trials as they end.
-"""
+"""What a person sees of a study: a line for each finished trial, and the bars of the one under way."""
 
 from __future__ import annotations
 
@@ -21,9 +18,7 @@ class TasksOnly:
         self._reporter, self._title = reporter, title
 
     def say(self, text: str) -> None:
-        """Drop a line, unless it is an alarm."""
-        if text.startswith("ALARM"):
-            self._reporter.say(f"{self._title}: {text}")
+        """Drop a line."""
 
     def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> contextlib.AbstractContextManager[Task]:
         """Show a job."""

@@ -1,10 +1,8 @@
 """Search spaces: which metaparameters of an architecture an exploration varies, and over what.
 
-A space is a TOML file: `[fixed]` holds arguments of `architectures.metaparameter_spec`, `[space]` what varies, each a
-list of choices or a range `{ low = 32, high = 128, step = 16 }`. What neither names comes from the recipe. The
-package's own spaces lie in `spaces/` and load by name.
-
-Use this when you want to see, or write, what `explore` looks at.
+A space is a TOML file: `[fixed]` holds arguments of `metaparameter_spec`, `[space]` what varies, each a list of
+choices or a range `{ low = 32, high = 128, step = 16 }`. What neither names comes from the recipe. The package's own
+spaces lie in `spaces/` and load by name.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..architectures import metaparameter_spec, named_spec
+from ..architectures import DEFAULT_INPUT_SIZE, metaparameter_spec, named_spec, pools_within
 from ..errors import SpecError, StudyError
 from ..files import load_toml
 from ..spec import ArchSpec, Bypass
@@ -35,7 +33,6 @@ PRESET_NAMES: tuple[str, ...] = tuple(
 Sampler = Literal["grid", "pareto"]
 
 _MAX_GRID = 10_000
-_DEFAULT_INPUT_SIZE = 224
 # What a space may name, and what its values must be.
 _KINDS: dict[str, type] = {
     "base_e": int, "incr_e": int, "pct_3x3": float, "freq": int, "squeeze_ratio": float, "n_fires": int,
@@ -102,7 +99,7 @@ class Space:
             SpecError: If there is no such network.
         """
         values: dict[str, Any] = {**self.fixed, **point}
-        size = values.pop("input_size", recipe.input_size or _DEFAULT_INPUT_SIZE)
+        size = values.pop("input_size", recipe.input_size or DEFAULT_INPUT_SIZE)
         published = named_spec(recipe.architecture)
         stem_channels = values.pop("stem_channels", published.stem.channels)
         stem_kernel = values.pop("stem_kernel", published.stem.kernel)
@@ -110,7 +107,7 @@ class Space:
         n_fires = values.get("n_fires", len(published.fires))
         if recipe.pools is not None:
             pools = recipe.pools if "pools" not in {**self.fixed, **point} else pools[-len(recipe.pools) :]
-        pools = tuple(layer for layer in pools if layer <= n_fires + 1)
+        pools = pools_within(n_fires, pools)
         values.setdefault("bypass", recipe.bypass or published.bypass)
         values.setdefault("squeeze_relu", recipe.squeeze_relu)
         spec = metaparameter_spec(

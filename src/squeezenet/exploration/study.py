@@ -1,16 +1,13 @@
-"""Exploring architectures: trials in a study that can be cut off at any time.
+"""Exploring architectures: trials in a study that can be interrupted at any time.
 
-The study lies in an Optuna storage, by default a SQLite file in its folder. A trial's figures enter it in one
-transaction; a trial that was under way when the process ended begins again with the same parameters, and continues
-from its own checkpoint.
+`squeezenet explore` is `explore`. How the study is stored is in `storage`, how trials are carried out in `trials`. The
+folder holds:
 
     study.db        all trials
     trials/ID/      a trial: run folder, net.sqz, measured.json
     winner-N/       the winner, trial N, trained again
     report.html     what was found
     study.json      the same as data
-
-Use this when you explore from Python; `squeezenet explore` is this function.
 """
 
 from __future__ import annotations
@@ -22,18 +19,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDependencyError, SpecError, StudyError
+from ..errors import SpecError, StudyError
 from ..files import lock_folder
-from ..progress import Reporter, SilentReporter, reporter_for
+from ..progress import Reporter, reporter_of
 from ..spec import ArchSpec
-from ..training import Recipe, load_recipe
-from ..training.setup import Data, TrainingData, choose_recipe, prepare_data
+from ..training import Recipe
+from ..training.setup import Data, TrainingData, choose_settings, prepare_data
 from ..training.state import data_fingerprint
 from .findings import DIRECTIONS, Finding, StudyResult, findings_of, pareto_front
-from .measure import Interrupted, Measured, TooFarBehind, epoch_top1, spec_cost
+from .measure import Interrupted, Measured, TooFarBehind, spec_cost
 from .progress import Table
 from .report import write_report
-from .space import Range, Space, Value, load_space
+from .space import Space, Value, load_space
+from .storage import SEED, distributions_of, has_waiting, n_done, open_study, process_id, queue_points, revive
 from .trials import Job, Outcome, Trials, Watch, open_trials
 
 if TYPE_CHECKING:
@@ -43,9 +41,8 @@ __all__ = ["explore"]
 
 DEFAULT_TRIALS = 30
 _MAX_REFUSED_IN_A_ROW = 200
-# Well below what int8 files take (6.8 bits a parameter for ImageNet's 1.1): what would need fewer is never trained.
+# Well below int8 files (6.8 bits per parameter for ImageNet's 1.1): a network that would need fewer is not trained.
 _FEWEST_BITS_PER_PARAM = 4
-_SEED = "seed"
 
 
 def explore(
@@ -65,7 +62,7 @@ def explore(
     ray: str | None = None,
     progress: Reporter | bool = True,
 ) -> StudyResult:
-    """Train and measure many architectures, and find those worth having; continue where an earlier call was cut off.
+    """Train and measure many architectures, and find the best; continues an interrupted call.
 
     Args:
         data: Images in class folders, as for `train_model`.
@@ -74,14 +71,14 @@ def explore(
         space: What to vary: a `Space`, the name of one, or its file.
         recipe: How to train every network; by default what suits the data.
         trials: Networks to train in all, earlier calls included; by default the whole grid, or 30.
-        epochs: Another number of epochs for the trials than the recipe's; the winner gets the recipe's.
+        epochs: Of each trial; by default the recipe's, which the winner's training always has.
         seeds: Times that each point of a grid is trained.
         max_bytes: Largest file in int8.
-        max_macs: Most multiply-accumulates an image.
+        max_macs: Most multiply-accumulates per image.
         storage: URL of an Optuna storage; by default a SQLite file in the folder.
         retrain: Train the winner again, with another seed and all epochs.
         ray: Address of a Ray cluster to train on, or `local` for one trial on each core of this machine; by default
-            trials follow one another here. All machines must reach the data and the study's folder.
+            trials run one after another here. All machines must reach the data and the study's folder.
         progress: A reporter; `True` for one on standard error, `False` for silence.
 
     Raises:
@@ -90,10 +87,10 @@ def explore(
         RecipeError: If the recipe is unknown or impossible.
         ClusterError: If the cluster cannot be reached or gives up.
     """
-    reporter = (reporter_for() if progress else SilentReporter()) if isinstance(progress, bool) else progress
+    reporter = reporter_of(progress)
     chosen = space if isinstance(space, Space) else load_space(space)
     prepared = prepare_data(data, val, reporter)
-    settings = _recipe(recipe, prepared, reporter)
+    settings = choose_settings(recipe, None, prepared, has_init=False, reporter=reporter)
     folder = Path(study_dir)
     try:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
@@ -102,9 +99,9 @@ def explore(
     with lock_folder(folder, StudyError):
         identity = {
             "space": chosen.to_dict(), "recipe": settings.to_dict(), "epochs": epochs, "seeds": seeds,
-            "max_bytes": max_bytes, "max_macs": max_macs, "data": data_fingerprint(prepared.train),
+            "max_bytes": max_bytes, "max_macs": max_macs, "data": data_fingerprint(prepared.images),
         }  # fmt: skip
-        study = _open_study(folder, storage, identity, is_parallel=ray is not None)
+        study = open_study(folder, storage, identity, is_parallel=ray is not None)
         explorer = _Explorer(study, folder, chosen, settings, prepared, epochs, seeds, max_bytes, max_macs, reporter)
         with open_trials(ray, prepared, reporter) as carrying_out:
             return explorer.run(carrying_out, trials, retrain=retrain)
@@ -127,24 +124,18 @@ class _Explorer:
         reporter: Reporter,
     ) -> None:
         self.study, self.folder, self.space, self.recipe, self.prepared = study, folder, space, recipe, prepared
-        self.epochs, self.seeds, self.max_bytes, self.max_macs, self.reporter = (
-            epochs,
-            seeds,
-            max_bytes,
-            max_macs,
-            reporter,
-        )
-        self.distributions = _distributions(space, seeds)
+        self.epochs, self.max_bytes, self.max_macs, self.reporter = epochs, max_bytes, max_macs, reporter
+        self.distributions = distributions_of(space, seeds)
         self.under_way: dict[int, tuple[optuna.Trial, Job]] = {}
         self.grid: list[dict[str, Value]] = []
         if space.sampler == "grid":
             points = list(space.grid())
-            self.grid = [{**point, _SEED: seed} if seeds > 1 else point for seed in range(seeds) for point in points]
+            self.grid = [{**point, SEED: seed} if seeds > 1 else point for seed in range(seeds) for point in points]
 
     def run(self, carrying_out: Trials, n_trials: int | None, *, retrain: bool) -> StudyResult:
         total = min(n_trials or len(self.grid), len(self.grid)) if self.grid else n_trials or DEFAULT_TRIALS
-        self._revive()
-        self._queue_grid()
+        revive(self.study, self.folder, set(self.distributions), self.reporter)
+        queue_points(self.study, self.grid)
         table = Table(self.reporter, total)
         for finding in findings_of(self.study):
             table.show(finding, self._is_feasible(finding))
@@ -172,102 +163,69 @@ class _Explorer:
         return self._report(retrained, is_finished=is_finished)
 
     def _has_room(self, carrying_out: Trials, total: int) -> bool:
-        is_wanted = self._n_done() + len(self.under_way) < total and (not self.grid or self._has_waiting())
+        is_wanted = n_done(self.study) + len(self.under_way) < total and (not self.grid or has_waiting(self.study))
         return is_wanted and len(self.under_way) < carrying_out.capacity
 
     def _begin_trial(self, carrying_out: Trials, total: int) -> bool:
-        """Ask for proposals until one is worth training; false if there seems to be none."""
+        """Ask for proposals until one is worth training; false after too many that are not."""
         for _ in range(_MAX_REFUSED_IN_A_ROW):
             trial = self.study.ask(self.distributions)
             reason = self._refusal(trial)
             if reason is None:
-                job = self._job(trial, f"trial {self._n_done() + len(self.under_way) + 1}/{total}")
+                job = self._job(trial, f"trial {n_done(self.study) + len(self.under_way) + 1}/{total}")
                 self.under_way[trial.number] = trial, job
                 carrying_out.submit(trial.number, job)
                 return True
             self.reporter.say(f"trial {trial.number} not trained: {reason}")
-            if self.grid and not self._has_waiting():
+            if self.grid and not has_waiting(self.study):
                 return False
         self.reporter.say(f"{_MAX_REFUSED_IN_A_ROW} proposals in a row were not worth training: the search ends here")
         return False
 
-    def _revive(self) -> None:
-        """Queue again what this folder's last process was working on when it ended."""
-        from optuna.trial import TrialState
-
-        waiting = [trial.user_attrs.get("revives") for trial in self.study.get_trials(states=(TrialState.WAITING,))]
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.user_attrs.get("folder") not in (None, _identify(self.folder)):
-                continue  # another machine's
-            if trial.number not in waiting and set(trial.params) == set(self.distributions):
-                self.study.enqueue_trial(trial.params, user_attrs={"revives": trial.number, "point": trial.params})
-                self.reporter.say(f"trial {trial.number} was cut off; it continues")
-            self.study.tell(trial.number, state=TrialState.FAIL)
-
-    def _queue_grid(self) -> None:
-        from optuna.trial import TrialState
-
-        known = []
-        for trial in self.study.get_trials(deepcopy=False):
-            if trial.state == TrialState.WAITING:
-                known.append(trial.user_attrs.get("point"))
-            elif trial.state != TrialState.FAIL or "error" in trial.user_attrs:
-                known.append(trial.params)
-        for point in self.grid:
-            if point not in known:
-                self.study.enqueue_trial(point, user_attrs={"point": point})
-
-    def _has_waiting(self) -> bool:
-        from optuna.trial import TrialState
-
-        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
-    def _n_done(self) -> int:
-        from optuna.trial import TrialState
-
-        return sum(
-            trial.state == TrialState.COMPLETE or "error" in trial.user_attrs
-            for trial in self.study.get_trials(deepcopy=False)
-        )
-
     def _refusal(self, trial: optuna.Trial) -> str | None:
-        """Say why a proposal is not worth training, and take it out of the study; None if it is."""
+        """Return why a proposal is not worth training, and take it out of the study; None if it is."""
         from optuna.trial import TrialState
 
-        trial.set_user_attr("folder", _identify(self.folder))
-        reason = None
+        trial.set_user_attr("folder", process_id(self.folder))
         try:
             spec = self._spec(trial.params)
         except SpecError as error:
-            reason = str(error)
+            reason: str | None = str(error)
         else:
-            cost = spec_cost(spec)
-            least_bytes = cost["params"] * _FEWEST_BITS_PER_PARAM // 8
-            if self.max_macs is not None:
-                trial.set_constraint("macs", float(cost["macs"] - self.max_macs))
             trial.set_user_attr("spec", spec.to_dict())
-            if self.max_bytes is not None and least_bytes > self.max_bytes:
-                # A constraint is set once: here from the counts, or from the file when there is one.
-                trial.set_constraint("file_bytes", float(least_bytes - self.max_bytes))
-                reason = f"{cost['params']:,} parameters cannot fit {self.max_bytes:,} bytes"
-            elif self.max_macs is not None and cost["macs"] > self.max_macs:
-                reason = f"{cost['macs']:,} MACs, more than {self.max_macs:,}"
-            else:
-                # Numbers of a spec, its name left out, tell networks apart.
-                same = next((f for f in findings_of(self.study) if _bare(f.spec) == _bare(spec)
-                             and f.point.get(_SEED) == trial.params.get(_SEED)), None)  # fmt: skip
-                reason = f"the same network as trial {same.number}" if same else None
-                for number, (other, job) in self.under_way.items():
-                    if _bare(job.spec) == _bare(spec) and other.params.get(_SEED) == trial.params.get(_SEED):
-                        reason = f"the same network as trial {number}, which is under way"
+            reason = self._over_limits(trial, spec) or self._known_as(trial, spec)
         if reason is not None:
             trial.set_user_attr("refused", reason)
             self.study.tell(trial, state=TrialState.PRUNED)
         return reason
 
+    def _over_limits(self, trial: optuna.Trial, spec: ArchSpec) -> str | None:
+        cost = spec_cost(spec)
+        least_bytes = cost["params"] * _FEWEST_BITS_PER_PARAM // 8
+        if self.max_macs is not None:
+            trial.set_constraint("macs", float(cost["macs"] - self.max_macs))
+        if self.max_bytes is not None and least_bytes > self.max_bytes:
+            # A constraint is set once: here from the counts, or from the file when it exists.
+            trial.set_constraint("file_bytes", float(least_bytes - self.max_bytes))
+            return f"{cost['params']:,} parameters cannot fit {self.max_bytes:,} bytes"
+        if self.max_macs is not None and cost["macs"] > self.max_macs:
+            return f"{cost['macs']:,} MACs, more than {self.max_macs:,}"
+        return None
+
+    def _known_as(self, trial: optuna.Trial, spec: ArchSpec) -> str | None:
+        # Numbers of a spec, its name left out, tell networks apart.
+        wanted = _bare(spec), trial.params.get(SEED)
+        for number, (other, job) in self.under_way.items():
+            if (_bare(job.spec), other.params.get(SEED)) == wanted:
+                return f"the same network as trial {number}, which is under way"
+        for finding in findings_of(self.study):
+            if (_bare(finding.spec), finding.point.get(SEED)) == wanted:
+                return f"the same network as trial {finding.number}"
+        return None
+
     def _job(self, trial: optuna.Trial, title: str) -> Job:
         spec = self._spec(trial.params)
-        seed = self.recipe.seed + int(trial.params.get(_SEED, 0))
+        seed = self.recipe.seed + int(trial.params.get(SEED, 0))
         identity = json.dumps([_bare(spec), seed], sort_keys=True)
         folder = self.folder.absolute() / "trials" / hashlib.sha256(identity.encode()).hexdigest()[:12]
         trial.set_user_attr("trial_folder", folder.name)
@@ -277,10 +235,10 @@ class _Explorer:
         )  # fmt: skip
 
     def _record(self, number: int, outcome: Outcome, table: Table, total: int) -> None:
-        """Tell the study what came of a trial.
+        """Report a trial's outcome to the study.
 
         Raises:
-            Interrupted: If that is what came of it; the trial stays under way for the next process.
+            Interrupted: If that is the outcome; the trial stays under way for the next process.
             StudyError: If no trial can be carried out there.
         """
         from optuna.trial import TrialState
@@ -309,14 +267,14 @@ class _Explorer:
     def _watch(self, spec: ArchSpec) -> Watch:
         cost = spec_cost(spec)
         rivals = tuple(
-            tuple(epoch_top1(self.folder / "trials" / finding.folder / "run"))
+            finding.measured.top1_by_epoch
             for finding in findings_of(self.study)
             if all(getattr(finding.measured, name) <= count for name, count in cost.items())
         )
         return Watch(rivals, self.epochs or self.recipe.epochs)
 
     def _seconds_left(self, total: int) -> float:
-        """Expect what is left to cost as much a multiply-accumulate as what is done."""
+        """Estimate the time left, from the time per trial, or per multiply-accumulate in a grid."""
         findings = findings_of(self.study)
         if not self.grid:
             return sum(f.measured.seconds for f in findings) / len(findings) * (total - len(findings))
@@ -326,7 +284,7 @@ class _Explorer:
         return macs * sum(f.measured.seconds for f in findings) / sum(f.measured.macs for f in findings)
 
     def _spec(self, params: Mapping[str, Value]) -> ArchSpec:
-        point = {key: value for key, value in params.items() if key != _SEED}
+        point = {key: value for key, value in params.items() if key != SEED}
         return self.space.spec(point, self.recipe, len(self.prepared.train.classes))
 
     def _is_feasible(self, finding: Finding) -> bool:
@@ -339,7 +297,7 @@ class _Explorer:
         feasible = [f for f in findings_of(self.study) if self._is_feasible(f)]
 
         def mean_top1(finding: Finding) -> float:
-            # Over seeds where there are several: luck with one of them makes no better architecture.
+            # Over seeds where there are several: luck with one of them does not make a better architecture.
             alike = [f.measured.top1 for f in feasible if _without_seed(f) == _without_seed(finding)]
             return sum(alike) / len(alike)
 
@@ -384,82 +342,10 @@ class _Explorer:
 
 
 def _without_seed(finding: Finding) -> dict[str, Value]:
-    return {key: value for key, value in finding.point.items() if key != _SEED}
+    return {key: value for key, value in finding.point.items() if key != SEED}
 
 
 def _bare(spec: ArchSpec) -> dict[str, Any]:
     # Through JSON, so that lists and tuples compare alike.
     data: dict[str, Any] = json.loads(json.dumps(spec.replace(name="").to_dict()))
     return data
-
-
-def _recipe(recipe: Recipe | str | os.PathLike[str] | None, prepared: TrainingData, reporter: Reporter) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return recipe
-    if recipe is not None:
-        return load_recipe(recipe)
-    name, reason = choose_recipe(prepared, has_init=False)
-    reporter.say(f"recipe {name}: {reason}")
-    return load_recipe(name)
-
-
-def _distributions(space: Space, seeds: int) -> dict[str, Any]:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    found: dict[str, Any] = {}
-    for name, axis in space.dimensions.items():
-        if not isinstance(axis, Range) or space.sampler == "grid":
-            values = axis if not isinstance(axis, Range) else tuple({point[name]: None for point in space.grid()})
-            found[name] = CategoricalDistribution(values)
-        elif isinstance(axis.low, int):
-            found[name] = IntDistribution(axis.low, int(axis.high), step=int(axis.step or 1))
-        else:
-            found[name] = FloatDistribution(axis.low, axis.high, step=axis.step)
-    if seeds > 1:
-        if space.sampler != "grid":
-            raise StudyError("expected one seed in a search, got several: train the front again with a grid instead")
-        found[_SEED] = CategoricalDistribution(tuple(range(seeds)))
-    return found
-
-
-def _open_study(folder: Path, storage: str | None, identity: Mapping[str, Any], *, is_parallel: bool) -> optuna.Study:
-    try:
-        import optuna
-    except ImportError:
-        raise MissingDependencyError("optuna", "explore") from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    url = storage or f"sqlite:///{folder.resolve() / 'study.db'}"
-    try:
-        study = optuna.create_study(
-            storage=url,
-            study_name=folder.resolve().name or "study",
-            directions=[*DIRECTIONS.values()],
-            # What is under way counts as poor, so that several proposals at a time are not one and the same.
-            sampler=optuna.samplers.TPESampler(seed=_next_seed(folder), multivariate=True, constant_liar=is_parallel),
-            load_if_exists=True,
-        )
-        before = study.user_attrs.get("identity")
-        if before is None:
-            study.set_user_attr("identity", dict(identity))
-    except Exception as error:  # SQLAlchemy's and every driver's own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StudyError(f"{url}: cannot be opened as an Optuna storage ({reason})") from None
-    wanted = json.loads(json.dumps(identity))
-    if before is not None and before != wanted:
-        changed = sorted(key for key in wanted if before.get(key) != wanted[key])
-        raise StudyError(
-            f"{folder}: expected the study that was begun here, got another {', '.join(changed)}:"
-            " use the same settings, or another folder"
-        )
-    return study
-
-
-def _next_seed(folder: Path) -> int:
-    # A continued search must not propose again what it proposed first; what is already there moves the seed on.
-    return len(list((folder / "trials").iterdir()))
-
-
-def _identify(folder: Path) -> str:
-    import platform
-
-    return f"{platform.node()}:{folder.resolve()}"

@@ -1,10 +1,8 @@
 """Where trials are carried out: one after another in this process, or at the same time on a cluster.
 
-The study itself stays in one process, which asks Optuna for proposals and tells it what came of them. Ray Tune could
-propose with Optuna as well, but keeps states of its own for what is under way: a study that is cut off would have two
-memories that may differ, and neither proposals refused by their counts nor revived trials would fit in.
-
-Use this when you carry out what a study proposes.
+One process owns the study: it asks Optuna for proposals and reports results. Ray Tune's Optuna search is not used: it
+keeps its own record of running trials, which could disagree with the study after a crash, and has no place for
+proposals that are refused by their counts, or for revived trials.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +19,7 @@ from ..data import ImageSet
 from ..errors import QuantizationError, StudyError, TrainingError
 from ..progress import Reporter
 from ..spec import ArchSpec
-from ..training import Recipe
+from ..training import EpochRow, Recipe
 from ..training.setup import TrainingData
 from .measure import Interrupted, Measured, TooFarBehind, measure_spec
 from .progress import TasksOnly
@@ -31,34 +29,33 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Outcome", "Trials", "TrialsHere", "Watch", "open_trials"]
 
-# From half of its epochs on, a network of a search must come this close, in points of top-1 after the same epoch, to
-# the best that cost no more in anything.
-_HOPELESS_FROM, _HOPELESS_POINTS = 0.5, 10.0
+# From half of its epochs on, a network of a search must be within so many points of the top-1, after the same epoch, of
+# the best network that is no larger in any respect.
+_COMPARED_FROM, _MOST_BEHIND = 0.5, 10.0
 
 Outcome = Measured | TooFarBehind | Interrupted | TrainingError | QuantizationError | StudyError
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Ends the training of a network that an earlier one, no larger in anything, is far ahead of."""
+    """Ends a training that is far behind an earlier network that is no larger in any respect."""
 
     rivals: tuple[tuple[float, ...], ...]
     """Top-1 of those networks after each epoch, percent."""
     epochs: int
 
-    def __call__(self, top1: Sequence[float]) -> None:
-        """Look at the top-1 after each epoch so far, percent.
+    def __call__(self, row: EpochRow) -> None:
+        """Compare after an epoch, from half of the epochs on; the last epoch ends the training anyway.
 
         Raises:
-            TooFarBehind: If it is far behind.
+            TooFarBehind: If top-1 is more than 10 points below that of a rival after the same epoch.
         """
-        done = len(top1)
-        if not done or done < _HOPELESS_FROM * self.epochs:
+        if not _COMPARED_FROM * self.epochs <= row.epoch < self.epochs:
             return
-        best = max((rival[done - 1] for rival in self.rivals if len(rival) >= done), default=0.0)
-        if top1[-1] < best - _HOPELESS_POINTS:
+        best = max((rival[row.epoch - 1] for rival in self.rivals if len(rival) >= row.epoch), default=0.0)
+        if row.top1 < best - _MOST_BEHIND:
             raise TooFarBehind(
-                f"{top1[-1]:.1f} % after epoch {done}, where a network that costs no more had {best:.1f} %"
+                f"{row.top1:.1f} % after epoch {row.epoch}, where a network that costs no more had {best:.1f} %"
             )
 
 
@@ -83,7 +80,7 @@ class Trials(Protocol):
     """Jobs that can be under way at the same time."""
 
     def submit(self, number: int, job: Job) -> None:
-        """Begin a job; the number comes back with what came of it."""
+        """Begin a job; the number is returned with its outcome."""
 
     def next_outcome(self) -> tuple[int, Outcome]:
         """Wait for any job to end."""
@@ -105,8 +102,7 @@ class TrialsHere:
     def next_outcome(self) -> tuple[int, Outcome]:
         """Carry out a job."""
         number, job = self._waiting.pop(0)
-        reporter = TasksOnly(self._reporter, job.title)
-        return number, _carry_out(job, self._prepared.train, self._prepared.val, reporter)
+        return number, _carry_out(job, self._prepared.images, self._prepared.val, self._reporter)
 
 
 @contextlib.contextmanager
@@ -137,13 +133,13 @@ class _TrialsOnCluster:
     def __init__(self, tasks: ClusterTasks, prepared: TrainingData, is_stopped: Callable[[], bool]) -> None:
         self.capacity = tasks.capacity
         self._tasks, self._is_stopped = tasks, is_stopped
-        self._data = tasks.share(prepared.train), tasks.share(prepared.val)
+        self._data = tasks.share(prepared.images), tasks.share(prepared.val)
 
     def submit(self, number: int, job: Job) -> None:
         self._tasks.submit(number, job, *self._data, os.getcwd())
 
     def next_outcome(self) -> tuple[int, Outcome]:
-        # What is under way then ends with the cluster, and continues from its checkpoints.
+        # Once stopped, jobs under way end with the cluster, and continue from their checkpoints.
         return self._tasks.next_result(self._is_stopped) or (-1, Interrupted())
 
 
@@ -160,10 +156,16 @@ def _carry_out_away(job: Job, train: ImageSet, val: ImageSet, working_folder: st
 
 
 def _carry_out(job: Job, train: ImageSet, val: ImageSet, reporter: Reporter | None) -> Outcome:
+    def on_epoch(row: EpochRow) -> None:
+        if row.alarm and reporter:
+            reporter.say(f"{job.title}: {row.alarm}")
+        if job.watch:
+            job.watch(row)
+
     try:
         return measure_spec(
             job.spec, job.recipe, train, val, job.folder, epochs=job.epochs, keep_checkpoint=job.keep_checkpoint,
-            watch=job.watch, reporter=reporter,
+            on_epoch=on_epoch, reporter=TasksOnly(reporter, job.title) if reporter else None,
         )  # fmt: skip
     except (TooFarBehind, Interrupted, TrainingError, QuantizationError) as outcome:
         return outcome

@@ -137,8 +137,7 @@ def verify(model: Model, images: Data, *, limit: int = 32) -> Verification:
         raise ValueError(f"expected `limit` of at least 1, got {limit}")
     data, contents = read_compressed(model)
     found = images if isinstance(images, ImageSet) else open_data(images, unlabelled=True)
-    count = min(limit, len(found))
-    engines = _run_all(data, contents, found.subset(index * len(found) // count for index in range(count)))
+    engines = _run_all(data, contents, found.sample(limit))
     return Verification(images=found.name, engines=tuple(engines), pairs=tuple(_compare_all(engines)))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import ImageSet, decode_batches
+from ..data.imageset import evenly_spaced
 from ..errors import DataError
 from ..preprocess import Preprocessing
 
@@ -52,7 +53,7 @@ def calibration_from_images(images: ImageSet, preprocessing: Preprocessing, *, n
     Raises:
         DataError: If none can be read.
     """
-    chosen = np.linspace(0, len(images) - 1, min(n_images, len(images))).astype(np.int64)
+    chosen = np.array(evenly_spaced(len(images), n_images), np.int64)
     batches = list(decode_batches(images.subset(chosen.tolist()), preprocessing))
     pixels = np.concatenate([batch.pixels for batch in batches])
     if not len(pixels):

@@ -1,30 +1,28 @@
-"""Noticing that a network learns nothing.
-
-Use this when a loss has to be judged.
-"""
+"""Detecting that a network learns nothing."""
 
 from __future__ import annotations
 
 import math
 
 from ..data.imageset import ImageSet
+from ..data.shards import ShardSet
 from .recipe import Recipe
 
 __all__ = ["dead_network_alarm", "guessing_loss"]
 
-# A network that has learnt nothing gives every image the same answer; its loss lies this close to what guessing costs.
+# A network that has learnt nothing answers the same for every image; its loss is this close to the loss of guessing.
 _DEAD_MARGIN = 0.02
 _DEAD_AFTER_STEPS = 50  # after the warm-up: sooner, a slow start looks the same
 
 
 def dead_network_alarm(
-    images: ImageSet, recipe: Recipe, *, epoch: int, steps_per_epoch: int, train_loss: float
+    images: ImageSet | ShardSet, recipe: Recipe, *, epoch: int, steps_per_epoch: int, train_loss: float
 ) -> str | None:
-    """Say what to do if the loss of an epoch is that of guessing; None if it is not, or it is too early to tell.
+    """Advise what to do if the loss of an epoch is that of guessing; None if it is not, or it is too early to tell.
 
     Args:
-        images: Those trained on.
-        recipe: How they are trained on.
+        images: The images trained on.
+        recipe: How.
         epoch: Counted from 0.
         steps_per_epoch: Steps in it.
         train_loss: Mean of the epoch, nats.
@@ -46,8 +44,8 @@ def dead_network_alarm(
     )
 
 
-def guessing_loss(images: ImageSet, label_smoothing: float) -> tuple[float, float]:
-    """Work out the loss of a network that does not look: guessing by the classes' shares, and all classes alike.
+def guessing_loss(images: ImageSet | ShardSet, label_smoothing: float) -> tuple[float, float]:
+    """Compute the loss of a network that ignores its input: guessing by the classes' shares, and all classes alike.
 
     Returns:
         Both, in nats; they agree where classes are equally frequent.

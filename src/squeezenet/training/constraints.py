@@ -1,7 +1,4 @@
-"""What the weights must keep to while they are trained.
-
-Use this when a part of the network must not move.
-"""
+"""What the weights must keep to while they are trained."""
 
 from __future__ import annotations
 

@@ -2,10 +2,8 @@
 
 Every process works on its share of each batch; gradients are summed in one all-reduce of one flat buffer, so that all
 take the same step. `DistributedDataParallel` is not used: it sorts gradients into other buckets after its first step,
-so that with more than two processes a resumed run would add them up in another order than the run that was cut off.
-Its gain, sending while the backward pass still works, is nothing for 5 MB of gradients.
-
-Use this when a training step must know about the other processes.
+so that with more than two processes a resumed run would add them up in another order than the interrupted run.
+Its advantage, sending during the backward pass, does not matter for 5 MB of gradients.
 """
 
 from __future__ import annotations
@@ -35,14 +33,14 @@ class Workers:
     """This process among those that train together."""
 
     rank: int = 0
-    """0 to size - 1; process 0 writes the files and speaks."""
+    """0 to size - 1; process 0 writes the files and reports."""
     size: int = 1
     per_machine: int = 1
     """Processes on this machine, which share its memory."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Whether this process writes the files and reports."""
         return self.rank == 0
 
     @property
@@ -100,7 +98,7 @@ def join_workers() -> Iterator[Workers]:
 
 
 def _meet() -> tuple[Store, int, int]:
-    """Find the processes of this start, and give a store that is theirs alone, the rank and their number.
+    """Find the processes of this start; returns a store that only they use, the rank and their number.
 
     `torchrun` keeps one store over all restarts, and torch gives every start the same keys in it: a process that comes
     first would read addresses that killed ones left there, and wait for the dead. The count of restarts does not tell

@@ -1,30 +1,31 @@
-"""Trying learning rates: a short run whose rate rises with every step shows where the loss falls, and where it bursts.
-
-Use this when a recipe meets a new kind of data, or does not learn.
-"""
+"""Trying learning rates: a short run whose rate rises with every step shows where the loss falls fastest."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import TrainingError
+from ..files import atomic_write
 from ..models import SqueezeNet
 from ..progress import Reporter, reporter_of
-from .feed.augment import draw_epoch
-from .feed.batches import Batch
+from ..reports.charts import line_chart
+from ..reports.pages import render
+from .feed.batches import TrainBatches
+from .feed.shards import ShardBatches
 from .recipe import Recipe
 from .setup import Data, choose_device, choose_settings, open_batches, prepare_data, start_model
 from .state import TrainingState
-from .step import choose_precision, train_step
+from .step import Step, choose_precision, epoch_steps
 
 __all__ = ["LearningRates", "find_learning_rate"]
 
 _SMOOTHING = 0.9  # share of the loss so far in its running mean
-_BURST = 4.0  # a loss so many times the best one has burst
+_DIVERGED = 4.0  # times the best loss so far
 _LONG = 100_000  # epochs of a schedule that stays where it starts
 
 
@@ -39,6 +40,35 @@ class LearningRates:
     """Where the loss falls fastest."""
     lowest: float
     """Where it was lowest."""
+    data: str
+    """Name of the images."""
+    weights: str
+    """Where the network started."""
+    recipe: str
+
+    def page(self) -> str:
+        """Draw the curve as one HTML page.
+
+        Raises:
+            MissingDependencyError: If Jinja2 is not installed.
+        """
+        curve = line_chart(
+            "Loss, nats", self.rates, [("running mean", self.losses)], mark=self.suggested,
+            mark_text=f"{self.suggested:.2g}", x_label="learning rate", is_x_log=True,
+        )  # fmt: skip
+        facts = [("data", self.data), ("weights", self.weights), ("recipe", self.recipe)]
+        return render("lr.html", title=self.data, finding=self, curve=curve, facts=facts)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the page.
+
+        Raises:
+            MissingDependencyError: If Jinja2 is not installed.
+            OSError: If the file cannot be written.
+        """
+        page = self.page()
+        with atomic_write(Path(path)) as stream:
+            stream.write(page.encode("utf-8", "backslashreplace"))
 
 
 def find_learning_rate(
@@ -52,7 +82,7 @@ def find_learning_rate(
     progress: Reporter | bool = True,
     device: str = "auto",
 ) -> LearningRates:
-    """Train for some steps at rising rates, from `low` to `high` or until the loss bursts.
+    """Train for some steps at rising rates, from `low` to `high` or until the loss diverges.
 
     Args:
         data: As for `train_model`.
@@ -80,40 +110,46 @@ def find_learning_rate(
     assert model.preprocessing is not None
     precision = choose_precision(target) if settings.precision == "auto" else settings.precision
     state = TrainingState.start(settings, model, precision=precision, data_id="", device=target)
-    batches = open_batches(settings, model.preprocessing, prepared, reporter)
-    batch_size = min(settings.batch_size, batches.n_images)
-    steps_per_epoch = batches.n_images // batch_size
-
-    def endless() -> Iterator[Batch]:
-        for epoch in range(_LONG):
-            draw = draw_epoch(batches.n_images, seed=settings.seed, epoch=epoch)
-            yield from batches.epoch(draw, batch_size=batch_size, first_step=0, n_steps=steps_per_epoch)
-
-    tried: list[float] = []
-    losses: list[float] = []
-    mean = 0.0
+    steps = _endless(state, open_batches(settings, model.preprocessing, prepared, reporter))
+    tried, losses, mean = list[float](), list[float](), 0.0
     with reporter.task("trying learning rates", n_steps, "steps") as task:
-        for step, (rate, batch) in enumerate(zip(np.geomspace(low, high, n_steps).tolist(), endless(), strict=False)):
+        for rate in np.geomspace(low, high, n_steps).tolist():
             state.recipe = settings.replace(lr=rate)
-            state.step = step
-            loss = train_step(state, batch, steps_per_epoch=steps_per_epoch)
+            loss = next(steps).loss
             if loss is None:
                 break
             mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
             tried.append(rate)
-            losses.append(mean / (1 - _SMOOTHING ** (step + 1)))
-            task.update(step + 1, f"lr {rate:.2g}, loss {losses[-1]:.3f}")
-            if losses[-1] > _BURST * min(losses):
+            losses.append(mean / (1 - _SMOOTHING ** len(tried)))
+            task.update(len(tried), f"lr {rate:.2g}, loss {losses[-1]:.3f}")
+            if losses[-1] > _DIVERGED * min(losses):
                 break
     if len(losses) < 3:
         raise TrainingError(f"expected a finite loss at a learning rate of {low:g}, got none: start lower")
-    return LearningRates(rates=tuple(tried), losses=tuple(losses), **_judge(tried, losses))
+    suggested, lowest = _choose(tried, losses)
+    return LearningRates(
+        rates=tuple(tried), losses=tuple(losses), suggested=suggested, lowest=lowest, data=prepared.train.name,
+        weights=_name_of(init), recipe=settings.name,
+    )  # fmt: skip
 
 
-def _judge(rates: list[float], losses: list[float]) -> dict[str, float]:
+def _endless(state: TrainingState, batches: TrainBatches | ShardBatches) -> Iterator[Step]:
+    while True:
+        yield from epoch_steps(state, batches)
+        state.epoch, state.step = state.epoch + 1, 0
+
+
+def _choose(rates: list[float], losses: list[float]) -> tuple[float, float]:
+    """Rates where the loss falls fastest and where it is lowest."""
     lowest = int(np.argmin(losses))
     # Slopes over a tenth of the curve either way: neighbouring losses differ by which images they are of.
     reach = max(1, len(losses) // 10)
     inner = range(reach, max(min(lowest, len(losses) - 1 - reach), reach) + 1)
     fastest = min(inner, key=lambda i: losses[i + reach] - losses[i - reach])
-    return {"suggested": rates[fastest], "lowest": rates[lowest]}
+    return rates[fastest], rates[lowest]
+
+
+def _name_of(init: SqueezeNet | str | os.PathLike[str] | None) -> str:
+    if init is None:
+        return "none"
+    return init.spec.name if isinstance(init, SqueezeNet) else os.fspath(init)

@@ -1,8 +1,6 @@
 """Changes to whole batches where the network is: TrivialAugment, mixup and cutmix.
 
 Random numbers come from torch's generator, which every step seeds anew, so a repeated step sees the same images.
-
-Use this when a recipe asks for `trivial_augment`, `mixup` or `cutmix`.
 """
 
 from __future__ import annotations

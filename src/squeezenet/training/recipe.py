@@ -1,8 +1,6 @@
 """Recipes: everything that decides how a network is trained, in one frozen dataclass and its TOML file.
 
 The package's own recipes lie in `recipes/`, one file each, and load by name.
-
-Use this when you want to see or change how `train_model` trains.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..architectures import named_spec
+from ..architectures import DEFAULT_INPUT_SIZE, SMALL_INPUT, named_spec
 from ..errors import RecipeError, SpecError
 from ..files import load_toml
 from ..preprocess import Preprocessing
@@ -33,8 +31,6 @@ RECIPE_NAMES: tuple[str, ...] = tuple(
 )
 """Names that `load_recipe` knows."""
 
-_PHOTO_SIZE = 96  # inputs from here on are crops of a larger image: 224 of 256, and in proportion
-_DEFAULT_INPUT_SIZE = 224
 _METAPARAMETERS = ("base_e", "incr_e", "pct_3x3", "freq", "squeeze_ratio", "n_fires")
 
 
@@ -187,7 +183,7 @@ class Recipe:
             options["bypass"] = self.bypass
         try:
             spec = named_spec(
-                self.architecture, input_size=self.input_size or _DEFAULT_INPUT_SIZE, num_classes=num_classes,
+                self.architecture, input_size=self.input_size or DEFAULT_INPUT_SIZE, num_classes=num_classes,
                 squeeze_relu=self.squeeze_relu, head_relu=self.head_relu, batch_norm=self.batch_norm, **options,
             )  # fmt: skip
             return spec.replace(**changes)
@@ -203,8 +199,9 @@ class Recipe:
         """
         if of_weights is not None and self.input_size is None and self.resize_size is None:
             return of_weights
-        size = self.input_size or (of_weights.crop_size if of_weights else _DEFAULT_INPUT_SIZE)
-        resize_size = self.resize_size or (size if size < _PHOTO_SIZE else round(size * 8 / 7))
+        size = self.input_size or (of_weights.crop_size if of_weights else DEFAULT_INPUT_SIZE)
+        # Photos are cropped from a larger image: 224 of 256, and in proportion.
+        resize_size = self.resize_size or (size if size < SMALL_INPUT else round(size * 8 / 7))
         if of_weights is not None:
             return dataclasses.replace(of_weights, crop_size=size, resize_size=max(size, resize_size))
         return Preprocessing(crop_size=size, resize_size=max(size, resize_size))

@@ -1,6 +1,6 @@
-"""A run under way: epochs of steps, and what is saved, said and logged in between.
+"""A run under way: what is saved, reported and logged between steps and between epochs.
 
-Use this when you change what happens between two steps or two epochs; what a step does is in `steps`.
+The steps themselves are in `step`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,20 @@ from ..progress import PlainReporter, Reporter, Task
 from .alarms import dead_network_alarm
 from .constraints import ZerosStay, is_sparse_epoch, prune_smallest
 from .distributed import Workers
-from .feed.augment import draw_epoch
 from .feed.batches import TrainBatches, ValBatches
 from .feed.shards import ShardBatches
-from .run_folder import EpochWriter, RunFolder
+from .run_folder import EpochRow, EpochWriter, RunFolder
 from .schedule import learning_rate
 from .state import TrainingState
-from .step import train_step, validate
+from .step import Step, epoch_size, epoch_steps, validate
 from .teacher import Teacher
 
 __all__ = ["Run"]
 
-MAX_SKIPPED_IN_A_ROW = 10
-
 
 @dataclass(kw_only=True)
 class Run:
-    """A run's state, and where things come from and go."""
+    """A run's state, with its data and its outputs."""
 
     state: TrainingState
     folder: RunFolder
@@ -54,18 +51,17 @@ class Run:
     """`time.monotonic` at the start of the call."""
     checkpoint_every_s: float
     epoch_writers: tuple[EpochWriter, ...] = ()
-    """Told about every finished epoch."""
+    """Called in the first process after every finished epoch."""
 
     def __post_init__(self) -> None:
-        """Work out what follows from the data."""
+        """Derive the size of an epoch and the weights of classes."""
         recipe = self.state.recipe
-        self.batch_size = min(recipe.batch_size, self.batches.n_images)
-        self.steps_per_epoch = self.batches.n_images // self.batch_size
+        self.batch_size, self.steps_per_epoch = epoch_size(recipe, self.batches.n_images)
         self.class_weights = self._class_weights() if recipe.class_weights == "balanced" else None
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or no better one came for as long as the recipe waits."""
+        """Whether all epochs are done, or the recipe's `early_stop_epochs` passed without a better one."""
         state, patience = self.state, self.state.recipe.early_stop_epochs
         return state.epoch >= state.recipe.epochs or self._is_stuck(patience)
 
@@ -82,41 +78,22 @@ class Run:
         return self.workers.sum_numbers(stop.is_set)[0] > 0
 
     def train_epoch(self, stop: StopSignals) -> bool:
-        """Take the remaining steps of the current epoch; False if a signal came in between."""
+        """Take the remaining steps of the current epoch; False if a signal interrupted it."""
         state, recipe = self.state, self.state.recipe
-        balance = self.batches.labels if recipe.sampling == "balanced" else None
-        draw = draw_epoch(self.batches.n_images, seed=recipe.seed, epoch=state.epoch, balance=balance)
         is_sparse = is_sparse_epoch(recipe, state.epoch)
         if is_sparse and state.step == 0 and not is_sparse_epoch(recipe, state.epoch - 1):
             prune_smallest(state.model, recipe.sparsity)
-        constraint = ZerosStay() if is_sparse else None
+        steps = epoch_steps(
+            state, self.batches, constraint=ZerosStay() if is_sparse else None, workers=self.workers,
+            teacher=self.teacher, class_weights=self.class_weights,
+        )  # fmt: skip
         clock = saved = time.monotonic()
-        title = f"epoch {state.epoch + 1}/{recipe.epochs}"
         total, done = self.steps_per_epoch * self.batch_size, state.step * self.batch_size
-        with self.reporter.task(title, total, done=done) as task:
-            for batch in self.batches.epoch(
-                draw,
-                batch_size=self.batch_size,
-                first_step=state.step,
-                n_steps=self.steps_per_epoch,
-                share=self.workers.share,
-            ):
-                self._note_unreadable(batch.unreadable)
-                loss = train_step(
-                    state,
-                    batch,
-                    steps_per_epoch=self.steps_per_epoch,
-                    constraint=constraint,
-                    workers=self.workers,
-                    teacher=self.teacher,
-                    class_weights=self.class_weights,
-                )
-                if loss is not None or len(batch.labels):
-                    self._count(loss, len(batch.labels))
-                state.step += 1
+        with self.reporter.task(f"epoch {state.epoch + 1}/{recipe.epochs}", total, done=done) as task:
+            for step in steps:
                 now = time.monotonic()
                 state.epoch_seconds, clock = state.epoch_seconds + now - clock, now
-                self._show(task)
+                self._report(step, task)
                 is_stopped = self.is_stopped(stop)
                 if is_stopped or now - saved > self.checkpoint_every_s:
                     self._save_checkpoint(is_needed=is_stopped)
@@ -125,30 +102,21 @@ class Run:
                     return False
         return True
 
-    def _show(self, task: Task) -> None:
+    def _report(self, step: Step, task: Task) -> None:
         state = self.state
-        loss = state.loss_sum / state.images_seen if state.images_seen else math.nan
-        task.update(state.step * self.batch_size, f"loss {loss:.3f}")
+        self._note_unreadable(step.unreadable)
+        if step.is_undone:
+            self.reporter.say(f"epoch {state.epoch + 1}, step {state.step}: loss or gradient not finite, step undone")
+        task.update(state.step * self.batch_size, f"loss {self._train_loss():.3f}")
 
-    def _count(self, loss: float | None, n_images: int) -> None:
+    def _train_loss(self) -> float:
+        """Mean over the images seen in this epoch, nats."""
         state = self.state
-        if loss is not None:
-            state.loss_sum += loss * n_images
-            state.images_seen += n_images
-            state.skipped_in_a_row = 0
-            return
-        state.skipped_steps += 1
-        state.skipped_in_a_row += 1
-        self.reporter.say(f"epoch {state.epoch + 1}, step {state.step + 1}: loss or gradient not finite, step undone")
-        if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise TrainingError(
-                f"expected a finite loss, got none in {state.skipped_in_a_row} steps in a row: use a smaller `lr`"
-                f" (={state.recipe.lr}), a longer `warmup_epochs` or a limit for `clip_grad_norm`"
-            )
+        return state.loss_sum / state.images_seen if state.images_seen else math.nan
 
     def _note_unreadable(self, unreadable: list[Unreadable]) -> None:
         known = {name for name, _ in self.state.unreadable}
-        # Every process sees other files, so each speaks for itself here.
+        # Every process reads other files, so each reports its own.
         reporter = self.reporter if self.workers.is_first else PlainReporter()
         for entry in unreadable:
             if entry.name not in known:
@@ -159,54 +127,50 @@ class Run:
     def finish_epoch(self) -> None:
         """Validate, save what is new, write the log and begin the next epoch."""
         state = self.state
-        lr = learning_rate(
-            state.recipe,
-            step=(state.epoch + 1) * self.steps_per_epoch - 1,
-            steps_per_epoch=self.steps_per_epoch,
-        )
         accuracy, val_loss = validate(state.usable_model, self.val_batches, self.workers)
         self.n_val_images = accuracy.n_images
-        train_loss = state.loss_sum / state.images_seen if state.images_seen else math.nan
-        row = {
-            "epoch": state.epoch + 1,
-            "train_loss": train_loss,
-            "val_loss": val_loss,
-            "top1": accuracy.top1,
-            "top5": accuracy.top5,
-            "lr": lr,
-            "img_per_s": self.steps_per_epoch * self.batch_size / max(state.epoch_seconds, 1e-9),
-            "seconds": state.epoch_seconds,
-        }
+        row = self._row(accuracy, val_loss)
         self.reporter.say(
-            f"epoch {state.epoch + 1}/{state.recipe.epochs}: train loss {train_loss:.3f}, val loss {val_loss:.3f},"
-            f" top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.n_images} images,"
-            f" {row['img_per_s']:.0f} img/s"
+            f"epoch {row.epoch}/{state.recipe.epochs}: train loss {row.train_loss:.3f}, val loss {val_loss:.3f},"
+            f" top-1 {row.top1:.2f} %, top-5 {row.top5:.2f} % of {accuracy.n_images} images,"
+            f" {row.img_per_s:.0f} img/s"
         )
-        alarm = dead_network_alarm(
-            self.batches.images,
-            state.recipe,
-            epoch=state.epoch,
-            steps_per_epoch=self.steps_per_epoch,
-            train_loss=train_loss,
-        )
-        if alarm:
-            state.alarms.append(alarm)
-            self.reporter.say(alarm)
-        state.history.append(row)
+        if row.alarm:
+            state.alarms.append(row.alarm)
+            self.reporter.say(row.alarm)
+        state.history.append(row.to_dict())
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.images_seen, state.epoch_seconds = 0.0, 0, 0.0
-        is_best = accuracy.top1 > state.best_top1
+        is_best = row.top1 > state.best_top1
         if is_best:
-            state.best_top1, state.best_epoch = accuracy.top1, state.epoch
+            state.best_top1, state.best_epoch = row.top1, state.epoch
         if self.workers.is_first:
             self._save_epoch(accuracy, is_best=is_best)
             for writer in self.epoch_writers:
                 writer(row)
 
+    def _row(self, accuracy: Accuracy, val_loss: float) -> EpochRow:
+        """Sum up the epoch that ends."""
+        state, n_steps = self.state, self.steps_per_epoch
+        train_loss = self._train_loss()
+        return EpochRow(
+            epoch=state.epoch + 1,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            top1=accuracy.top1,
+            top5=accuracy.top5,
+            lr=learning_rate(state.recipe, step=(state.epoch + 1) * n_steps - 1, steps_per_epoch=n_steps),
+            img_per_s=n_steps * self.batch_size / max(state.epoch_seconds, 1e-9),
+            seconds=state.epoch_seconds,
+            alarm=dead_network_alarm(
+                self.batches.images, state.recipe, epoch=state.epoch, steps_per_epoch=n_steps, train_loss=train_loss
+            ),
+        )
+
     def _save_epoch(self, accuracy: Accuracy, *, is_best: bool) -> None:
         state, folder = self.state, self.folder
         try:
-            # Weights before the checkpoint: whatever is cut off after here is written again, the same.
+            # Weights before the checkpoint: files that an interruption leaves unwritten are written again, the same.
             facts = self._model_facts(accuracy)
             if is_best:
                 folder.write_model(folder.best, state.usable_model, facts)
@@ -242,7 +206,7 @@ class Run:
         ) from None
 
     def _model_facts(self, accuracy: Accuracy) -> dict[str, Any]:
-        # Only what a repetition of the run gives again; times are in run.json.
+        # Only facts that are the same when the run is repeated; times are in run.json.
         return {
             "recipe": self.state.recipe.name,
             "data": self.batches.images.name.rsplit("/", 1)[-1],

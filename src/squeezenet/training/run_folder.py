@@ -1,14 +1,12 @@
 """The folder of a run: weights, checkpoint, log and facts, each file whole at any moment.
 
-    best.safetensors   the network with the best validation top-1, ready to use
-    last.safetensors   the network after the last finished epoch
-    checkpoint.pt      everything needed to continue; checkpoint.previous.pt is the one before
-    log.csv            a row an epoch
-    recipe.toml        the settings of the run
-    run.json           what was run, on what, and what came out
-    report.html        one page about the network, once the run is finished; README.md is its model card
-
-Use this when you read or write any of these.
+best.safetensors   the network with the best validation top-1, ready to use
+last.safetensors   the network after the last finished epoch
+checkpoint.pt      everything needed to continue; checkpoint.previous.pt is the one before
+log.csv            one row per epoch
+recipe.toml        the settings of the run
+run.json           what was run, on what, and what came out
+report.html        one page about the network, once the run is finished; README.md is its model card
 """
 
 from __future__ import annotations
@@ -35,12 +33,38 @@ from ..files import atomic_write, remove_leftovers
 from ..models import SqueezeNet, fold_batch_norm, save_safetensors
 from .recipe import Recipe
 
-__all__ = ["LOG_COLUMNS", "EpochWriter", "RunFolder", "tensorboard_writer"]
+__all__ = ["LOG_COLUMNS", "EpochRow", "EpochWriter", "RunFolder", "tensorboard_writer"]
 
-EpochWriter = Callable[[dict[str, float]], None]
-"""Takes a row of the log."""
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """What is known after an epoch: one row of the log."""
+
+    epoch: int
+    """Counted from 1."""
+    train_loss: float
+    """Mean over the epoch's steps, nats."""
+    val_loss: float
+    top1: float
+    """Of validation, percent."""
+    top5: float
+    lr: float
+    """Learning rate of the last step."""
+    img_per_s: float
+    seconds: float
+    """In training steps."""
+    alarm: str | None = None
+    """Advice where the network has learnt nothing. Only in the row that `on_epoch` receives, not in the log."""
+
+    def to_dict(self) -> dict[str, float]:
+        """The columns of the log."""
+        return {name: getattr(self, name) for name in LOG_COLUMNS}
+
 
 LOG_COLUMNS = ("epoch", "train_loss", "val_loss", "top1", "top5", "lr", "img_per_s", "seconds")
+
+EpochWriter = Callable[[EpochRow], None]
+"""Called after each epoch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +74,7 @@ class RunFolder:
     path: Path
 
     def prepare(self, *, resume: bool) -> None:
-        """Make the folder, or take over one that a run was cut off in.
+        """Make the folder, or take over the folder of an interrupted run.
 
         Raises:
             TrainingError: If it holds another run and `resume` is off, or cannot be made.
@@ -140,11 +164,10 @@ def tensorboard_writer(folder: RunFolder) -> EpochWriter:
     except ImportError:
         raise MissingDependencyError("tensorboard", "tensorboard") from None
 
-    def write(row: dict[str, float]) -> None:
-        epoch = int(row["epoch"])
-        # One file an epoch: nothing is held open that a killed run would lose.
-        with SummaryWriter(str(folder.path / "tensorboard"), purge_step=epoch) as writer:
+    def write(row: EpochRow) -> None:
+        # One file per epoch: nothing is held open that a killed run would lose.
+        with SummaryWriter(str(folder.path / "tensorboard"), purge_step=row.epoch) as writer:
             for name in LOG_COLUMNS[1:]:
-                writer.add_scalar(name, row[name], epoch)
+                writer.add_scalar(name, getattr(row, name), row.epoch)
 
     return write

@@ -1,21 +1,14 @@
-"""The report and the model card of a run.
-
-Use this when a run has ended, or to add a run's history to a report on its network.
-"""
+"""The report and the model card of a run, and reading a run's log and facts back."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..data.check import DataCheck
-from ..data.imageset import ImageSet
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.predictor import FloatPredictor, collect_logits
 from ..files import atomic_write
@@ -23,15 +16,16 @@ from ..models import load_model
 from ..reports.network_page import build_report, render_card, render_html
 from .recipe import Recipe
 from .run_folder import RunFolder
+from .setup import TrainingData
 
 __all__ = ["run_facts", "run_history", "shown_facts", "write_evaluation_page", "write_run_report"]
 
 _MAX_FILE_BYTES = 1 << 24
-_MAX_JUDGED = 10_000  # images; a page needs no more, and the processor judges them once again for it
+_MAX_MEASURED = 10_000  # images; a page needs no more, and the processor classifies them again for it
 
 
 def run_history(run_dir: Path) -> list[dict[str, float]]:
-    """Read the log of a run; empty if there is none that can be read."""
+    """Read the log of a run; empty if it is missing or unreadable."""
     try:
         with (run_dir / "log.csv").open(encoding="utf-8") as stream:
             rows = csv.DictReader(stream.read(_MAX_FILE_BYTES).splitlines())
@@ -41,7 +35,7 @@ def run_history(run_dir: Path) -> list[dict[str, float]]:
 
 
 def run_facts(run_dir: Path) -> dict[str, Any]:
-    """Read the facts of a run; empty if there are none that can be read."""
+    """Read the facts of a run; empty if they are missing or unreadable."""
     try:
         with (run_dir / "run.json").open(encoding="utf-8") as stream:
             facts = json.loads(stream.read(_MAX_FILE_BYTES))
@@ -51,11 +45,11 @@ def run_facts(run_dir: Path) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+    return list(value) if isinstance(value, tuple) else value  # as JSON returns it
 
 
 def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Choose what of a run's facts a report shows, in words."""
+    """Choose the facts of a run that a report shows, in words."""
     shown: list[tuple[str, str]] = []
 
     def add(name: str, value: object) -> None:
@@ -82,14 +76,13 @@ def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return shown
 
 
-def write_run_report(folder: RunFolder, val: ImageSet, check: DataCheck, alarms: list[str]) -> list[Path]:
-    """Judge the best network of a run and write `report.html` and `README.md` into its folder.
+def write_run_report(folder: RunFolder, prepared: TrainingData, alarms: Sequence[str]) -> list[Path]:
+    """Measure the best network of a run and write `report.html` and `README.md` into its folder.
 
     Args:
         folder: A run with `best.safetensors`.
-        val: The images validated on, numbered as the network's classes.
-        check: What was found in the data.
-        alarms: What was said about the run.
+        prepared: The images, numbered as the network's classes.
+        alarms: Warnings of the run.
 
     Returns:
         The files written.
@@ -99,9 +92,7 @@ def write_run_report(folder: RunFolder, val: ImageSet, check: DataCheck, alarms:
         OSError: If they cannot be written.
     """
     predictor = FloatPredictor(load_model(folder.best))
-    facts = run_facts(folder.path)
-    if len(val) > _MAX_JUDGED:
-        val = val.subset(np.linspace(0, len(val) - 1, _MAX_JUDGED).astype(int).tolist())
+    val = prepared.val.sample(_MAX_MEASURED)
     report = build_report(
         predictor,
         val,
@@ -109,9 +100,9 @@ def write_run_report(folder: RunFolder, val: ImageSet, check: DataCheck, alarms:
         title=folder.path.resolve().name,
         subtitle=f"{predictor.spec.name}, {len(val.classes)} classes",
         history=run_history(folder.path),
-        warnings=[*alarms, *check.summary()[1:]],
-        train_counts=check.train.class_counts(),
-        facts=shown_facts(facts),
+        warnings=[*alarms, *prepared.check.summary()[1:]],
+        train_counts=prepared.train.class_counts(),
+        facts=shown_facts(run_facts(folder.path)),
     )
     files = {folder.path / "report.html": render_html(report), folder.path / "README.md": render_card(report)}
     for path, text in files.items():

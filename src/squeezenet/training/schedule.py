@@ -1,6 +1,6 @@
 """How weights move: parameter groups, the learning rate of every step, and the running average of weights.
 
-Use this when you need to know what a recipe's `optimizer`, `schedule` and `ema_decay` do.
+These are a recipe's `optimizer`, `schedule` and `ema_decay`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LEAST_WARMUP_STEPS = 100
 
 
 def build_optimizer(model: SqueezeNet, recipe: Recipe) -> torch.optim.Optimizer:
-    """Group the parameters by what the recipe does to them, and hand them to the optimiser."""
+    """Build the optimiser, with the parameters grouped by learning rate and weight decay."""
     head = {id(parameter) for parameter in model.head.parameters()}
     groups: list[dict[str, Any]] = []
     for is_head in (False, True):
@@ -63,7 +63,7 @@ def learning_rate(recipe: Recipe, *, step: int, steps_per_epoch: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its share of the learning rate."""
+    """Set the learning rate of every group."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
 
@@ -78,7 +78,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the original, faster during the first steps, whose weights nobody wants to keep."""
+        """Move towards the original, faster during the first steps, whose weights soon lose their value."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._averages, self._weights, weight)
 

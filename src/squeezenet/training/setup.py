@@ -1,7 +1,4 @@
-"""Before the first step: which images, which recipe, which network.
-
-Use this when you need to know how `train_model` fills in what it was not told.
-"""
+"""Before the first step: the images, the recipe and the network, where `train_model` was given none."""
 
 from __future__ import annotations
 
@@ -9,13 +6,15 @@ import copy
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from ..architectures import DEFAULT_INPUT_SIZE, SMALL_INPUT
 from ..data.check import DataCheck, check_data
-from ..data.imageset import DataSource, ImageSet, open_data
-from ..data.shards import is_shard_index, open_shards, shard_source
+from ..data.imageset import DataSource, ImageSet, open_data, open_train_and_val
+from ..data.shards import ShardSet, is_shard_index, open_shards
 from ..errors import DataError, TrainingError
 from ..labels import Labels
 from ..models import SqueezeNet, load_model
@@ -24,7 +23,7 @@ from ..progress import Reporter
 from .distributed import ALONE, Workers
 from .feed.augment import Augmentation
 from .feed.batches import CACHE_BYTES, TrainBatches, view_for
-from .feed.resident import ResidentBatches
+from .feed.resident import move_to_device
 from .feed.shards import ShardBatches
 from .recipe import Recipe, load_recipe
 
@@ -48,42 +47,56 @@ _CPU = torch.device("cpu")
 HOLDOUT_SHARE = 0.1
 """Part of the images that is set aside for validation where no others are given."""
 
-_SMALL_IMAGE = 96
 _MAX_NAMED = 5
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingData:
     """Checked images to train and to validate on, with the same numbering of classes."""
 
+    train: ImageSet | ShardSet
+    val: ImageSet
     check: DataCheck
+    """What was found in the files; images in shards are not looked at."""
 
     @property
-    def train(self) -> ImageSet:
-        """Images to train on."""
-        return self.check.train
+    def images(self) -> ImageSet:
+        """Images to train on that can be read in any order.
+
+        Raises:
+            DataError: If they are in shards.
+        """
+        if isinstance(self.train, ShardSet):
+            raise DataError(f"{self.train.name}: expected a folder, a zip or `digits`, got shards: unpack them first")
+        return self.train
 
     @property
-    def val(self) -> ImageSet:
-        """Images to validate on."""
-        assert self.check.val is not None
-        return self.check.val
+    def short_side(self) -> int:
+        """Median of the images' short sides, pixels; images in shards are taken for photos."""
+        if isinstance(self.train, ShardSet):
+            return DEFAULT_INPUT_SIZE
+        return int(np.median(self.check.train_sizes.min(axis=1)))
+
+    def facts(self) -> dict[str, Any]:
+        """Plain data for JSON: what was found, and how many images there are."""
+        counts = {"n_train": len(self.train), "n_val": len(self.val), "class_counts": self.train.class_counts()}
+        return {**self.check.to_dict(), **counts}
 
     def with_labels(self, labels: Labels | None) -> TrainingData:
         """Number the classes as a network does.
 
         Raises:
-            DataError: If a class is none of the network's.
+            DataError: If the network lacks a class.
         """
         if labels is None:
             return self
         positions = labels.match(self.train.classes)
-        train, val = (images.relabel(positions, labels.names) for images in (self.train, self.val))
-        return TrainingData(dataclasses.replace(self.check, train=train, val=val))
+        train = self.train.relabel(positions, labels.names)
+        return dataclasses.replace(self, train=train, val=self.val.relabel(positions, labels.names))
 
 
 def prepare_data(data: Data, val: Data | None, reporter: Reporter) -> TrainingData:
-    """Open and check the images; choose what to validate on if that was left open.
+    """Open and check the images; choose images to validate on where none are given.
 
     Raises:
         DataError: If they cannot be used.
@@ -91,12 +104,8 @@ def prepare_data(data: Data, val: Data | None, reporter: Reporter) -> TrainingDa
     shards = _shard_index(data)
     if shards is not None:
         return _prepare_shards(shards, val, reporter)
-    train = data if isinstance(data, ImageSet) else open_data(data, split="train")
-    if val is not None:
-        validation = val if isinstance(val, ImageSet) else open_data(val, split="val")
-    elif not isinstance(data, ImageSet) and {"train", "val"} <= set(train.splits):
-        validation = open_data(data, split="val")
-    else:
+    train, validation = _open_sets(data, val)
+    if validation is None:
         train, validation = train.split_holdout(HOLDOUT_SHARE)
         reporter.say(f"no images to validate on were given: every class sets aside {HOLDOUT_SHARE:.0%} of its images")
     if len(train.classes) < 2:
@@ -107,7 +116,20 @@ def prepare_data(data: Data, val: Data | None, reporter: Reporter) -> TrainingDa
         check = check_data(train, validation, on_progress=lambda done, _: task.update(done))
     for line in check.summary():
         reporter.say(line)
-    return TrainingData(check)
+    assert check.val is not None
+    return TrainingData(train=check.train, val=check.val, check=check)
+
+
+def _open_sets(data: Data, val: Data | None) -> tuple[ImageSet, ImageSet | None]:
+    if isinstance(data, ImageSet):
+        train, validation = data, None
+    elif val is None:
+        train, validation = open_train_and_val(data)
+    else:
+        train, validation = open_data(data, split="train"), None
+    if val is not None:
+        validation = val if isinstance(val, ImageSet) else open_data(val, split="val")
+    return train, validation
 
 
 def _shard_index(data: Data) -> DataSource | None:
@@ -121,30 +143,24 @@ def _shard_index(data: Data) -> DataSource | None:
 
 
 def _prepare_shards(index: DataSource, val: Data | None, reporter: Reporter) -> TrainingData:
-    """Open shards to train on; they are not looked through before, which would mean to read them all."""
+    """Open shards to train on; looking through them would mean reading them all."""
     train = open_shards(index)
     if val is None:
         raise DataError(f"{train.name}: expected --val with shards, whose images cannot be set aside")
-    validation = val if isinstance(val, ImageSet) else open_data(val, split="val")
-    check = check_data(validation)
+    check = check_data(val if isinstance(val, ImageSet) else open_data(val, split="val"))
     validation = check.train.with_classes_of(train)
     reporter.say(f"{len(train)} images in shards to train on, {len(validation)} to validate on")
-    return TrainingData(
-        dataclasses.replace(check, train=train, val=validation, train_sizes=np.full((1, 2), _PHOTO_SIDE))
-    )
-
-
-_PHOTO_SIDE = 224  # nothing is known of images in shards; they are taken for photos
+    return TrainingData(train=train, val=validation, check=check)
 
 
 def choose_recipe(prepared: TrainingData, *, has_init: bool) -> tuple[str, str]:
-    """Name the recipe that suits a task, and say why."""
+    """Name the recipe that suits a task, and the reason."""
     if has_init:
         return "finetune", "there are weights to start from"
     if prepared.train.name == "digits":
         return "digits", "made for this data"
-    short_side = int(np.median(prepared.check.train_sizes.min(axis=1)))
-    if short_side < _SMALL_IMAGE:
+    short_side = prepared.short_side
+    if short_side < SMALL_INPUT:
         return "cifar10", f"images are small (short side {short_side} pixels)"
     return "small-photos", f"photos (short side {short_side} pixels) and no weights to start from"
 
@@ -158,7 +174,7 @@ def start_model(
     names and numbers of the classes.
 
     Raises:
-        RecipeError: If the recipe describes no network.
+        RecipeError: If the recipe does not describe a network.
         WeightsError: If the weights cannot be read.
         SpecError: If the weights' network cannot have the recipe's input size.
         DataError: If two classes have the same name but for case and underscores.
@@ -217,7 +233,7 @@ def choose_device(name: str) -> torch.device:
     """Look up a device by torch's name; `auto` is the GPU if there is one.
 
     Raises:
-        TrainingError: If torch knows no such device.
+        TrainingError: If torch does not have such a device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -272,23 +288,19 @@ def open_batches(
 ) -> TrainBatches | ShardBatches:
     """Decode the images to train on into memory if they fit, else prepare to stream them.
 
-    A GPU that trains gets a small set into its own memory, and worker processes to feed it with a larger one.
+    For training on a GPU, a small set is kept in its memory, and worker processes prepare the batches of a larger one.
 
     Raises:
-        DataError: If too many images are unreadable.
+        DataError: If too many images are unreadable, or the recipe needs images in an order that shards do not allow.
     """
-    augmentation = Augmentation(
-        size=preprocessing.crop_size,
-        crop=recipe.crop,
-        crop_scale=recipe.crop_scale,
-        crop_ratio=recipe.crop_ratio,
-        crop_pad=recipe.crop_pad,
-        hflip=recipe.hflip,
-    )
-    source = shard_source(prepared.train)
-    if source is not None:
-        view = view_for(augmentation, preprocessing)
-        return ShardBatches(prepared.train, source, augmentation, view)
+    augmentation = Augmentation.of(recipe, preprocessing)
+    if isinstance(prepared.train, ShardSet):
+        if recipe.sampling == "balanced":
+            raise DataError(
+                f'{prepared.train.name}: expected images that can be read in any order for `sampling = "balanced"`, got'
+                " shards: use `class_weights` instead"
+            )
+        return ShardBatches(prepared.train, augmentation, view_for(augmentation, preprocessing))
     with reporter.task("decoding", len(prepared.train)) as task:
         batches = TrainBatches.open(
             prepared.train, prepared.check.train_sizes, augmentation, preprocessing,
@@ -301,5 +313,5 @@ def open_batches(
     if len(batches.unreadable) > _MAX_NAMED:
         reporter.say(f"skipped {len(batches.unreadable) - _MAX_NAMED} more unreadable images")
     if device.type == "cuda":
-        return ResidentBatches.of(batches, device) or batches
+        return move_to_device(batches, device) or batches
     return batches

@@ -1,10 +1,8 @@
-"""Everything a run would lose with its process, in one object that goes to disk and comes back the same.
+"""Everything a run would lose with its process, in one object that is saved to disk and restored unchanged.
 
-No generator's state is kept, because none is carried along: the order and augmentation of an epoch come from
-(seed, epoch), and dropout from (seed, step). So a run that was killed repeats the steps since its last checkpoint bit
-for bit, on the same machine with the same number of threads.
-
-Use this when you change what a run remembers.
+No random-generator state is saved. The order and augmentation of an epoch are derived from (seed, epoch), and dropout
+from (seed, step). So a run that was killed repeats the steps since its last checkpoint bit for bit, on the same machine
+with the same number of threads.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 import torch
 
 from ..data.imageset import ImageSet
+from ..data.shards import ShardSet
 from ..errors import SqueezeNetError, TrainingError
 from ..files import atomic_write, keep_as
 from ..labels import Labels
@@ -67,7 +66,7 @@ class TrainingState:
     images_seen: int = 0
     epoch_seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    """A row of the log for every epoch."""
+    """One row of the log for every epoch."""
     best_top1: float = -1.0
     best_epoch: int = 0
     skipped_steps: int = 0
@@ -152,7 +151,7 @@ class TrainingState:
     def load_newest(
         cls, paths: Sequence[Path], device: torch.device, on_damage: Callable[[str], None]
     ) -> TrainingState | None:
-        """Read the first checkpoint that is there and whole; None if there is none at all.
+        """Read the first checkpoint that exists and is whole; None if no file exists.
 
         Args:
             paths: Files to try, the newest first.
@@ -160,7 +159,7 @@ class TrainingState:
             on_damage: Told about each file that is passed over.
 
         Raises:
-            TrainingError: If there are files, but none is whole.
+            TrainingError: If files exist, but none is whole.
         """
         error: TrainingError | None = None
         for path in paths:
@@ -180,7 +179,7 @@ class TrainingState:
         """Read a checkpoint; no code in it is run.
 
         Raises:
-            TrainingError: If the file is damaged or no checkpoint.
+            TrainingError: If the file is damaged or not a checkpoint.
         """
         try:
             data = _read(path)
@@ -238,11 +237,18 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def data_fingerprint(images: ImageSet) -> str:
-    """Tell two sets to train on apart by their classes, labels and file names, wherever they lie."""
+def data_fingerprint(images: ImageSet | ShardSet) -> str:
+    """Tell two sets to train on apart by their classes, labels and file names, wherever they lie.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
     digest = hashlib.sha256("\0".join(images.classes).encode("utf-8", "surrogateescape"))
-    for name, label in images.items:
-        digest.update(f"\0{label}\0{name.rsplit('/', 1)[-1]}".encode("utf-8", "surrogateescape"))
+    entries: Iterable[tuple[str, int | None]] = images.shards if isinstance(images, ShardSet) else images.items
+    if isinstance(images, ShardSet):
+        digest.update(f"\0{images.numbers}\0{images.counts}".encode())
+    for name, number in entries:
+        digest.update(f"\0{number}\0{name.rsplit('/', 1)[-1]}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

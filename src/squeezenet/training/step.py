@@ -1,29 +1,111 @@
-"""One step and one validation: where images meet the network.
+"""The steps of an epoch, and validation.
 
-Use this when you change what happens to a batch.
+`epoch_steps` is the only loop around `train_step`: training, retraining in compression and the search for a learning
+rate all iterate over it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.decode import Unreadable
+from ..errors import TrainingError
 from ..evaluation.metrics import Accuracy
 from ..models import SqueezeNet, normalize_pixels
 from .constraints import Constraint
 from .distributed import ALONE, Workers
-from .feed.batches import Batch
+from .feed.batches import Batch, TrainBatches
+from .feed.shards import ShardBatches
 from .mixing import mix, trivial_augment
+from .recipe import Recipe
 from .schedule import learning_rate, set_learning_rate
 from .state import TrainingState, seed_step
 from .teacher import Teacher
 
-__all__ = ["Constraint", "choose_precision", "train_step", "validate"]
+__all__ = ["MAX_SKIPPED_IN_A_ROW", "Step", "choose_precision", "epoch_size", "epoch_steps", "train_step", "validate"]
+
+MAX_SKIPPED_IN_A_ROW = 10
+"""Steps without a finite loss after which training ends with an error."""
+
+
+class Step(NamedTuple):
+    """What came of one step."""
+
+    loss: float | None
+    """Mean over the images of all processes, nats; None if the step was undone or had no image."""
+    n_images: int
+    """Images of this process."""
+    unreadable: list[Unreadable]
+    """Images of this process that were left out."""
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether the loss or its gradient was not finite."""
+        return self.loss is None and self.n_images > 0
+
+
+def epoch_size(recipe: Recipe, n_images: int) -> tuple[int, int]:
+    """Images per step, of all processes together, and steps per epoch."""
+    batch_size = min(recipe.batch_size, n_images)
+    return batch_size, n_images // batch_size
+
+
+def epoch_steps(
+    state: TrainingState,
+    batches: TrainBatches | ShardBatches,
+    *,
+    constraint: Constraint | None = None,
+    workers: Workers = ALONE,
+    teacher: Teacher | None = None,
+    class_weights: Tensor | None = None,
+) -> Iterator[Step]:
+    """Take the remaining steps of the state's epoch, and yield after each.
+
+    `state` is complete whenever a step is yielded: it may be saved, and its recipe's learning rate changed.
+
+    Args:
+        state: The run; its model, optimizer, average and counters move.
+        batches: The images to train on.
+        constraint: What the weights must keep to.
+        workers: The processes that train together.
+        teacher: Network whose answers are learnt as well.
+        class_weights: Weight of each class in the loss, shape (classes,).
+
+    Raises:
+        TrainingError: If the loss is not finite in 10 steps in a row.
+        DataError: If shards cannot be read.
+    """
+    batch_size, n_steps = epoch_size(state.recipe, batches.n_images)
+    draw = batches.draw(state.recipe, state.epoch)
+    for batch in batches.epoch(
+        draw, batch_size=batch_size, first_step=state.step, n_steps=n_steps, share=workers.share
+    ):
+        loss = train_step(
+            state, batch, steps_per_epoch=n_steps, constraint=constraint, workers=workers, teacher=teacher,
+            class_weights=class_weights,
+        )  # fmt: skip
+        step = Step(loss, len(batch.labels), batch.unreadable)
+        state.step += 1
+        if loss is not None:
+            state.loss_sum += loss * step.n_images
+            state.images_seen += step.n_images
+            state.skipped_in_a_row = 0
+        elif step.is_undone:
+            state.skipped_steps += 1
+            state.skipped_in_a_row += 1
+            if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+                raise TrainingError(
+                    f"expected a finite loss, got none in {state.skipped_in_a_row} steps in a row: use a smaller `lr`"
+                    f" (={state.recipe.lr}), a longer `warmup_epochs` or a limit for `clip_grad_norm`"
+                )
+        yield step
 
 
 def choose_precision(device: torch.device) -> str:
@@ -61,7 +143,7 @@ def train_step(
         The mean loss of all processes' images, or None if it or its gradient was not finite, or there was no image:
         then nothing has moved.
     """
-    model, recipe, device = state.model, state.recipe, state.device
+    model, recipe = state.model, state.recipe
     step = state.epoch * steps_per_epoch + state.step
     is_frozen = state.epoch < recipe.freeze_features_epochs
     set_learning_rate(state.optimizer, learning_rate(recipe, step=step, steps_per_epoch=steps_per_epoch))
@@ -71,20 +153,11 @@ def train_step(
     # A forward pass moves the statistics of batch norms, which has to be undone with the step.
     buffers = [buffer.clone() for buffer in model.buffers()]
     state.optimizer.zero_grad(set_to_none=True)
-
-    loss_fn = _Loss(state, teacher, class_weights, is_frozen=is_frozen)
-    pixels, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.labels))
-    n_parts = min(recipe.accumulate, len(labels))
     # All processes must agree on the number of images before the first gradient, and on whether to take the step.
-    n_images = workers.sum_numbers(len(labels))[0]
+    n_images = workers.sum_numbers(len(batch.labels))[0]
     if not n_images:
         return None
-    total = torch.zeros((), device=device)
-    for part in range(n_parts):
-        rows = slice(part * len(labels) // n_parts, (part + 1) * len(labels) // n_parts)
-        loss = loss_fn.sum_over(pixels[rows], labels[rows]) / n_images
-        total += loss.detach()
-        loss.backward()  # type: ignore[no-untyped-call]
+    total = _Loss(state, teacher, class_weights, is_frozen=is_frozen).backward(batch, n_images)
     _sum_gradients(model.head if is_frozen else model, workers)
     if constraint:
         constraint.on_gradients(model)
@@ -105,13 +178,26 @@ def train_step(
 
 
 class _Loss:
-    """What a step makes smaller."""
+    """What a step minimises."""
 
     def __init__(
         self, state: TrainingState, teacher: Teacher | None, class_weights: Tensor | None, *, is_frozen: bool
     ) -> None:
         self.state, self.class_weights, self.is_frozen = state, class_weights, is_frozen
         self.teacher = teacher if state.recipe.distillation else None
+
+    def backward(self, batch: Batch, n_images: float) -> Tensor:
+        """Add the gradients of the mean over `n_images`; returns this batch's part of the mean, a scalar in nats."""
+        device = self.state.device
+        pixels, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.labels))
+        n_parts = min(self.state.recipe.accumulate, len(labels))
+        total = torch.zeros((), device=device)
+        for part in range(n_parts):
+            rows = slice(part * len(labels) // n_parts, (part + 1) * len(labels) // n_parts)
+            loss = self.sum_over(pixels[rows], labels[rows]) / n_images
+            total += loss.detach()
+            loss.backward()  # type: ignore[no-untyped-call]
+        return total
 
     def sum_over(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Run some images through the network; the sum of their losses in nats."""

@@ -1,7 +1,4 @@
-"""Learning from another network's answers (distillation).
-
-Use this when a recipe names a `teacher`.
-"""
+"""Learning from another network's answers (distillation)."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ class Teacher:
     """
 
     def __init__(self, model: SqueezeNet, outputs: Sequence[int] | None = None, *, temperature: float = 1.0) -> None:
-        """Take a network that tells the student's classes apart.
+        """Wrap a network that has the student's classes.
 
         Args:
             model: Any network with labels and preprocessing; it is not changed.
@@ -47,7 +44,7 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, pixels_NHWC: Tensor) -> Tensor:
-        """Look at the student's images (N, H, W, 3), 0 to 255, in the size that the teacher knows."""
+        """Classify the student's images (N, H, W, 3), 0 to 255, at the teacher's input size."""
         assert self.model.preprocessing is not None
         size = self.model.preprocessing.crop_size
         if pixels_NHWC.shape[1] != size:
@@ -68,7 +65,7 @@ def open_teacher(recipe: Recipe, student: SqueezeNet) -> Teacher | None:
 
     Raises:
         WeightsError: If it cannot be read.
-        TrainingError: If it does not know the student's classes.
+        TrainingError: If it lacks classes of the student.
     """
     if recipe.teacher is None:
         return None

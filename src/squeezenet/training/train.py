@@ -1,9 +1,7 @@
 """Training: from a data set and a recipe to a run folder with weights.
 
-`train_model` is the whole of it; the functions below it are its chapters. What happens in an epoch is in `run`, in a
-step in `steps`; what a run remembers is in `state`, what it writes in `run_folder`.
-
-Use this when you want to train a network from Python; `squeezenet train` is this function.
+`train_model` puts the parts together: an epoch is in `run`, a step in `step`, what a run remembers in `state`, what it
+writes in `run_folder`. `squeezenet train` is this function.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,11 +18,11 @@ from ..errors import SqueezeNetError, TrainingError
 from ..models import SqueezeNet
 from ..process import StopSignals
 from ..progress import Reporter, SilentReporter, reporter_of
-from .distributed import join_workers
+from .distributed import Workers, join_workers
 from .feed.batches import CACHE_BYTES, ValBatches
 from .recipe import Recipe, load_recipe
 from .run import Run
-from .run_folder import RunFolder, tensorboard_writer
+from .run_folder import EpochRow, EpochWriter, RunFolder, tensorboard_writer
 from .run_report import write_run_report
 from .setup import (
     Data,
@@ -39,10 +38,9 @@ from .state import TrainingState, data_fingerprint
 from .step import choose_precision
 from .teacher import open_teacher
 
-__all__ = ["TrainResult", "train_model"]
+__all__ = ["TrainResult", "train", "train_model"]
 
-CHECKPOINT_EVERY_S = 60.0
-_TEACHER_SHARE = 0.5  # of the loss, where a teacher is given and the recipe does not say
+_TEACHER_SHARE = 0.5  # of the loss, where a teacher is given and the recipe has no share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +62,8 @@ class TrainResult:
     seconds: float
     """Of this call, data preparation included."""
     alarms: tuple[str, ...]
+    history: tuple[EpochRow, ...]
+    """All epochs of the run, those of earlier calls included."""
 
 
 def train_model(
@@ -76,16 +76,17 @@ def train_model(
     teacher: str | os.PathLike[str] | None = None,
     epochs: int | None = None,
     resume: bool = False,
+    on_epoch: EpochWriter | None = None,
     progress: Reporter | bool = True,
     device: str = "auto",
     cache_bytes: int = CACHE_BYTES,
-    checkpoint_every_s: float | None = None,
+    checkpoint_every_s: float = 60.0,
     tensorboard: bool = False,
     compile: bool = False,  # noqa: A002 (torch's word)
 ) -> TrainResult:
     """Train a network and write a run folder.
 
-    Started by `torchrun`, the processes train one network together, and the first of them writes.
+    Started by `torchrun`, the processes train one network together, and the first of them writes the files.
 
     Args:
         data: Images in class folders: a DATA argument, several, or an `ImageSet`.
@@ -93,16 +94,18 @@ def train_model(
         run_dir: Folder for weights, checkpoint, log and facts; made if it does not exist.
         recipe: A `Recipe`, the name of one, or its file; by default one that suits the task.
         init: Weights to start from: anything `load_model` takes, or a network.
-        teacher: A MODEL whose answers are learnt besides the labels; another than the recipe's.
-        epochs: Another number of epochs than the recipe's.
-        resume: Continue the run that was cut off in `run_dir`, with its own recipe; start if there is none.
+        teacher: A MODEL whose answers are learnt besides the labels; replaces the recipe's.
+        epochs: Replaces the recipe's number of epochs.
+        resume: Continue the interrupted run in `run_dir`, with its own recipe; start if it holds none.
+        on_epoch: Called with the log's row after each epoch, in the first process, when everything is saved. What it
+            raises ends the run, which can be resumed.
         progress: A reporter; `True` for one on standard error, `False` for silence.
-        device: `auto`, or what torch calls it.
+        device: `auto`, or torch's name of the device.
         cache_bytes: Decoded images that the processes of a machine may keep in memory.
-        checkpoint_every_s: Seconds between checkpoints within an epoch; by default 60.
+        checkpoint_every_s: Seconds between checkpoints within an epoch.
         tensorboard: Write the log for TensorBoard as well.
-        compile: Let torch write kernels for this network first: minutes for the first step, fewer launches to wait for
-            in all that follow. They round otherwise than the plain ones, so resume with the same choice.
+        compile: Let torch compile kernels for this network first: minutes for the first step, fewer launches in all
+            that follow. Their rounding differs from the plain kernels, so resume with the same choice.
 
     Raises:
         DataError: If the images cannot be used.
@@ -117,56 +120,24 @@ def train_model(
         if workers.is_first:
             folder.prepare(resume=resume)
         workers.wait()
-        chosen_device = choose_device(device)
+        target = choose_device(device)
         prepared = prepare_data(data, val, reporter)
-        checkpoints = (folder.checkpoint, folder.previous_checkpoint)
-        state = TrainingState.load_newest(checkpoints, chosen_device, lambda text: reporter.say(f"passed over {text}"))
-        if state:
-            _check_same_run(state, prepared, recipe, epochs, folder)
-            prepared = prepared.with_labels(state.model.labels)
-            reporter.say(f"continuing {folder.path} at epoch {state.epoch + 1}, step {state.step + 1}")
-        else:
+        state = _resume(folder, prepared, target, recipe, epochs, reporter)
+        if state is None:
             settings = choose_settings(recipe, epochs, prepared, has_init=init is not None, reporter=reporter)
-            if teacher is not None:
-                share = settings.distillation or _TEACHER_SHARE
-                settings = settings.replace(teacher=os.fspath(teacher), distillation=share)
-            state = _start(settings, init, prepared, chosen_device, reporter)
-            prepared = prepared.with_labels(state.model.labels)
+            state = _begin(_with_teacher(settings, teacher), init, prepared, target, reporter)
             if workers.is_first:
-                folder.write_recipe(settings)
+                folder.write_recipe(state.recipe)
+        prepared = prepared.with_labels(state.model.labels)
         if compile:
             reporter.say("compiling the network: the first step takes minutes")
             state.compile_features()
         workers.wait()  # until all have read the checkpoint that the first may write next
-        teaching = open_teacher(state.recipe, state.model)
-        _check_same_teacher(state, teaching.digest if teaching else "", folder)
-        preprocessing = state.model.preprocessing
-        assert preprocessing is not None
-        batches = open_batches(
-            state.recipe,
-            preprocessing,
-            prepared,
-            reporter,
-            cache_bytes=cache_bytes,
-            workers=workers,
-            device=chosen_device,
-        )
-        val_share = prepared.val.subset(range(workers.rank, len(prepared.val), workers.size))
-        state.unreadable = state.unreadable or [list(entry) for entry in batches.unreadable]
-        run = Run(
-            state=state,
-            folder=folder,
-            batches=batches,
-            val_batches=ValBatches(val_share, preprocessing, cache_bytes=cache_bytes // workers.per_machine),
-            n_val_images=len(prepared.val),
-            workers=workers,
-            teacher=teaching,
-            data_facts=prepared.check.to_dict(),
-            reporter=reporter,
-            started=started,
-            checkpoint_every_s=CHECKPOINT_EVERY_S if checkpoint_every_s is None else checkpoint_every_s,
-            epoch_writers=(tensorboard_writer(folder),) if tensorboard and workers.is_first else (),
-        )
+        writers = [tensorboard_writer(folder)] if tensorboard and workers.is_first else []
+        run = _open_run(
+            state, prepared, folder, workers, cache_bytes, reporter=reporter, started=started,
+            checkpoint_every_s=checkpoint_every_s, epoch_writers=(*writers, *([on_epoch] if on_epoch else [])),
+        )  # fmt: skip
         with StopSignals() as stop:
             while not run.is_finished and not run.is_stopped(stop):
                 if run.train_epoch(stop):
@@ -176,7 +147,32 @@ def train_model(
         return _sum_up(run)
 
 
-def _start(
+train = train_model
+
+
+def _resume(
+    folder: RunFolder,
+    prepared: TrainingData,
+    device: torch.device,
+    recipe: Recipe | str | os.PathLike[str] | None,
+    epochs: int | None,
+    reporter: Reporter,
+) -> TrainingState | None:
+    checkpoints = (folder.checkpoint, folder.previous_checkpoint)
+    state = TrainingState.load_newest(checkpoints, device, lambda text: reporter.say(f"passed over {text}"))
+    if state:
+        _check_same_run(state, prepared, recipe, epochs, folder)
+        reporter.say(f"continuing {folder.path} at epoch {state.epoch + 1}, step {state.step + 1}")
+    return state
+
+
+def _with_teacher(settings: Recipe, teacher: str | os.PathLike[str] | None) -> Recipe:
+    if teacher is None:
+        return settings
+    return settings.replace(teacher=os.fspath(teacher), distillation=settings.distillation or _TEACHER_SHARE)
+
+
+def _begin(
     settings: Recipe,
     init: SqueezeNet | str | os.PathLike[str] | None,
     prepared: TrainingData,
@@ -193,17 +189,51 @@ def _start(
     )
 
 
+def _open_run(
+    state: TrainingState,
+    prepared: TrainingData,
+    folder: RunFolder,
+    workers: Workers,
+    cache_bytes: int,
+    *,
+    reporter: Reporter,
+    **options: Any,
+) -> Run:
+    """Load the teacher and the images; `options` are fields of `Run`."""
+    teacher = open_teacher(state.recipe, state.model)
+    _check_same_teacher(state, teacher.digest if teacher else "", folder)
+    preprocessing = state.model.preprocessing
+    assert preprocessing is not None
+    batches = open_batches(
+        state.recipe, preprocessing, prepared, reporter, cache_bytes=cache_bytes, workers=workers, device=state.device
+    )
+    state.unreadable = state.unreadable or [list(entry) for entry in batches.unreadable]
+    val_share = prepared.val.subset(range(workers.rank, len(prepared.val), workers.size))
+    return Run(
+        state=state,
+        folder=folder,
+        batches=batches,
+        val_batches=ValBatches(val_share, preprocessing, cache_bytes=cache_bytes // workers.per_machine),
+        n_val_images=len(prepared.val),
+        workers=workers,
+        teacher=teacher,
+        data_facts=prepared.facts(),
+        reporter=reporter,
+        **options,
+    )
+
+
 def _write_report(run: Run, prepared: TrainingData) -> None:
-    # A run is worth more than a page about it: whatever is wrong there is said, and the run still ends well.
+    # A run is worth more than a page about it: a failure here is reported, and the run still ends well.
     try:
-        write_run_report(run.folder, prepared.val, prepared.check, run.state.alarms)
+        write_run_report(run.folder, prepared, run.state.alarms)
         run.reporter.say(f"report: {run.folder.path / 'report.html'}")
     except (SqueezeNetError, OSError) as error:
         run.reporter.say(f"no report.html: {error}")
 
 
 def _sum_up(run: Run) -> TrainResult:
-    """Say what came out, for the caller and the user."""
+    """Report the result to the user, and return it."""
     state, folder = run.state, run.folder
     best = state.history[state.best_epoch - 1] if state.history else {"top1": 0.0, "top5": 0.0}
     if run.is_finished:
@@ -226,6 +256,7 @@ def _sum_up(run: Run) -> TrainResult:
         is_finished=run.is_finished,
         seconds=time.monotonic() - run.started,
         alarms=tuple(state.alarms),
+        history=tuple(EpochRow(**row) for row in state.history),  # type: ignore[arg-type] # an epoch is a whole number
     )
 
 

@@ -1,16 +1,15 @@
 """Random crops and mirrors, from random numbers that are given and not drawn.
 
-The numbers of a whole epoch come from its seed (`draw_epoch`), so an image looks the same whichever process prepares
-it, and a run that was cut off continues with what it would have seen.
-
-Use this when you need the batches of an epoch as training sees them.
+The numbers of an epoch are derived from (seed, epoch) by `EpochDraw`, so an image looks the same whichever process
+prepares it, and an interrupted run continues with the images that it would have seen.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Augmentation", "EpochDraw", "augment", "draw_epoch", "is_mirrored", "random_offsets"]
+from ...preprocess import Preprocessing
+from ..recipe import Recipe
+
+__all__ = ["Augmentation", "EpochDraw", "augment", "is_mirrored", "random_offsets"]
 
 # What each of an image's random numbers decides.
 _AREA, _SHAPE, _X, _Y, _MIRROR, _N_DRAWS = range(6)
@@ -26,7 +28,7 @@ _AREA, _SHAPE, _X, _Y, _MIRROR, _N_DRAWS = range(6)
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How images are cropped and mirrored; the fields are those of `Recipe`."""
+    """How images are cropped and mirrored; the fields other than `size` are those of `Recipe`."""
 
     size: int
     """Height and width of the result in pixels."""
@@ -36,25 +38,61 @@ class Augmentation:
     crop_pad: int = 0
     hflip: bool = False
 
+    @classmethod
+    def of(cls, recipe: Recipe, preprocessing: Preprocessing) -> Augmentation:
+        """Take the settings of a recipe, for crops of the network's input size."""
+        return cls(
+            size=preprocessing.crop_size,
+            crop=recipe.crop,
+            crop_scale=recipe.crop_scale,
+            crop_ratio=recipe.crop_ratio,
+            crop_pad=recipe.crop_pad,
+            hflip=recipe.hflip,
+        )
 
-class EpochDraw(NamedTuple):
-    """The random numbers of an epoch."""
 
-    order: NDArray[np.int64]
-    """Positions of the images in the order to take them, shape (n,)."""
-    numbers: NDArray[np.float32]
-    """0 to 1, a row for every place in the order, shape (n, 5)."""
-    key: tuple[int, int] = (0, 0)
-    """Seed and epoch, from which all this was drawn."""
+@dataclass(frozen=True)
+class EpochDraw:
+    """The random numbers of an epoch, drawn on first use; the same seed and epoch give the same numbers.
 
-    def generator(self) -> np.random.Generator:
-        """Begin another sequence of the same seed and epoch."""
-        return np.random.Generator(np.random.Philox(key=[self.key[0], self.key[1] + (1 << 32)]))
+    Example:
+        >>> draw = EpochDraw(5, seed=0, epoch=1)
+        >>> draw.order
+        array([0, 2, 4, 1, 3])
+        >>> draw.batch(0, 2)[0]
+        array([0, 2])
+    """
+
+    n_images: int
+    """Images of the set, and places in the epoch."""
+    seed: int
+    """Of the run."""
+    epoch: int
+    """Counted from 0."""
+    balance: NDArray[np.int64] | None = None
+    """Labels of all images, shape (n_images,), to draw each class equally often instead of each image once."""
+
+    @functools.cached_property
+    def _drawn(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        generator = np.random.Generator(np.random.Philox(key=[self.seed, self.epoch]))
+        order = generator.permutation(self.n_images)
+        numbers = generator.random((self.n_images, _N_DRAWS), dtype=np.float32)
+        return order if self.balance is None else _balanced(order, self.balance, generator), numbers
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Positions of the images in the order to take them, shape (n_images,)."""
+        return self._drawn[0]
+
+    @property
+    def numbers(self) -> NDArray[np.float32]:
+        """0 to 1, one row for every place in the order, shape (n_images, 5)."""
+        return self._drawn[1]
 
     def batch(
         self, step: int, batch_size: int, share: tuple[int, int] = (0, 1)
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Cut out the positions and numbers of one step, or the part of them that one of several processes has.
+        """Return the positions and numbers of one step, or those of one of several processes.
 
         Args:
             step: Counted from 0.
@@ -64,20 +102,19 @@ class EpochDraw(NamedTuple):
         rows = slice(step * batch_size + share[0], (step + 1) * batch_size, share[1])
         return self.order[rows], self.numbers[rows]
 
+    def generator(self) -> np.random.Generator:
+        """Return a generator of the same seed and epoch, for images that are not chosen by position."""
+        return self._stream(0, 0)
 
-def draw_epoch(n_images: int, *, seed: int, epoch: int, balance: NDArray[np.int64] | None = None) -> EpochDraw:
-    """Draw an epoch's order and augmentation; the same seed and epoch give the same.
+    def stream_numbers(self, step: int, batch_size: int, share: tuple[int, int] = (0, 1)) -> NDArray[np.float32]:
+        """Draw the numbers of one step alone, in memory that does not depend on `n_images`; arguments as in `batch`."""
+        numbers = self._stream(1, step).random((batch_size, _N_DRAWS), dtype=np.float32)
+        return numbers[share[0] :: share[1]]
 
-    Args:
-        n_images: Images of the set, and places in the epoch.
-        seed: Of the run.
-        epoch: Counted from 0.
-        balance: Labels of all images, shape (n_images,), to draw each class equally often instead of each image once.
-    """
-    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    order = generator.permutation(n_images)
-    numbers = generator.random((n_images, _N_DRAWS), dtype=np.float32)
-    return EpochDraw(order if balance is None else _balanced(order, balance, generator), numbers, (seed, epoch))
+    def _stream(self, purpose: int, step: int) -> np.random.Generator:
+        # Epochs stay far below 2^32, and a step needs far fewer than the 2^64 blocks between two counters.
+        key = [self.seed, self.epoch + (purpose + 1 << 32)]
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, step, 0, 0]))
 
 
 def _balanced(order: NDArray[np.int64], labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
@@ -96,7 +133,7 @@ def augment(
 
     Args:
         images: Decoded images, each of shape (H, W, 3), of any size unless `crop` is `center`.
-        numbers: A row of `EpochDraw.numbers` for each.
+        numbers: One row of `EpochDraw.numbers` for each.
         augmentation: What to do.
 
     Returns:
@@ -119,11 +156,11 @@ def augment(
 def random_offsets(
     shapes: NDArray[np.int64], numbers: NDArray[np.float32], augmentation: Augmentation
 ) -> NDArray[np.int64]:
-    """Say where random crops begin: row and column in the image, negative in the black border, shape (n, 2).
+    """Place random crops: first row and column in the image, negative in the black border, shape (n, 2).
 
     Args:
         shapes: Height and width of each image, shape (n, 2), or of all, shape (2,).
-        numbers: A row of `EpochDraw.numbers` for each.
+        numbers: One row of `EpochDraw.numbers` for each.
         augmentation: Its crop is `random`.
     """
     pad = augmentation.crop_pad
@@ -133,7 +170,7 @@ def random_offsets(
 
 
 def is_mirrored(numbers: NDArray[np.float32], augmentation: Augmentation) -> NDArray[np.bool_]:
-    """Say which images to mirror, shape (n,)."""
+    """Choose the images to mirror, shape (n,)."""
     return (numbers[:, _MIRROR] < 0.5) & augmentation.hflip
 
 

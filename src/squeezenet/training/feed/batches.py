@@ -1,15 +1,14 @@
 """Feeding the training loop: small sets from memory, large ones through worker processes.
 
 A set that fits is decoded once; its batches are then made in the training process, which costs a few per cent of a
-step. A larger one is decoded again every epoch, by `DataLoader` workers that each prepare whole batches. Both give the
-same pixels for the same `EpochDraw`.
-
-Use this when you need batches of pixels and labels, epoch after epoch.
+step. A larger one is decoded again every epoch, by `DataLoader` workers that each prepare whole batches. Both return
+the same pixels for the same `EpochDraw`.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +27,10 @@ from ...data.imageset import ImageSet
 from ...errors import ImageError
 from ...preprocess import Preprocessing
 from ...process import usable_cores
+from ..recipe import Recipe
 from .augment import Augmentation, EpochDraw, augment
 
-__all__ = ["CACHE_BYTES", "Batch", "TrainBatches", "ValBatches", "view_for"]
+__all__ = ["CACHE_BYTES", "Batch", "HostBatchMaker", "TrainBatches", "ValBatches", "view_for"]
 
 CACHE_BYTES = 1_500_000_000
 """Decoded pixels that may be kept in memory."""
@@ -42,10 +42,42 @@ class Batch(NamedTuple):
     """What one training step sees."""
 
     pixels: Tensor
-    """Shape (n, size, size, 3), uint8; n may fall short of the batch size by unreadable images."""
+    """Shape (n, size, size, 3), uint8; n is smaller than the batch size where images are unreadable."""
     labels: Tensor
     """Shape (n,), int64."""
     unreadable: list[Unreadable]
+
+
+BatchMaker = Callable[[NDArray[np.int64], NDArray[np.float32]], Batch]
+"""Makes a batch of the positions and the random numbers that `EpochDraw.batch` returns."""
+
+
+@dataclass(frozen=True)
+class HostBatchMaker:
+    """Makes batches in this process's memory, from decoded images or from files."""
+
+    images: ImageSet
+    augmentation: Augmentation
+    view: View
+    arrays: Sequence[NDArray[np.uint8]] | None
+    """Decoded images, in the order of `images`, if they are kept in memory."""
+
+    @functools.cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Classes of all images, shape (n,)."""
+        return np.array(self.images.labels, dtype=np.int64)
+
+    def __call__(self, indices: NDArray[np.int64], numbers: NDArray[np.float32]) -> Batch:
+        """Make one batch; unreadable images are left out and named."""
+        good, arrays, unreadable = [], [], []
+        for row, index in enumerate(indices):
+            try:
+                arrays.append(self.arrays[index] if self.arrays is not None else self.view(self.images.read(index)))
+                good.append(row)
+            except ImageError as error:
+                unreadable.append(Unreadable(self.images.items[index].name, error.reason))
+        labels = torch.from_numpy(self.labels[indices[good]])
+        return Batch(augment(arrays, numbers[good], self.augmentation), labels, unreadable)
 
 
 @dataclass(frozen=True)
@@ -54,13 +86,11 @@ class TrainBatches:
 
     images: ImageSet
     """Readable images only, as far as that is known."""
-    augmentation: Augmentation
-    view: View
-    arrays: Sequence[NDArray[np.uint8]] | None
-    """Decoded images, in the order of `images`, if they are kept in memory."""
+    make: BatchMaker
     unreadable: tuple[Unreadable, ...] = ()
     """Files that turned out to be broken when they were decoded."""
     n_workers: int = 0
+    """Processes that make batches; 0 for this one."""
 
     @classmethod
     def open(
@@ -98,61 +128,44 @@ class TrainBatches:
         if n_workers is None:
             n_workers = 0 if is_kept and not feeds_gpu else min(max(usable_cores() // n_processes, 1), _MAX_WORKERS)
         if not is_kept:
-            return cls(images, augmentation, view, None, n_workers=n_workers)
+            return cls(images, HostBatchMaker(images, augmentation, view, None), n_workers=n_workers)
         kept, arrays, unreadable = decode_all(images, view, on_progress=on_progress)
         refuse_unreadable(unreadable, len(images))
         known_good = images.subset(kept) if unreadable else images
-        return cls(known_good, augmentation, view, arrays, tuple(unreadable), n_workers)
+        return cls(known_good, HostBatchMaker(known_good, augmentation, view, arrays), tuple(unreadable), n_workers)
 
     @property
     def n_images(self) -> int:
         """Images in an epoch."""
         return len(self.images)
 
-    @functools.cached_property
-    def _labels(self) -> NDArray[np.int64]:
-        return np.array(self.images.labels, dtype=np.int64)
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Classes of all images, shape (n,)."""
-        return self._labels
+    def draw(self, recipe: Recipe, epoch: int) -> EpochDraw:
+        """Draw an epoch, counted from 0."""
+        balance = np.array(self.images.labels, dtype=np.int64) if recipe.sampling == "balanced" else None
+        return EpochDraw(self.n_images, recipe.seed, epoch, balance)
 
     def epoch(
         self, draw: EpochDraw, *, batch_size: int, first_step: int, n_steps: int, share: tuple[int, int] = (0, 1)
     ) -> Iterator[Batch]:
         """Make the batches of the steps from `first_step` up to `n_steps`, or one process's share of each."""
         keys = [draw.batch(step, batch_size, share) for step in range(first_step, n_steps)]
-        if self.arrays is not None and not self.n_workers:
-            return map(self.batch, keys)
+        if not self.n_workers:
+            return itertools.starmap(self.make, keys)
         # A batch is one item to the DataLoader: workers decode and augment whole batches.
         return iter(
             DataLoader(
-                _BatchDataset(self), batch_size=None, sampler=keys, num_workers=self.n_workers,
+                _BatchDataset(self.make), batch_size=None, sampler=keys, num_workers=self.n_workers,
                 worker_init_fn=_start_worker, pin_memory=torch.cuda.is_available(),
             )
         )  # fmt: skip
 
-    def batch(self, key: tuple[NDArray[np.int64], NDArray[np.float32]]) -> Batch:
-        """Make one batch of the images and random numbers that `EpochDraw.batch` gives."""
-        indices, numbers = key
-        good, arrays, unreadable = [], [], []
-        for row, index in enumerate(indices):
-            try:
-                arrays.append(self.arrays[index] if self.arrays is not None else self.view(self.images.read(index)))
-                good.append(row)
-            except ImageError as error:
-                unreadable.append(Unreadable(self.images.items[index].name, error.reason))
-        labels = torch.from_numpy(self._labels[indices[good]])
-        return Batch(augment(arrays, numbers[good], self.augmentation), labels, unreadable)
-
 
 class _BatchDataset(Dataset[Batch]):
-    def __init__(self, batches: TrainBatches) -> None:
-        self.batches = batches
+    def __init__(self, make: BatchMaker) -> None:
+        self.make = make
 
     def __getitem__(self, key: tuple[NDArray[np.int64], NDArray[np.float32]]) -> Batch:
-        return self.batches.batch(key)
+        return self.make(*key)
 
 
 def _start_worker(_: int) -> None:
@@ -182,7 +195,7 @@ def _decoded_bytes(sizes: NDArray[np.int64], augmentation: Augmentation, preproc
 
 
 class ValBatches:
-    """Batches for validation: exactly what `Preprocessing` gives, decoded once if they fit in memory."""
+    """Batches for validation: exactly what `Preprocessing` returns, decoded once if they fit in memory."""
 
     def __init__(self, images: ImageSet, preprocessing: Preprocessing, *, cache_bytes: int = CACHE_BYTES) -> None:
         self.images = images

@@ -1,6 +1,6 @@
-"""Small sets that stay where the network is: batches cut out of one tensor in the GPU's memory.
+"""Small sets that stay where the network is: batches are cropped from one tensor in the GPU's memory.
 
-Use this when all images of a set are equally large and fit on the device; the pixels are those of `TrainBatches`.
+All images of the set must have the same size; the pixels are those of `HostBatchMaker`.
 """
 
 from __future__ import annotations
@@ -13,44 +13,47 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .augment import is_mirrored, random_offsets
-from .batches import Batch, TrainBatches
+from .augment import Augmentation, is_mirrored, random_offsets
+from .batches import Batch, HostBatchMaker, TrainBatches
 
-__all__ = ["ResidentBatches"]
+__all__ = ["DeviceBatchMaker", "move_to_device"]
 
 MAX_BYTES = 4_000_000_000
 """Pixels that may be kept on the device, black borders included."""
 
 
+def move_to_device(batches: TrainBatches, device: torch.device) -> TrainBatches | None:
+    """Move a set to the device; None if its images differ in size, are not in memory, or are too many.
+
+    Args:
+        batches: The set, with batches made in this process's memory.
+        device: Where the network is.
+    """
+    maker = batches.make
+    assert isinstance(maker, HostBatchMaker)
+    arrays, augmentation = maker.arrays, maker.augmentation
+    if arrays is None or augmentation.crop == "random_resized" or len({array.shape for array in arrays}) != 1:
+        return None
+    pad = augmentation.crop_pad if augmentation.crop == "random" else 0
+    height, width = arrays[0].shape[:2]
+    if len(arrays) * (height + 2 * pad) * (width + 2 * pad) * 3 > MAX_BYTES:
+        return None
+    padded = F.pad(torch.from_numpy(np.stack(arrays)).to(device), (0, 0, pad, pad, pad, pad))
+    return TrainBatches(batches.images, DeviceBatchMaker(padded, maker.labels, augmentation), batches.unreadable)
+
+
 @dataclass(frozen=True)
-class ResidentBatches(TrainBatches):
-    """Batches for training, made on the device."""
+class DeviceBatchMaker:
+    """Makes batches on the device."""
 
-    padded: Tensor = torch.empty(0)
+    padded: Tensor
     """All images with the black border that random crops reach into, shape (n, H, W, 3), uint8."""
+    labels: NDArray[np.int64]
+    """Shape (n,)."""
+    augmentation: Augmentation
 
-    @classmethod
-    def of(cls, batches: TrainBatches, device: torch.device) -> ResidentBatches | None:
-        """Move a set to the device; None if its images differ in size, are not in memory, or are too many.
-
-        Args:
-            batches: The set; its crops are `random` or `center`.
-            device: Where the network is.
-        """
-        arrays, augmentation = batches.arrays, batches.augmentation
-        if arrays is None or augmentation.crop == "random_resized" or len({array.shape for array in arrays}) != 1:
-            return None
-        pad = augmentation.crop_pad if augmentation.crop == "random" else 0
-        height, width = arrays[0].shape[:2]
-        if len(arrays) * (height + 2 * pad) * (width + 2 * pad) * 3 > MAX_BYTES:
-            return None
-        pixels = torch.from_numpy(np.stack(arrays)).to(device)
-        padded = F.pad(pixels, (0, 0, pad, pad, pad, pad))
-        return cls(batches.images, augmentation, batches.view, arrays, batches.unreadable, padded=padded)
-
-    def batch(self, key: tuple[NDArray[np.int64], NDArray[np.float32]]) -> Batch:
-        """Make one batch of the images and random numbers that `EpochDraw.batch` gives."""
-        indices, numbers = key
+    def __call__(self, indices: NDArray[np.int64], numbers: NDArray[np.float32]) -> Batch:
+        """Make one batch."""
         size = self.augmentation.size
         steps = np.arange(size)
         rows = np.broadcast_to(steps, (len(indices), size))

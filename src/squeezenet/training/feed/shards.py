@@ -1,10 +1,8 @@
 """Feeding the training loop from tar shards, through the webdataset library.
 
-Every process reads its own shards of an epoch's random order, shuffles within a buffer, and begins again where they run
-out before the epoch does. The same seed, epoch and number of processes give the same batches, however many threads
-decode; a run that continues in mid-epoch passes over what it has seen without decoding it.
-
-Use this when the images to train on are shards.
+Every process reads its own shards in an epoch's random order, shuffles within a buffer, and starts over if they run out
+before the epoch ends. The same seed, epoch and number of processes give the same batches, however many threads decode.
+A run that continues in mid-epoch skips the images already used without decoding them.
 """
 
 from __future__ import annotations
@@ -22,16 +20,19 @@ import torch
 from numpy.typing import NDArray
 
 from ...data.decode import Unreadable, View, thread_pool
-from ...data.imageset import ImageSet
-from ...data.shards import ShardSource
+from ...data.shards import ShardSet
 from ...errors import DataError, ImageError, MissingDependencyError
 from ...files import IMAGE_EXTENSIONS
+from ..recipe import Recipe
 from .augment import Augmentation, EpochDraw, augment
 from .batches import Batch
 
 __all__ = ["SHUFFLE_BUFFER", "ShardBatches"]
 
 SHUFFLE_BUFFER = 1000
+"""Images among which a process shuffles."""
+
+_LEAST_HELD = 0.5  # share of the images that an index counts; damaged shards take some
 _Sample = tuple[str, bytes, int]
 
 
@@ -39,29 +40,19 @@ _Sample = tuple[str, bytes, int]
 class ShardBatches:
     """Batches for training, streamed from shards."""
 
-    images: ImageSet
-    source: ShardSource
+    images: ShardSet
     augmentation: Augmentation
     view: View
     unreadable: tuple[Unreadable, ...] = ()
-    n_threads: int | None = None
 
     @property
     def n_images(self) -> int:
         """Images in an epoch."""
         return len(self.images)
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Refuse: images of shards cannot be chosen.
-
-        Raises:
-            DataError: Always.
-        """
-        raise DataError(
-            f'{self.images.name}: expected images that can be read in any order for `sampling = "balanced"`, got'
-            " shards: use `class_weights` instead"
-        )
+    def draw(self, recipe: Recipe, epoch: int) -> EpochDraw:
+        """Draw an epoch, counted from 0."""
+        return EpochDraw(self.n_images, recipe.seed, epoch)
 
     def epoch(
         self, draw: EpochDraw, *, batch_size: int, first_step: int, n_steps: int, share: tuple[int, int] = (0, 1)
@@ -69,16 +60,16 @@ class ShardBatches:
         """Make the batches of the steps from `first_step` up to `n_steps`, or one process's share of each."""
         damages: list[Unreadable] = []
         samples = self._samples(draw, share, damages)
-        sizes = [len(draw.batch(step, batch_size, share)[0]) for step in range(n_steps)]
-        next(itertools.islice(samples, sum(sizes[:first_step]), sum(sizes[:first_step])), None)
-        with thread_pool(self.n_threads) as pool:
+        size = len(range(share[0], batch_size, share[1]))
+        next(itertools.islice(samples, first_step * size, first_step * size), None)
+        with thread_pool() as pool:
             upcoming: list[Future[Any]] = []
             for step in range(first_step, n_steps + 1):
                 arriving = upcoming
                 if step < n_steps:  # decoded while the batch before is trained on
-                    upcoming = [pool.submit(self._decode, s) for s in itertools.islice(samples, sizes[step])]
+                    upcoming = [pool.submit(self._decode, s) for s in itertools.islice(samples, size)]
                 if step > first_step:
-                    numbers = draw.batch(step - 1, batch_size, share)[1]
+                    numbers = draw.stream_numbers(step - 1, batch_size, share)
                     yield self._batch([future.result() for future in arriving], numbers, damages)
 
     def _batch(
@@ -111,32 +102,34 @@ class ShardBatches:
         except ImportError:
             raise MissingDependencyError("webdataset", "webdataset") from None
         rank, size = share
-        urls = [self.source.urls[i] for i in draw.generator().permutation(len(self.source.urls))][rank::size]
-        if not urls:
-            raise DataError(f"{self.source.name}: expected at least one shard a process, got {len(self.source.urls)}")
+        shards = self.images.shards
+        mine = [shards[i] for i in draw.generator().permutation(len(shards))][rank::size]
+        if not mine:
+            raise DataError(f"{self.images.name}: expected at least one shard per process, got {len(shards)}")
 
         def note(error: Exception) -> bool:
-            entry = Unreadable(self.source.name, f"a shard cannot be read ({error})")
+            entry = Unreadable(self.images.name, f"a shard cannot be read ({error})")
             if entry not in damages:
                 damages.append(entry)
             return True
 
         def members() -> Iterator[Any]:
-            for url in urls:
+            for url, _ in mine:
                 try:
                     with webdataset.gopen(url) as stream:
                         yield from tar_file_expander([{"url": url, "stream": stream}], handler=note)
                 except Exception as error:  # whatever the transport raises, the other shards are still there
                     note(error)
 
-        labels = self._labels()
+        labels = self.images.numbers
+        n_claimed = sum(count for _, count in mine)
         for lap in itertools.count():
-            shuffle = webdataset.shuffle(SHUFFLE_BUFFER, rng=random.Random(f"{draw.key} {rank} {lap}"))
+            shuffle = webdataset.shuffle(SHUFFLE_BUFFER, rng=random.Random(f"{draw.seed, draw.epoch} {rank} {lap}"))
             n_samples = 0
             for sample in shuffle(group_by_keys(members(), handler=note)):
                 kind = next((key for key in sample if f".{key.lower()}" in IMAGE_EXTENSIONS), None)
                 text = sample.get("cls", b"").decode("ascii", "replace").strip()
-                name = f"{sample.get('__url__', self.source.name)}/{sample.get('__key__', '')}"
+                name = f"{sample.get('__url__', self.images.name)}/{sample.get('__key__', '')}"
                 if kind is None or not text.isdecimal() or int(text) >= len(labels):
                     damages.append(Unreadable(name, "expected an image and the number of a class"))
                     continue
@@ -144,8 +137,9 @@ class ShardBatches:
                 yield name, sample[kind], labels[int(text)]
             if not n_samples:
                 reason = damages[0].reason if damages else "they are empty"
-                raise DataError(f"{self.source.name}: none of {len(urls)} shards can be read: {reason}")
-
-    def _labels(self) -> list[int]:
-        """The network's number of each class of the shards."""
-        return list(dict.fromkeys(self.images.labels))  # items are in the order of the shards' classes
+                raise DataError(f"{self.images.name}: none of {len(mine)} shards can be read: {reason}")
+            if n_samples < _LEAST_HELD * n_claimed:
+                raise DataError(
+                    f"{self.images.name}: expected {n_claimed} images in {len(mine)} shards, got {n_samples}:"
+                    " pack the shards again with `squeezenet shards`"
+                )
