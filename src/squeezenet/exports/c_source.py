@@ -25,8 +25,8 @@ STACK_BYTES = 32_768
 
 # In the order in which they define what the next ones use.
 _FILES = (
-    "squeezenet.h", "sqz_internal.h", "sqz_hash.c", "sqz_parse.c", "sqz_decode.c", "sqz_plan.c", "kernels.c",
-    "kernels_scalar.c", "sqz_run.c", "sqz_threads.c",
+    "squeezenet.h", "sqz_internal.h", "sqz_hash.c", "kernels_scalar.c", "kernels.c", "sqz_threads.c", "sqz_decode.c",
+    "sqz_plan.c", "sqz_pack.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
 )  # fmt: skip
 _ALIGN = 64  # SQZ_ALIGN
 _LINE_LENGTH = 120
