@@ -100,7 +100,7 @@ typedef struct {
     size_t arena_bytes; /* for `sqz_run`: peak of all activations for the given number of threads */
     size_t n_convs;
     size_t n_weights; /* weights and biases */
-    uint64_t n_macs;  /* multiply-accumulates an image */
+    uint64_t n_macs;  /* multiply-accumulates per image */
     int map_size;     /* height and width of the class activation map */
 } sqz_sizes;
 

@@ -20,8 +20,8 @@ from ..fileformat import SqzFile, decode_sqz
 
 __all__ = ["CSource", "build_c_source"]
 
-STACK_BYTES = 32_768
-"""What opening and running take of the stack, at most; a test measures it."""
+STACK_BYTES = 8_192
+"""What opening and running take of the stack at most, compiled with -O1 or more; a test measures it."""
 
 # In the order in which they define what the next ones use.
 _FILES = (
@@ -201,8 +201,8 @@ _HEADER = """\
  *     if (@name@_open(arena, sizeof arena)) return 1;
  *     @name@_run(arena, pixels, logits, NULL);
  *
- * No malloc, no files, no threads, no global state; at most @stack@ bytes of stack. Compile with -std=c99 and link
- * nothing; without -ffast-math and, where a compiler fuses products and sums, with -ffp-contract=off: the logits are
+ * No malloc, no files, no threads, no global state; at most @stack@ bytes of stack from -O1 on. Compile with -std=c99 and
+ * link nothing; without -ffast-math and, where a compiler fuses products and sums, with -ffp-contract=off: the logits are
  * then the very bits that every other engine gives. */
 #ifndef @NAME@_H
 #define @NAME@_H
