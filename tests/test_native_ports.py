@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from networks import random_network, random_pixels, tiny_spec
-from sqz_bytes import join
 from squeezenet import FireSpec, SqzFile, StemSpec, write_sqz
 from squeezenet.engine import ReferenceEngine
+from sqz_bytes import join
 
 ROOT = Path(__file__).parents[1]
 DRIVER = ROOT / "tests" / "native" / "run_model.c"

@@ -121,8 +121,8 @@ def _abi() -> int:
     numbers = [_ABI_VERSION]
     for structure in (_Tensor, _Fire, Spec, Sizes, ConvShape):
         numbers.append(ctypes.sizeof(structure))
-        for name, _ in structure._fields_:
-            field = getattr(structure, name)
+        for declared in structure._fields_:
+            field = getattr(structure, declared[0])
             numbers += [field.offset, field.size]
     return zlib.crc32(struct.pack(f"={len(numbers)}I", *numbers))
 

@@ -201,9 +201,9 @@ _HEADER = """\
  *     if (@name@_open(arena, sizeof arena)) return 1;
  *     @name@_run(arena, pixels, logits, NULL);
  *
- * No malloc, no files, no threads, no global state; at most @stack@ bytes of stack from -O1 on. Compile with -std=c99 and
- * link nothing; without -ffast-math and, where a compiler fuses products and sums, with -ffp-contract=off: the logits are
- * then the very bits that every other engine gives. */
+ * No malloc, no files, no threads, no global state; at most @stack@ bytes of stack, compiled with -O1 or more. Compile
+ * with -std=c99 and link nothing. Do not use -ffast-math, and where the compiler fuses products and sums, add
+ * -ffp-contract=off: the logits are then bit-identical to those of every other engine. */
 #ifndef @NAME@_H
 #define @NAME@_H
 
