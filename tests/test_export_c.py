@@ -148,6 +148,15 @@ def test_two_networks_link_into_one_program(tmp_path):
     run([tmp_path / "program"])
 
 
+@pytest.mark.parametrize("name", ["model", "run", "plan", "pack", "parse", "decode", "hash", "kernels", "threads"])
+def test_names_of_the_engines_own_functions_are_free_to_take(tmp_path, name):
+    need("gcc")
+    source = build_c_source(bytes_of("plain"), name)
+    (tmp_path / f"{name}.c").write_text(source.source)
+    (tmp_path / f"{name}.h").write_text(source.header)
+    subprocess.run(["gcc", *STRICT, "-fsyntax-only", f"{name}.c"], cwd=tmp_path, check=True)
+
+
 def test_source_takes_no_memory_and_keeps_no_state():
     source = build_c_source(bytes_of("plain"), "net").source
     assert not re.findall(r"\b(?:malloc|calloc|realloc|free|alloca|fopen|printf)\s*\(", source)
