@@ -264,7 +264,9 @@ typedef struct {
     size_t shared_bytes;
 } @name@_sqz_state;
 
-static uint8_t *@name@_sqz_align(void *at) { return (uint8_t *)at + (SQZ_ALIGN - (uintptr_t)at % SQZ_ALIGN) % SQZ_ALIGN; }
+static uint8_t *@name@_sqz_align(void *at) {
+    return (uint8_t *)at + (SQZ_ALIGN - (uintptr_t)at % SQZ_ALIGN) % SQZ_ALIGN;
+}
 
 int @name@_open(void *arena, size_t bytes) {
     @name@_sqz_header header;
