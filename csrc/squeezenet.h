@@ -33,6 +33,9 @@ extern "C" {
 #endif
 #endif
 
+/* Raised whenever a function or a status here changes its meaning; structs are compared by themselves. */
+#define SQZ_ABI_VERSION 1
+
 typedef enum {
     SQZ_OK = 0,
     SQZ_BAD_MAGIC,           /* not a `.sqz` file */
@@ -97,13 +100,17 @@ typedef struct {
     size_t arena_bytes; /* for `sqz_run`: peak of all activations for the given number of threads */
     size_t n_convs;
     size_t n_weights; /* weights and biases */
-    uint64_t n_macs;  /* multiply-accumulates an image */
+    uint64_t n_macs;  /* multiply-accumulates per image */
     int map_size;     /* height and width of the class activation map */
 } sqz_sizes;
 
 typedef struct sqz_model sqz_model;
 typedef struct sqz_pool sqz_pool;
 typedef struct sqz_decoder sqz_decoder;
+
+/* CRC-32 of SQZ_ABI_VERSION and of the sizes and offsets above, as compiled: a program in another language that loads
+ * the library compares it with those of its own structs. `sqz_abi.c` lists them. */
+SQZ_API uint32_t sqz_abi(void);
 
 /* One short English sentence for a status. */
 SQZ_API const char *sqz_status_text(sqz_status status);
@@ -115,11 +122,11 @@ SQZ_API sqz_status sqz_read_header(const void *data, size_t size, const sqz_limi
 /* Memory needs of a network. `kernels` is a name, or NULL for the best set of this processor; `threads` >= 1. */
 SQZ_API sqz_status sqz_measure(const sqz_spec *spec, const char *kernels, int threads, sqz_sizes *sizes);
 
-/* Shape of convolution `index` (0 to n_convs - 1). */
-SQZ_API sqz_status sqz_conv_shape_of(const sqz_spec *spec, size_t index, sqz_conv_shape *shape);
-
 /* Set up a model without weights in `memory` (any alignment), which must outlive it. `kernels` as for `sqz_measure`. */
 SQZ_API sqz_status sqz_create(const sqz_spec *spec, const char *kernels, void *memory, size_t bytes, sqz_model **model);
+
+/* Shape of convolution `index` (0 to n_convs - 1). */
+SQZ_API sqz_status sqz_conv_shape_of(const sqz_model *model, size_t index, sqz_conv_shape *shape);
 
 /* Decode and pack all weights of the file that `header` was read from. */
 SQZ_API sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes);

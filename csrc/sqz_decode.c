@@ -412,44 +412,45 @@ static size_t decode_products(const sqz_conv_shape *shape) {
     return (size_t)shape->in_channels * (size_t)(shape->kernel * shape->kernel);
 }
 
-/* Lays the decoder out from `base` on, or only measures it. Returns its bytes, 0 for impossible shapes. */
-static size_t decode_layout(const sqz_conv_shape *shapes, size_t count, uint8_t *base, sqz_decoder *decoder) {
-    size_t bytes = sqz_round_up(sizeof(sqz_decoder), SQZ_ALIGN), rows = 0, products = 0;
-    sqz_decoder none;
-    if (!decoder) decoder = &none;
-    for (int kernel = 0; kernel <= DECODE_MAX_KERNEL; kernel++) decoder->predictors[kernel] = NULL;
-    for (size_t i = 0; i < count; i++) {
-        if (!decode_shape_is_valid(&shapes[i])) return 0;
-        if ((size_t)shapes[i].out_channels > rows) rows = (size_t)shapes[i].out_channels;
-        if (decode_products(&shapes[i]) > products) products = decode_products(&shapes[i]);
-        if (!decoder->predictors[shapes[i].kernel]) {
-            /* When only measuring, any pointer but NULL marks a kernel size as seen. */
-            decoder->predictors[shapes[i].kernel] = (void *)(base ? base + bytes : (uint8_t *)&none);
-            bytes += sqz_round_up(sizeof(decode_predictor) * (size_t)(shapes[i].kernel * shapes[i].kernel), SQZ_ALIGN);
-        }
-    }
-    if (base) {
-        decoder->max_rows = rows;
-        decoder->max_products = products;
-        decoder->references = (int32_t *)(void *)(base + bytes);
-        decoder->column_sizes = decoder->references + rows;
-        decoder->column_means = decoder->column_sizes + products;
-    }
-    return bytes + 4 * (rows + 2 * products);
+int sqz_decoder_need(sqz_decoder_needs *needs, const sqz_conv_shape *shape) {
+    if (!decode_shape_is_valid(shape)) return 0;
+    if ((size_t)shape->out_channels > needs->rows) needs->rows = (size_t)shape->out_channels;
+    if (decode_products(shape) > needs->products) needs->products = decode_products(shape);
+    needs->kernels |= 1u << shape->kernel;
+    return 1;
 }
 
-size_t sqz_decoder_bytes(const sqz_conv_shape *shapes, size_t count) {
-    size_t bytes = shapes ? decode_layout(shapes, count, NULL, NULL) : 0;
-    return bytes ? bytes + SQZ_ALIGN : 0;
+static sqz_decoder_needs decode_needs(const sqz_conv_shape *shapes, size_t count, int *are_valid) {
+    sqz_decoder_needs needs = {0, 0, 0};
+    *are_valid = shapes != NULL;
+    for (size_t i = 0; *are_valid && i < count; i++) *are_valid = sqz_decoder_need(&needs, &shapes[i]);
+    return needs;
 }
 
-sqz_status sqz_decoder_create(const sqz_conv_shape *shapes, size_t count, void *memory, size_t bytes,
-                              sqz_decoder **result) {
+/* Bytes of a decoder with what follows it in memory, which is laid out unless `decoder` is NULL. */
+static size_t decode_layout(const sqz_decoder_needs *needs, sqz_decoder *decoder) {
+    size_t bytes = sqz_round_up(sizeof *decoder, SQZ_ALIGN);
+    for (size_t kernel = 0; kernel <= DECODE_MAX_KERNEL; kernel++) {
+        int is_needed = needs->kernels >> kernel & 1;
+        if (decoder) decoder->predictors[kernel] = is_needed ? (void *)((uint8_t *)decoder + bytes) : NULL;
+        if (is_needed) bytes += sqz_round_up(sizeof(decode_predictor) * kernel * kernel, SQZ_ALIGN);
+    }
+    if (decoder) {
+        decoder->max_rows = needs->rows;
+        decoder->max_products = needs->products;
+        decoder->references = (int32_t *)(void *)((uint8_t *)decoder + bytes);
+        decoder->column_sizes = decoder->references + needs->rows;
+        decoder->column_means = decoder->column_sizes + needs->products;
+    }
+    return bytes + 4 * (needs->rows + 2 * needs->products);
+}
+
+size_t sqz_decoder_bytes_for(const sqz_decoder_needs *needs) { return decode_layout(needs, NULL) + SQZ_ALIGN; }
+
+sqz_decoder *sqz_decoder_begin(const sqz_decoder_needs *needs, void *memory) {
     uint8_t *base = (uint8_t *)memory + (SQZ_ALIGN - (uintptr_t)memory % SQZ_ALIGN) % SQZ_ALIGN;
     sqz_decoder *decoder = (sqz_decoder *)(void *)base;
-    if (!shapes || !memory || !result || !sqz_decoder_bytes(shapes, count)) return SQZ_BAD_ARGUMENT;
-    if (bytes < sqz_decoder_bytes(shapes, count)) return SQZ_NO_MEMORY;
-    decode_layout(shapes, count, base, decoder);
+    decode_layout(needs, decoder);
     for (int i = 0; i < DECODE_CONTEXTS; i++) decoder->contexts[i].p = 1 << 15, decoder->contexts[i].n = 0;
 #if defined(SQZ_X86)
     decoder->has_bmi2 = sqz_has_bmi2();
@@ -463,7 +464,22 @@ sqz_status sqz_decoder_create(const sqz_conv_shape *shapes, size_t count, void *
             predictor->size[sqz_min(p, DECODE_EARLIER) + 2] = 1 << 19;
         }
     }
-    *result = decoder;
+    return decoder;
+}
+
+size_t sqz_decoder_bytes(const sqz_conv_shape *shapes, size_t count) {
+    int are_valid;
+    const sqz_decoder_needs needs = decode_needs(shapes, count, &are_valid);
+    return are_valid ? sqz_decoder_bytes_for(&needs) : 0;
+}
+
+sqz_status sqz_decoder_create(const sqz_conv_shape *shapes, size_t count, void *memory, size_t bytes,
+                              sqz_decoder **result) {
+    int are_valid;
+    const sqz_decoder_needs needs = decode_needs(shapes, count, &are_valid);
+    if (!are_valid || !memory || !result) return SQZ_BAD_ARGUMENT;
+    if (bytes < sqz_decoder_bytes_for(&needs)) return SQZ_NO_MEMORY;
+    *result = sqz_decoder_begin(&needs, memory);
     return SQZ_OK;
 }
 
@@ -491,79 +507,4 @@ sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *data, size_t size, 
     if (!stream.status) decode_finish(&stream);
     if (stream.status || !n_values) return stream.status;
     return decode_look_up(values, n_values, zero, weight, (size_t)shape->out_channels * decode_products(shape));
-}
-
-/* --- a whole file ------------------------------------------------------------------------------------------------- */
-
-/* LEB128 of at most five bytes; the status of a cut or over-long one. */
-static sqz_status decode_length(const uint8_t *data, size_t size, size_t *offset, uint64_t *length) {
-    *length = 0;
-    for (int shift = 0; shift < 35; shift += 7) {
-        if (*offset >= size) return SQZ_TRUNCATED;
-        *length |= (uint64_t)(data[*offset] & 127) << shift;
-        if (data[(*offset)++] < 128) return SQZ_OK;
-    }
-    return SQZ_BAD_TABLE;
-}
-
-enum { DECODE_MAX_CONVS = 2 + 4 * SQZ_MAX_FIRES };
-
-static size_t decode_shapes(const sqz_spec *spec, size_t n_convs, sqz_conv_shape shapes[DECODE_MAX_CONVS]) {
-    size_t largest = 0;
-    for (size_t i = 0; i < n_convs && i < DECODE_MAX_CONVS; i++) {
-        sqz_conv_shape_of(spec, i, &shapes[i]);
-        size_t bytes = (size_t)shapes[i].out_channels * (decode_products(&shapes[i]) + 8);
-        if (bytes > largest) largest = bytes;
-    }
-    return largest;
-}
-
-size_t sqz_load_bytes(const sqz_spec *spec, size_t n_convs) {
-    sqz_conv_shape shapes[DECODE_MAX_CONVS];
-    size_t largest = decode_shapes(spec, n_convs, shapes);
-    return largest + SQZ_ALIGN + sqz_decoder_bytes(shapes, n_convs);
-}
-
-sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes) {
-    sqz_conv_shape shapes[DECODE_MAX_CONVS] = {{0, 0, 0}}; /* compilers cannot see that all that is read is set */
-    sqz_decoder *decoder;
-    sqz_sizes sizes;
-    const uint8_t *chunk;
-    uint8_t *integers;
-    size_t size, next = 0, at = 0, decoder_bytes;
-    uint64_t length;
-    sqz_status status;
-    if (!model || !header || !data || !scratch) return SQZ_BAD_ARGUMENT;
-    status = sqz_measure(&header->spec, sqz_kernels_of(model), 1, &sizes);
-    if (status) return status;
-    if (bytes < sizes.load_bytes) return SQZ_NO_MEMORY;
-    if (sizes.n_convs != model->n_convs) return SQZ_BAD_ARGUMENT;
-    chunk = (const uint8_t *)data + header->weights_offset;
-    size = header->weights_bytes;
-    decode_shapes(&header->spec, sizes.n_convs, shapes);
-    decoder_bytes = sqz_decoder_bytes(shapes, sizes.n_convs);
-    status = sqz_decoder_create(shapes, sizes.n_convs, scratch, decoder_bytes, &decoder);
-    integers = (uint8_t *)scratch + decoder_bytes;
-    integers += (SQZ_ALIGN - (uintptr_t)integers % SQZ_ALIGN) % SQZ_ALIGN;
-    for (size_t i = 0; i < sizes.n_convs && !status; i++) status = decode_length(chunk, size, &at, &length);
-    for (size_t i = 0; i < sizes.n_convs && !status; i++) { /* streams follow all lengths */
-        const sqz_conv *conv = sqz_conv_at(model, i);
-        size_t rows = (size_t)shapes[i].out_channels;
-        int32_t *bias = (int32_t *)(void *)integers;
-        float *multiplier = (float *)(void *)(bias + rows);
-        int8_t *weight = (int8_t *)(multiplier + rows);
-        if (conv->in_channels != shapes[i].in_channels || conv->out_channels != shapes[i].out_channels ||
-            conv->kernel != shapes[i].kernel) {
-            return SQZ_BAD_ARGUMENT;
-        }
-        status = decode_length(chunk, size, &next, &length);
-        if (!status && length > size - at) status = SQZ_TRUNCATED;
-        if (!status) {
-            status = sqz_decode_conv(decoder, chunk + at, (size_t)length, &shapes[i], weight, bias, multiplier);
-        }
-        if (!status) status = sqz_set_conv(model, i, weight, bias, multiplier);
-        at += (size_t)length;
-    }
-    if (!status && at != size) status = SQZ_BAD_TABLE;
-    return status;
 }

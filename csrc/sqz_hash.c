@@ -17,7 +17,7 @@ uint32_t sqz_crc32(const uint8_t *data, size_t size) {
 
 static uint32_t hash_rotate(uint32_t value, int bits) { return value >> bits | value << (32 - bits); }
 
-static void sha256_block(uint32_t state[8], const uint8_t block[64]) {
+static void hash_block(uint32_t state[8], const uint8_t block[64]) {
     static const uint32_t round_constants[64] = {
         0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
         0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -54,10 +54,10 @@ void sqz_sha256(const uint8_t *data, size_t size, uint8_t digest[32]) {
                          0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     uint8_t tail[128] = {0};
     size_t whole = size / 64 * 64, rest = size - whole, padded = rest < 56 ? 64 : 128;
-    for (size_t i = 0; i < whole; i += 64) sha256_block(state, data + i);
+    for (size_t i = 0; i < whole; i += 64) hash_block(state, data + i);
     if (rest) memcpy(tail, data + whole, rest);
     tail[rest] = 0x80;
     for (int i = 0; i < 8; i++) tail[padded - 1 - i] = (uint8_t)((uint64_t)size * 8 >> 8 * i);
-    for (size_t i = 0; i < padded; i += 64) sha256_block(state, tail + i);
+    for (size_t i = 0; i < padded; i += 64) hash_block(state, tail + i);
     for (int i = 0; i < 32; i++) digest[i] = (uint8_t)(state[i / 4] >> (24 - i % 4 * 8));
 }

@@ -1,4 +1,8 @@
-/* sqz_internal.h - what the engine's own files share. */
+/* sqz_internal.h - what the engine's own files share.
+ *
+ * Every static function carries the prefix of its file (`decode_`, `plan_`, ...), because `squeezenet export` pastes the
+ * files into one. A file calls only files that come later here: sqz_abi, sqz_model, sqz_run, sqz_parse, sqz_pack,
+ * sqz_plan, sqz_decode, sqz_threads, kernels, kernels_*, sqz_hash. */
 #ifndef SQZ_INTERNAL_H
 #define SQZ_INTERNAL_H
 
@@ -17,7 +21,7 @@ int memcmp(const void *a, const void *b, size_t count);
 #endif
 
 #include <float.h>
-#if FLT_EVAL_METHOD != 0
+#if FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16: as 0, but for types narrower than float */
 #error "floats must be rounded after each operation: on 32-bit x86 build with -msse2 -mfpmath=sse"
 #endif
 
@@ -55,10 +59,16 @@ enum {
     SQZ_ALIGN = 64,       /* of every block of memory */
     SQZ_MAX_SIZE = 1024,  /* limits of a spec, as in spec.py */
     SQZ_MAX_CHANNELS = 4096,
-    SQZ_HEAD_PIXELS = 28, /* positions of the head at a time */
+    SQZ_HEAD_PIXELS = 28, /* positions of the head at a time, */
+    SQZ_HEAD_PANELS = 8,  /* and panels */
     SQZ_WIDE_BYTES = 1 << 14, /* of input in 16 bits, where more than what one row needs helps */
     SQZ_SLACK = 64        /* bytes that may be read, never used, behind a tensor */
 };
+
+/* Range of scales and multipliers, as in spec.py; multipliers end at 2^20. */
+#define SQZ_MIN_SCALE (1.0f / (float)((int64_t)1 << 40))
+#define SQZ_MAX_SCALE ((float)((int64_t)1 << 40))
+#define SQZ_MAX_MULTIPLIER ((float)(1 << 20))
 
 SQZ_INLINE size_t sqz_round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 SQZ_INLINE int sqz_min(int a, int b) { return a < b ? a : b; }
@@ -187,6 +197,20 @@ extern const sqz_kernels sqz_wasm_kernels;
 #endif
 #endif
 
+/* --- decoder; `sqz_decode.c` -------------------------------------------------------------------------------------- */
+
+/* What a decoder must be ready for. */
+typedef struct {
+    size_t rows, products; /* the most that a convolution has: outputs, weights of an output */
+    unsigned kernels;      /* bit k: there is a k x k convolution */
+} sqz_decoder_needs;
+
+/* Adds a convolution; returns 0 if its shape is impossible. */
+int sqz_decoder_need(sqz_decoder_needs *needs, const sqz_conv_shape *shape);
+size_t sqz_decoder_bytes_for(const sqz_decoder_needs *needs);
+/* In memory of that many bytes. */
+sqz_decoder *sqz_decoder_begin(const sqz_decoder_needs *needs, void *memory);
+
 /* --- model ------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -206,8 +230,8 @@ typedef struct {
 } sqz_conv;
 
 typedef struct {
-    sqz_conv squeeze, expand1x1, expand3x3, bypass;
-    int has_bypass_conv, has_add, has_pool;
+    sqz_conv *squeeze, *expand1x1, *expand3x3, *bypass; /* the last may be NULL */
+    int has_add, has_pool;
     sqz_add add;
     int in_channels, out_channels;
     int size, out_size; /* before and after the pool */
@@ -215,16 +239,20 @@ typedef struct {
 
 struct sqz_model {
     const sqz_kernels *kernels;
-    sqz_conv stem, head;
+    sqz_conv *convs; /* all of them, in file order: stem, of each Fire squeeze, expand1x1, expand3x3, bypass; head */
+    sqz_conv *stem, *head;
+    sqz_fire *fires;
+    size_t n_convs, n_set; /* n_set: that have their integers */
+    int n_fires;
     int input_size, stem_size, stem_out_size; /* of the input, of conv1, after pool1 */
     int stem_has_pool;
     int head_size, head_relu, head_padding; /* map without and with padding: head_size + 2 * head_padding */
-    int n_fires;
-    size_t n_convs;
     size_t trunk_bytes;   /* arena: the tensors between layers */
     size_t scratch_bytes; /* arena: each thread's own, of which the last `wide_bytes` are for kernels */
     size_t wide_bytes;
-    sqz_fire *fires;
+    size_t integer_bytes; /* of the largest convolution, as decoded: (O, I, k, k), (O), (O) */
+    sqz_decoder_needs needs;
+    uint64_t shape_hash; /* of all convolutions: whether a file is of this architecture */
 };
 
 SQZ_INLINE size_t sqz_tensor_bytes(int size, int channels, int border) {
@@ -232,11 +260,15 @@ SQZ_INLINE size_t sqz_tensor_bytes(int size, int channels, int border) {
     return sqz_round_up(side * side * sqz_pixel_bytes(channels) + SQZ_SLACK, SQZ_ALIGN);
 }
 
-/* Checks a spec completely and counts what it needs; `sqz_plan.c`. */
-sqz_status sqz_check_spec(const sqz_spec *spec, sqz_sizes *sizes);
-sqz_conv *sqz_conv_at(sqz_model *model, size_t index);
-size_t sqz_head_scratch_bytes(void);                         /* `sqz_run.c` */
-size_t sqz_load_bytes(const sqz_spec *spec, size_t n_convs); /* `sqz_decode.c` */
+/* Checks a spec completely and lays its network out; `sqz_plan.c`.
+ *   model   becomes a model without weights; its pointers are valid only if there is
+ *   memory  with the model itself at its start, aligned and `sizes->model_bytes` long, or NULL to count only
+ *   sizes   all but load_bytes and arena_bytes */
+sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, sqz_model *model, uint8_t *memory,
+                    sqz_sizes *sizes);
+
+/* Lays weights (O, I, k, k) out for a kernel set; `sqz_pack.c`. */
+void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight);
 
 /* `sqz_hash.c` */
 uint32_t sqz_crc32(const uint8_t *data, size_t size);

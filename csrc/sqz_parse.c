@@ -85,7 +85,7 @@ static sqz_status parse_arch(const uint8_t *data, size_t size, sqz_spec *spec) {
         spec->has_pool[pools[i]] = 1;
     }
     if (!parse_is_utf8(name, name_bytes)) return SQZ_BAD_TABLE;
-    /* How many tensors there are follows from the rest; `sqz_check_spec` compares. */
+    /* How many tensors there are follows from the rest; `sqz_plan` compares. */
     while (!reader.failed && reader.offset < size) {
         uint32_t bits = parse_uint(&reader, 4);
         uint32_t zero = parse_uint(&reader, 1);
@@ -106,6 +106,7 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
     size_t offset = sizeof signature, lengths[4] = {0, 0, 0, 0}, offsets[4] = {0, 0, 0, 0};
     int n_seen = 0, last_known = -1;
     sqz_sizes sizes;
+    sqz_model model;
     sqz_status status;
     if (!limits) limits = &defaults;
     if (!header || (!data && size)) return SQZ_BAD_ARGUMENT;
@@ -149,7 +150,7 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
     if (offset != size || !offsets[0] || !offsets[1]) return SQZ_BAD_TABLE;
     status = parse_arch(bytes + offsets[0], lengths[0], &header->spec);
     if (status) return status;
-    status = sqz_check_spec(&header->spec, &sizes);
+    status = sqz_plan(&header->spec, NULL, &model, NULL, &sizes);
     if (status) return status;
     if (sizes.n_weights > limits->weights) return SQZ_LIMIT_EXCEEDED;
     header->weights_offset = offsets[1];

@@ -5,8 +5,6 @@
  * in each thread's scratch memory and never see a whole tensor. */
 #include "sqz_internal.h"
 
-enum { RUN_HEAD_PANELS = 8 };
-
 typedef struct {
     const sqz_model *model;
     const uint8_t *pixels;
@@ -24,10 +22,6 @@ typedef struct {
     int thread, threads; /* this thread's share of an image */
     sqz_barrier *barrier;
 } run_worker;
-
-size_t sqz_head_scratch_bytes(void) {
-    return sizeof(int32_t) * SQZ_HEAD_PIXELS * RUN_HEAD_PANELS * SQZ_LANES;
-}
 
 static void run_wait(const run_worker *worker) {
     if (worker->barrier) sqz_barrier_wait(worker->barrier);
@@ -90,8 +84,8 @@ typedef struct {
  * or window, or on products whose weights are 0. */
 SQZ_INLINE int run_unfold_inside(const sqz_model *model, const uint8_t *pixels, int top, int column, uint8_t *columns,
                                  const int KERNEL, const size_t COPIED) {
-    const int stride = model->stem.stride, padding = model->stem.padding, size = model->input_size;
-    const size_t window = (size_t)model->stem.groups * 4, line = (size_t)size * 3;
+    const int stride = model->stem->stride, padding = model->stem->padding, size = model->input_size;
+    const size_t window = (size_t)model->stem->groups * 4, line = (size_t)size * 3;
     for (; column < model->stem_size; column++) {
         int left = column * stride - padding;
         size_t at = (size_t)top * line + (size_t)left * 3;
@@ -104,7 +98,7 @@ SQZ_INLINE int run_unfold_inside(const sqz_model *model, const uint8_t *pixels, 
 
 /* Lays the windows of one output row side by side: kernel * kernel * 3 bytes each, padded to whole groups. */
 static void run_unfold_row(const sqz_model *model, const uint8_t *pixels, int row, uint8_t *columns) {
-    const sqz_conv *conv = &model->stem;
+    const sqz_conv *conv = model->stem;
     const int size = model->input_size, kernel = conv->kernel, top = row * conv->stride - conv->padding;
     const size_t window = (size_t)conv->groups * 4;
     for (int column = 0; column < model->stem_size; column++) {
@@ -133,24 +127,24 @@ static void run_unfold_row(const sqz_model *model, const uint8_t *pixels, int ro
 static void run_stem_rows(const run_worker *worker, const void *layer, int first, int last, uint8_t *y) {
     const sqz_model *model = worker->model;
     const run_stem_layer *stem = layer;
-    size_t pixel = sqz_pixel_bytes(model->stem.out_channels);
+    size_t pixel = sqz_pixel_bytes(model->stem->out_channels);
     for (int row = first; row < last; row++, y += (size_t)model->stem_size * pixel) {
         sqz_conv_job job = {0};
         run_unfold_row(model, stem->pixels, row, stem->columns);
         job.x = stem->columns;
-        job.x_pixel = (size_t)model->stem.groups * 4;
+        job.x_pixel = (size_t)model->stem->groups * 4;
         job.rows = 1;
         job.pixels = model->stem_size;
         job.y = y;
         job.y_pixel = pixel;
-        run_conv(worker, &model->stem, &job);
+        run_conv(worker, model->stem, &job);
     }
 }
 
 static void run_stem(const run_worker *worker, const uint8_t *pixels, uint8_t *y) {
     const sqz_model *model = worker->model;
-    size_t columns = sqz_round_up((size_t)model->stem_size * (size_t)model->stem.groups * 4 + SQZ_SLACK, SQZ_ALIGN);
-    size_t pixel = sqz_pixel_bytes(model->stem.out_channels);
+    size_t columns = sqz_round_up((size_t)model->stem_size * (size_t)model->stem->groups * 4 + SQZ_SLACK, SQZ_ALIGN);
+    size_t pixel = sqz_pixel_bytes(model->stem->out_channels);
     run_stem_layer stem = {pixels, worker->scratch};
     int first = run_share(model->stem_out_size, worker->thread, worker->threads);
     int last = run_share(model->stem_out_size, worker->thread + 1, worker->threads);
@@ -171,9 +165,9 @@ typedef struct {
 } run_fire_layer;
 
 static void run_squeeze(const run_worker *worker, const sqz_fire *fire, const uint8_t *x, uint8_t *squeezed) {
-    size_t pixel = sqz_pixel_bytes(fire->squeeze.out_channels), in_pixel = sqz_pixel_bytes(fire->in_channels);
+    size_t pixel = sqz_pixel_bytes(fire->squeeze->out_channels), in_pixel = sqz_pixel_bytes(fire->in_channels);
     size_t row = (size_t)(fire->size + 2) * pixel;
-    int size = fire->size, zero = fire->squeeze.out_zero;
+    int size = fire->size, zero = fire->squeeze->out_zero;
     int first = run_share(size, worker->thread, worker->threads);
     int last = run_share(size, worker->thread + 1, worker->threads);
     sqz_conv_job job = {0};
@@ -191,12 +185,12 @@ static void run_squeeze(const run_worker *worker, const sqz_fire *fire, const ui
     job.y = squeezed + (size_t)(first + 1) * row + pixel;
     job.y_pixel = pixel;
     job.y_row = row;
-    run_conv(worker, &fire->squeeze, &job);
+    run_conv(worker, fire->squeeze, &job);
 }
 
 static void run_expand(const run_worker *worker, const run_fire_layer *layer, int first, int last, uint8_t *y) {
     const sqz_fire *fire = layer->fire;
-    size_t in_pixel = sqz_pixel_bytes(fire->squeeze.out_channels), in_row = (size_t)(fire->size + 2) * in_pixel;
+    size_t in_pixel = sqz_pixel_bytes(fire->squeeze->out_channels), in_row = (size_t)(fire->size + 2) * in_pixel;
     sqz_conv_job job = {0};
     job.x_pixel = in_pixel;
     job.x_run = job.x_row = in_row;
@@ -206,10 +200,10 @@ static void run_expand(const run_worker *worker, const run_fire_layer *layer, in
     job.y_row = (size_t)fire->size * job.y_pixel;
     job.x = layer->squeezed + (size_t)(first + 1) * in_row + in_pixel;
     job.y = y;
-    run_conv(worker, &fire->expand1x1, &job);
+    run_conv(worker, fire->expand1x1, &job);
     job.x = layer->squeezed + (size_t)first * in_row;
-    job.y = y + fire->expand1x1.out_channels;
-    run_conv(worker, &fire->expand3x3, &job);
+    job.y = y + fire->expand1x1->out_channels;
+    run_conv(worker, fire->expand3x3, &job);
 }
 
 static void run_fire_rows(const run_worker *worker, const void *of, int first, int last, uint8_t *y) {
@@ -224,7 +218,7 @@ static void run_fire_rows(const run_worker *worker, const void *of, int first, i
     for (int i = first; i < last; i++, y += row) {
         const uint8_t *x = layer->x + (size_t)i * in_row, *other = x;
         run_expand(worker, layer, i, i + 1, layer->joined);
-        if (fire->has_bypass_conv) {
+        if (fire->bypass) {
             sqz_conv_job job = {0};
             job.x = x;
             job.x_pixel = in_pixel;
@@ -232,7 +226,7 @@ static void run_fire_rows(const run_worker *worker, const void *of, int first, i
             job.pixels = fire->size;
             job.y = layer->other;
             job.y_pixel = sqz_pixel_bytes(fire->out_channels);
-            run_conv(worker, &fire->bypass, &job);
+            run_conv(worker, fire->bypass, &job);
             other = layer->other;
         }
         worker->model->kernels->add_row(&fire->add, layer->joined, other, row, y);
@@ -246,7 +240,7 @@ static void run_fire(const run_worker *worker, const sqz_fire *fire, const uint8
     uint8_t *strip = worker->scratch;
     int first = run_share(fire->out_size, worker->thread, worker->threads);
     int last = run_share(fire->out_size, worker->thread + 1, worker->threads);
-    if (fire->has_add) strip += fire->has_bypass_conv ? 2 * row : row;
+    if (fire->has_add) strip += fire->bypass ? 2 * row : row;
     run_squeeze(worker, fire, x, squeezed);
     run_wait(worker);
     if (fire->has_pool) {
@@ -262,11 +256,11 @@ static void run_fire(const run_worker *worker, const sqz_fire *fire, const uint8
 /* Adds the sums of some pixels to `totals`, after the head's ReLU, and stores them in the map. */
 static void run_collect(const sqz_model *model, const int32_t *raw, int first_pixel, int pixels, int first_class,
                         int lanes, int64_t *totals, double *map) {
-    const sqz_conv *head = &model->head;
+    const sqz_conv *head = model->head;
     int is_narrow = head->largest_sum * SQZ_HEAD_PIXELS <= INT32_MAX, floor = model->head_relu ? 0 : INT32_MIN;
     int classes = sqz_min(lanes, head->out_channels - first_class);
     if (is_narrow) {
-        int32_t sums[RUN_HEAD_PANELS * SQZ_LANES] = {0};
+        int32_t sums[SQZ_HEAD_PANELS * SQZ_LANES] = {0};
         for (int p = 0; p < pixels; p++) {
             for (int o = 0; o < lanes; o++) sums[o] += sqz_max(raw[p * lanes + o], floor);
         }
@@ -290,7 +284,7 @@ static void run_collect(const sqz_model *model, const int32_t *raw, int first_pi
 
 /* Positions of the padding see zero-points only: their sums are the biases. */
 static void run_collect_border(const sqz_model *model, int first_class, int lanes, int64_t *totals, double *map) {
-    const sqz_conv *head = &model->head;
+    const sqz_conv *head = model->head;
     int side = model->head_size + 2, floor = model->head_relu ? 0 : INT32_MIN;
     int positions = side * side - model->head_size * model->head_size;
     for (int o = 0; o < sqz_min(lanes, head->out_channels - first_class); o++) {
@@ -308,15 +302,15 @@ static void run_collect_border(const sqz_model *model, int first_class, int lane
 
 static void run_head(const run_worker *worker, const uint8_t *x, double *logits, double *map) {
     const sqz_model *model = worker->model;
-    const sqz_conv *head = &model->head;
+    const sqz_conv *head = model->head;
     int pixels = model->head_size * model->head_size, side = model->head_size + 2 * model->head_padding;
     int last = run_share(head->panels, worker->thread + 1, worker->threads), count;
     int32_t *raw = (int32_t *)(void *)worker->scratch;
     for (int panel = run_share(head->panels, worker->thread, worker->threads); panel < last; panel += count) {
-        int64_t totals[RUN_HEAD_PANELS * SQZ_LANES] = {0};
+        int64_t totals[SQZ_HEAD_PANELS * SQZ_LANES] = {0};
         sqz_conv part = *head;
         int first_class = panel * SQZ_LANES;
-        count = part.panels = sqz_min(RUN_HEAD_PANELS, last - panel);
+        count = part.panels = sqz_min(SQZ_HEAD_PANELS, last - panel);
         part.last_outputs = panel + count == head->panels ? head->last_outputs : SQZ_LANES;
         part.weights += (size_t)panel * head->panel_bytes;
         part.kinds += panel;
@@ -344,14 +338,14 @@ static void run_head(const run_worker *worker, const uint8_t *x, double *logits,
 static void run_image(const run_worker *worker, size_t index) {
     const sqz_model *model = worker->model;
     const run_context *context = worker->context;
-    int classes = model->head.out_channels, side = model->head_size + 2 * model->head_padding;
+    int classes = model->head->out_channels, side = model->head_size + 2 * model->head_padding;
     uint8_t *bottom = worker->trunk, *top = bottom + model->trunk_bytes, *x = bottom;
     run_stem(worker, context->pixels + index * (size_t)model->input_size * (size_t)model->input_size * 3, x);
     run_wait(worker);
     for (int i = 0; i < model->n_fires; i++) {
         const sqz_fire *fire = &model->fires[i];
         size_t in_bytes = sqz_tensor_bytes(fire->size, fire->in_channels, 0);
-        size_t squeezed_bytes = sqz_tensor_bytes(fire->size, fire->squeeze.out_channels, 1);
+        size_t squeezed_bytes = sqz_tensor_bytes(fire->size, fire->squeeze->out_channels, 1);
         int is_at_bottom = i % 2 == 0;
         uint8_t *squeezed = is_at_bottom ? x + in_bytes : x - squeezed_bytes;
         uint8_t *y = is_at_bottom ? top - sqz_tensor_bytes(fire->out_size, fire->out_channels, 0) : bottom;
@@ -386,10 +380,7 @@ sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, size_t a
     size_t pad = (SQZ_ALIGN - (uintptr_t)arena % SQZ_ALIGN) % SQZ_ALIGN;
     sqz_barrier barrier = {0, 0, threads};
     run_context context = {model, pixels, count, logits, map, (uint8_t *)arena + pad, threads, NULL};
-    if (!model || !arena || (!pixels && count)) return SQZ_BAD_ARGUMENT;
-    for (size_t i = 0; i < model->n_convs; i++) {
-        if (!sqz_conv_at((sqz_model *)model, i)->is_set) return SQZ_BAD_ARGUMENT;
-    }
+    if (!model || !arena || (!pixels && count) || model->n_set != model->n_convs) return SQZ_BAD_ARGUMENT;
     if (arena_bytes < (model->trunk_bytes + model->scratch_bytes) * (size_t)threads + pad) return SQZ_NO_MEMORY;
     if (threads == 1) {
         run_thread(&context, 0);

@@ -399,8 +399,8 @@ def test_batches_do_not_change_the_figures(model, tmp_path):
 def test_a_missing_engine_is_one_line_on_standard_error(model, photos):
     """Without a line of source and a file of ours, which Python's warnings show."""
     program = (
-        "import sys; from squeezenet import classifier; from squeezenet.cli import main;"
-        "classifier.native_kernels = lambda: (); main()"
+        "import sys; from squeezenet import native_library; from squeezenet.cli import main;"
+        "native_library._load = lambda: (None, native_library._NOT_BUILT); main()"
     )
     command = [sys.executable, "-c", program, "predict", model, photos / "a.jpg"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,12 +1,18 @@
 """The native engine gives the reference's bits: every kernel set, any number of threads, the whole spec space."""
 
 import dataclasses
+import re
+import shutil
+import subprocess
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from networks import random_network, random_pixels, random_spec, tiny_spec
-from squeezenet import Classifier, FireSpec, SqzFile, named_spec
+from squeezenet import Classifier, FireSpec, SqzFile, named_spec, native_library
+from squeezenet.classifier import _warn_of_slow_engine
 from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
 from squeezenet.native_library import load_library
 from squeezenet.network import ConvParams, IntegerNetwork
@@ -117,18 +123,51 @@ def test_classifier_takes_the_native_engine_and_agrees_with_the_other():
     np.testing.assert_array_equal(native.logits(pixels), reference.logits(pixels))
 
 
-def test_classifier_without_the_library_warns_once_and_serves(monkeypatch):
-    monkeypatch.setattr("squeezenet.engine.native.load_library", lambda: None)
+def check_only_numpy_works(problem: str) -> None:
     contents = SqzFile(network=random_network(tiny_spec()))
-    with pytest.warns(UserWarning, match="install a C compiler"):
+    _warn_of_slow_engine.cache_clear()
+    with pytest.warns(UserWarning, match=problem):
         classifier = Classifier(contents)
     assert isinstance(classifier.engine, ReferenceEngine)
     Classifier(contents)  # warnings are errors here: a second one would fail
-    with pytest.raises(ImportError, match="was not built"):
+    with pytest.raises(ImportError, match=problem):
         Classifier(contents, engine="native")
 
 
-def test_library_is_small():
-    from pathlib import Path
+@pytest.fixture
+def library_folder(tmp_path, monkeypatch):
+    """An empty folder where the library is looked for."""
+    monkeypatch.setattr(native_library, "_FOLDER", tmp_path)
+    native_library._load.cache_clear()
+    yield tmp_path
+    native_library._load.cache_clear()
 
+
+def test_classifier_without_the_library_warns_once_and_serves(library_folder):
+    check_only_numpy_works("was not built: install a C compiler .* and reinstall squeezenet")
+
+
+@pytest.mark.parametrize("change", ["another order", "another version", "no number", "no library"])
+def test_library_from_other_sources_is_refused_like_a_missing_one(library_folder, change):
+    sources = Path(__file__).parents[1] / "csrc"
+    built = library_folder / ("_squeezenet" + EXTENSION_SUFFIXES[-1])
+    if change == "no library":
+        built.write_bytes(b"not for this machine")
+    else:
+        if shutil.which("gcc") is None:
+            pytest.skip("needs gcc")
+        header = (sources / "squeezenet.h").read_text()
+        if change == "another order":  # of two fields of equal size
+            header = header.replace("uint8_t n_fires;", "").replace("uint8_t bypass;", "uint8_t n_fires, bypass;")
+        if change == "another version":
+            header = re.sub("(SQZ_ABI_VERSION) [0-9]+", r"\1 99", header)
+        for path in sources.glob("*.[ch]"):
+            (library_folder / path.name).write_text(header if path.name == "squeezenet.h" else path.read_text())
+        parts = [path for path in library_folder.glob("*.c") if change != "no number" or path.name != "sqz_abi.c"]
+        flags = ["-std=c99", "-O0", "-shared", "-fPIC", "-DSQZ_PORTABLE_ONLY"]
+        subprocess.run(["gcc", *flags, *parts, "-o", built], check=True)
+    check_only_numpy_works(f"{re.escape(str(built))}.*: reinstall squeezenet")
+
+
+def test_library_is_small():
     assert Path(load_library()._name).stat().st_size <= 200_000

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from networks import random_network, random_pixels, tiny_spec
 from squeezenet import FireSpec, SqzFile, StemSpec, write_sqz
 from squeezenet.engine import ReferenceEngine
+from sqz_bytes import join
 
 ROOT = Path(__file__).parents[1]
 DRIVER = ROOT / "tests" / "native" / "run_model.c"
@@ -105,6 +107,23 @@ def test_arm_gives_equal_bits(arm_program, case, kernels, threads):
 def test_web_assembly_gives_equal_bits(web_engine, case):
     paths, expected = case
     assert run("node", DRIVER.with_suffix(".mjs"), web_engine, *paths) == expected
+
+
+def test_weights_whose_number_leaves_32_bits_are_refused(web_engine, tmp_path):
+    """Where memory is counted in 32 bits, their number would look small."""
+    fires = [(4096, 1, 4095)] * 25 + [(2877, 1, 4095)]
+    channels = [64] + [4096] * 25
+    weights = sum((c + 1) * s + (s + 1) * e1 + (9 * s + 1) * e3 for c, (s, e1, e3) in zip(channels, fires, strict=True))
+    assert 0 < weights - 2**32 < 2**16
+    arch = struct.pack("<BHHBHBBBB", 1, 1, 1, 0, channels[0], 1, 1, 0, len(fires))
+    arch += b"".join(struct.pack("<HHH", *fire) for fire in fires) + bytes(2)
+    arch += struct.pack("<fB", 1.0, 0) * (2 + 2 * len(fires))
+    model, images = tmp_path / "model.sqz", tmp_path / "pixels.raw"
+    model.write_bytes(join([(b"ARCH", arch), (b"WGHT", b"")]))
+    images.write_bytes(b"")
+    command = ["node", DRIVER.with_suffix(".mjs"), web_engine, model, images]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Error: status 6" in result.stderr  # SQZ_BAD_TABLE
 
 
 def test_portable_build_gives_equal_bits(portable_program, case):

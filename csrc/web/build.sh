@@ -11,7 +11,7 @@ compile() {
             -c "$here/$name.c" -o "$objects/$(basename "$name").o"
     done
 }
-compile -Os "web/sqz_web kernels sqz_hash sqz_parse sqz_plan sqz_threads sqz_run"
+compile -Os "web/sqz_web kernels sqz_hash sqz_model sqz_pack sqz_parse sqz_plan sqz_run sqz_threads"
 compile -Os "sqz_decode"
 compile -O2 "kernels_scalar kernels_wasm web/web_pixels"
 ${WASM_LD:-wasm-ld} --no-entry --strip-all --gc-sections -z stack-size=131072 --initial-memory=262144 \

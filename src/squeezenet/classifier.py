@@ -19,6 +19,7 @@ from .engine import NativeEngine, ReferenceEngine, native_kernels
 from .errors import ModelNotFoundError
 from .fileformat import SqzFile, read_sqz
 from .labels import Labels
+from .native_library import why_not_loaded
 from .network import IntegerNetwork
 from .preprocess import ImageSource, Preprocessing, is_one_image
 from .spec import ArchSpec
@@ -245,8 +246,4 @@ def _build_engine(network: IntegerNetwork, engine: EngineName, threads: int | No
 
 @functools.cache  # once per process, however many models it loads
 def _warn_of_slow_engine() -> None:
-    warnings.warn(
-        "the native engine was not built, NumPy does its work some 20 times slower:"
-        " install a C compiler (Debian: apt install gcc) and reinstall squeezenet to get it",
-        stacklevel=4,
-    )
+    warnings.warn(f"{why_not_loaded()}; until then NumPy does its work, some 20 times slower", stacklevel=4)

@@ -1,26 +1,30 @@
 """The compiled part: finds the shared library built from `csrc/` and declares its functions.
 
 The library is plain C with no Python in it, so one build serves every Python version. Installing the package without a
-C compiler leaves it out; everything then works in NumPy, slower.
-
-Use this when you need a C function; `engine.native` runs networks with it.
+C compiler leaves it out; everything then works in NumPy, slower. A library built from other sources, as an editable
+installation keeps after an update, is refused: its structures may differ from the ones declared here.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import struct
+import zlib
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from .errors import BadMagic, BadTable, ChecksumMismatch, FormatError, LimitExceeded, Truncated, UnsupportedVersion
 
-__all__ = ["ConvShape", "Sizes", "Spec", "check_status", "load_library"]
+__all__ = ["ConvShape", "Sizes", "Spec", "check_status", "load_library", "why_not_loaded"]
 
 MAX_FIRES = 64
 MAX_TENSORS = 2 + 4 * MAX_FIRES
 
+_ABI_VERSION = 1  # SQZ_ABI_VERSION of squeezenet.h
+_FOLDER = Path(__file__).parent
 _STEM = "_squeezenet"
+_NOT_BUILT = "the native engine was not built: install a C compiler (Debian: apt install gcc) and reinstall squeezenet"
 _FORMAT_ERRORS: dict[int, type[FormatError]] = {
     1: BadMagic,
     2: Truncated,
@@ -86,18 +90,41 @@ class ConvShape(ctypes.Structure):
     _fields_ = [("in_channels", ctypes.c_int), ("out_channels", ctypes.c_int), ("kernel", ctypes.c_int)]
 
 
-@functools.cache
 def load_library() -> ctypes.CDLL | None:
-    """Load the shared library; None where it was not built."""
-    folder = Path(__file__).parent
+    """Load the shared library; None where it was not built, or not from the sources that this module belongs to."""
+    return _load()[0]
+
+
+def why_not_loaded() -> str:
+    """Explain in one line why `load_library` returns None, and what to do."""
+    return _load()[1]
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
     for suffix in EXTENSION_SUFFIXES:
-        path = folder / (_STEM + suffix)
+        path = _FOLDER / (_STEM + suffix)
         if path.exists():
             try:
-                return _declare(ctypes.CDLL(str(path)))
-            except (OSError, AttributeError):  # built for another machine, or by another version
-                return None
-    return None
+                library = ctypes.CDLL(str(path))
+                library.sqz_abi.restype = ctypes.c_uint32
+                if library.sqz_abi() == _abi():
+                    return _declare(library), ""
+            except (OSError, AttributeError):  # built for another machine, or before `sqz_abi` existed
+                pass
+            return None, f"the native engine was built for another version or machine ({path}): reinstall squeezenet"
+    return None, _NOT_BUILT
+
+
+def _abi() -> int:
+    """Compute `sqz_abi` of squeezenet.h from the structures of this module."""
+    numbers = [_ABI_VERSION]
+    for structure in (_Tensor, _Fire, Spec, Sizes, ConvShape):
+        numbers.append(ctypes.sizeof(structure))
+        for declared in structure._fields_:
+            field = getattr(structure, declared[0])
+            numbers += [field.offset, field.size]
+    return zlib.crc32(struct.pack(f"={len(numbers)}I", *numbers))
 
 
 def check_status(library: ctypes.CDLL, status: int, where: str) -> None:

@@ -18,7 +18,7 @@ from .accounting import network_cost
 from .classifier import sqz_path
 from .engine import NativeEngine, native_kernels
 from .fileformat import SqzFile, read_sqz
-from .native_library import load_library
+from .native_library import load_library, why_not_loaded
 from .network import IntegerNetwork
 from .process import usable_cores
 from .text import html_table
@@ -100,7 +100,7 @@ def benchmark(
     Raises:
         ModelNotFoundError: If there is no such file or name, or it is a float network.
         FormatError: If the file is damaged.
-        ImportError: If the native engine was not built.
+        ImportError: If the native engine was not built, or from other sources.
 
     Example:
         >>> result = benchmark("imagenette", threads=1, seconds=0.1)    # doctest: +SKIP
@@ -108,7 +108,7 @@ def benchmark(
         0.56
     """
     if not native_kernels():
-        raise ImportError("the native engine is not built here: install a C compiler and reinstall squeezenet")
+        raise ImportError(why_not_loaded())
     contents, load_ms = (model, None) if isinstance(model, SqzFile) else _time_load(model)
     network = contents.network
     engine = NativeEngine(network, threads=1)

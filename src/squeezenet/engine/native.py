@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpecError
-from ..native_library import Sizes, Spec, check_status, load_library
+from ..native_library import Sizes, Spec, check_status, load_library, why_not_loaded
 from ..network import IntegerNetwork, quantized_tensors
 from ..process import usable_cores
 
@@ -26,7 +26,6 @@ __all__ = ["NativeEngine", "measure_memory", "native_kernels"]
 _BYPASS_CODES = {"none": 0, "simple": 1, "complex": 2}
 _KERNELS_VARIABLE = "SQUEEZENET_KERNEL"
 _MAX_THREADS = 256
-_NOT_BUILT = "the native engine was not built: install a C compiler and reinstall squeezenet"
 
 
 def native_kernels() -> tuple[str, ...]:
@@ -42,11 +41,11 @@ def measure_memory(network: IntegerNetwork, *, kernels: str, threads: int = 1) -
     """Ask the engine how much memory a network takes, without running it.
 
     Raises:
-        ImportError: If the library was not built.
+        ImportError: If the library was not built, or from other sources.
     """
     library = load_library()
     if library is None:
-        raise ImportError(_NOT_BUILT)
+        raise ImportError(why_not_loaded())
     sizes = Sizes()
     check_status(library, library.sqz_measure(_native_spec(network), kernels.encode(), threads, sizes), "network")
     return sizes
@@ -56,7 +55,7 @@ class NativeEngine:
     """Runs an `IntegerNetwork` on raw pixels, in C.
 
     Raises:
-        ImportError: If the library was not built.
+        ImportError: If the library was not built, or from other sources.
         ValueError: If `kernels` or `threads` is impossible here.
     """
 
@@ -70,7 +69,7 @@ class NativeEngine:
         """
         library = load_library()
         if library is None:
-            raise ImportError(_NOT_BUILT)
+            raise ImportError(why_not_loaded())
         kernels = kernels or os.environ.get(_KERNELS_VARIABLE) or None
         if kernels is not None and kernels not in native_kernels():
             raise ValueError(f"expected `kernels` to be one of {native_kernels()}, got {kernels!r}")

@@ -20,13 +20,13 @@ from ..fileformat import SqzFile, decode_sqz
 
 __all__ = ["CSource", "build_c_source"]
 
-STACK_BYTES = 32_768
-"""What opening and running take of the stack, at most; a test measures it."""
+STACK_BYTES = 8_192
+"""What opening and running take of the stack at most, compiled with -O1 or more; a test measures it."""
 
 # In the order in which they define what the next ones use.
 _FILES = (
-    "squeezenet.h", "sqz_internal.h", "sqz_hash.c", "sqz_parse.c", "sqz_decode.c", "sqz_plan.c", "kernels.c",
-    "kernels_scalar.c", "sqz_run.c", "sqz_threads.c",
+    "squeezenet.h", "sqz_internal.h", "sqz_hash.c", "kernels_scalar.c", "kernels.c", "sqz_threads.c", "sqz_decode.c",
+    "sqz_plan.c", "sqz_pack.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
 )  # fmt: skip
 _ALIGN = 64  # SQZ_ALIGN
 _LINE_LENGTH = 120
@@ -128,10 +128,10 @@ def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> C
         (
             _fill(_PRELUDE, words),
             engine,
-            f"static const unsigned char {name}_file[{len(data)}] = {{",
+            f"static const unsigned char {name}_sqz_file[{len(data)}] = {{",
             *_array(data),
             "};\n",
-            f"static const char *const {name}_labels[{len(labels)}] = {{",
+            f"static const char *const {name}_sqz_labels[{len(labels)}] = {{",
             *(f"    {_c_string(label)}," for label in labels),
             "};",
             _fill(_INTERFACE, words),
@@ -201,9 +201,9 @@ _HEADER = """\
  *     if (@name@_open(arena, sizeof arena)) return 1;
  *     @name@_run(arena, pixels, logits, NULL);
  *
- * No malloc, no files, no threads, no global state; at most @stack@ bytes of stack. Compile with -std=c99 and link
- * nothing; without -ffast-math and, where a compiler fuses products and sums, with -ffp-contract=off: the logits are
- * then the very bits that every other engine gives. */
+ * No malloc, no files, no threads, no global state; at most @stack@ bytes of stack, compiled with -O1 or more. Compile
+ * with -std=c99 and link nothing. Do not use -ffast-math, and where the compiler fuses products and sums, add
+ * -ffp-contract=off: the logits are then bit-identical to those of every other engine. */
 #ifndef @NAME@_H
 #define @NAME@_H
 
@@ -262,38 +262,40 @@ typedef struct {
     @name@_sqz_model *model;
     void *shared; /* the decoder's memory, then the activations */
     size_t shared_bytes;
-} @name@_state;
+} @name@_sqz_state;
 
-static uint8_t *@name@_align(void *at) { return (uint8_t *)at + (SQZ_ALIGN - (uintptr_t)at % SQZ_ALIGN) % SQZ_ALIGN; }
+static uint8_t *@name@_sqz_align(void *at) {
+    return (uint8_t *)at + (SQZ_ALIGN - (uintptr_t)at % SQZ_ALIGN) % SQZ_ALIGN;
+}
 
 int @name@_open(void *arena, size_t bytes) {
     @name@_sqz_header header;
     @name@_sqz_sizes sizes;
-    @name@_state *state;
+    @name@_sqz_state *state;
     uint8_t *memory;
-    @name@_sqz_status status = @name@_sqz_read_header(@name@_file, sizeof @name@_file, NULL, &header);
+    @name@_sqz_status status = @name@_sqz_read_header(@name@_sqz_file, sizeof @name@_sqz_file, NULL, &header);
     if (!arena) return SQZ_BAD_ARGUMENT;
     if (!status) status = @name@_sqz_measure(&header.spec, "scalar", 1, &sizes);
     if (status) return (int)status;
     if (bytes < @NAME@_ARENA_BYTES) return SQZ_NO_MEMORY;
-    state = (@name@_state *)(void *)@name@_align(arena);
+    state = (@name@_sqz_state *)(void *)@name@_sqz_align(arena);
     memory = (uint8_t *)state + SQZ_ALIGN;
     memset(state, 0, sizeof *state);
     state->shared = memory + sizes.model_bytes;
     state->shared_bytes = sizes.load_bytes > sizes.arena_bytes ? sizes.load_bytes : sizes.arena_bytes;
     status = @name@_sqz_create(&header.spec, "scalar", memory, sizes.model_bytes, &state->model);
-    if (!status) status = @name@_sqz_load(state->model, &header, @name@_file, state->shared, state->shared_bytes);
+    if (!status) status = @name@_sqz_load(state->model, &header, @name@_sqz_file, state->shared, state->shared_bytes);
     if (!status) state->state = @NAME@_IS_OPEN;
     return (int)status;
 }
 
 int @name@_run(void *arena, const uint8_t *pixels, double *logits, double *map) {
-    @name@_state *state = arena ? (@name@_state *)(void *)@name@_align(arena) : NULL;
+    @name@_sqz_state *state = arena ? (@name@_sqz_state *)(void *)@name@_sqz_align(arena) : NULL;
     if (!state || state->state != @NAME@_IS_OPEN) return SQZ_BAD_ARGUMENT;
     return (int)@name@_sqz_run(state->model, NULL, state->shared, state->shared_bytes, pixels, 1, logits, map);
 }
 
 const char *@name@_label(int index) {
-    return index >= 0 && index < @NAME@_CLASSES ? @name@_labels[index] : NULL;
+    return index >= 0 && index < @NAME@_CLASSES ? @name@_sqz_labels[index] : NULL;
 }
 """

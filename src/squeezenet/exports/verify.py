@@ -28,6 +28,7 @@ from ..errors import DataError, ImageError
 from ..evaluation.evaluate import Data
 from ..evaluation.predictor import Model
 from ..fileformat import SqzFile
+from ..native_library import why_not_loaded
 from ..preprocess import load_image
 from ..text import html_table
 from .browser import classify_in_page, missing_browser, open_browser, open_page
@@ -174,7 +175,7 @@ def _run_all(data: bytes, contents: SqzFile, images: ImageSet) -> list[EngineRes
             skipped = answer if isinstance(answer, str) else ""
             results.append(EngineResult(name, None if isinstance(answer, str) else answer, skipped))
     if not native_kernels():
-        results.append(EngineResult("native", None, "needs the native engine: install a C compiler and reinstall"))
+        results.append(EngineResult("native", None, why_not_loaded()))
     return results
 
 
