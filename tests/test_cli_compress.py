@@ -55,7 +55,10 @@ def test_without_photos_the_report_says_that_it_is_data_free(model, tmp_path):
     report = json.loads(result.stdout.splitlines()[-1])
     assert report["is_data_free"] is True
     assert report["fidelity"] is None
-    assert "synthetic pictures stand in" in result.stderr
+    assert report["calibration"] == "synthetic pictures"
+    assert "no calibration photos: synthetic pictures stand in" in result.stderr
+    facts = read_sqz(tmp_path / "a.sqz").facts
+    assert facts["provenance"]["compressed"] == {"preset": "int8", "calibration": "synthetic pictures"}
 
 
 @pytest.mark.parametrize(("own", "n_left"), [((), 1432), (("--calibration", "digits"), 1442)])

@@ -13,8 +13,15 @@ from squeezenet.models import SqueezeNet, fold_batch_norm, normalize_pixels
 from squeezenet.models.integer import dequantize, integer_logits
 from squeezenet.network import FloatConv
 from squeezenet.preprocess import Preprocessing
-from squeezenet.quantization.int8 import compress_int8
-from squeezenet.quantization.photos import CalibrationPhotos, calibration_from_noise
+from squeezenet.progress import SilentReporter
+from squeezenet.quantization.int8 import compress_int8, quantize_int8
+from squeezenet.quantization.photos import (
+    CalibrationPhotos,
+    calibration_without_photos,
+    choose_calibration,
+    leaf_pictures,
+    noise_pictures,
+)
 from squeezenet.quantization.quantize import (
     activation_ranges,
     float_convs,
@@ -172,9 +179,33 @@ def test_every_fifth_photo_is_set_aside():
     assert calibration.pixels.ravel().tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 10, 11]
 
 
-def test_synthetic_pictures_fill_the_range_and_hold_nothing_out():
-    calibration = calibration_from_noise(Preprocessing(crop_size=32, resize_size=32))
-    assert calibration.pixels.shape == (64, 32, 32, 3)
-    assert calibration.pixels.min() == 0
-    assert calibration.pixels.max() == 255
-    assert len(calibration.held_out) == 0
+@pytest.mark.parametrize("size", [8, 37])
+def test_synthetic_pictures_differ_and_are_the_same_again(size):
+    for make in (noise_pictures, leaf_pictures):
+        pictures = make(size)
+        assert pictures.shape == (64, size, size, 3)
+        assert len(np.unique(pictures, axis=0)) == 64
+        assert (make(size) == pictures).all()
+
+
+def test_noise_fills_the_range():
+    pictures = noise_pictures(32)
+    assert pictures.shape == (64, 32, 32, 3)
+    assert (pictures.min(axis=(1, 2, 3)) == 0).all()
+    assert (pictures.max(axis=(1, 2, 3)) == 255).all()
+
+
+def test_without_photos_ranges_are_twice_what_synthetic_pictures_show():
+    model = float_model(squeeze_relu=False)
+    calibration = choose_calibration(model, None)
+    shown = activation_ranges(model, [noise_pictures(16)])
+    assert calibration.ranges["fire2.squeeze"] == pytest.approx([2 * bound for bound in shown["fire2.squeeze"]])
+    assert calibration.ranges["fire2.squeeze"][0] < 0
+    assert (calibration.source, len(calibration.held_out)) == ("synthetic pictures", 0)
+
+
+def test_given_ranges_are_used_instead_of_those_that_pixels_show():
+    model = float_model()
+    calibration = calibration_without_photos(model)
+    network = quantize_int8(model, calibration, SilentReporter())
+    assert network.tensor("fire3").scale == pytest.approx(calibration.ranges["fire3"][1] / 255)

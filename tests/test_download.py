@@ -3,10 +3,8 @@
 import dataclasses
 import functools
 import hashlib
-import http.server
 import io
 import socket
-import threading
 import time
 
 import pytest
@@ -19,61 +17,16 @@ from squeezenet.models import WEIGHTS, SqueezeNet, create_model, download, load_
 from squeezenet.models.download import cache_folder, fetch_weights
 from squeezenet.preprocess import TORCHVISION_PREPROCESSING
 from squeezenet.zoo import PUBLISHED_NAMES
+from weights_server import Handler, serve_weights
 
 CONTENT = bytes(range(256)) * 1000
 NAME = f"thing-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; what each request does with its content is up to `answer`."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {NAME: CONTENT}
-        self.requests = []
-        self.answer = Handler.send_whole
-        self.is_over = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/models"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.requests.append(self.path)
-        folder, _, name = self.path.rpartition("/")
-        content = self.server.files.get(name) if folder == "/models" else None
-        if content is None:
-            self.send_error(404)
-        else:
-            self.server.answer(self, content)
-
-    def send_whole(self, content):
-        self.send_part(content, len(content))
-
-    def send_part(self, content, length):
-        self.send_response(200)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    monkeypatch.setenv("SQUEEZENET_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as server:
-        monkeypatch.setenv("SQUEEZENET_WEIGHTS_URL", server.url)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serve_weights({NAME: CONTENT}, tmp_path / "cache", monkeypatch) as server:
         yield server
-        server.is_over.set()
-        server.shutdown()
-        thread.join()
 
 
 def check_refused(message):

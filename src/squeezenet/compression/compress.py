@@ -26,8 +26,7 @@ from ..models import SqueezeNet, fold_batch_norm, load_model
 from ..network import IntegerNetwork
 from ..process import keep_freed_memory
 from ..progress import Reporter, reporter_of
-from ..quantization.photos import CalibrationPhotos, calibration_from_images, calibration_from_noise
-from ..quantization.quantize import required_preprocessing
+from ..quantization.photos import CalibrationPhotos, choose_calibration
 from ..text import html_table
 from .methods import Method, RateDistortion
 from .outcome import Job, Outcome, RDPoint
@@ -138,7 +137,9 @@ def compress(
     network = _float_model(model)
     inputs = _gather(network, calibration, n_photos, data, val, reporter)
     outcome = chosen.run(_job(network, inputs, chosen, reporter))
-    encoded = encode_sqz(SqzFile.of(network, outcome.network, preset=chosen.name), weights=outcome.weights)
+    encoded = encode_sqz(
+        SqzFile.of(network, outcome.network, **_described(chosen, inputs.photos)), weights=outcome.weights
+    )
     encoded, comparison = _judge(encoded, inputs.comparer)
     file = file_facts(encoded)
     report = CompressionReport(
@@ -151,7 +152,7 @@ def compress(
         points=outcome.points,
         seconds=time.monotonic() - start,
         calibration_photos=0 if inputs.photos.is_synthetic else len(inputs.photos.pixels),
-        calibration="synthetic pictures" if inputs.photos.is_synthetic else "photos",
+        calibration=inputs.photos.source,
         is_chosen_on_val=isinstance(chosen, RateDistortion) and chosen.max_drop is not None,
         meets_target=outcome.meets_target,
     )
@@ -191,7 +192,7 @@ def _gather(
 
 
 def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter) -> Job:
-    facts = {"provenance": {**model.provenance, "compressed": {"preset": method.name}}}
+    facts = {"provenance": {**model.provenance, "compressed": _described(method, inputs.photos)}}
     overhead = overhead_bytes(model.spec, model.labels, model.preprocessing, facts)
     return Job(
         model=model,
@@ -217,12 +218,16 @@ def _opened(data: Data, split: str, *, unlabelled: bool = False) -> ImageSet:
 def _choose_photos(
     model: SqueezeNet, calibration: Data | None, labelled: ImageSet | None, n_photos: int, reporter: Reporter
 ) -> CalibrationPhotos:
-    preprocessing = required_preprocessing(model)
     images = labelled if calibration is None else _opened(calibration, "train", unlabelled=True)
-    if images is None:
-        reporter.say("no calibration photos: synthetic pictures stand in, and fidelity is unknown")
-        return calibration_from_noise(preprocessing)
-    return calibration_from_images(images, preprocessing, n_images=n_photos)
+    photos = choose_calibration(model, images, n_photos=n_photos)
+    if photos.is_synthetic:
+        reporter.say(f"no calibration photos: {photos.source} stand in, and fidelity is unknown")
+    return photos
+
+
+def _described(method: Method, photos: CalibrationPhotos) -> dict[str, str]:
+    """How a network was compressed, for its provenance."""
+    return {"preset": method.name, **({"calibration": photos.source} if photos.is_synthetic else {})}
 
 
 def _points_lost(comparer: AccuracyComparer, model: SqueezeNet) -> Callable[[IntegerNetwork], float]:

@@ -1,7 +1,4 @@
-"""torchvision's ImageNet network as a `.sqz` file: fetched once, compressed once, kept in the cache.
-
-Use this when a user wants the 1,000 classes of ImageNet without a model of their own.
-"""
+"""torchvision's ImageNet network as a `.sqz` file: fetched once, compressed once, kept in the cache."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ from ..models import create_model
 from ..progress import Reporter
 from ..zoo import imagenet_path
 from .int8 import quantize_int8
-from .photos import calibration_from_noise
-from .quantize import required_preprocessing
+from .photos import calibration_without_photos
 
 __all__ = ["imagenet_file"]
 
@@ -21,7 +17,14 @@ __all__ = ["imagenet_file"]
 def imagenet_file(reporter: Reporter) -> Path:
     """Find the file in the cache, or make it there from torchvision's 1.1 weights.
 
-    It holds 8-bit weights, calibrated on synthetic pictures, since no photos of ImageNet may come with a package.
+    It holds 8-bit weights, and its activation ranges are those that were measured on photos of ImageNet; the photos
+    themselves may not be shipped.
+
+    Args:
+        reporter: Shows the download and the compression.
+
+    Returns:
+        Path of the file in the cache.
 
     Raises:
         DownloadError: If the weights cannot be fetched.
@@ -32,8 +35,9 @@ def imagenet_file(reporter: Reporter) -> Path:
         return path
     reporter.say("imagenet: compressing torchvision's SqueezeNet 1.1, once; later calls find the file in the cache")
     model = create_model("squeezenet1_1", pretrained=True).eval()
-    network = quantize_int8(model, calibration_from_noise(required_preprocessing(model)), reporter)
-    facts = {"provenance": {**model.provenance, "compressed": {"preset": "int8", "calibration": "synthetic"}}}
+    calibration = calibration_without_photos(model)
+    network = quantize_int8(model, calibration, reporter)
+    facts = {"provenance": {**model.provenance, "compressed": {"preset": "int8", "calibration": calibration.source}}}
     contents = SqzFile(network=network, labels=model.labels, preprocessing=model.preprocessing, facts=facts)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_sqz(path, contents)
