@@ -193,7 +193,8 @@ def _leaves(rng: np.random.Generator, texture: NDArray[np.float64]) -> NDArray[n
         outline += complex(*rng.uniform(-0.1 * size, 1.1 * size, 2))
         color = palette[rng.integers(len(palette))].clip(0, 255).astype(int).tolist()
         draw.polygon(list(zip(outline.real.tolist(), outline.imag.tolist(), strict=True)), fill=tuple(color))
-    return np.rint((np.asarray(image) + texture).clip(0, 255)).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint((np.asarray(image) + texture).clip(0, 255)).astype(np.uint8)
+    return pixels
 
 
 def _noise(rng: np.random.Generator, count: int, size: int) -> NDArray[np.float64]:
