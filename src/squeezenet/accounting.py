@@ -1,8 +1,6 @@
 """What a network costs, layer by layer: parameters, multiply-accumulates, activation bytes.
 
 Counts are exact and come from `ArchSpec.graph()`; nothing here builds a network.
-
-Use this when you need the paper's layer table or a model's size before it exists.
 """
 
 from __future__ import annotations

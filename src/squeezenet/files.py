@@ -1,7 +1,4 @@
-"""Writing files so that a crash, a full disk or a signal never leaves half of one; reading settings that people wrote.
-
-Use this when you write anything that a user may want back, take a `.toml` file, or tell images by their names.
-"""
+"""Writing files so that a crash, a full disk or a signal never leaves half of one; reading settings that people wrote."""
 
 from __future__ import annotations
 

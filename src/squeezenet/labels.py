@@ -1,7 +1,4 @@
-"""The classes a network tells apart: names for people, ids for matching folders.
-
-Use this when you need to match class folders, wnids or names to output positions.
-"""
+"""The classes a network tells apart: names for people, ids for matching folders."""
 
 from __future__ import annotations
 

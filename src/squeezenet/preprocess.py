@@ -3,8 +3,6 @@
 `load_image` turns any supported file into an upright RGB image; `Preprocessing` is the geometry (resize, crop)
 that belongs to a network and travels inside its file. Both are part of the contract in docs/format.md: the same bytes
 give the same pixels everywhere. Normalisation is not applied here: engines fold it into conv1.
-
-Use this when you need exactly the pixels that `Classifier` sees.
 """
 
 from __future__ import annotations

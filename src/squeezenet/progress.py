@@ -1,7 +1,4 @@
-"""Telling a person how far a long job is: a bar on a terminal, a line now and then elsewhere.
-
-Use this when something takes more than a second or two.
-"""
+"""Telling a person how far a long job is: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

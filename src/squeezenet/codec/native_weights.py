@@ -1,7 +1,4 @@
-"""Decoding weight streams in C: the integers of `weights.decode_convs`, some hundred times faster.
-
-Use this to read files; it falls back to Python where the compiled part is absent.
-"""
+"""Decoding weight streams in C: the integers of `weights.decode_convs`, some hundred times faster."""
 
 from __future__ import annotations
 

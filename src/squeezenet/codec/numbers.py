@@ -1,8 +1,6 @@
 """Whole numbers over a range coder: trees of decisions, magnitudes, and bits worth no model.
 
 Each function serves both sides: an encoder codes `value` and returns it, a decoder ignores it and returns what it read.
-
-Use this when you code numbers whose size is not known beforehand; weights have their own code in `prediction`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ the same filter's earlier kernel positions, the same place in a reference row, a
 estimates its magnitude from the magnitudes of the same neighbours and from running averages of its column and row. The
 logarithms of both estimates choose the contexts. All of it is integer arithmetic that fits 64 bits.
 
-Use this from `weights`, which codes the rest of a convolution.
-
 Source: adaptive prediction from neighbours is what lossless audio coders do (Ghido and Tabus 2013); the choice of
 neighbours, contexts and constants was measured on networks (docs/coding.md, dev/LOG.md).
 """

@@ -9,8 +9,6 @@ carries pushed into bytes already written. Decoder: `code` = value - low, always
 a stream are zero by construction and not stored: a decoder needs exactly three bytes past the end, neither more
 (truncated) nor fewer (something follows). The encoding is canonical: what decodes re-encodes to the same bytes.
 
-Use this when you have decisions and contexts; `weights` has the model for networks.
-
 Source: Martin 1979 (range encoding); Mahoney 2005 (adaptation by 1 / count).
 """
 

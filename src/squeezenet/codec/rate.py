@@ -17,8 +17,6 @@ Where the coder would use a codebook, positions in it are what costs bits: pass 
     for index in range(products_per_sum):                # the order of a flattened row
         bits = columns.bits(guess, candidates)           # guess (O,), candidates (O, C) -> (O, C)
         columns.append(chosen)                           # (O,)
-
-Use this to choose integers; `weights` codes them.
 """
 
 from __future__ import annotations

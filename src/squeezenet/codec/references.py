@@ -2,8 +2,6 @@
 
 Rows of conv10 are classes, and related classes have related rows. Naming the most similar earlier row costs about seven
 bits and lets the mean predictor of `weights` look at it. Other layers rarely gain, and then say so in one bit.
-
-Use this when you encode; decoders read the choice.
 """
 
 from __future__ import annotations

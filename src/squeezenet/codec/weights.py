@@ -9,8 +9,6 @@ predictor coefficients) is where the next one starts, so streams decode in order
 * Codebook: a layer whose weights take few values codes positions in the sorted table of its values.
 * References: a layer whose rows resemble earlier rows (conv10: related classes) names one for each.
 * Weights: `prediction`.
-
-Use this when you have the integers of a network; `fileformat` stores whole files.
 """
 
 from __future__ import annotations

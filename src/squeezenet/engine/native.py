@@ -2,8 +2,6 @@
 
 The library does no allocation of its own: weights, activations and thread state live in NumPy arrays held here. The
 interpreter lock is released while it runs, and pixels are read where they are.
-
-Use this when `native_kernels()` is not empty, which `Classifier(engine="auto")` checks for you.
 """
 
 from __future__ import annotations

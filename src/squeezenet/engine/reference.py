@@ -5,8 +5,6 @@ Convolutions are matrix products of integer-valued floats. A float32 product is 
 every other engine must give the same bits as this one.
 
 Legend: N images, H and W height and width, C channels, P positions (N*H*W), K products a sum, O output channels.
-
-Use this when no native engine was built, or to check one.
 """
 
 from __future__ import annotations

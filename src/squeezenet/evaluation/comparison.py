@@ -1,7 +1,4 @@
-"""A compressed network against the float network it came from, on the same labelled images.
-
-Use this when you want to know what a compression did to accuracy: which classes lost, and whether chance explains it.
-"""
+"""A compressed network against the float network it came from, on the same labelled images."""
 
 from __future__ import annotations
 

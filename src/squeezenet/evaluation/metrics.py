@@ -1,7 +1,4 @@
-"""Accuracy and what it is worth, agreement and confusion. Plain NumPy.
-
-Use this when you have logits and labels; nothing here knows where they come from.
-"""
+"""Accuracy and what it is worth, agreement and confusion. Plain NumPy."""
 
 from __future__ import annotations
 

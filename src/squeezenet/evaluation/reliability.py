@@ -1,8 +1,6 @@
 """Whether a classifier's probabilities can be believed, and when it should rather say that it does not know.
 
 Plain NumPy.
-
-Use this when you have logits and labels of images that the network was not trained on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """A page in headless Chromium, driven by Playwright: how `verify`, the tests and the benchmark run what users run.
 
 The browser is the system's own: nothing is downloaded.
-
-Use this when a page's results are to be compared with an engine's.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 The source is C99 without malloc, threads or files. All memory is one arena that the caller owns, whose size is a
 constant of the header: weights once they are decoded, and the activations of one image. Every name begins with the
 prefix, so that several exported networks can be linked into one program.
-
-Use this when a network should run in firmware or in a program of another language.
 """
 
 from __future__ import annotations

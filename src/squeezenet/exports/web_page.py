@@ -6,8 +6,6 @@ page trusts nothing in it: names are data for the scripts and never markup, and 
 the page's own script and style, by their hashes, and no connection.
 
 Binary parts are written as text of seven bits a character (`pack`), 14 % larger than the bytes, where base64 is 33 %.
-
-Use this when a model should reach people who have a browser and nothing else.
 """
 
 from __future__ import annotations

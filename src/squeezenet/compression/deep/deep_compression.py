@@ -9,8 +9,6 @@ That needs a million images. For data sets far smaller the default is ours: what
 `PruningMask.by_cost`), what is left of a layer is fitted to the float network before retraining, clusters weigh each
 weight by what the loss feels of it, and retraining aims at the float network's predictions.
 
-Use this as the baseline that the paper published; the `rate-distortion` preset makes smaller files.
-
 Source: Han et al. 2015 (arXiv 1510.00149); Iandola et al. 2016, section 4.2.
 """
 

@@ -2,8 +2,6 @@
 
 They are for the report; `.sqz` files use another coder.
 
-Use this when you compare with the paper's table 2.
-
 Source: Han et al. 2015, sections 2 and 4.
 """
 

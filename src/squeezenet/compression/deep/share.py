@@ -1,7 +1,4 @@
-"""Weights that share a few values: clustering, and training that keeps clusters together.
-
-Use this after pruning: `share_in_turn` clusters layer after layer, each making up for the ones before it.
-"""
+"""Weights that share a few values: clustering, and training that keeps clusters together."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Steps of activations, a step for each channel.
-
-Use this to choose the ranges that `UnitNet.build` takes.
-"""
+"""Steps of activations, a step for each channel."""
 
 from __future__ import annotations
 

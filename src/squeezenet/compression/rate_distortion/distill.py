@@ -7,9 +7,6 @@ weights are averaged over time. The network is judged on photos that take no par
 A prediction is a handful of numbers a photo, the features it is made from are thousands: matching those of the last
 Fire as well tells more from the same photos.
 
-Use this after rounding to the budget, with a `Rate` that keeps to it: to round integers again costs several times the
-nats for the same bytes.
-
 Source: Bengio et al. 2013 (straight-through gradients); Hinton et al. 2015 (distillation); Romero et al. 2014
 (features).
 """

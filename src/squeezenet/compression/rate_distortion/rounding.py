@@ -7,8 +7,6 @@ far as the inputs' second moments allow (optimal brain surgeon; GPTQ). The integ
 The first columns were rounded before anything was known of the last. `refine_rows` goes over all of them again and
 moves single weights where that pays, all others as they are.
 
-Use this for one layer; `sequential` goes through a network.
-
 Source: Hassibi and Stork 1993; Frantar et al. 2022 (GPTQ, order of the Cholesky factor).
 """
 

@@ -4,8 +4,6 @@
 
 A fifth of the photos is held out: it stops the distillation, and the reported KL is measured on it by the engine that
 users run, on the file's own integers after encoding and decoding.
-
-Use this as the `rate-distortion` preset; `sequential` and `distill` are its parts.
 """
 
 from __future__ import annotations

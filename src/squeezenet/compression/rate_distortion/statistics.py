@@ -2,8 +2,6 @@
 
 Second moments of these gradients are the Fisher information, which is also the curvature of KL(float || compressed), so
 no true label is needed. Collected once on the float network, in real units; `UnitNet` rescales them.
-
-Use this before rounding; the second moments of layer inputs are taken later, on the network rounded so far.
 """
 
 from __future__ import annotations
