@@ -37,7 +37,7 @@ def test_network_of_the_vector_encodes_to_its_bytes():
 
 
 def test_signature_and_version_are_those_of_the_page():
-    assert fileformat.SIGNATURE.hex(" ").upper() in PAGE
+    assert container.SIGNATURE.hex(" ").upper() in PAGE
     assert f"The version in ARCH is {fileformat.VERSION}." in PAGE
 
 
