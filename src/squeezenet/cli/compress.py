@@ -93,8 +93,10 @@ def command(
             raise click.UsageError(f"{_flag(name)} goes with --method {' or '.join(_FIELDS[name])}, not with {method}")
     from .. import compress
     from ..compression.methods import METHODS
+    from ..process import keep_freed_memory
     from ..zoo import find_model
 
+    keep_freed_memory()
     find_model(model)  # a misspelt MODEL is named before any other mistake
     try:
         fields = {_FIELDS[name][method]: options[name] for name in given}

@@ -24,7 +24,6 @@ from ..fileformat import SqzFile, encode_sqz, overhead_bytes, with_facts
 from ..files import write_together
 from ..models import SqueezeNet, fold_batch_norm, load_model
 from ..network import IntegerNetwork
-from ..process import keep_freed_memory
 from ..progress import Reporter, reporter_of
 from ..quantization.photos import CalibrationPhotos, choose_calibration
 from ..text import html_table
@@ -132,7 +131,6 @@ def compress(
     chosen.check(has_data=data is not None, has_val=val is not None)
     if output is not None and not Path(output).parent.is_dir():  # minutes of work must not end without a place to go
         raise CompressionError(f"expected a folder to write to, got {str(Path(output).parent)!r}: make it first")
-    keep_freed_memory()
     reporter = reporter_of(progress)
     network = _float_model(model)
     inputs = _gather(network, calibration, n_photos, data, val, reporter)
