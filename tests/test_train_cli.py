@@ -51,7 +51,7 @@ def test_train_writes_a_run_folder_and_can_be_resumed(tmp_path, run_cli):
     [
         (["missing"], "missing: no such file or folder"),
         (["digits", "--recipe", "nonsense"], "expected one of cifar10, cifar10-large, digits"),
-        (["digits", "--init", "nonsense"], "got 'nonsense'"),
+        (["digits", "--init", "nonsense"], "there is no MODEL 'nonsense'"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_files(tmp_path, run_cli, arguments, message):

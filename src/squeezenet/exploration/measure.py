@@ -126,7 +126,7 @@ def measure_spec(
     reporter = reporter or SilentReporter()
     torch.manual_seed(recipe.seed)
     start = SqueezeNet(spec, dropout=recipe.dropout)
-    start.labels = Labels(train.classes)  # a network that knows the classes keeps its head as the spec has it
+    start.labels = Labels(train.classes)  # a network that has the classes keeps its head as the spec has it
     run = train_model(
         train, val, run_dir=folder / "run", recipe=recipe.replace(input_size=spec.input_size), init=start,
         epochs=epochs, resume=True, on_epoch=on_epoch, progress=reporter,
