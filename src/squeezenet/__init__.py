@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .compression.compress import Compressed, compress
     from .compression.methods import DeepCompression, Int8, RateDistortion
     from .data import ImageSet, open_data
-    from .data.shards import write_shards
+    from .data.shards import PackedShards, write_shards
     from .description import Description, describe
     from .errors import SqueezeNetError
     from .evaluation.evaluate import Evaluation, evaluate
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .timing import Benchmark, benchmark
     from .training import Recipe, TrainResult, load_recipe
     from .training import train_model as train
-    from .training.lr_finder import find_learning_rate
+    from .training.lr_finder import LearningRates, find_learning_rate
     from .zoo import find_model
 
 __version__ = "0.1.0"
@@ -64,6 +64,8 @@ __all__ = [
     "ImageSet",
     "Int8",
     "Labels",
+    "LearningRates",
+    "PackedShards",
     "Prediction",
     "Predictor",
     "Preprocessing",
@@ -118,7 +120,7 @@ _HOMES = {
     "compression.compress": ("Compressed", "compress"),
     "compression.methods": ("DeepCompression", "Int8", "RateDistortion"),
     "data": ("ImageSet", "open_data"),
-    "data.shards": ("write_shards",),
+    "data.shards": ("PackedShards", "write_shards"),
     "description": ("Description", "describe"),
     "errors": ("SqueezeNetError",),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
@@ -143,7 +145,7 @@ _HOMES = {
     "spec": ("ArchSpec", "FireSpec", "StemSpec"),
     "timing": ("Benchmark", "benchmark"),
     "training": ("Recipe", "TrainResult", "load_recipe"),
-    "training.lr_finder": ("find_learning_rate",),
+    "training.lr_finder": ("LearningRates", "find_learning_rate"),
     "zoo": ("find_model",),
 }
 _HOME_OF = {name: (module, name) for module, names in _HOMES.items() for name in names}
