@@ -14,20 +14,20 @@ from squeezenet.evaluation.comparison import AccuracyComparer
 from squeezenet.evaluation.metrics import kl_divergence
 from squeezenet.evaluation.predictor import FloatPredictor
 from squeezenet.fileformat import read_sqz
-from squeezenet.models import load_model, pretrained
+from squeezenet.models import WEIGHTS, load_model
 from squeezenet.network import quantized_tensors
 from squeezenet.quantization.photos import choose_calibration
 from squeezenet.quantization.published_ranges import published_ranges
 from weights_server import serve_weights
 
-WEIGHTS = ["squeezenet1_1-imagenet-fp16.safetensors", "compressed_SqueezeNet.net"]
+FILES = ["squeezenet1_1-imagenet-fp16.safetensors", "compressed_SqueezeNet.net"]
 
 
-def published_model(name=WEIGHTS[0]):
+def published_model(name=FILES[0]):
     return load_model(shared_path(f"weights/{name}")).eval()
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", FILES)
 def test_published_weights_have_ranges_for_every_tensor(name):
     model = published_model(name)
     ranges = published_ranges(model)
@@ -70,9 +70,12 @@ def test_imagenet_is_as_good_as_the_float_network_on_photos(tmp_path, monkeypatc
     model = published_model()
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
-    name = f"squeezenet1_1-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
-    monkeypatch.setitem(pretrained.PUBLISHED_WEIGHTS, "squeezenet1_1", name)
-    with serve_weights({name: buffer.getvalue()}, tmp_path, monkeypatch):
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    served = dataclasses.replace(
+        WEIGHTS["squeezenet1_1"]["IMAGENET1K_V1"], file=f"half-{digest[:8]}.pth", sha256=digest
+    )
+    monkeypatch.setitem(WEIGHTS["squeezenet1_1"], "IMAGENET1K_V1", served)
+    with serve_weights({served.file: buffer.getvalue()}, tmp_path, monkeypatch):
         open_model("imagenet")
     file = zoo.imagenet_path()
     how = read_sqz(file).facts["provenance"]["compressed"]
