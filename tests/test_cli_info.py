@@ -7,7 +7,7 @@ from networks import random_network, tiny_spec
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
-from squeezenet.text import format_bytes, format_count, printable, table
+from squeezenet.text import format_bytes, printable, table
 from test_cli_predict import HOSTILE, SHOWN, run
 
 INFO_1_0 = """\
@@ -173,10 +173,6 @@ def test_missing_and_damaged_files_are_one_line(model, tmp_path):
 )  # fmt: skip
 def test_bytes_are_powers_of_ten(count, shown):
     assert format_bytes(count) == shown
-
-
-def test_counts_have_thousands_and_zero_is_empty():
-    assert [format_count(count) for count in (0, 7, 1_248_424)] == ["", "7", "1,248,424"]
 
 
 @pytest.mark.parametrize(

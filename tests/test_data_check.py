@@ -53,8 +53,9 @@ def last_parts(entries):
     return sorted((entry[0].rsplit("/", 1)[1], entry[1]) for entry in entries)
 
 
-def test_messy_folder_is_sorted_into_readable_unreadable_and_ignored(messy_folder):
-    check = check_data(open_data(messy_folder), max_unreadable_share=0.5)
+def test_messy_folder_is_sorted_into_readable_unreadable_and_ignored(messy_folder, monkeypatch):
+    monkeypatch.setattr("squeezenet.data.check.MAX_UNREADABLE_SHARE", 0.5)
+    check = check_data(open_data(messy_folder))
     assert [reason for _, reason in last_parts(check.unreadable)] == [
         "the file is empty",
         "expected an image (JPEG, PNG, WEBP, BMP, GIF), got something else",
@@ -69,8 +70,9 @@ def test_messy_folder_is_sorted_into_readable_unreadable_and_ignored(messy_folde
     assert any("caf\\xe9.png" in item.name for item in check.train.items)
 
 
-def test_messy_folder_decodes_but_for_the_truncated_file(messy_folder):
-    images = check_data(open_data(messy_folder), max_unreadable_share=0.5).train
+def test_messy_folder_decodes_but_for_the_truncated_file(messy_folder, monkeypatch):
+    monkeypatch.setattr("squeezenet.data.check.MAX_UNREADABLE_SHARE", 0.5)
+    images = check_data(open_data(messy_folder)).train
     preprocessing = Preprocessing(crop_size=16, resize_size=20)
     batches = list(decode_batches(images, preprocessing, batch_size=5))
     unreadable = [entry for batch in batches for entry in batch.unreadable]
@@ -111,12 +113,13 @@ def test_decompression_bomb_is_unreadable_by_its_header(tmp_path):
     assert "pixels" in reason
 
 
-def test_too_many_unreadable_files_stop_the_run(tmp_path):
+def test_too_many_unreadable_files_stop_the_run(tmp_path, monkeypatch):
     write_tree(tmp_path, [f"a/{i}.png" for i in range(8)])
     (tmp_path / "a/x.png").write_bytes(b"x")
     with pytest.raises(DataError, match=r"at most 10% unreadable images, got 1 of 9, such as .*a/x.png \(expected an"):
         check_data(open_data(tmp_path))
-    assert len(check_data(open_data(tmp_path), max_unreadable_share=0.2).train) == 8
+    monkeypatch.setattr("squeezenet.data.check.MAX_UNREADABLE_SHARE", 0.2)
+    assert len(check_data(open_data(tmp_path)).train) == 8
 
 
 def test_class_that_only_had_unreadable_files_is_dropped_and_named(tmp_path):

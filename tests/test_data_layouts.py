@@ -205,7 +205,7 @@ def test_fifo_in_place_of_a_file_does_not_block(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("missing", "no such file or folder; expected a folder of class folders, a zip of one, or one of digits"),
+        ("missing", "no such file or folder; expected a folder of class folders, a zip of one, or digits"),
         ("text.txt", "expected a folder of class folders or a zip of one, got another kind of file"),
         ("empty", "expected images in class folders .*, got none"),
     ],

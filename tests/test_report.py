@@ -61,22 +61,22 @@ def test_names_from_outside_are_text(report):
 
 
 def test_figures_agree_with_each_other(report):
-    n_right = sum(row.n_right for row in report.classes)
+    n_right = sum(row["n_right"] for row in report.classes)
     assert n_right == report.accuracy.top1_correct
     assert report.n_mistakes == report.accuracy.n_images - n_right
-    assert [sum(counts) for _, counts in report.matrix] == [row.n_images for row in report.classes]
+    assert [sum(counts) for _, counts in report.matrix] == [row["n_images"] for row in report.classes]
     assert sum(bin_["count"] for bin_ in report.bins) == 36
     assert report.best_epoch == 3
-    assert [row.n_train for row in report.classes] == [None, 12, None]
+    assert [row["n_train"] for row in report.classes] == [None, 12, None]
 
 
 def test_worst_mistakes_come_first_with_their_maps(report):
-    shares = [mistake.label_share for mistake in report.mistakes]
+    shares = [mistake["label_share"] for mistake in report.mistakes]
     assert shares == sorted(shares)
     assert len(shares) == min(12, report.n_mistakes)
     mistake = report.mistakes[0]
-    assert mistake.predicted != mistake.label
-    assert all(url.startswith("data:image/png;base64,") for url in (mistake.photo, mistake.label_map))
+    assert mistake["predicted"] != mistake["label"]
+    assert all(url.startswith("data:image/png;base64,") for url in (mistake["photo"], mistake["label_map"]))
 
 
 def test_maps_average_to_the_scores():

@@ -58,11 +58,7 @@ class Answer:
 
 
 def rank(logits: NDArray[np.float64], top: int) -> list[tuple[int, float]]:
-    """Find the most probable classes.
-
-    Args:
-        logits: Class scores of one image, shape (classes,).
-        top: How many classes to return, at least 1; all of them if there are fewer.
+    """Find the `top` most probable classes (at least 1) by the class scores (classes,) of one image.
 
     Returns:
         Output position and softmax probability, most probable first; equal scores in output order.
@@ -88,25 +84,11 @@ class Predictor(abc.ABC):
 
     @abc.abstractmethod
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Compute class scores from pixels that are already of the network's size.
-
-        Args:
-            pixels: Raw RGB, shape (N, H, W, 3), uint8.
-
-        Returns:
-            Shape (N, classes), float64.
-        """
+        """Compute class scores (N, classes) from pixels of the network's size: raw RGB, (N, H, W, 3), uint8."""
 
     @abc.abstractmethod
     def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Compute the class activation maps of pixels that are already of the network's size.
-
-        Args:
-            pixels: Raw RGB, shape (N, H, W, 3), uint8.
-
-        Returns:
-            Shape (N, h, w, classes), float64; the mean over h and w is `logits`.
-        """
+        """Compute the class activation maps (N, h, w, classes), whose mean over h and w is `logits`."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -175,11 +157,7 @@ class Classifier(Predictor):
     """
 
     def __init__(
-        self,
-        model: str | os.PathLike[str] | SqzFile,
-        *,
-        engine: EngineName = "auto",
-        threads: int | None = None,
+        self, model: str | os.PathLike[str] | SqzFile, *, engine: EngineName = "auto", threads: int | None = None
     ) -> None:
         """Load a model.
 
@@ -201,20 +179,16 @@ class Classifier(Predictor):
         self.labels = contents.labels
         self.preprocessing = contents.preprocessing_or_default
         self.unknown_below = contents.unknown_below
-        self._engine = _build_engine(contents.network, engine, threads)
-
-    @property
-    def engine(self) -> NativeEngine | ReferenceEngine:
+        self.engine = _build_engine(contents.network, engine, threads)
         """What runs the network."""
-        return self._engine
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute class scores, bit-identical on every engine; see `Predictor.logits`."""
-        return self._engine.logits(pixels)
+        return self.engine.logits(pixels)
 
     def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute the class activation maps; see `Predictor.activation_maps`."""
-        return self._engine.activation_map(pixels)
+        return self.engine.activation_map(pixels)
 
 
 def sqz_path(model: str | os.PathLike[str]) -> Path:

@@ -11,12 +11,14 @@ from .accounting import ALEXNET_FILE_BYTES, ALEXNET_MACS, ALEXNET_PARAMS, LayerC
 from .architectures import SPEC_NAMES, named_spec
 from .errors import SpecError
 from .spec import ArchSpec
-from .text import format_count, html_table
+from .text import html_table
 
 if TYPE_CHECKING:
     from .fileformat import SqzFile
 
 __all__ = ["Description", "FileFacts", "StreamFacts", "describe", "file_facts"]
+
+_FILE_FIGURES = ("file_bytes", "ratio_vs_fp32", "ratio_vs_alexnet", "density")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ class Description:
     def rows(self) -> list[tuple[str, ...]]:
         """Rows of a table: layer, filter/stride, output, widths of a Fire, parameters, MACs, activation bytes."""
         size = self.spec.input_size
-        total = (f"{self.cost.params:,}", f"{self.cost.macs:,}", f"{self.cost.activation_bytes:,}")
+        total = (f"{count:,}" for count in (self.cost.params, self.cost.macs, self.cost.activation_bytes))
         return [
             ("input", "", f"{size}x{size}x3", "", "", "", "", "", ""),
             *map(_layer_row, self.cost.layers),
@@ -98,28 +100,20 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
+        spec, cost = self.spec, self.cost
+        layers = (dataclasses.asdict(layer).items() for layer in cost.layers)
         data = {
-            "name": self.spec.name,
-            "input_size": self.spec.input_size,
-            "num_classes": self.spec.num_classes,
-            "params": self.cost.params,
-            "macs": self.cost.macs,
-            "activation_bytes": self.cost.activation_bytes,
-            "fp32_bytes": self.cost.fp32_bytes,
-            "layers": [
-                {key: value for key, value in dataclasses.asdict(layer).items() if value is not None}
-                for layer in self.cost.layers
-            ],
-            "spec": self.spec.to_dict(),
+            "name": spec.name, "input_size": spec.input_size, "num_classes": spec.num_classes,
+            "params": cost.params, "macs": cost.macs,
+            "activation_bytes": cost.activation_bytes, "fp32_bytes": cost.fp32_bytes,
+            "layers": [{key: value for key, value in layer if value is not None} for layer in layers],
+            "spec": spec.to_dict(),
             "alexnet": {"params": ALEXNET_PARAMS, "macs": ALEXNET_MACS, "file_bytes": ALEXNET_FILE_BYTES},
-        }
+        }  # fmt: skip
         if self.file:
             contents = self.file.contents
+            data |= {name: getattr(self.file, name) for name in _FILE_FIGURES}
             data |= {
-                "file_bytes": self.file.file_bytes,
-                "ratio_vs_fp32": self.file.ratio_vs_fp32,
-                "ratio_vs_alexnet": self.file.ratio_vs_alexnet,
-                "density": self.file.density,
                 "stream_bytes": {s.name: s.coded_bytes for s in self.file.streams} | self.file.container_bytes,
                 "labels": list(contents.labels.names) if contents.labels else None,
                 "preprocessing": contents.preprocessing.to_dict() if contents.preprocessing else None,
@@ -169,17 +163,19 @@ def describe(
     from .fileformat import SqzFile, encode_sqz, read_bytes
     from .zoo import find_model
 
+    facts = None
     if isinstance(model, SqzFile):
         facts = file_facts(encode_sqz(model))
-        return Description(spec=facts.contents.network.spec, cost=network_cost(facts.contents.network.spec), file=facts)
-    found = find_model(model)
-    if found.kind in ("sqz", "imagenet") and found.path:
+    elif (found := find_model(model)).kind in ("sqz", "imagenet") and found.path:
         facts = file_facts(read_bytes(found.path), source=found.path)
-        return Description(spec=facts.contents.network.spec, cost=network_cost(facts.contents.network.spec), file=facts)
-    from .models import load_model
+    elif found.kind == "imagenet":
+        spec = named_spec("squeezenet1_1")
+    else:
+        from .models import load_model
 
-    spec = named_spec("squeezenet1_1") if found.kind == "imagenet" else load_model(model).spec
-    return Description(spec=spec, cost=network_cost(spec))
+        spec = load_model(model).spec
+    spec = facts.contents.network.spec if facts else spec
+    return Description(spec=spec, cost=network_cost(spec), file=facts)
 
 
 def file_facts(data: bytes, *, source: str | os.PathLike[str] | None = None) -> FileFacts:
@@ -204,23 +200,14 @@ def file_facts(data: bytes, *, source: str | os.PathLike[str] | None = None) -> 
     streams = []
     for op in spec.convs:
         weight = contents.network.convs[op.name].weight
-        streams.append(
-            StreamFacts(
-                name=op.name,
-                params=op.params,
-                coded_bytes=sizes.pop(op.name),
-                density=float((weight != 0).mean()),
-                largest_weight=int(abs(weight.astype(int)).max()),
-                entropy_bits=_entropy_bits(weight),
-            )
-        )
+        streams.append(StreamFacts(
+            name=op.name, params=op.params, coded_bytes=sizes.pop(op.name), density=float((weight != 0).mean()),
+            largest_weight=int(abs(weight.astype(int)).max()), entropy_bits=_entropy_bits(weight),
+        ))  # fmt: skip
     return FileFacts(
-        contents=contents,
-        file_bytes=len(data),
-        streams=tuple(streams),
-        container_bytes=sizes,
+        contents=contents, file_bytes=len(data), streams=tuple(streams), container_bytes=sizes,
         fp32_bytes=network_cost(spec).fp32_bytes,
-    )
+    )  # fmt: skip
 
 
 def _entropy_bits(weight: Any) -> float:
@@ -236,4 +223,10 @@ def _layer_row(layer: LayerCost) -> tuple[str, ...]:
     filter_ = f"{layer.kernel}x{layer.kernel}/{layer.stride}" if layer.kernel else ""
     widths = (layer.squeeze_channels, layer.expand1x1_channels, layer.expand3x3_channels)
     counts = (layer.params, layer.macs, layer.activation_bytes)
-    return (layer.name, filter_, size, *(str(width or "") for width in widths), *map(format_count, counts))
+    return (
+        layer.name,
+        filter_,
+        size,
+        *(str(width or "") for width in widths),
+        *(f"{n:,}" if n else "" for n in counts),
+    )

@@ -13,22 +13,16 @@ from typing import Any, BinaryIO, TypeVar
 from .errors import SqueezeNetError
 
 __all__ = [
-    "IMAGE_EXTENSIONS",
-    "atomic_write",
-    "cache_folder",
-    "keep_as",
-    "load_toml",
-    "lock_folder",
-    "remove_leftovers",
+    "IMAGE_EXTENSIONS", "atomic_write", "cache_folder", "keep_as", "load_toml", "lock_folder", "remove_leftovers",
     "write_together",
-]
+]  # fmt: skip
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif"})
 
 _MAX_TOML_BYTES = 1 << 20
-_T = TypeVar("_T")
-
+_TOKEN_BYTES = 8
 _TEMPORARY = ".{}.tmp"
+_T = TypeVar("_T")
 
 
 @contextlib.contextmanager
@@ -166,9 +160,6 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(_TEMPORARY.format("*")):
         if len(path.name) == len(_TEMPORARY.format("")) + 2 * _TOKEN_BYTES:
             path.unlink(missing_ok=True)
-
-
-_TOKEN_BYTES = 8
 
 
 def _temporary_beside(target: Path) -> Path:

@@ -56,8 +56,9 @@ class Labels:
             candidates = {by_id[key]} if key in by_id else by_name.get(key) or by_synonym.get(key, set())
             if len(candidates) != 1:
                 problem = "matches no class" if not candidates else f"matches {len(candidates)} classes"
+                example = ", id ".join(repr(texts[0]) for texts in (self.names, self.ids) if texts) or "none"
                 raise DataError(
-                    f"class folder {folder!r} {problem} of the model (such as {self._example()}):"
+                    f"class folder {folder!r} {problem} of the model (such as {example}):"
                     " name folders after the model's class ids or names"
                 )
             positions[folder] = candidates.pop()
@@ -87,10 +88,6 @@ class Labels:
             if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
                 raise DataError("expected `names` (and `ids`) as lists of text")
         return cls(tuple(lists[0]), tuple(lists[1]))
-
-    def _example(self) -> str:
-        first = f"{self.names[0]!r}" if self.names else "none"
-        return f"{first}, id {self.ids[0]!r}" if self.ids else first
 
 
 @cache

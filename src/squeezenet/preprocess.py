@@ -22,15 +22,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import ImageError
 
 __all__ = [
-    "IMAGE_FORMATS",
-    "MAX_FILE_BYTES",
-    "MAX_IMAGE_PIXELS",
-    "ImageSource",
-    "Preprocessing",
-    "ResizeMode",
-    "is_one_image",
+    "IMAGE_FORMATS", "MAX_FILE_BYTES", "MAX_IMAGE_PIXELS", "ImageSource", "Preprocessing", "ResizeMode", "is_one_image",
     "load_image",
-]
+]  # fmt: skip
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MAX_IMAGE_PIXELS = 100_000_000
@@ -197,8 +191,7 @@ class Preprocessing:
             # A few pixels wide and many thousands high: a file of some bytes that would resize to gigabytes, in the
             # end or once its columns are resized.
             raise ImageError(
-                f"expected at most {MAX_IMAGE_PIXELS} pixels after the resize,"
-                f" got {width}x{max(height, image.height)}"
+                f"expected at most {MAX_IMAGE_PIXELS} pixels after the resize, got {width}x{max(height, image.height)}"
                 f" from {image.width}x{image.height}: crop it first",
                 source=_name(source),
             )
@@ -239,11 +232,10 @@ class Preprocessing:
             raise ImageError(f"expected only {sorted(known)} in a preprocessing, got {unknown}")
         try:
             settings = dict(data)
-            for key in ("mean", "std"):
-                if key in settings:
-                    if not all(type(value) in (int, float) for value in settings[key]):
-                        raise ImageError(f"expected three numbers for `{key}`, got {settings[key]!r}")
-                    settings[key] = tuple(float(value) for value in settings[key])
+            for key in {"mean", "std"} & set(settings):
+                if not all(type(value) in (int, float) for value in settings[key]):
+                    raise ImageError(f"expected three numbers for `{key}`, got {settings[key]!r}")
+                settings[key] = tuple(float(value) for value in settings[key])
             return cls(**settings)
         except (TypeError, OverflowError) as error:
             raise ImageError(f"expected the fields of a preprocessing, got {dict(data)!r} ({error})") from None

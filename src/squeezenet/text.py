@@ -6,24 +6,20 @@ import html
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["file_name", "format_bytes", "format_count", "format_duration", "html_table", "printable", "table"]
+__all__ = ["file_name", "format_bytes", "format_duration", "html_table", "printable", "table"]
 
 
-def printable(text: object, *, max_chars: int | None = None) -> str:
+def printable(text: object) -> str:
     r"""Make text from a file or a server safe to print: characters that a terminal would obey become escapes.
 
     These are controls, overrides of the writing direction, line separators and halves of characters. All others stay:
     joiners, narrow spaces and private characters are part of names.
 
-    Args:
-        text: What to show; anything but text is turned into it first.
-        max_chars: Length at which the text is cut before it is escaped; no limit by default.
-
     Example:
         >>> printable("no\x1b[2J\n")
         'no\\x1b[2J\\n'
     """
-    return "".join(ascii(char)[1:-1] if _is_obeyed(char) else char for char in str(text)[:max_chars])
+    return "".join(ascii(char)[1:-1] if _is_obeyed(char) else char for char in str(text))
 
 
 def _is_obeyed(char: str) -> bool:
@@ -51,24 +47,13 @@ def format_bytes(count: int) -> str:
     return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
 
 
-def format_count(count: int) -> str:
-    """A count with thousands separators; nothing for zero, as the paper's tables have it."""
-    return f"{count:,}" if count else ""
-
-
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Lay out rows in columns; the first `left` columns are left-aligned, the others right-aligned."""
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = []
-    for row in cells:
-        padded = [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(padded).rstrip())
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    cells.insert(1, ["-" * width for width in widths])
+    formats = "  ".join(f"{{:{'<' if column < left else '>'}{width}}}" for column, width in enumerate(widths))
+    return "\n".join(formats.format(*row).rstrip() for row in cells)
 
 
 def html_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:

@@ -139,7 +139,7 @@ def _kind_of(path: Path, name: str) -> Kind:
 def _not_found(path: Path, name: str) -> ModelNotFoundError:
     if name and os.path.exists(path):
         return ModelNotFoundError("expected a file, got a folder or a device", source=printable(name))
-    shown = printable(name, max_chars=200)
+    shown = printable(str(name)[:200])
     if "://" in name:
         return ModelNotFoundError(f"expected a MODEL on this machine, got the URL {shown!r}: download it first")
     accepted = f"a MODEL is {_ACCEPTED}, or {_one_of_the_names()}"

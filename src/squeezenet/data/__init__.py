@@ -9,15 +9,6 @@ from .imageset import DataSource, ImageItem, ImageSet, Split, open_data
 from .sources import expand_pattern
 
 __all__ = [
-    "DataCheck",
-    "DataSource",
-    "DecodedBatch",
-    "ImageItem",
-    "ImageSet",
-    "Split",
-    "Unreadable",
-    "check_data",
-    "decode_batches",
-    "expand_pattern",
-    "open_data",
-]
+    "DataCheck", "DataSource", "DecodedBatch", "ImageItem", "ImageSet", "Split", "Unreadable", "check_data",
+    "decode_batches", "expand_pattern", "open_data",
+]  # fmt: skip

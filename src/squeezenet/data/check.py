@@ -1,7 +1,6 @@
-"""Look through a data set before the first epoch, so that a long run does not end on a bad file.
+"""Look through a data set before the first epoch: every file's header is read, none is decoded.
 
-Every file's header is read, none is decoded: 50,000 small images take seconds. What only shows when an image is
-decoded (a truncated JPEG) is skipped and counted later, against the same limit.
+Damage that only shows when an image is decoded is skipped and counted later, against the same limit.
 """
 
 from __future__ import annotations
@@ -42,11 +41,9 @@ class DataCheck:
     """Width and height of every image of `train` as stored, shape (n, 2), pixels."""
     unreadable: tuple[Unreadable, ...]
     empty_classes: tuple[str, ...]
-    """Classes to train on that have no image."""
+    """Classes to train on without images."""
     missing_in_train: tuple[str, ...]
-    """Classes with images for validation only."""
     missing_in_val: tuple[str, ...]
-    """Classes with images for training only."""
     duplicates: tuple[tuple[str, str], ...]
     """Pairs (validation image, training image) of the same bytes."""
     ignored: tuple[tuple[str, str], ...]
@@ -79,32 +76,18 @@ class DataCheck:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {
-            "n_train": len(self.train),
-            "n_val": 0 if self.val is None else len(self.val),
-            "class_counts": self.train.class_counts(),
-            "unreadable": [list(entry) for entry in self.unreadable],
-            "ignored": [list(entry) for entry in self.ignored],
-            "empty_classes": list(self.empty_classes),
-            "missing_in_train": list(self.missing_in_train),
-            "missing_in_val": list(self.missing_in_val),
-            "duplicates": [list(pair) for pair in self.duplicates],
-        }
+        n_val = 0 if self.val is None else len(self.val)
+        pairs = {name: [list(pair) for pair in getattr(self, name)] for name in ("unreadable", "ignored", "duplicates")}
+        names = {name: list(getattr(self, name)) for name in ("empty_classes", "missing_in_train", "missing_in_val")}
+        return {"n_train": len(self.train), "n_val": n_val, "class_counts": self.train.class_counts(), **pairs, **names}
 
 
-def check_data(
-    train: ImageSet,
-    val: ImageSet | None = None,
-    *,
-    max_unreadable_share: float = MAX_UNREADABLE_SHARE,
-    on_progress: Progress | None = None,
-) -> DataCheck:
+def check_data(train: ImageSet, val: ImageSet | None = None, *, on_progress: Progress | None = None) -> DataCheck:
     """Read every header and compare the splits.
 
     Args:
         train: Images to train on.
         val: Images to validate on, with classes of their own numbering; comes back numbered as `train`.
-        max_unreadable_share: Part of the files that may be unreadable, 0 to 1.
         on_progress: Called now and then with the number of files looked at and the number of all.
 
     Raises:
@@ -115,17 +98,15 @@ def check_data(
     val_headers = _read_headers(val, on_progress, len(train), total) if val is not None else []
 
     unreadable = [header for header in (*train_headers, *val_headers) if isinstance(header, Unreadable)]
-    refuse_unreadable(unreadable, total, max_unreadable_share)
+    refuse_unreadable(unreadable, total)
     good = [index for index, header in enumerate(train_headers) if not isinstance(header, Unreadable)]
     readable, emptied = _drop_empty_classes(train.subset(good))
-    missing_in_train: tuple[str, ...] = ()
-    missing_in_val: tuple[str, ...] = ()
+    train_classes = val_classes = set(readable.classes)
     readable_val: ImageSet | None = None
     if val is not None:
         val_good = [index for index, header in enumerate(val_headers) if not isinstance(header, Unreadable)]
         readable_val, _ = _drop_empty_classes(val.subset(val_good))
-        missing_in_train = tuple(sorted(set(readable_val.classes) - set(readable.classes)))
-        missing_in_val = tuple(sorted(set(readable.classes) - set(readable_val.classes)))
+        val_classes = set(readable_val.classes)
         readable_val = readable_val.with_classes_of(readable)
     return DataCheck(
         train=readable,
@@ -133,24 +114,24 @@ def check_data(
         train_sizes=np.array([header.size for header in train_headers if isinstance(header, _Header)], np.int64),
         unreadable=tuple(unreadable),
         empty_classes=tuple(sorted({*train.empty_classes, *emptied})),
-        missing_in_train=missing_in_train,
-        missing_in_val=missing_in_val,
+        missing_in_train=tuple(sorted(val_classes - train_classes)),
+        missing_in_val=tuple(sorted(train_classes - val_classes)),
         duplicates=_find_duplicates(train, train_headers, val, val_headers) if val is not None else (),
         ignored=train.ignored + (() if val is None or val.ignored == train.ignored else val.ignored),
     )
 
 
-def refuse_unreadable(unreadable: Sequence[Unreadable], n_images: int, max_share: float = MAX_UNREADABLE_SHARE) -> None:
-    """Stop where more than a share of the files cannot be used.
+def refuse_unreadable(unreadable: Sequence[Unreadable], n_images: int) -> None:
+    """Stop where more than `MAX_UNREADABLE_SHARE` of the files cannot be used.
 
     Raises:
         DataError: If so; the message names the first of them.
     """
-    if len(unreadable) > max_share * n_images:
+    if len(unreadable) > MAX_UNREADABLE_SHARE * n_images:
         first = unreadable[0]
         raise DataError(
-            f"expected at most {max_share:.0%} unreadable images, got {len(unreadable)} of {n_images}, such as"
-            f" {first.name} ({first.reason}): remove or replace them"
+            f"expected at most {MAX_UNREADABLE_SHARE:.0%} unreadable images, got {len(unreadable)} of {n_images},"
+            f" such as {first.name} ({first.reason}): remove or replace them"
         )
 
 

@@ -1,15 +1,14 @@
-"""Decode many images: in batches for evaluation, or once into memory for training.
+"""Decode many images in threads: in batches for evaluation, or once into memory for training.
 
-Evaluation sees exactly what `Preprocessing` gives. Training may see more of the image than the centre crop, so that
-crops can vary: `decode_for_crops` keeps the whole image at a reduced size. Decoding runs in threads, since Pillow
-releases the interpreter lock while it works. No torch here.
+Evaluation sees exactly what `Preprocessing` returns. For training, `decode_for_crops` keeps the whole image at a
+reduced size, so that crops can vary.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -22,15 +21,9 @@ from ..preprocess import Preprocessing, load_image
 from ..process import usable_cores
 from .imageset import ImageSet
 
-__all__ = [
-    "DecodedBatch",
-    "Unreadable",
-    "decode_all",
-    "decode_batches",
-    "decode_for_crops",
-    "decode_views",
-    "thread_pool",
-]
+__all__ = ["DecodedBatch", "Unreadable", "decode_all", "decode_batches", "decode_for_crops", "thread_pool"]
+
+_CHUNK = 256
 
 MAX_ASPECT = 8
 """A strip one pixel high would otherwise become gigabytes when its short side is scaled up."""
@@ -95,10 +88,10 @@ def decode_for_crops(data: bytes, short_side: int, *, enlarge: bool = False) -> 
     return np.array(upright)  # Pillow's own buffer is read-only, which torch does not take
 
 
-def decode_views(
-    images: ImageSet, view: View, indices: Iterable[int], pool: ThreadPoolExecutor
-) -> list[NDArray[np.uint8] | Unreadable]:
-    """Decode some images at once, in the order given."""
+def _decode(
+    images: ImageSet, view: View, batch_size: int
+) -> Iterator[tuple[range, list[NDArray[np.uint8] | Unreadable]]]:
+    """Decode a whole set, in order, some images at once."""
 
     def decode(index: int) -> NDArray[np.uint8] | Unreadable:
         try:
@@ -106,11 +99,15 @@ def decode_views(
         except ImageError as error:
             return Unreadable(images.items[index].name, error.reason)
 
-    with warnings.catch_warnings():
-        # `load_image` silences warnings for its own thread's sake, but the filters belong to the process: without
-        # this, threads would put each other's filters back in the wrong order.
-        warnings.simplefilter("ignore")
-        return list(pool.map(decode, indices))
+    with thread_pool() as pool:
+        for start in range(0, len(images), batch_size):
+            tried = range(start, min(start + batch_size, len(images)))
+            with warnings.catch_warnings():
+                # `load_image` silences warnings for its own thread's sake, but the filters belong to the process:
+                # without this, threads would put each other's filters back in the wrong order.
+                warnings.simplefilter("ignore")
+                results = list(pool.map(decode, tried))
+            yield tried, results
 
 
 def decode_batches(images: ImageSet, preprocessing: Preprocessing, *, batch_size: int = 64) -> Iterator[DecodedBatch]:
@@ -121,28 +118,19 @@ def decode_batches(images: ImageSet, preprocessing: Preprocessing, *, batch_size
         preprocessing: The network's geometry.
         batch_size: Images tried per batch; a batch may come back smaller, even empty.
     """
-    with thread_pool() as pool:
-        for start in range(0, len(images), batch_size):
-            tried = range(start, min(start + batch_size, len(images)))
-            results = decode_views(images, preprocessing, tried, pool)
-            good = [(index, result) for index, result in zip(tried, results, strict=True) if _is_pixels(result)]
-            size = preprocessing.crop_size
-            pixels = np.empty((len(good), size, size, 3), dtype=np.uint8)
-            for row, (_, result) in enumerate(good):
-                pixels[row] = result
-            yield DecodedBatch(
-                tried=tried,
-                indices=np.array([index for index, _ in good], dtype=np.int64),
-                pixels=pixels,
-                unreadable=[result for result in results if isinstance(result, Unreadable)],
-            )
+    size = preprocessing.crop_size
+    for tried, results in _decode(images, preprocessing, batch_size):
+        good = [index for index, result in zip(tried, results, strict=True) if not isinstance(result, Unreadable)]
+        yield DecodedBatch(
+            tried=tried,
+            indices=np.array(good, dtype=np.int64),
+            pixels=np.array([results[index - tried.start] for index in good], np.uint8).reshape(-1, size, size, 3),
+            unreadable=[result for result in results if isinstance(result, Unreadable)],
+        )
 
 
 def decode_all(
-    images: ImageSet,
-    view: View,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
+    images: ImageSet, view: View, *, on_progress: Callable[[int, int], None] | None = None
 ) -> tuple[list[int], list[NDArray[np.uint8]], list[Unreadable]]:
     """Decode a whole set into memory.
 
@@ -154,30 +142,19 @@ def decode_all(
     Returns:
         Positions of the readable images, their pixels, and what was skipped.
     """
-    kept: list[int] = []
-    arrays: list[NDArray[np.uint8]] = []
+    kept: dict[int, NDArray[np.uint8]] = {}
     unreadable: list[Unreadable] = []
-    with thread_pool() as pool:
-        for start in range(0, len(images), _CHUNK):
-            tried = range(start, min(start + _CHUNK, len(images)))
-            for index, result in zip(tried, decode_views(images, view, tried, pool), strict=True):
-                if isinstance(result, Unreadable):
-                    unreadable.append(result)
-                else:
-                    kept.append(index)
-                    arrays.append(result)
-            if on_progress:
-                on_progress(tried.stop, len(images))
-    return kept, arrays, unreadable
-
-
-_CHUNK = 256
+    for tried, results in _decode(images, view, _CHUNK):
+        for index, result in zip(tried, results, strict=True):
+            if isinstance(result, Unreadable):
+                unreadable.append(result)
+            else:
+                kept[index] = result
+        if on_progress:
+            on_progress(tried.stop, len(images))
+    return list(kept), list(kept.values()), unreadable
 
 
 def thread_pool() -> ThreadPoolExecutor:
     """Start decoding threads, one per core that this process may use."""
     return ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
-
-
-def _is_pixels(result: NDArray[np.uint8] | Unreadable) -> bool:
-    return not isinstance(result, Unreadable)

@@ -17,16 +17,7 @@ import numpy as np
 from ..errors import DataError
 from .sources import Listing, Source, open_source
 
-__all__ = [
-    "DataSource",
-    "HasClasses",
-    "ImageItem",
-    "ImageSet",
-    "Split",
-    "evenly_spaced",
-    "open_data",
-    "open_train_and_val",
-]
+__all__ = ["DataSource", "ImageItem", "ImageSet", "Split", "evenly_spaced", "open_data", "open_train_and_val"]
 
 Split = Literal["train", "val", "test"]
 DataSource = str | os.PathLike[str]
@@ -46,16 +37,11 @@ class ImageItem(NamedTuple):
     label: int | None
 
 
-class HasClasses(Protocol):
-    """A set whose classes another set may be numbered by."""
-
+class _HasClasses(Protocol):
     @property
-    def name(self) -> str:
-        """For messages."""
-
+    def name(self) -> str: ...
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of their numbers."""
+    def classes(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -81,22 +67,14 @@ class ImageSet:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Class positions of all images.
-
-        Raises:
-            DataError: If the images have no classes.
-        """
+        """Class positions of all images; raises `DataError` if they have no classes."""
         labels = tuple(item.label for item in self.items if item.label is not None)
         if len(labels) != len(self.items):
             raise DataError(f"{self.name}: expected images in class folders, got images without classes")
         return labels
 
     def read(self, index: int, limit: int | None = None) -> bytes:
-        """Return an image's encoded bytes, or the first `limit` of them.
-
-        Raises:
-            ImageError: If the file is gone, damaged or too large.
-        """
+        """Return an image's encoded bytes, or the first `limit`; raises `ImageError` as `Source.read` does."""
         source, key = self._keys[index]
         return self._sources[source].read(key, limit)
 
@@ -115,17 +93,11 @@ class ImageSet:
     def subset(self, indices: Iterable[int]) -> ImageSet:
         """Keep some images, in the order given, and all classes."""
         chosen = tuple(indices)
-        return dataclasses.replace(
-            self,
-            items=tuple(self.items[index] for index in chosen),
-            _keys=tuple(self._keys[index] for index in chosen),
-        )
+        items, keys = (tuple(self.items[i] for i in chosen), tuple(self._keys[i] for i in chosen))
+        return dataclasses.replace(self, items=items, _keys=keys)
 
     def sample(self, n: int) -> ImageSet:
-        """Keep at most `n` images, evenly spaced over the set; the first and the last are among them.
-
-        Args:
-            n: Number of images, at least 1; a smaller set is kept whole.
+        """Keep at most `n` images (at least 1), evenly spaced over the set; the first and the last are among them.
 
         Example:
             >>> digits = open_data("digits", split="val")
@@ -145,7 +117,7 @@ class ImageSet:
         items = tuple(item._replace(label=None if item.label is None else table[item.label]) for item in self.items)
         return dataclasses.replace(self, items=items, classes=tuple(classes))
 
-    def with_classes_of(self, other: HasClasses) -> ImageSet:
+    def with_classes_of(self, other: _HasClasses) -> ImageSet:
         """Number the classes as `other` does, by name.
 
         Raises:
@@ -214,26 +186,18 @@ def open_data(
 
 
 def open_train_and_val(sources: DataSource | Sequence[DataSource]) -> tuple[ImageSet, ImageSet | None]:
-    """Find the images to train on and those to validate on, and list every source only once.
+    """Find what `open_data` finds for split `train`, and for split `val`, and list every source only once.
 
-    Args:
-        sources: As for `open_data`.
-
-    Returns:
-        What `open_data` returns for split `train`, and for split `val`; None where the sources do not have both.
-
-    Raises:
-        DataError: As for `open_data`.
+    The latter is None where the sources do not have both. Raises `DataError` as `open_data` does.
     """
     files = _list_files(sources, unlabelled=False)
     return files.images("train"), files.images("val") if {"train", "val"} <= set(files.splits) else None
 
 
 def _list_files(sources: DataSource | Sequence[DataSource], *, unlabelled: bool) -> _Files:
-    listed = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    if not listed:
+    if not (listed := [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)):
         raise DataError("expected at least one folder or zip of images, got none")
-    files = _Files(tuple(open_source(source, any_file=unlabelled) for source in listed), unlabelled=unlabelled)
+    files = _Files(tuple(open_source(source, any_file=unlabelled) for source in listed), unlabelled)
     for number, source in enumerate(files.sources):
         listing = source.list_files()
         files.ignored += listing.ignored
@@ -283,15 +247,11 @@ class _Files:
         positions = {class_name: index for index, class_name in enumerate(classes)}
         empty = {class_name for _, class_name in folders} - set(classes)
         return ImageSet(
-            name=name,
-            classes=classes,
+            name=name, classes=classes, splits=self.splits, ignored=tuple(ignored),
             items=tuple(ImageItem(entry.name, positions.get(entry.class_name or "")) for entry in entries),
-            splits=self.splits,
             empty_classes=() if self.unlabelled else tuple(sorted(empty)),
-            ignored=tuple(ignored),
-            _sources=self.sources,
-            _keys=tuple((entry.source, entry.key) for entry in entries),
-        )
+            _sources=self.sources, _keys=tuple((entry.source, entry.key) for entry in entries),
+        )  # fmt: skip
 
 
 def _arrange(number: int, source_name: str, listing: Listing) -> tuple[list[_Entry], set[tuple[Split | None, str]]]:

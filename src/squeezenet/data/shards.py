@@ -1,13 +1,11 @@
 """Sets larger than memory and disk: tar shards in WebDataset's layout, beside an index, in a folder or behind HTTP.
 
-A shard is a plain tar of `KEY.jpg` (or another image extension) and `KEY.cls`, the number of the class; the index is a
-JSON file that names the shards and counts their images, so that the length of an epoch is known before the first byte
-of a shard is read:
+A shard is a plain tar of `KEY.jpg` (or another image extension) and `KEY.cls`, the number of the class. The index names
+the shards and counts their images:
 
     {"format": 1, "classes": {"cat": 610, "dog": 590}, "shards": {"00000.tar": 1000, "00001.tar": 200}}
 
-An index is small whatever it claims: nothing here is as large as the number of images. `training.feed.shards` reads the
-images, and refuses shards that hold far fewer than the index counts.
+Nothing here is as large as the number of images that it claims; `training.feed.shards` reads them.
 """
 
 from __future__ import annotations
@@ -111,12 +109,9 @@ def open_shards(location: str | os.PathLike[str]) -> ShardSet:
         raise DataError(f"{text}: expected the index of shards that `squeezenet shards` writes ({error})") from None
     base = text[: text.rfind("/") + 1]
     return ShardSet(
-        name=text,
-        classes=tuple(counts),
-        counts=tuple(counts.values()),
-        numbers=tuple(range(len(counts))),
+        name=text, classes=tuple(counts), counts=tuple(counts.values()), numbers=tuple(range(len(counts))),
         shards=tuple((base + name, n_images) for name, n_images in shards.items()),
-    )
+    )  # fmt: skip
 
 
 def _read_index(location: str) -> bytes:
@@ -133,14 +128,12 @@ def _read_index(location: str) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedShards:
-    """What `write_shards` wrote."""
+    """What `write_shards` wrote; `train` takes `index` as DATA. Images that are `unreadable` are in no shard."""
 
     index: Path
-    """The JSON file, which `train` takes as DATA."""
     n_images: int
     n_shards: int
     unreadable: tuple[Unreadable, ...]
-    """Images that could not be read and are in no shard."""
 
 
 def write_shards(
@@ -148,7 +141,6 @@ def write_shards(
     folder: str | os.PathLike[str],
     *,
     images_per_shard: int = 1000,
-    seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PackedShards:
     """Pack a set into shards, in random order, so that every shard holds all classes; images keep their bytes.
@@ -157,7 +149,6 @@ def write_shards(
         images: The set, with classes.
         folder: Where the shards and `index.json` go; made if it does not exist.
         images_per_shard: Images in a shard; a shard should have tens to hundreds of megabytes.
-        seed: Of the order.
         on_progress: Called now and then with the number of images done and of all.
 
     Raises:
@@ -172,7 +163,7 @@ def write_shards(
     target.mkdir(parents=True, exist_ok=True)
     counts, shards, unreadable = dict.fromkeys(images.classes, 0), {}, []
     labels = images.labels
-    order = np.random.default_rng(seed).permutation(len(images)).tolist()
+    order = np.random.default_rng(0).permutation(len(images)).tolist()
     for number, start in enumerate(range(0, len(order), images_per_shard)):
         name = f"{number:05d}.tar"
         before = sum(counts.values())
@@ -193,14 +184,9 @@ def write_shards(
             on_progress(min(start + images_per_shard, len(order)), len(order))
     if empty := [name for name, count in counts.items() if not count]:
         raise DataError(f"{images.name}: expected readable images of every class, got none of {empty[0]}")
-    index_path = target / f"index{INDEX_SUFFIX}"
-    _write_index(index_path, counts, shards)
-    return PackedShards(
-        index=index_path, n_images=sum(shards.values()), n_shards=len(shards), unreadable=tuple(unreadable)
-    )
-
-
-def _write_index(path: Path, counts: Mapping[str, int], shards: Mapping[str, int]) -> None:
+    index = target / f"index{INDEX_SUFFIX}"
     table = {"format": _FORMAT, "classes": counts, "shards": shards}
-    with atomic_write(path) as stream:
+    with atomic_write(index) as stream:
         stream.write(json.dumps(table, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+    n_images = sum(shards.values())
+    return PackedShards(index=index, n_images=n_images, n_shards=len(shards), unreadable=tuple(unreadable))

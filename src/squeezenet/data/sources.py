@@ -1,8 +1,7 @@
-"""Where encoded images lie: a folder, a zip, a list of files, or the embedded `digits`.
+"""Where encoded images lie: a folder, a zip, a file, or the embedded `digits`; what paths mean is in `imageset.py`.
 
-A source lists its files as path parts below its root, and reads one file's bytes on request. What the parts
-mean (splits, classes) is `imageset.py`'s business. Nothing here trusts a name or a size: links cannot make the
-listing loop, only regular files are opened, and no file is read beyond `MAX_FILE_BYTES`.
+Nothing here trusts a name or a size: links cannot make the listing loop, only regular files are opened, and no file is
+read beyond `MAX_FILE_BYTES`.
 """
 
 from __future__ import annotations
@@ -26,19 +25,11 @@ from ..preprocess import MAX_FILE_BYTES
 from ..text import file_name
 
 __all__ = [
-    "EMBEDDED_NAMES",
-    "DigitsSource",
-    "FileSource",
-    "FolderSource",
-    "Listing",
-    "Source",
-    "ZipSource",
-    "expand_pattern",
+    "DigitsSource", "FileSource", "FolderSource", "Listing", "Source", "ZipSource", "expand_pattern",
     "open_source",
-]
+]  # fmt: skip
 
-EMBEDDED_NAMES = ("digits",)
-
+_DIGITS = "digits"
 _DIGITS_VAL_EVERY = 5  # every fifth image of a class is for validation
 _READ_ERRORS = (
     OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, struct.error, ValueError,
@@ -67,14 +58,10 @@ class Source(Protocol):
         """Find every file named like an image, in an order that does not depend on the file system."""
 
     def read(self, key: Any, limit: int | None = None) -> bytes:
-        """Return a file's bytes, or its first `limit` bytes.
-
-        Raises:
-            ImageError: If the file is gone, damaged or too large.
-        """
+        """Return a file's bytes, or its first `limit`; raises `ImageError` if it is gone, damaged or too large."""
 
     def size_bytes(self, key: Any) -> int:
-        """Return a file's size without reading it; 0 if it is gone."""
+        """Return a file's size; 0 if it is gone."""
 
 
 def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> Source:
@@ -87,16 +74,14 @@ def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> So
     Raises:
         DataError: If it is none of these, or the zip cannot be used.
     """
-    text = os.fspath(source)
-    path = Path(text)
-    if text in EMBEDDED_NAMES and not path.exists():
+    text, path = os.fspath(source), Path(source)
+    if text == _DIGITS and not path.exists():
         return DigitsSource()
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():
         raise DataError(
-            f"{file_name(text)}: no such file or folder; expected a folder of class folders, a zip of one, or one of"
-            f" {', '.join(EMBEDDED_NAMES)}"
+            f"{file_name(text)}: no such file or folder; expected a folder of class folders, a zip of one, or {_DIGITS}"
         )
     if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS and _is_zip(path):
         return ZipSource(path)
@@ -129,18 +114,43 @@ def _has_image_extension(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
-class FolderSource:
-    """A folder tree on disk; links are followed, but no folder is entered twice."""
+class _DiskSource:
+    """Files by path."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.name = file_name(str(root))
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = file_name(str(path))
+
+    def read(self, key: str, limit: int | None = None) -> bytes:
+        """Read one file; see `Source.read`."""
+        name = file_name(key)
+        try:
+            # Opening without O_NONBLOCK would block on a FIFO that took a file's place.
+            descriptor = os.open(key, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+            with os.fdopen(descriptor, "rb") as stream:
+                status = os.fstat(stream.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise ImageError("expected a file, got a folder or a device", source=name)
+                return _read_bounded(stream, name, status.st_size, limit)
+        except OSError as error:
+            raise ImageError(f"cannot be read ({error.strerror})", source=name) from None
+
+    def size_bytes(self, key: str) -> int:
+        """Ask the file system; see `Source.size_bytes`."""
+        try:
+            return os.stat(key).st_size
+        except OSError:
+            return 0
+
+
+class FolderSource(_DiskSource):
+    """A folder tree on disk; links are followed, but no folder is entered twice."""
 
     def list_files(self) -> Listing:
         """Walk the tree in sorted order."""
         listing = Listing()
         seen: set[tuple[int, int]] = set()
-        pending: list[tuple[str, tuple[str, ...]]] = [(str(self.root), ())]
+        pending: list[tuple[str, tuple[str, ...]]] = [(str(self.path), ())]
         while pending:
             folder, parts = pending.pop()
             try:
@@ -171,34 +181,12 @@ class FolderSource:
             pending.extend(reversed(folders))
         return listing
 
-    def read(self, key: str, limit: int | None = None) -> bytes:
-        """Read one file; see `Source.read`."""
-        return _read_path(key, limit)
-
-    def size_bytes(self, key: str) -> int:
-        """Ask the file system; see `Source.size_bytes`."""
-        return _path_size(key)
-
 
 def _entry_is(entry: os.DirEntry[str], kind: Any) -> bool:
     try:
         return bool(kind(entry.stat().st_mode))
     except OSError:  # a dangling or circular link
         return False
-
-
-def _read_path(path: str, limit: int | None) -> bytes:
-    name = file_name(path)
-    try:
-        # Opening without O_NONBLOCK would block on a FIFO that took a file's place.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("expected a file, got a folder or a device", source=name)
-            return _read_bounded(stream, name, status.st_size, limit)
-    except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror})", source=name) from None
 
 
 def _read_bounded(stream: Any, name: str, size: int, limit: int | None) -> bytes:
@@ -209,31 +197,12 @@ def _read_bounded(stream: Any, name: str, size: int, limit: int | None) -> bytes
     return data
 
 
-def _path_size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
-class FileSource:
+class FileSource(_DiskSource):
     """One image file, given by name."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = file_name(str(path))
 
     def list_files(self) -> Listing:
         """List the file itself."""
         return Listing(files=[((), str(self.path))])
-
-    def read(self, key: str, limit: int | None = None) -> bytes:
-        """Read the file; see `Source.read`."""
-        return _read_path(key, limit)
-
-    def size_bytes(self, key: str) -> int:
-        """Ask the file system; see `Source.size_bytes`."""
-        return _path_size(key)
 
 
 class ZipSource:
@@ -303,9 +272,9 @@ class ZipSource:
 
 
 class DigitsSource:
-    """scikit-learn's 1,797 handwritten digits of 8x8 pixels, as PNG files in a train and a val split."""
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels, as PNG files `<split>/<digit>/<number>.png`."""
 
-    name = "digits"
+    name = _DIGITS
 
     def __init__(self) -> None:
         try:
@@ -318,7 +287,7 @@ class DigitsSource:
         self._pixels = (digits.images * (255 / 16)).round().astype("uint8")
 
     def list_files(self) -> Listing:
-        """List the images as `<split>/<digit>/<number>.png`."""
+        """List the images of both splits."""
         listing = Listing()
         seen = [0] * 10
         for index, label in enumerate(self._labels):

@@ -55,34 +55,22 @@ class Comparison:
 
         Keys: `class`, `n_images`, `float_correct`, `compressed_correct`.
         """
-        before, after = self._correct()
-        n_classes = len(self.class_names)
-        totals, rights_before, rights_after = (
-            np.bincount(self.labels, weights=weights, minlength=n_classes).astype(int)
-            for weights in (None, before, after)
-        )
-        order = np.argsort(rights_after - rights_before, kind="stable")
+        counts = np.array([np.bincount(self.labels, w, len(self.class_names)) for w in (None, *self._correct())], int)
+        keys = ("n_images", "float_correct", "compressed_correct")
+        order = np.argsort(counts[2] - counts[1], kind="stable").tolist()
         return [
-            {
-                "class": self.class_names[index],
-                "n_images": int(totals[index]),
-                "float_correct": int(rights_before[index]),
-                "compressed_correct": int(rights_after[index]),
-            }
+            {"class": self.class_names[index], **dict(zip(keys, counts[:, index].tolist(), strict=True))}
             for index in order
-            if totals[index]
+            if counts[0, index]
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         before, after = self.accuracies
         return {
-            "float": before.to_dict(),
-            "compressed": after.to_dict(),
-            "points_lost": self.points_lost,
-            "mcnemar_p": self.mcnemar_p,
-            "classes": self.losses_by_class(),
-        }
+            "float": before.to_dict(), "compressed": after.to_dict(), "points_lost": self.points_lost,
+            "mcnemar_p": self.mcnemar_p, "classes": self.losses_by_class(),
+        }  # fmt: skip
 
     def _correct(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         return top_k_correct(self.reference_logits, self.labels), top_k_correct(self.compressed_logits, self.labels)

@@ -49,12 +49,9 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
-            "model": self.model,
-            "data": self.images.name,
-            **self.accuracy.to_dict(),
-            "n_unreadable": len(self.scores.unreadable),
-            "ms_per_image": self.ms_per_image,
-        }
+            "model": self.model, "data": self.images.name, **self.accuracy.to_dict(),
+            "n_unreadable": len(self.scores.unreadable), "ms_per_image": self.ms_per_image,
+        }  # fmt: skip
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Rows of a table: measure, percent, right of all, 95 % interval."""
@@ -92,12 +89,9 @@ def evaluate(model: Model, data: Data, *, split: Split = "val") -> Evaluation:
     images = match_classes(predictor, data if isinstance(data, ImageSet) else open_data(data, split=split))
     start = time.perf_counter()
     scores = collect_logits(predictor, images)
-    seconds = time.perf_counter() - start
+    ms_per_image = 1000 * (time.perf_counter() - start) / len(scores.labels)
+    name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
+    accuracy = Accuracy.of(scores.logits, scores.labels)
     return Evaluation(
-        model=os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__,
-        accuracy=Accuracy.of(scores.logits, scores.labels),
-        scores=scores,
-        predictor=predictor,
-        images=images,
-        ms_per_image=1000 * seconds / len(scores.labels),
+        model=name, accuracy=accuracy, scores=scores, predictor=predictor, images=images, ms_per_image=ms_per_image
     )

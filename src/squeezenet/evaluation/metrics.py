@@ -60,12 +60,9 @@ class Accuracy:
     def to_dict(self) -> dict[str, Any]:
         """Percentages, intervals and counts as plain data for JSON."""
         return {
-            **dataclasses.asdict(self),
-            "top1": self.top1,
-            "top5": self.top5,
-            "top1_interval": list(self.top1_interval),
-            "top5_interval": list(self.top5_interval),
-        }
+            **dataclasses.asdict(self), "top1": self.top1, "top5": self.top5,
+            "top1_interval": list(self.top1_interval), "top5_interval": list(self.top5_interval),
+        }  # fmt: skip
 
 
 def label_ranks(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -96,20 +93,12 @@ def label_ranks(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> ND
 
 
 def top_k_correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> NDArray[np.bool_]:
-    """Tell for each image whether the right class is among the first k; see `label_ranks`."""
+    """Tell for each image whether the right class is among the first `k`; see `label_ranks`."""
     return label_ranks(logits, labels) < k
 
 
-def wilson_interval(correct: int, n_images: int, z: float = _Z_95) -> tuple[float, float]:
-    """Bounds of a percentage that was measured on a sample.
-
-    Args:
-        correct: Images that were right.
-        n_images: All images.
-        z: Width in standard deviations; 1.96 for 95 %.
-
-    Returns:
-        Lower and upper bound, percent; 0 and 100 without images.
+def wilson_interval(correct: int, n_images: int) -> tuple[float, float]:
+    """Bounds, at 95 % confidence, of a percentage that was measured on a sample; 0 and 100 without images.
 
     Example:
         >>> [round(bound, 2) for bound in wilson_interval(95, 100)]
@@ -119,7 +108,7 @@ def wilson_interval(correct: int, n_images: int, z: float = _Z_95) -> tuple[floa
     """
     if n_images == 0:
         return 0.0, 100.0
-    share = correct / n_images
+    share, z = correct / n_images, _Z_95
     center = share + z * z / (2 * n_images)
     margin = z * math.sqrt(share * (1 - share) / n_images + z * z / (4 * n_images**2))
     scale = 100 / (1 + z * z / n_images)
@@ -136,11 +125,6 @@ def confusion_matrix(
 
 def kl_divergence(reference: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     """Mean over images of KL(reference || other) between the softmaxes of two sets of logits (n, classes), in nats."""
-    p, q = _log_softmax(reference), _log_softmax(other)
+    shifted = [x.astype(np.float64) - x.max(axis=1, keepdims=True) for x in (reference, other)]
+    p, q = (x - np.log(np.exp(x).sum(axis=1, keepdims=True)) for x in shifted)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
-
-
-def _log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result

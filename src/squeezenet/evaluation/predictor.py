@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,19 +20,14 @@ from ..preprocess import ImageSource, Preprocessing, is_one_image
 from ..zoo import find_model
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..models import SqueezeNet
 
 __all__ = [
-    "FloatPredictor",
-    "Model",
-    "Scores",
-    "answers",
-    "collect_logits",
-    "match_classes",
-    "open_model",
-    "predict",
+    "FloatPredictor", "Model", "Scores", "answers", "collect_logits", "match_classes", "open_model", "predict",
     "predict_batches",
-]
+]  # fmt: skip
 
 _BATCH = 32
 
@@ -52,24 +47,20 @@ class FloatPredictor(Predictor):
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute class scores; see `Predictor.logits`."""
-        import torch
-
-        from ..models import normalize_pixels
-
-        with torch.inference_mode():
-            scores: NDArray[np.float64] = self._model(normalize_pixels(pixels, self.preprocessing)).double().numpy()
-        return scores
+        return self._run(pixels, self._model)
 
     def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute the class activation maps; see `Predictor.activation_maps`."""
+        return self._run(pixels, self._model.activation_map).transpose(0, 2, 3, 1)
+
+    def _run(self, pixels: NDArray[np.uint8], function: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
         import torch
 
         from ..models import normalize_pixels
 
         with torch.inference_mode():
-            maps_NCHW = self._model.activation_map(normalize_pixels(pixels, self.preprocessing))
-        maps: NDArray[np.float64] = maps_NCHW.permute(0, 2, 3, 1).double().numpy()
-        return maps
+            found: NDArray[np.float64] = function(normalize_pixels(pixels, self.preprocessing)).double().numpy()
+        return found
 
 
 def open_model(model: Model, *, engine: EngineName = "auto", threads: int | None = None) -> Predictor:
@@ -78,8 +69,8 @@ def open_model(model: Model, *, engine: EngineName = "auto", threads: int | None
     Args:
         model: A name or path (see `find_model`), the contents of a `.sqz` file, a torch model, or a `Predictor`, which
             is returned as it is. `imagenet` is fetched and compressed where that was not done before.
-        engine: For compressed networks, as for `Classifier`.
-        threads: For compressed networks, as for `Classifier`.
+        engine: As for `Classifier`; likewise `threads`.
+        threads: Of compressed networks.
 
     Raises:
         ModelNotFoundError: If the MODEL names nothing.
@@ -175,20 +166,15 @@ def _grouped(images: Iterable[Any]) -> Iterator[Any]:
     """Patterns expanded, and files beside each other put together, so that they are read and classified in batches."""
     files: list[str] = []
     for image in images:
-        paths = expand_pattern(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else []
-        for path in paths:
-            if os.path.isfile(path):  # also False where the system refuses even the question
-                files.append(path)
+        is_path = isinstance(image, (str, os.PathLike))
+        for found in expand_pattern(os.fspath(image)) if is_path else [image]:
+            if is_path and os.path.isfile(found):  # also False where the system refuses even the question
+                files.append(found)
                 continue
             if files:
                 yield files
             files = []
-            yield [path]
-        if not paths:
-            if files:
-                yield files
-            files = []
-            yield image
+            yield [found] if is_path else found
     if files:
         yield files
 
@@ -258,9 +244,7 @@ def collect_logits(predictor: Predictor, images: ImageSet, *, batch_size: int = 
     Raises:
         DataError: If not one image can be read.
     """
-    logits: list[NDArray[np.float64]] = []
-    indices: list[NDArray[np.int64]] = []
-    unreadable: list[Unreadable] = []
+    logits, indices, unreadable = [], [], list[Unreadable]()
     for batch, scores in predict_batches(predictor, images, batch_size=batch_size):  # a batch's pixels are not kept
         logits.append(scores)
         indices.append(batch.indices)
@@ -268,9 +252,5 @@ def collect_logits(predictor: Predictor, images: ImageSet, *, batch_size: int = 
     readable = np.concatenate(indices)
     if not len(readable):
         raise DataError(f"{images.name}: none of {len(images)} images can be read, such as {unreadable[0].name}")
-    return Scores(
-        logits=np.concatenate(logits),
-        labels=np.array(images.labels)[readable],
-        indices=readable,
-        unreadable=tuple(unreadable),
-    )
+    labels = np.array(images.labels)[readable]
+    return Scores(logits=np.concatenate(logits), labels=labels, indices=readable, unreadable=tuple(unreadable))

@@ -1,7 +1,4 @@
-"""Whether a classifier's probabilities can be believed, and when it should rather say that it does not know.
-
-Plain NumPy.
-"""
+"""Whether a classifier's probabilities can be believed, and below which one "unknown" is the better answer."""
 
 from __future__ import annotations
 
@@ -57,44 +54,28 @@ def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return shares
 
 
-def reliability(logits: NDArray[np.floating], labels: NDArray[np.integer], *, n_bins: int = N_BINS) -> Reliability:
-    """Compare confidence and accuracy of the best answers.
-
-    Args:
-        logits: Shape (n, classes).
-        labels: Right classes, shape (n,).
-        n_bins: Bins of equal width.
-    """
+def reliability(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Reliability:
+    """Compare confidence and accuracy of the best answers; `logits` of shape (n, classes), `labels` of shape (n,)."""
     best = probabilities(logits).max(axis=1)
     is_right = logits.argmax(axis=1) == labels
-    bins = np.minimum((best * n_bins).astype(np.int64), n_bins - 1)
-    counts = np.bincount(bins, minlength=n_bins)
+    bins = np.minimum((best * N_BINS).astype(np.int64), N_BINS - 1)
+    counts = np.bincount(bins, minlength=N_BINS)
     with np.errstate(invalid="ignore"):
-        return Reliability(
-            counts=counts,
-            confidence=np.bincount(bins, best, n_bins) / counts,
-            accuracy=np.bincount(bins, is_right, n_bins) / counts,
-        )
+        confidence, accuracy = (np.bincount(bins, weights, N_BINS) / counts for weights in (best, is_right))
+    return Reliability(counts=counts, confidence=confidence, accuracy=accuracy)
 
 
-def unknown_threshold(
-    logits: NDArray[np.floating], labels: NDArray[np.integer], *, kept_share: float = KEPT_SHARE
-) -> UnknownThreshold:
-    """Choose the threshold that keeps a given share of the right answers.
+def unknown_threshold(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> UnknownThreshold:
+    """Choose the threshold that keeps `KEPT_SHARE` of the right answers to images that were not trained on.
 
     What the network was never shown tends to get low probabilities, like the images that it gets wrong; how many of the
-    latter are caught is therefore measured, the former is not known.
-
-    Args:
-        logits: Shape (n, classes), of images that were not trained on.
-        labels: Right classes, shape (n,).
-        kept_share: Part of the right answers that must stay answers, 0 to 1.
+    latter are caught is therefore measured, the former is not known. Arguments are those of `reliability`.
     """
     best = probabilities(logits).max(axis=1)
     is_right = logits.argmax(axis=1) == labels
     n_right, n_wrong = int(is_right.sum()), int((~is_right).sum())
     # The largest probability that loses no more than allowed; rounded down, so that rounding loses none either.
-    position = int((1 - kept_share) * n_right)
+    position = int((1 - KEPT_SHARE) * n_right)
     threshold = float(np.floor(np.sort(best[is_right])[position] * 1e4) / 1e4) if n_right else 0.0
     return UnknownThreshold(
         unknown_below=threshold,

@@ -1,7 +1,4 @@
-"""Charts of a page: lines and points with their axes, which `parts.html` draws as SVG.
-
-Colours are the page's, so that charts follow its light and dark looks.
-"""
+"""Charts of a page: lines and points with their axes, which `parts.html` draws as SVG in the page's colours."""
 
 from __future__ import annotations
 
@@ -92,7 +89,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """What `parts.html` draws."""
+    """What `parts.html` draws; the fields are `chart`'s arguments, completed."""
 
     title: str
     lines: Sequence[Line]
@@ -100,12 +97,9 @@ class Chart:
     y: Axis
     x_ticks: Sequence[Tick]
     x_label: str
-    """Below the ticks; none where it is empty."""
     mark: float | None
-    """Where a vertical line stands."""
     mark_text: str
     width: int
-    """Pixels, like `height`."""
     height: int
 
     @property
@@ -119,20 +113,13 @@ def line_chart(
     title: str, x: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], *, x_label: str = "epoch",
     is_x_log: bool = False, from_zero: bool = False, mark: float | None = None, mark_text: str = "",
 ) -> Chart:  # fmt: skip
-    """Lay out one or two lines over a common x; the legend shows their last values.
+    """Lay out one or two lines, of names and values, over a common x; the legend shows their last values.
 
-    Args:
-        title: Of the chart.
-        x: Increasing; for logarithmic axes positive.
-        lines: Name and values of each line; values that are not finite leave a gap.
-        x_label: What x is, for the values on hover.
-        is_x_log: Space x by its logarithm.
-        from_zero: Begin the y axis at 0.
-        mark: An x to mark with a vertical line.
-        mark_text: What stands at it.
+    `x` increases, and is positive for logarithmic axes. Values that are not finite leave a gap. `x_label` is for the
+    values on hover. The other arguments are those of `chart`.
     """
     colors: tuple[Color, ...] = ("one", "two")
-    made = []
+    made: list[Line] = []
     for color, (name, values) in zip(colors, lines, strict=False):
         finite = [(at, value) for at, value in zip(x, values, strict=True) if math.isfinite(value)]
         points = [Point(at, value, f"{x_label} {at:g}: {value:.4g}") for at, value in finite]

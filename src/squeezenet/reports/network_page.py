@@ -1,7 +1,6 @@
-"""One page about a network: accuracy, curves, confusions, calibration, worst mistakes, data, layers, timing.
+"""One page about a network, and its model card: accuracy, curves, confusions, calibration, worst mistakes, layers.
 
-The page is a single HTML file that loads nothing from anywhere, in light or dark as the reader's system is. Every text
-that comes from files goes through the template's escaping. A model card in Markdown is filled from the same facts.
+The page is a single HTML file that loads nothing. Every text from files goes through the template's escaping.
 """
 
 from __future__ import annotations
@@ -26,15 +25,7 @@ from ..evaluation.reliability import Reliability, probabilities, reliability, un
 from .charts import Chart, line_chart
 from .pages import render
 
-__all__ = [
-    "ClassRow",
-    "Mistake",
-    "Report",
-    "build_report",
-    "render_card",
-    "render_html",
-    "worst_mistakes",
-]
+__all__ = ["Report", "build_report", "render_card", "render_html"]
 
 MAX_MISTAKES = 12
 MAX_MATRIX_CLASSES = 30
@@ -44,44 +35,15 @@ _HEAT = (255, 96, 32)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassRow:
-    """One class's figures; shares are percent."""
-
-    name: str
-    n_images: int
-    n_right: int
-    n_predicted: int
-    recall: float
-    precision: float
-    n_train: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mistake:
-    """An image that the network gets wrong."""
-
-    name: str
-    predicted: str
-    predicted_share: float
-    """Percent."""
-    label: str
-    label_share: float
-    photo: str
-    """Data URL of what the network sees."""
-    predicted_map: str
-    """Data URL of the class activation map, one pixel a position, opaque where the class is seen."""
-    label_map: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the page and the card show."""
+    """What the page and the card show; further fields are `build_report`'s arguments."""
 
     title: str
     subtitle: str
     data_name: str
     accuracy: Accuracy
-    classes: tuple[ClassRow, ...]
+    classes: tuple[dict[str, Any], ...]
+    """Figures of each class, shares in percent; see `_class_row`."""
     matrix: tuple[tuple[str, tuple[int, ...]], ...]
     """Name of the right class and counts of the answers, in the order of `classes`; empty for more than
     `MAX_MATRIX_CLASSES`."""
@@ -92,7 +54,8 @@ class Report:
     bins: tuple[dict[str, float], ...]
     """Filled bins of the reliability diagram: index, count, confidence, accuracy."""
     unknown: Any
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[dict[str, Any], ...]
+    """Names, classes, shares in percent, and data URLs of the worst ones; see `_worst_mistakes`."""
     n_mistakes: int
     n_unreadable: int
     charts: tuple[Chart, ...]
@@ -102,7 +65,6 @@ class Report:
     preprocessing: Any
     warnings: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
-    """Further name and value pairs: size, timing, recipe, versions."""
 
 
 def build_report(
@@ -125,10 +87,10 @@ def build_report(
         scores: From `collect_logits`.
         title: What the network is called.
         subtitle: A line below it.
-        history: Rows of a run's log, an epoch each.
-        warnings: What the check of the data or an alarm said.
+        history: Rows of a run's log, one per epoch.
+        warnings: Of the check of the data, or of an alarm.
         train_counts: Images trained on, by class name.
-        facts: Further names and values.
+        facts: Further names and values: size, timing, recipe, versions.
     """
     names = images.classes
     predicted = scores.logits.argmax(axis=1)
@@ -138,30 +100,22 @@ def build_report(
     counted = reliability(scores.logits, scores.labels)
     best = max(history, key=lambda row: row["top1"])["epoch"] if history else None
     return Report(
-        title=title,
-        subtitle=subtitle,
+        title=title, subtitle=subtitle, warnings=tuple(warnings), facts=tuple(facts),
         data_name=" + ".join(part.rsplit("/", 1)[-1] for part in images.name.split(" + ")),
         accuracy=Accuracy.of(scores.logits, scores.labels),
-        classes=tuple(_class_row(matrix, int(i), names[i], train_counts) for i in seen),
+        classes=tuple(_class_row(matrix, int(i), names[i], train_counts or {}) for i in seen),
         matrix=tuple((names[i], tuple(matrix[i, seen].tolist())) for i in seen) if is_shown_whole else (),
         confusions=_confusions(matrix, names),
-        calibration_error=counted.error,
-        bins=_filled_bins(counted),
+        calibration_error=counted.error, bins=_filled_bins(counted),
         unknown=unknown_threshold(scores.logits, scores.labels),
-        mistakes=worst_mistakes(predictor, images, scores),
-        n_mistakes=int((predicted != scores.labels).sum()),
+        mistakes=_worst_mistakes(predictor, images, scores), n_mistakes=int((predicted != scores.labels).sum()),
         n_unreadable=len(scores.unreadable),
-        charts=_charts(history, best),
-        best_epoch=None if best is None else int(best),
-        cost=network_cost(predictor.spec),
-        spec=predictor.spec,
-        preprocessing=predictor.preprocessing,
-        warnings=tuple(warnings),
-        facts=tuple(facts),
-    )
+        charts=_charts(history, best), best_epoch=None if best is None else int(best),
+        cost=network_cost(predictor.spec), spec=predictor.spec, preprocessing=predictor.preprocessing,
+    )  # fmt: skip
 
 
-def worst_mistakes(predictor: Predictor, images: ImageSet, scores: Scores) -> tuple[Mistake, ...]:
+def _worst_mistakes(predictor: Predictor, images: ImageSet, scores: Scores) -> tuple[dict[str, Any], ...]:
     """Show the images whose right class has the lowest probability, the worst first, at most `MAX_MISTAKES`."""
     shares = probabilities(scores.logits)
     own = np.take_along_axis(shares, scores.labels[:, None], axis=1)[:, 0]
@@ -177,51 +131,35 @@ def worst_mistakes(predictor: Predictor, images: ImageSet, scores: Scores) -> tu
         maps = predictor.activation_maps(pixels[None])[0]
         said, right = int(predicted[row]), int(scores.labels[row])
         top = float(max(maps[:, :, said].max(), maps[:, :, right].max(), 1e-12))
-        mistakes.append(
-            Mistake(
-                name=images.items[index].name.rsplit("/", 1)[-1],
-                predicted=images.classes[said],
-                predicted_share=100 * float(shares[row, said]),
-                label=images.classes[right],
-                label_share=100 * float(own[row]),
-                photo=_photo_url(pixels),
-                predicted_map=_map_url(maps[:, :, said] / top),
-                label_map=_map_url(maps[:, :, right] / top),
-            )
-        )
+        mistakes.append({
+            "name": images.items[index].name.rsplit("/", 1)[-1],
+            "predicted": images.classes[said], "predicted_share": 100 * float(shares[row, said]),
+            "label": images.classes[right], "label_share": 100 * float(own[row]),
+            "photo": _photo_url(pixels),
+            "predicted_map": _map_url(maps[:, :, said] / top), "label_map": _map_url(maps[:, :, right] / top),
+        })  # fmt: skip
     return tuple(mistakes)
 
 
 def render_html(report: Report) -> str:
-    """Write the page.
-
-    Raises:
-        MissingDependencyError: If Jinja2 is not installed.
-    """
+    """Write the page; see `render`."""
     return render("network.html", report=report)
 
 
 def render_card(report: Report) -> str:
-    """Write the model card, in Markdown.
-
-    Raises:
-        MissingDependencyError: If Jinja2 is not installed.
-    """
+    """Write the model card, in Markdown; see `render`."""
     return render("card.md", report=report)
 
 
-def _class_row(matrix: NDArray[np.int64], index: int, name: str, train_counts: Mapping[str, int] | None) -> ClassRow:
-    n_images, n_predicted = int(matrix[index].sum()), int(matrix[:, index].sum())
-    n_right = int(matrix[index, index])
-    return ClassRow(
-        name=name,
-        n_images=n_images,
-        n_right=n_right,
-        n_predicted=n_predicted,
-        recall=100 * n_right / max(n_images, 1),
-        precision=100 * n_right / max(n_predicted, 1),
-        n_train=train_counts.get(name) if train_counts else None,
+def _class_row(matrix: NDArray[np.int64], index: int, name: str, n_train: Mapping[str, int]) -> dict[str, Any]:
+    n_images, n_predicted, n_right = (
+        int(part.sum()) for part in (matrix[index], matrix[:, index], matrix[index, index])
     )
+    return {
+        "name": name, "n_images": n_images, "n_right": n_right, "n_predicted": n_predicted,
+        "recall": 100 * n_right / max(n_images, 1), "precision": 100 * n_right / max(n_predicted, 1),
+        "n_train": n_train.get(name),
+    }  # fmt: skip
 
 
 def _confusions(matrix: NDArray[np.int64], names: Sequence[str]) -> tuple[tuple[str, str, int], ...]:
@@ -238,48 +176,42 @@ def _filled_bins(counted: Reliability) -> tuple[dict[str, float], ...]:
     )
 
 
+_CHARTS: tuple[
+    tuple[str, dict[str, str], bool], ...
+] = (  # title, columns of the log by name, whether the best is marked
+    ("Loss, nats", {"training": "train_loss", "validation": "val_loss"}, True),
+    ("Accuracy, %", {"top-1": "top1", "top-5": "top5"}, True),
+    ("Learning rate at the end of the epoch", {"lr": "lr"}, False),
+    ("Speed, images per second", {"training": "img_per_s"}, False),
+)
+
+
 def _charts(history: Sequence[Mapping[str, float]], best: float | None) -> tuple[Chart, ...]:
-    if not history:
-        return ()
-    x = [row["epoch"] for row in history]
-
-    def column(name: str) -> list[float]:
-        return [row[name] for row in history]
-
-    mark = f"best: epoch {best:g}"
-    charts = [
+    return tuple(
         line_chart(
-            "Loss, nats", x, [("training", column("train_loss")), ("validation", column("val_loss"))],
-            mark=best, mark_text=mark,
-        ),
-        line_chart("Accuracy, %", x, [("top-1", column("top1")), ("top-5", column("top5"))], mark=best, mark_text=mark),
-        line_chart("Learning rate at the end of the epoch", x, [("lr", column("lr"))], from_zero=True),
-        line_chart("Speed, images per second", x, [("training", column("img_per_s"))], from_zero=True),
-    ]  # fmt: skip
-    return tuple(charts)
+            title, [row["epoch"] for row in history],
+            [(name, [row[column] for row in history]) for name, column in columns.items()],
+            from_zero=not marked, mark=best if marked else None, mark_text=f"best: epoch {best:g}" if marked else "",
+        )
+        for title, columns, marked in _CHARTS if history
+    )  # fmt: skip
 
 
 def _photo_url(pixels: NDArray[np.uint8]) -> str:
     image = Image.fromarray(pixels)
     if image.width > _THUMBNAIL:
         image = image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    # Small images stay exact; large ones are thumbnails.
-    if image.width <= 64:
-        image.save(buffer, "PNG")
-    else:
-        image.save(buffer, "JPEG", quality=85)
-    return _data_url(buffer, "image/png" if image.width <= 64 else "image/jpeg")
+    return _data_url(image, "PNG" if image.width <= 64 else "JPEG")  # small images stay exact
 
 
 def _map_url(shares: NDArray[np.float64]) -> str:
     rgba = np.empty((*shares.shape, 4), np.uint8)
     rgba[..., :3] = _HEAT
     rgba[..., 3] = (shares.clip(0, 1) * 200).round()
+    return _data_url(Image.fromarray(rgba), "PNG")
+
+
+def _data_url(image: Image.Image, kind: str) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(rgba).save(buffer, "PNG")
-    return _data_url(buffer, "image/png")
-
-
-def _data_url(buffer: io.BytesIO, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -21,11 +21,7 @@ _Point = TypeVar("_Point")
 def front(points: Sequence[_Point], keys: Sequence[Callable[[_Point], float]]) -> tuple[_Point, ...]:
     """Choose the points that no other one beats, in their order.
 
-    A point beats another if it is nowhere larger and somewhere smaller.
-
-    Args:
-        points: What to choose from.
-        keys: What to compare; smaller is better.
+    A point beats another if none of its `keys` is larger and one is smaller.
 
     Example:
         >>> front([(1, 9), (2, 5), (3, 6)], [lambda p: p[0], lambda p: p[1]])
@@ -57,7 +53,7 @@ class Picture:
 
 @contextmanager
 def drawing(width: float, height: float, *, n_panels: int = 1, share_y: bool = False) -> Iterator[Picture]:
-    """Draw an SVG file with matplotlib; the same drawing gives the same bytes.
+    """Draw an SVG file with matplotlib, `n_panels` axes side by side; the same drawing gives the same bytes.
 
     Args:
         width: Inches.
@@ -84,14 +80,7 @@ def drawing(width: float, height: float, *, n_panels: int = 1, share_y: bool = F
 
 
 def log_axis(axes: Axes, name: Literal["x", "y"], *, unit: float = 1.0, digits: str = "123456789") -> None:
-    """Make an axis logarithmic, with plain numbers at its ticks.
-
-    Args:
-        axes: Where.
-        name: Which axis.
-        unit: What the numbers count, in units of the data.
-        digits: First digits of the ticks that have a number.
-    """
+    """Make an axis logarithmic, with plain numbers, in `unit`s of the data, at the ticks that begin with `digits`."""
     from matplotlib.ticker import FuncFormatter
 
     axes.set(**{f"{name}scale": "log"})
