@@ -8,7 +8,7 @@ import pytest
 
 import squeezenet
 from squeezenet import errors
-from squeezenet.errors import FormatError, MissingDependencyError, SqueezeNetError
+from squeezenet.errors import MissingDependencyError, SqueezeNetError
 
 
 def test_every_error_is_a_squeezenet_error():
@@ -28,15 +28,6 @@ def test_every_error_is_a_squeezenet_error():
 )  # fmt: skip
 def test_plain_handlers_work(name, builtin):
     assert issubclass(getattr(errors, name), builtin)
-
-
-def test_tree_in_the_docstring_is_the_tree():
-    lines = [line.strip("│├└─ ") for line in errors.__doc__.splitlines() if "─" in line]
-    drawn = {line.split()[0] for line in lines}
-    assert drawn == set(errors.__all__) - {"SqueezeNetError"}
-    indented = {line.split("── ")[1].split()[0] for line in errors.__doc__.splitlines() if "│   " in line}
-    subclasses = {name for name in errors.__all__ if getattr(errors, name).__base__ is FormatError}
-    assert indented == subclasses
 
 
 def test_all_errors_are_listed():

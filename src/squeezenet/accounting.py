@@ -5,19 +5,15 @@ Counts are exact and come from `ArchSpec.graph()`; nothing here builds a network
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from .spec import ArchSpec, Op
 
 __all__ = [
-    "ALEXNET_FILE_BYTES",
-    "ALEXNET_MACS",
-    "ALEXNET_PARAMS",
-    "LayerCost",
-    "NetworkCost",
-    "network_cost",
+    "ALEXNET_FILE_BYTES", "ALEXNET_MACS", "ALEXNET_PARAMS", "LayerCost", "NetworkCost", "network_cost",
     "peak_activation_bytes",
-]
+]  # fmt: skip
 
 # AlexNet as the paper compares it (single-crop Caffe model): 240 MB of float32 (Iandola et al. 2016, table 2).
 ALEXNET_FILE_BYTES = 240_000_000
@@ -113,24 +109,13 @@ def peak_activation_bytes(spec: ArchSpec) -> int:
 def _row(name: str, ops: list[Op], spec: ArchSpec) -> LayerCost:
     last = ops[-1]
     is_fire = name.startswith("fire")
-    widths: dict[str, int] = {}
+    widths = {"kernel": last.kernel, "stride": last.stride}
     if is_fire:
-        fire = spec.fires[int(name[4:]) - 2]
-        widths = {
-            "squeeze_channels": fire.squeeze_channels,
-            "expand1x1_channels": fire.expand1x1_channels,
-            "expand3x3_channels": fire.expand3x3_channels,
-        }
-    else:
-        widths = {"kernel": last.kernel, "stride": last.stride}
+        widths = dataclasses.asdict(spec.fires[int(name[4:]) - 2])
     return LayerCost(
-        name=name,
-        kind="fire" if is_fire else last.kind,
-        out_channels=spec.fires[int(name[4:]) - 2].out_channels if is_fire else last.out_channels,
-        out_size=last.out_size,
-        params=sum(op.params for op in ops),
-        macs=sum(op.macs for op in ops),
+        name=name, kind="fire" if is_fire else last.kind, out_channels=last.written_channels, out_size=last.out_size,
+        params=sum(op.params for op in ops), macs=sum(op.macs for op in ops),
         # The head's sums are averaged as they are made; no tensor is written.
         activation_bytes=sum(op.out_channels * op.out_size**2 for op in ops if not op.is_head),
         **widths,
-    )
+    )  # fmt: skip

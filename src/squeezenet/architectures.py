@@ -70,24 +70,14 @@ def named_spec(name: str, *, input_size: int = DEFAULT_INPUT_SIZE, **options: An
 
 
 def metaparameter_spec(
-    *,
-    base_e: int = 128,
-    incr_e: int = 128,
-    pct_3x3: float = 0.5,
-    freq: int = 2,
-    squeeze_ratio: float = 0.125,
-    n_fires: int = _PAPER_FIRES,
-    stem_channels: int = 96,
-    stem_kernel: int = 7,
-    pools: tuple[int, ...] = (1, 4, 8),
-    input_size: int = DEFAULT_INPUT_SIZE,
-    **options: Any,
-) -> ArchSpec:
+    *, base_e: int = 128, incr_e: int = 128, pct_3x3: float = 0.5, freq: int = 2, squeeze_ratio: float = 0.125,
+    n_fires: int = _PAPER_FIRES, stem_channels: int = 96, stem_kernel: int = 7, pools: tuple[int, ...] = (1, 4, 8),
+    input_size: int = DEFAULT_INPUT_SIZE, **options: Any,
+) -> ArchSpec:  # fmt: skip
     """Build the architecture that the paper's metaparameters describe; the defaults are SqueezeNet 1.0.
 
     With i counting Fire modules from 0: e_i = base_e + incr_e * floor(i / freq), e_i,3x3 = pct_3x3 * e_i,
-    s_i = squeeze_ratio * e_i, each rounded to the nearest whole filter, and at least
-    one filter of each kind.
+    s_i = squeeze_ratio * e_i, each rounded to the nearest whole filter, and at least one filter of each kind.
 
     Args:
         base_e: Expand filters of the first Fire module.

@@ -18,16 +18,9 @@ from typing import Any, Final
 from .errors import BadMagic, BadTable, ChecksumMismatch, FormatError, LimitExceeded, Truncated, UnsupportedVersion
 
 __all__ = [
-    "DEFAULT_LIMITS",
-    "SIGNATURE",
-    "Fields",
-    "Limits",
-    "decode_meta",
-    "encode_meta",
-    "join_chunks",
-    "split_chunks",
+    "DEFAULT_LIMITS", "SIGNATURE", "Fields", "Limits", "decode_meta", "encode_meta", "join_chunks", "split_chunks",
     "varint",
-]
+]  # fmt: skip
 
 SIGNATURE: Final = b"\x89SQZ\r\n\x1a\n"  # a high bit and line ends, so that text-mode transfers are noticed
 

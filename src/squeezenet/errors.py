@@ -1,31 +1,7 @@
 """Every error this package raises on purpose.
 
-Catch `SqueezeNetError` for all of them; each is also the builtin that plain handlers expect.
-
-    SqueezeNetError
-    ├── SpecError (ValueError)               an architecture that cannot exist
-    ├── FormatError (ValueError)             a `.sqz` file that breaks docs/format.md
-    │   ├── BadMagic                         not a `.sqz` file at all
-    │   ├── UnsupportedVersion               written by a newer format, or an unknown critical chunk
-    │   ├── Truncated                        ends before its own lengths say
-    │   ├── ChecksumMismatch                 bytes changed since they were written
-    │   ├── LimitExceeded                    asks for more memory or time than allowed
-    │   └── BadTable                         fields that contradict each other
-    ├── CodecError (ValueError)              values that the weight coder cannot hold
-    ├── QuantizationError (ValueError)       a float network that has no integer form
-    ├── WeightsError (ValueError)            a weight file that does not fit a network
-    ├── ImageError (ValueError)              a file that is no readable image
-    ├── DataError (ValueError)               a data set that cannot be used as it is
-    ├── RecipeError (ValueError)             a recipe with unknown or impossible settings
-    ├── TrainingError (RuntimeError)         a run that cannot go on
-    ├── StudyError (RuntimeError)            an exploration that cannot begin or go on
-    ├── ClusterError (RuntimeError)          machines that cannot be reached, or that went away
-    ├── CompressionError (ValueError)        options or photos that a compression cannot begin with
-    ├── ModelNotFoundError (FileNotFoundError) a MODEL that names nothing
-    ├── DownloadError (OSError)              weights that could not be fetched
-    └── MissingDependencyError (ImportError) an extra that is not installed
-
-Each has a `reason`, and a `source` where a file or an image is to blame; `str()` joins them.
+Catch `SqueezeNetError` for all of them; each is also the builtin that plain handlers expect. Each
+has a `reason`, and a `source` where a file or an image is to blame; `str()` joins them.
 `assert` stands only for states that would be a mistake of this package itself.
 """
 
@@ -35,29 +11,11 @@ import os
 from typing import Self
 
 __all__ = [
-    "BadMagic",
-    "BadTable",
-    "ChecksumMismatch",
-    "ClusterError",
-    "CodecError",
-    "CompressionError",
-    "DataError",
-    "DownloadError",
-    "FormatError",
-    "ImageError",
-    "LimitExceeded",
-    "MissingDependencyError",
-    "ModelNotFoundError",
-    "QuantizationError",
-    "RecipeError",
-    "SpecError",
-    "SqueezeNetError",
-    "StudyError",
-    "TrainingError",
-    "Truncated",
-    "UnsupportedVersion",
-    "WeightsError",
-]
+    "BadMagic", "BadTable", "ChecksumMismatch", "ClusterError", "CodecError", "CompressionError", "DataError",
+    "DownloadError", "FormatError", "ImageError", "LimitExceeded", "MissingDependencyError", "ModelNotFoundError",
+    "QuantizationError", "RecipeError", "SpecError", "SqueezeNetError", "StudyError", "TrainingError", "Truncated",
+    "UnsupportedVersion", "WeightsError",
+]  # fmt: skip
 
 
 class SqueezeNetError(Exception):

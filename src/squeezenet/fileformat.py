@@ -29,24 +29,14 @@ from .errors import (
 )
 from .files import atomic_write
 from .labels import Labels
-from .network import ConvParams, IntegerNetwork, TensorQuant, quantized_tensors
+from .network import IntegerNetwork, TensorQuant, quantized_tensors
 from .preprocess import Preprocessing
 from .spec import ArchSpec, Bypass, FireSpec, StemSpec
 
 __all__ = [
-    "Limits",
-    "SqzFile",
-    "decode_sqz",
-    "encode_sqz",
-    "encode_weights",
-    "overhead_bytes",
-    "read_bytes",
-    "read_sqz",
-    "store_unknown",
-    "stream_bytes",
-    "with_facts",
-    "write_sqz",
-]
+    "Limits", "SqzFile", "decode_sqz", "encode_sqz", "encode_weights", "overhead_bytes", "read_bytes", "read_sqz",
+    "store_unknown", "stream_bytes", "with_facts", "write_sqz",
+]  # fmt: skip
 
 VERSION: Final = 1
 
@@ -101,9 +91,7 @@ class SqzFile:
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
-        _check_unknown_below(self.facts.get("unknown_below"))
-        if reserved := [key for key in _RESERVED_KEYS if key in self.facts]:
-            raise BadTable(f"expected facts without the reserved names {reserved}")
+        _check_facts(self.facts)
         spec = self.network.spec
         if self.labels is not None and len(self.labels) != spec.num_classes:
             raise BadTable(f"expected {spec.num_classes} labels, got {len(self.labels)}")
@@ -218,18 +206,14 @@ def with_facts(data: bytes, **facts: Any) -> bytes:
     """
     chunks = split_chunks(data, DEFAULT_LIMITS)
     meta = decode_meta(chunks[b"META"], DEFAULT_LIMITS) if b"META" in chunks else {}
-    if reserved := [key for key in _RESERVED_KEYS if key in facts]:
-        raise BadTable(f"expected facts without the reserved names {reserved}")
-    _check_unknown_below(facts.get("unknown_below"))
+    _check_facts(facts)
     meta = {key: value for key, value in {**meta, **facts}.items() if value is not None}
     del chunks[b"HASH"]
-    # Ancillary chunks that this version does not know stay where they were.
-    changed = {kind: encode_meta(meta) if kind == b"META" else body for kind, body in chunks.items()}
-    if meta and b"META" not in chunks:
-        changed[b"META"] = encode_meta(meta)
-    if not meta:
-        changed.pop(b"META", None)
-    return join_chunks(changed)
+    if meta:
+        chunks[b"META"] = encode_meta(meta)  # where it was, and so are chunks that this version does not know
+    else:
+        chunks.pop(b"META", None)
+    return join_chunks(chunks)
 
 
 def store_unknown(path: str | os.PathLike[str], threshold: float) -> None:
@@ -268,7 +252,7 @@ def decode_sqz(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SqzFile:
     if count > limits.weights:
         raise LimitExceeded(f"expected at most {limits.weights} weights, got {count}")
     meta = decode_meta(chunks[b"META"], limits) if b"META" in chunks else {}
-    convs = _decode_weights(spec, chunks[b"WGHT"])
+    convs = decode_convs_fast(spec.convs, _streams(spec, chunks[b"WGHT"]))
     try:
         network = IntegerNetwork(spec, tensors, convs)
         labels = Labels.from_dict(meta.pop("labels")) if "labels" in meta else None
@@ -293,38 +277,28 @@ def stream_bytes(data: bytes) -> dict[str, int]:
     return sizes
 
 
-def _check_unknown_below(threshold: object) -> None:
-    if threshold is not None and not (type(threshold) in (int, float) and 0 <= threshold <= 1):  # type: ignore[operator]
+def _check_facts(facts: Mapping[str, Any]) -> None:
+    if reserved := [key for key in _RESERVED_KEYS if key in facts]:
+        raise BadTable(f"expected facts without the reserved names {reserved}")
+    threshold = facts.get("unknown_below")
+    if threshold is not None and not (type(threshold) in (int, float) and 0 <= threshold <= 1):
         raise BadTable(f"expected `unknown_below` from 0 to 1, got {threshold!r}")
 
 
 def _encode_arch(spec: ArchSpec, tensors: Mapping[str, TensorQuant]) -> bytes:
-    flags = (
-        spec.pool_ceil_mode
-        | spec.squeeze_relu << 1
-        | spec.head_relu << 2
-        | spec.head_padding << 3
-        | _BYPASS_CODES.index(spec.bypass) << 4
-    )
+    flags = spec.pool_ceil_mode | spec.squeeze_relu << 1 | spec.head_relu << 2 | spec.head_padding << 3
+    flags |= _BYPASS_CODES.index(spec.bypass) << 4
     stem = spec.stem
-    name = (
-        spec.name.encode(errors="replace")[:_MAX_NAME_BYTES].decode(errors="ignore").encode()
-    )  # cut between characters
+    name = spec.name.encode(errors="replace")[:_MAX_NAME_BYTES].decode(errors="ignore").encode()  # whole characters
     parts = [
         _ARCH_HEADER.pack(
             VERSION, spec.input_size, spec.num_classes, flags, stem.channels, stem.kernel, stem.stride, stem.padding,
             len(spec.fires),
         ),
-        *(
-            _FIRE.pack(fire.squeeze_channels, fire.expand1x1_channels, fire.expand3x3_channels)
-            for fire in spec.fires
-        ),
+        *(_FIRE.pack(fire.squeeze_channels, fire.expand1x1_channels, fire.expand3x3_channels) for fire in spec.fires),
         bytes([len(spec.pools), *spec.pools]),
         bytes([len(name)]) + name,
-        *(
-            _TENSOR.pack(tensors[tensor].scale, tensors[tensor].zero_point)
-            for tensor in quantized_tensors(spec)
-        ),
+        *(_TENSOR.pack(tensors[name].scale, tensors[name].zero_point) for name in quantized_tensors(spec)),
     ]  # fmt: skip
     return b"".join(parts)
 
@@ -337,10 +311,10 @@ def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
     bypass = flags >> 4
     if bypass >= len(_BYPASS_CODES):
         raise BadTable(f"ARCH: expected flags below {len(_BYPASS_CODES) << 4}, got {flags}")
-    fires = []
-    for _ in range(n_fires):
-        squeeze, expand1x1, expand3x3 = reader.unpack(_FIRE)
-        fires.append(FireSpec(squeeze_channels=squeeze, expand1x1_channels=expand1x1, expand3x3_channels=expand3x3))
+    fires = tuple(
+        FireSpec(squeeze_channels=squeeze, expand1x1_channels=expand1x1, expand3x3_channels=expand3x3)
+        for squeeze, expand1x1, expand3x3 in [reader.unpack(_FIRE) for _ in range(n_fires)]
+    )
     pools = tuple(reader.take(reader.byte()))
     name_bytes = reader.byte()
     if name_bytes > _MAX_NAME_BYTES:
@@ -351,30 +325,16 @@ def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
         raise BadTable("ARCH: expected a name in UTF-8") from None
     try:
         spec = ArchSpec(
-            stem=StemSpec(channels=channels, kernel=kernel, stride=stride, padding=padding),
-            fires=tuple(fires),
-            pools=pools,
-            input_size=input_size,
-            num_classes=num_classes,
-            bypass=_BYPASS_CODES[bypass],
-            pool_ceil_mode=bool(flags & 1),
-            squeeze_relu=bool(flags & 2),
-            head_relu=bool(flags & 4),
+            stem=StemSpec(channels=channels, kernel=kernel, stride=stride, padding=padding), fires=fires, pools=pools,
+            input_size=input_size, num_classes=num_classes, bypass=_BYPASS_CODES[bypass], name=name,
+            pool_ceil_mode=bool(flags & 1), squeeze_relu=bool(flags & 2), head_relu=bool(flags & 4),
             head_padding=flags >> 3 & 1,
-            name=name,
-        )
+        )  # fmt: skip
     except SpecError as error:
         raise BadTable(f"ARCH: {error}") from None
-    tensors = {}
-    for tensor in quantized_tensors(spec):
-        scale, zero_point = reader.unpack(_TENSOR)
-        tensors[tensor] = TensorQuant(scale, zero_point)
+    tensors = {tensor: TensorQuant(*reader.unpack(_TENSOR)) for tensor in quantized_tensors(spec)}
     reader.finish()
     return spec, tensors
-
-
-def _decode_weights(spec: ArchSpec, data: bytes) -> dict[str, ConvParams]:
-    return decode_convs_fast(spec.convs, _streams(spec, data))
 
 
 def _streams(spec: ArchSpec, data: bytes) -> list[bytes]:

@@ -25,14 +25,9 @@ _ABI_VERSION = 1  # SQZ_ABI_VERSION of squeezenet.h
 _FOLDER = Path(__file__).parent
 _STEM = "_squeezenet"
 _NOT_BUILT = "the native engine was not built: install a C compiler (Debian: apt install gcc) and reinstall squeezenet"
-_FORMAT_ERRORS: dict[int, type[FormatError]] = {
-    1: BadMagic,
-    2: Truncated,
-    3: ChecksumMismatch,
-    4: UnsupportedVersion,
-    5: LimitExceeded,
-    6: BadTable,
-}
+_FORMAT_ERRORS: dict[int, type[FormatError]] = dict(
+    enumerate((BadMagic, Truncated, ChecksumMismatch, UnsupportedVersion, LimitExceeded, BadTable), start=1)
+)
 
 
 class _Tensor(ctypes.Structure):
@@ -40,48 +35,32 @@ class _Tensor(ctypes.Structure):
 
 
 class _Fire(ctypes.Structure):
-    _fields_ = [
-        ("squeeze_channels", ctypes.c_uint16),
-        ("expand1x1_channels", ctypes.c_uint16),
-        ("expand3x3_channels", ctypes.c_uint16),
-    ]
+    _fields_ = [(f"{part}_channels", ctypes.c_uint16) for part in ("squeeze", "expand1x1", "expand3x3")]
 
 
 class Spec(ctypes.Structure):
     """`sqz_spec` of squeezenet.h."""
 
     _fields_ = [
-        ("input_size", ctypes.c_uint16),
-        ("num_classes", ctypes.c_uint16),
-        ("stem_channels", ctypes.c_uint16),
-        ("stem_kernel", ctypes.c_uint8),
-        ("stem_stride", ctypes.c_uint8),
-        ("stem_padding", ctypes.c_uint8),
-        ("bypass", ctypes.c_uint8),
-        ("pool_ceil_mode", ctypes.c_uint8),
-        ("squeeze_relu", ctypes.c_uint8),
-        ("head_relu", ctypes.c_uint8),
-        ("head_padding", ctypes.c_uint8),
-        ("n_fires", ctypes.c_uint8),
+        ("input_size", ctypes.c_uint16), ("num_classes", ctypes.c_uint16), ("stem_channels", ctypes.c_uint16),
+        ("stem_kernel", ctypes.c_uint8), ("stem_stride", ctypes.c_uint8), ("stem_padding", ctypes.c_uint8),
+        ("bypass", ctypes.c_uint8), ("pool_ceil_mode", ctypes.c_uint8), ("squeeze_relu", ctypes.c_uint8),
+        ("head_relu", ctypes.c_uint8), ("head_padding", ctypes.c_uint8), ("n_fires", ctypes.c_uint8),
         ("has_pool", ctypes.c_uint8 * (MAX_FIRES + 2)),
         ("fires", _Fire * MAX_FIRES),
         ("n_tensors", ctypes.c_uint16),
         ("tensors", _Tensor * MAX_TENSORS),
-    ]
+    ]  # fmt: skip
 
 
 class Sizes(ctypes.Structure):
     """`sqz_sizes` of squeezenet.h."""
 
     _fields_ = [
-        ("model_bytes", ctypes.c_size_t),
-        ("load_bytes", ctypes.c_size_t),
-        ("arena_bytes", ctypes.c_size_t),
-        ("n_convs", ctypes.c_size_t),
-        ("n_weights", ctypes.c_size_t),
-        ("n_macs", ctypes.c_uint64),
+        ("model_bytes", ctypes.c_size_t), ("load_bytes", ctypes.c_size_t), ("arena_bytes", ctypes.c_size_t),
+        ("n_convs", ctypes.c_size_t), ("n_weights", ctypes.c_size_t), ("n_macs", ctypes.c_uint64),
         ("map_size", ctypes.c_int),
-    ]
+    ]  # fmt: skip
 
 
 class ConvShape(ctypes.Structure):
@@ -150,8 +129,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     out, spec, shape = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(Spec), ctypes.POINTER(ConvShape)
     functions = {
         "sqz_status_text": (text, [integer]),
-        "sqz_kernels_name": (text, [integer]),
-        "sqz_kernels_of": (text, [pointer]),
+        "sqz_kernels_name": (text, [integer]), "sqz_kernels_of": (text, [pointer]),
         "sqz_measure": (integer, [spec, text, integer, ctypes.POINTER(Sizes)]),
         "sqz_create": (integer, [spec, text, pointer, size, out]),
         "sqz_set_conv": (integer, [pointer, size, pointer, pointer, pointer]),
@@ -160,10 +138,9 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "sqz_decode_conv": (integer, [pointer, text, size, shape, pointer, pointer, pointer]),
         "sqz_run": (integer, [pointer, pointer, pointer, size, pointer, size, pointer, pointer]),
         "sqz_peak": (ctypes.c_uint64, [text, ctypes.c_uint32]),
-        "sqz_pool_bytes": (size, [integer]),
-        "sqz_pool_create": (integer, [integer, pointer, size, out]),
+        "sqz_pool_bytes": (size, [integer]), "sqz_pool_create": (integer, [integer, pointer, size, out]),
         "sqz_pool_destroy": (None, [pointer]),
-    }
+    }  # fmt: skip
     for name, (result, arguments) in functions.items():
         function = getattr(library, name)
         function.restype = result

@@ -21,17 +21,9 @@ from .preprocess import Preprocessing
 from .spec import ArchSpec, Op
 
 __all__ = [
-    "INT32_MAX",
-    "MAX_ABS_WEIGHT",
-    "ConvParams",
-    "FloatConv",
-    "FloatNetwork",
-    "IntegerNetwork",
-    "TensorQuant",
-    "largest_sum",
-    "quantized_source",
-    "quantized_tensors",
-]
+    "INT32_MAX", "MAX_ABS_WEIGHT", "ConvParams", "FloatConv", "FloatNetwork", "IntegerNetwork", "TensorQuant",
+    "largest_sum", "quantized_source", "quantized_tensors",
+]  # fmt: skip
 
 MAX_ABS_WEIGHT = 127
 INT32_MAX = 2**31 - 1
@@ -112,20 +104,25 @@ class IntegerNetwork:
         _check_names("tensors", self.tensors, quantized_tensors(self.spec))
         _check_names("convolutions", self.convs, [op.name for op in self.spec.convs])
         for name, quant in self.tensors.items():
-            if not 0 <= quant.zero_point <= 255 or quant.zero_point != int(quant.zero_point):
-                raise QuantizationError(
-                    f"tensor {name}: expected a whole zero-point from 0 to 255, got {quant.zero_point}"
-                )
-            if not MIN_SCALE <= quant.scale <= MAX_SCALE or float(np.float32(quant.scale)) != quant.scale:
-                raise QuantizationError(
-                    f"tensor {name}: expected a float32 scale from 2^-40 to 2^40, got {quant.scale!r}"
-                )
+            zero, scale = quant.zero_point, quant.scale
+            if not 0 <= zero <= 255 or zero != int(zero):
+                raise QuantizationError(f"tensor {name}: expected a whole zero-point from 0 to 255, got {zero}")
+            if not MIN_SCALE <= scale <= MAX_SCALE or float(np.float32(scale)) != scale:
+                raise QuantizationError(f"tensor {name}: expected a float32 scale from 2^-40 to 2^40, got {scale!r}")
         for op in self.spec.convs:
             _check_conv(op, self.convs[op.name])
             # The clamp at 0 is the ReLU; with another zero-point it would let negative values through.
             zero_point = 0 if op.is_head else self.tensors[op.output].zero_point
             if op.relu and zero_point:
                 raise QuantizationError(f"tensor {op.output}: expected the zero-point 0 after a ReLU, got {zero_point}")
+
+    def check_pixels(self, pixels: NDArray[np.uint8]) -> None:
+        """Raise ValueError where pixels are not uint8 of shape (N, H, W, 3), H = W = the network's input size."""
+        size = self.spec.input_size
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"expected `pixels` of shape (N, {size}, {size}, 3) and dtype uint8, got {pixels.shape} {pixels.dtype}"
+            )
 
     def tensor(self, name: str) -> TensorQuant:
         """Quantisation of any tensor of the graph; a pooled tensor has that of its input."""

@@ -73,15 +73,11 @@ class Benchmark:
         """Rows of a table: threads, median, 95th percentile, images per second, GMAC/s, share of the peak."""
         return [
             (
-                str(run.threads),
-                f"{run.latency_ms:.2f} ms",
-                f"{run.p95_ms:.2f} ms",
-                f"{run.images_per_s:.0f}",
-                f"{run.gmacs:.0f}",
-                "" if run.share_of_peak is None else f"{100 * run.share_of_peak:.0f} %",
+                str(run.threads), f"{run.latency_ms:.2f} ms", f"{run.p95_ms:.2f} ms", f"{run.images_per_s:.0f}",
+                f"{run.gmacs:.0f}", "" if run.share_of_peak is None else f"{100 * run.share_of_peak:.0f} %",
             )
             for run in self.runs
-        ]
+        ]  # fmt: skip
 
     def _repr_html_(self) -> str:
         return html_table(("threads", "median", "p95", "images/s", "GMAC/s", "of peak"), self.rows())
@@ -119,15 +115,9 @@ def benchmark(
     counts = sorted({1, threads or usable_cores()})
     runs = tuple(_measure(network, count, pixels, macs, seconds, peak) for count in counts)
     return Benchmark(
-        model="SqzFile" if isinstance(model, SqzFile) else os.fspath(model),
-        kernels=engine.kernels,
-        macs=macs,
-        load_ms=load_ms,
-        memory_bytes=engine.memory_bytes,
-        peak_rss_bytes=_peak_rss_bytes(),
-        peak_gmacs=peak,
-        runs=runs,
-    )
+        model="SqzFile" if isinstance(model, SqzFile) else os.fspath(model), kernels=engine.kernels, macs=macs,
+        load_ms=load_ms, memory_bytes=engine.memory_bytes, peak_rss_bytes=_peak_rss_bytes(), peak_gmacs=peak, runs=runs,
+    )  # fmt: skip
 
 
 def measure_peak(kernels: str) -> float | None:
@@ -166,14 +156,10 @@ def _measure(
     median = float(np.median(single))
     gmacs = macs / median / 1e6
     return BenchmarkRun(
-        threads=threads,
-        n_runs=len(single),
-        latency_ms=round(median, 3),
-        p95_ms=round(float(np.percentile(single, 95)), 3),
-        images_per_s=round(1 / float(np.median(batch)), 1),
-        gmacs=round(gmacs, 1),
-        share_of_peak=round(gmacs / (peak * threads), 3) if peak else None,
-    )
+        threads=threads, n_runs=len(single), latency_ms=round(median, 3),
+        p95_ms=round(float(np.percentile(single, 95)), 3), images_per_s=round(1 / float(np.median(batch)), 1),
+        gmacs=round(gmacs, 1), share_of_peak=round(gmacs / (peak * threads), 3) if peak else None,
+    )  # fmt: skip
 
 
 def _times(run: Callable[[], object], seconds: float) -> list[float]:

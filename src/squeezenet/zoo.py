@@ -15,17 +15,9 @@ from .files import cache_folder
 from .text import printable
 
 __all__ = [
-    "DEFAULT_ORDER",
-    "IMAGENET",
-    "MODEL_SUFFIXES",
-    "PUBLISHED_NAMES",
-    "RUN_WEIGHTS",
-    "Found",
-    "default_model",
-    "find_model",
-    "imagenet_path",
-    "model_names",
-]
+    "DEFAULT_ORDER", "IMAGENET", "MODEL_SUFFIXES", "PUBLISHED_NAMES", "RUN_WEIGHTS", "Found", "default_model",
+    "find_model", "imagenet_path", "model_names",
+]  # fmt: skip
 
 DEFAULT_ORDER = ("imagenette", "cifar10")
 """Networks to take where none is named, the most useful for photos first."""

@@ -36,13 +36,8 @@ _FIELDS = {
 @click.option("--method", "--preset", "method", type=click.Choice(_METHODS), default=_METHODS[0], show_default=True,
               help="How.")  # fmt: skip
 @click.option("--calibration", multiple=True, metavar="DATA", help="Photos, labelled or not, to set scales with.")
-@click.option(
-    "--photos",
-    type=click.IntRange(min=1),
-    default=250,
-    show_default=True,
-    help="Photos to calibrate on; more are better and slower.",
-)
+@click.option("--photos", type=click.IntRange(min=1), default=250, show_default=True,
+              help="Photos to calibrate on; more are better and slower.")  # fmt: skip
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Largest file (rate-distortion).")
 @click.option("--max-kl", type=click.FloatRange(0, min_open=True),
               help="Largest KL to the float network, nats (rate-distortion).  [default: 0.05]")  # fmt: skip
@@ -61,18 +56,9 @@ _FIELDS = {
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context,
-    /,
-    model: str,
-    output: Path,
-    method: str,
-    calibration: tuple[str, ...],
-    photos: int,
-    data: tuple[str, ...],
-    val: tuple[str, ...],
-    as_json: bool,
-    **options: Any,
-) -> None:
+    ctx: click.Context, /, model: str, output: Path, method: str, calibration: tuple[str, ...], photos: int,
+    data: tuple[str, ...], val: tuple[str, ...], as_json: bool, **options: Any,
+) -> None:  # fmt: skip
     """Squeeze a trained network into a .sqz file.
 
     \b
@@ -101,14 +87,9 @@ def command(
     try:
         fields = {_FIELDS[name][method]: options[name] for name in given}
         result = compress(
-            model,
-            output,
-            method=METHODS[method](**fields),
-            calibration=calibration or None,
-            n_photos=photos,
-            data=data or None,
-            val=val or None,
-        )
+            model, output, method=METHODS[method](**fields), calibration=calibration or None, n_photos=photos,
+            data=data or None, val=val or None,
+        )  # fmt: skip
     except CompressionError as error:
         raise click.UsageError(_in_flags(str(error), method)) from None
     if as_json:
@@ -137,10 +118,8 @@ def _show(report: CompressionReport, output: Path) -> None:
         from ..compression.report import pruning_table, storage_table
 
         header = ("layer", "params", "kept", "params kept", "shared values")
-        click.echo(table(header, pruning_table(report.layers_2016)))
-        click.echo()
-        click.echo(table(("step", "bytes", "ratio"), storage_table(report.layers_2016, report.file.file_bytes)))
-        click.echo()
+        click.echo(table(header, pruning_table(report.layers_2016)) + "\n")
+        click.echo(table(("step", "bytes", "ratio"), storage_table(report.layers_2016, report.file.file_bytes)) + "\n")
     file = report.file
     click.echo(
         f"{printable(output)}: {file.file_bytes:,} bytes ({format_bytes(file.fp32_bytes)} as float32,"

@@ -16,17 +16,10 @@ _SHOWN_UNREADABLE = 5
 @click.command()
 @click.argument("model")
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
-@click.option(
-    "--report",
-    metavar="FILE.html",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a page about the network: classes, confusions, calibration, worst mistakes.",
-)
-@click.option(
-    "--store-unknown",
-    is_flag=True,
-    help="Store in MODEL, a .sqz file, below which probability an answer is better given as unknown.",
-)
+@click.option("--report", metavar="FILE.html", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write a page about the network: classes, confusions, calibration, worst mistakes.")  # fmt: skip
+@click.option("--store-unknown", is_flag=True, help="Store in MODEL, a .sqz file, below which probability an answer is"
+              " better given as unknown.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(model: str, data: tuple[str, ...], report: Path | None, store_unknown: bool, as_json: bool) -> None:
     """Measure top-1 and top-5 accuracy, with 95 % intervals.

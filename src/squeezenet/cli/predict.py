@@ -34,12 +34,7 @@ _CSV_HEADER = ("image", "rank", "index", "label", "probability", "is_unknown", "
 @click.option("--ray", "address", metavar="ADDRESS|local", help="Share the work on a Ray cluster; needs -o.")
 @click.option("-o", "--output", metavar="OUT.parquet", help="With --ray: the file for the rows, one per image.")
 def command(
-    arguments: tuple[str, ...],
-    model: str | None,
-    top: int,
-    layout: str | None,
-    address: str | None,
-    output: str | None,
+    arguments: tuple[str, ...], model: str | None, top: int, layout: str | None, address: str | None, output: str | None
 ) -> None:
     """Classify images.
 

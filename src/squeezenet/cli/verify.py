@@ -13,9 +13,8 @@ from ..text import printable, table
 @click.command()
 @click.argument("model")
 @click.option("--images", "data", multiple=True, required=True, metavar="DATA", help="Images, labelled or not.")
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=32, show_default=True, help="Images to take, evenly spaced."
-)
+@click.option("--limit", type=click.IntRange(min=1), default=32, show_default=True,
+              help="Images to take, evenly spaced.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.pass_context
 def command(ctx: click.Context, model: str, data: tuple[str, ...], limit: int, as_json: bool) -> None:

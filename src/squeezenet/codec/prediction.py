@@ -65,19 +65,14 @@ def code_weights(
 ) -> list[int]:
     """Code the weights of a layer; `symbols` are in sixteenths, so that they compare with averages."""
     bit, contexts, level_of, limit = coder.bit, model.contexts, LEVEL_OF, _MAX_ESTIMATE
-    row_size = op.products_per_sum
-    predictors = model.predictors(op.kernel)
+    row_size, channels, predictors = op.products_per_sum, op.in_channels, model.predictors(op.kernel)
     row_shifts = [min(6, max(3, (index + 1).bit_length())) for index in range(row_size)]
-    plan = list(
-        zip(row_shifts, _earlier_positions(op.kernel) * op.in_channels, predictors * op.in_channels, strict=True)
-    )
+    plan = list(zip(row_shifts, _earlier_positions(op.kernel) * channels, predictors * channels, strict=True))
     mean_shift, size_shift = energy_shift + 9, energy_shift + 10
     mean_half, size_half = 1 << (mean_shift - 1), 1 << (size_shift - 1)
     # Running averages of magnitudes (and, for columns, of values) with eight fraction bits.
     layer_size = (218 if energy_shift & 1 else 154) << (energy_shift >> 1) >> 4
-    column_sizes = [layer_size] * row_size
-    column_means = [0] * row_size
-    position = -1
+    column_sizes, column_means, position = [layer_size] * row_size, [0] * row_size, -1
     for row, reference in enumerate(references):
         for coefficients in chain.from_iterable(predictors):
             _saturate(coefficients)
@@ -91,8 +86,7 @@ def code_weights(
             near.append(reference_row[index])
             sizes = list(map(abs, near))
             near.append(column_mean >> 4)
-            sizes.append(column_size >> 4)
-            sizes.append(row_average >> 4)
+            sizes += (column_size >> 4, row_average >> 4)
             mean = sum(map(mul, mean_coefficients, near))
             size = sum(map(mul, size_coefficients, sizes))
 
@@ -103,8 +97,7 @@ def code_weights(
             estimate = (-mean if mean < 0 else mean) >> 18
             certainty = (level_of[limit if estimate > limit else estimate] - level + 11) >> 1
             certainty = 0 if certainty < 0 else 7 if certainty > 7 else certainty
-            symbol = symbols[position]
-            magnitude = abs(symbol)
+            magnitude = abs(symbol := symbols[position])
             if bit(contexts, _ZERO + level * 8 + certainty, symbol != 0):
                 is_expected_negative = mean < 0
                 is_surprise = bit(contexts, _SIGN + level // 6 * 8 + certainty, (symbol < 0) != is_expected_negative)

@@ -1,16 +1,10 @@
 """What weights cost: the model of `prediction` as NumPy arithmetic over whole columns, for rate-distortion rounding.
 
-The coder walks along rows and adapts as it goes; rounding with error compensation goes column by column over all rows
-at once. `RateModel.fit` takes a layer rounded in any plain way, finds its predictors by least squares and the
-probability of each decision by counting. A `ColumnPass` then prices candidate values of one column, given the columns
-rounded before it:
-
-* exact: the same filter's earlier kernel positions, and the running average of the row;
-* approximate: averages of the column are taken over all rows of a first guess that the caller passes (the coder knows
-  the earlier rows only); the reference row is left out; probabilities are those of the fit, not adapted.
-
-Totals were within 2 % of the coded bytes on whole networks, and up to 6 % high for conv10, whose reference rows matter.
-Where the coder would use a codebook, positions in it are what costs bits: pass those.
+The coder walks along rows and adapts as it goes; rounding goes column by column over all rows at once. `RateModel.fit`
+finds a layer's predictors by least squares and the probability of each decision by counting; a `ColumnPass` then prices
+candidates of one column. Averages of the column come from a first guess of all its rows (the coder knows the earlier
+ones only), the reference row is left out, and probabilities do not adapt: totals were within 2 % of the coded bytes on
+whole networks, and up to 6 % high for conv10. Where the coder would use a codebook, pass positions in it.
 
     model = RateModel.fit(weight)                        # (O, I, k, k)
     columns = model.start()
@@ -145,10 +139,8 @@ class ColumnPass:
 def layer_bits(weight: NDArray[np.integer], model: RateModel | None = None) -> float:
     """Estimate what a layer costs in total, in bits; with its own fit if no other is given."""
     model = model or RateModel.fit(weight)
-    rows = weight.reshape(len(weight), -1)
-    columns = model.start()
-    total = 0.0
-    for column in rows.T:
+    columns, total = model.start(), 0.0
+    for column in weight.reshape(len(weight), -1).T:
         total += float(columns.bits(column, column[:, None]).sum())
         columns.append(column)
     return total

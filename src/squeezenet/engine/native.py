@@ -139,23 +139,14 @@ class NativeEngine:
     def _run(
         self, pixels: NDArray[np.uint8], scores: NDArray[np.float64] | None, maps: NDArray[np.float64] | None
     ) -> None:
-        size = self.network.spec.input_size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
-            raise ValueError(
-                f"expected `pixels` of shape (N, {size}, {size}, 3) and dtype uint8, got {pixels.shape} {pixels.dtype}"
-            )
+        self.network.check_pixels(pixels)
         pixels = np.ascontiguousarray(pixels)
         with self._lock:
             status = self._library.sqz_run(
-                self._model,
-                self._pool.handle if self._pool else None,
-                self._arena.ctypes.data,
-                self._arena.nbytes,
-                pixels.ctypes.data,
-                len(pixels),
-                None if scores is None else scores.ctypes.data,
+                self._model, self._pool.handle if self._pool else None, self._arena.ctypes.data, self._arena.nbytes,
+                pixels.ctypes.data, len(pixels), None if scores is None else scores.ctypes.data,
                 None if maps is None else maps.ctypes.data,
-            )
+            )  # fmt: skip
         check_status(self._library, status, "network")
 
 
@@ -178,19 +169,11 @@ def _native_spec(network: IntegerNetwork) -> Spec:
     if len(spec.fires) > len(Spec().fires):
         raise SpecError(f"expected at most {len(Spec().fires)} Fire modules, got {len(spec.fires)}")
     native = Spec(
-        input_size=spec.input_size,
-        num_classes=spec.num_classes,
-        stem_channels=spec.stem.channels,
-        stem_kernel=spec.stem.kernel,
-        stem_stride=spec.stem.stride,
-        stem_padding=spec.stem.padding,
-        bypass=_BYPASS_CODES[spec.bypass],
-        pool_ceil_mode=spec.pool_ceil_mode,
-        squeeze_relu=spec.squeeze_relu,
-        head_relu=spec.head_relu,
-        head_padding=spec.head_padding,
-        n_fires=len(spec.fires),
-    )
+        input_size=spec.input_size, num_classes=spec.num_classes, stem_channels=spec.stem.channels,
+        stem_kernel=spec.stem.kernel, stem_stride=spec.stem.stride, stem_padding=spec.stem.padding,
+        bypass=_BYPASS_CODES[spec.bypass], pool_ceil_mode=spec.pool_ceil_mode, squeeze_relu=spec.squeeze_relu,
+        head_relu=spec.head_relu, head_padding=spec.head_padding, n_fires=len(spec.fires),
+    )  # fmt: skip
     for index, fire in enumerate(spec.fires):
         native.fires[index] = (fire.squeeze_channels, fire.expand1x1_channels, fire.expand3x3_channels)
     for layer in spec.pools:

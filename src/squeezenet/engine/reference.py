@@ -1,15 +1,14 @@
 """The normative engine: the integer network in NumPy, exact through BLAS.
 
-Convolutions are matrix products of integer-valued floats. A float32 product is exact while no partial sum can reach
-2^24, whatever order BLAS adds in; layers where one could are computed in float64. docs/format.md states the arithmetic;
-every other engine must give the same bits as this one.
+Convolutions are matrix products of integer-valued floats: float32 while no partial sum can reach 2^24, whatever order
+BLAS adds in, else float64. docs/format.md states the arithmetic; every other engine must give the same bits.
 
 Legend: N images, H and W height and width, C channels, P positions (N*H*W), K products a sum, O output channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,11 +92,10 @@ class ReferenceEngine:
 
     def __init__(self, network: IntegerNetwork) -> None:
         self.network = network
-        self._graph = network.spec.graph()
-        self._convs = {op.name: _Conv.build(network, op) for op in self._graph if op.kind == "conv"}
-        self._last_use = {name: op.name for op in self._graph for name in op.inputs}
+        self._convs = {op.name: _Conv.build(network, op) for op in network.spec.convs}
+        self._head = self._convs[network.spec.head_name]
         widest = max(
-            op.out_size**2 * op.products_per_sum * self._convs[op.name].w_KO.itemsize for op in network.spec.convs
+            conv.op.out_size**2 * conv.op.products_per_sum * conv.w_KO.itemsize for conv in self._convs.values()
         )
         self._group = max(1, _COLUMN_BYTES // widest)
 
@@ -110,7 +108,7 @@ class ReferenceEngine:
         Returns:
             Shape (N, classes), float64; bit-identical on every engine.
         """
-        head = self._convs[self.network.spec.head_name]
+        head = self._head
         totals = np.zeros((len(pixels), head.op.out_channels))
         for images, features in self._features(pixels):
             for _, acc in self._head_sums(features):
@@ -130,7 +128,7 @@ class ReferenceEngine:
 
         Source: Zhou et al. 2016; exact here because conv10 is followed by the average alone.
         """
-        head = self._convs[self.network.spec.head_name]
+        head = self._head
         maps = np.empty((len(pixels), head.op.out_size, head.op.out_size, head.op.out_channels))
         for images, features in self._features(pixels):
             for band, acc in self._head_sums(features):
@@ -140,57 +138,43 @@ class ReferenceEngine:
 
     def tensors(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
         """Compute every uint8 tensor of the graph, by name, for checks against other engines."""
-        self._check_pixels(pixels)
-        return self._run(pixels, keep_all=True)
-
-    def _check_pixels(self, pixels: NDArray[np.uint8]) -> None:
-        size = self.network.spec.input_size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
-            raise ValueError(
-                f"expected `pixels` of shape (N, {size}, {size}, 3) and dtype uint8, got {pixels.shape} {pixels.dtype}"
-            )
+        self.network.check_pixels(pixels)
+        found: dict[str, NDArray[np.uint8]] = {}
+        self._run(pixels, found.__setitem__)
+        del found[self._head.op.output]
+        return found
 
     def _features(self, pixels: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
         """Run all but the head, group by group; yields which images and the tensor that the head reads."""
-        self._check_pixels(pixels)
+        self.network.check_pixels(pixels)
         for start in range(0, len(pixels), self._group):
             images = slice(start, start + self._group)
-            yield images, self._run(pixels[images])[self._graph[-1].inputs[0]]
+            yield images, self._run(pixels[images])
 
     def _head_sums(self, features: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-        head = self._convs[self.network.spec.head_name]
-        for band, acc in head.sums(features):
-            yield band, np.maximum(acc, 0, out=acc) if head.op.relu else acc
+        for band, acc in self._head.sums(features):
+            yield band, np.maximum(acc, 0, out=acc) if self._head.op.relu else acc
 
-    def _run(self, pixels: NDArray[np.uint8], *, keep_all: bool = False) -> dict[str, NDArray[np.uint8]]:
-        """Tensors by name: all of them, or just the head's input, the others being freed after their last use."""
-        live: dict[str, NDArray[np.uint8]] = {"input": pixels}
-        for op in self._graph[:-1]:
-            if op.kind == "max_pool":
-                live[op.output] = _max_pool(live[op.inputs[0]], op)
-            elif op.kind == "add":
-                live[op.output] = self._add(op, live)
-            else:
-                self._convolve(op, live)
-            if not keep_all:
-                for name in op.inputs:
-                    if self._last_use[name] == op.name:
-                        del live[name]
-        return live
+    def _run(
+        self, pixels: NDArray[np.uint8], see: Callable[[str, NDArray[np.uint8]], None] = lambda name, value: None
+    ) -> NDArray[np.uint8]:
+        """The tensor that the head reads."""
+        return self.network.spec.walk(
+            pixels, conv=self._convolve, pool=lambda op, x: _max_pool(x, op), add=self._add,
+            join=lambda op, a, b: np.concatenate((a, b), axis=3), see=see,
+        )  # fmt: skip
 
-    def _convolve(self, op: Op, live: dict[str, NDArray[np.uint8]]) -> None:
-        """Put a convolution's result where the graph wants it: a tensor of its own, or its part of a concatenation."""
-        conv, x = self._convs[op.name], live[op.inputs[0]]
-        if op.output not in live:
-            width = next(other.in_channels for other in self._graph if op.output in other.inputs)
-            live[op.output] = np.empty((len(x), op.out_size, op.out_size, width), np.uint8)
-        y = live[op.output][..., op.channel_offset : op.channel_offset + op.out_channels]
+    def _convolve(self, op: Op, x: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if op.is_head:
+            return x  # `_head_sums` goes on
+        conv, y = self._convs[op.name], np.empty((len(x), op.out_size, op.out_size, op.out_channels), np.uint8)
         for band, acc in conv.sums(x):
             y[:, band] = _requantize(acc, conv.multiplier, conv.out_zero)
+        return y
 
-    def _add(self, op: Op, live: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    def _add(self, op: Op, *inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:
         out = self.network.tensor(op.output)
-        terms = [_rescale(live[name], self.network.tensor(name), out) for name in op.inputs]
+        terms = [_rescale(x, self.network.tensor(name), out) for name, x in zip(op.inputs, inputs, strict=True)]
         return _round_and_clamp(terms[0] + terms[1], out.zero_point)
 
 

@@ -5,11 +5,5 @@ from .onnx_graph import build_onnx_float, build_onnx_int8, pooling_warnings
 from .web_page import PageSizes, build_page
 
 __all__ = [
-    "CSource",
-    "PageSizes",
-    "build_c_source",
-    "build_onnx_float",
-    "build_onnx_int8",
-    "build_page",
-    "pooling_warnings",
-]
+    "CSource", "PageSizes", "build_c_source", "build_onnx_float", "build_onnx_int8", "build_page", "pooling_warnings",
+]  # fmt: skip

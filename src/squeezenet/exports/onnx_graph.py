@@ -48,11 +48,8 @@ def build_onnx_float(network: FloatNetwork) -> bytes:
 
     def conv(op: Op, x: str) -> str:
         floats = network.convs[op.name]
-        inputs = [
-            x,
-            graph.constant(f"{op.name}.weight", floats.weight),
-            graph.constant(f"{op.name}.bias", floats.bias),
-        ]
+        parts = (("weight", floats.weight), ("bias", floats.bias))
+        inputs = [x, *(graph.constant(f"{op.name}.{part}", values) for part, values in parts)]
         return _add_conv(graph, op, inputs, _branch_output(op))
 
     network.spec.walk(
@@ -141,12 +138,8 @@ class _Graph:
         image = helper.make_tensor_value_info("input", float32, ["N", 3, spec.input_size, spec.input_size])
         logits = helper.make_tensor_value_info("logits", float32, ["N", spec.num_classes])
         graph = helper.make_graph(self._nodes, spec.name or _PRODUCER, [image], [logits], self._constants)
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", _OPSET)],
-            ir_version=_IR_VERSION,
-            producer_name=_PRODUCER,
-        )
+        opset = helper.make_opsetid("", _OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name=_PRODUCER)
         metadata = {
             "preprocessing": json.dumps(preprocessing.to_dict()),
             "input": "float32 (N, 3, H, W), RGB: (pixel - mean) / std of `preprocessing`, pixels from 0 to 255",

@@ -1,8 +1,7 @@
 """`squeezenet.verify`: the proof that a file computes the same everywhere.
 
 From the bytes of a `.sqz` file and of image files, logits are computed by torch (its own integer forward), NumPy, each
-kernel set of the native engine, the exported page in Node and in Chromium, and the exported C. The page decodes PNG and
-resizes by itself; C gets pixels.
+kernel set of the native engine, the exported page in Node and in Chromium (which decode and resize), and C.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
 """One HTML file that classifies photos: model, engine, names and interface, with no request to anywhere.
 
-The parts lie in `web/`: the page, its style, the script of the interface, the script of the worker, and the engine as
-WebAssembly (built from `csrc/` by `csrc/web/build.sh`; the bytes are checked in). The `.sqz` file goes in as it is. A
-page trusts nothing in it: names are data for the scripts and never markup, and the Content-Security-Policy admits only
-the page's own script and style, by their hashes, and no connection.
-
-Binary parts are written as text of seven bits a character (`pack`), 14 % larger than the bytes, where base64 is 33 %.
+The parts lie in `web/`, the engine as WebAssembly (built by `csrc/web/build.sh`) among them; the `.sqz` goes in as it
+is. A page trusts nothing in it: names are never markup, and the Content-Security-Policy admits only the page's own
+script and style, by their hashes, and no connection.
 """
 
 from __future__ import annotations
@@ -74,11 +71,7 @@ def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, Pag
         "fp32_bytes": network_cost(contents.network.spec).fp32_bytes,
         "page_bytes": "?" * (_PAGE_BYTES_DIGITS - 2),
     }
-    parts = {
-        "policy": _policy(script, style),
-        "style": style,
-        "script": script,
-        "worker": worker,
+    parts = {"policy": _policy(script, style), "style": style, "script": script, "worker": worker} | {
         # "<" could end the element that holds the text.
         "facts": json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c"),
         "blocks": engine + labels + model,
@@ -154,19 +147,10 @@ def _policy(script: str, style: str) -> str:
     def sha256(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src {sha256(script)} 'wasm-unsafe-eval'",
-            f"style-src {sha256(style)}",
-            "worker-src blob:",
-            "img-src data:",  # the icon
-            "connect-src 'none'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "require-trusted-types-for 'script'",
-            "trusted-types squeezenet",
-        )
+    return (  # the image is the icon
+        f"default-src 'none'; script-src {sha256(script)} 'wasm-unsafe-eval'; style-src {sha256(style)};"
+        " worker-src blob:; img-src data:; connect-src 'none'; base-uri 'none'; form-action 'none';"
+        " require-trusted-types-for 'script'; trusted-types squeezenet"
     )
 
 

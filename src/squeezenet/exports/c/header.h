@@ -1,0 +1,42 @@
+/* @name@.h - an image classifier in one C file, written by `squeezenet export`.
+ *
+ *     static unsigned char arena[@NAME@_ARENA_BYTES];
+ *     double logits[@NAME@_CLASSES];
+ *     if (@name@_open(arena, sizeof arena)) return 1;
+ *     @name@_run(arena, pixels, logits, NULL);
+ *
+ * No malloc, no files, no threads, no global state; at most @stack@ bytes of stack, compiled with -O1 or more. Compile
+ * with -std=c99 and link nothing. Do not use -ffast-math, and where the compiler fuses products and sums, add
+ * -ffp-contract=off: the logits are then bit-identical to those of every other engine. */
+#ifndef @NAME@_H
+#define @NAME@_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define @NAME@_INPUT_SIZE @size@ /* height and width of the input */
+#define @NAME@_CLASSES @classes@
+#define @NAME@_MAP_SIZE @map@ /* height and width of the class activation map */
+#define @NAME@_ARENA_BYTES @arena@ /* all memory there is, weights and activations */
+
+/* Decodes the model into `arena` (any alignment, at least @NAME@_ARENA_BYTES), which must then stay as it is.
+ * Returns 0, or a positive number if the arena is too small or the program's copy of the model is damaged. */
+int @name@_open(void *arena, size_t bytes);
+
+/* Classifies one image in an opened arena. Returns 0.
+ *   pixels  RGB, @size@ rows of @size@: @preprocessing@
+ *   logits  @NAME@_CLASSES scores, the highest wins
+ *   map     where it sees each class: @map@ rows of @map@ positions of @classes@ values; or NULL */
+int @name@_run(void *arena, const uint8_t *pixels, double *logits, double *map);
+
+/* Name of a class, UTF-8; NULL for a number that is no class. */
+const char *@name@_label(int index);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
