@@ -22,11 +22,8 @@ _M_MMAP_MAX = -4
 def keep_freed_memory() -> bool:
     """Ask the C library to keep freed memory for the process; for long runs in a process of their own.
 
-    glibc returns large blocks to the system when they are freed, and the system hands them out again page by page,
-    zeroed: three quarters of the page faults of a training step (dev/LOG.md).
-
-    Returns:
-        Whether it could be asked; elsewhere than on glibc nothing changes.
+    glibc gives large blocks back, and gets them page by page, zeroed: three quarters of the page faults of a training
+    step (dev/LOG.md). Returns whether it could be asked; elsewhere than on glibc nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Protocol, TextIO
 
@@ -13,14 +13,21 @@ from .text import format_duration
 
 __all__ = ["PlainReporter", "Reporter", "RichReporter", "SilentReporter", "Task", "reporter_for", "reporter_of"]
 
-_LINE_EVERY_S = 10.0
 
-
-class Task(Protocol):
+class Task:
     """A job of known length under way."""
+
+    def __init__(self, show: Callable[[int, str], None], total: int, unit: str, done: int) -> None:
+        """Begin a job of `total` units, of which `done` were finished earlier; `show` gets units and a text."""
+        self._show, self._total, self._unit, self._first = show, total, unit, done
+        self._started = time.monotonic()
 
     def update(self, done: int, note: str = "") -> None:
         """Say that `done` of all units are finished; `note` is shown beside."""
+        per_s = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
+        is_known = per_s and done < self._total
+        left = f", {format_duration((self._total - done) / per_s)} left" if is_known else ""
+        self._show(done, f"{per_s:.0f} {self._unit}/s{left}" + (f", {note}" if note else ""))
 
 
 class Reporter(Protocol):
@@ -39,9 +46,11 @@ def reporter_for(stream: TextIO | None = None) -> Reporter:
     return RichReporter() if stream.isatty() and find_spec("rich") else PlainReporter(stream)
 
 
-class _Silence:
-    def update(self, done: int, note: str = "") -> None:
-        pass
+def reporter_of(progress: Reporter | bool) -> Reporter:
+    """Take a reporter as it is, `True` for one on standard error, `False` for silence."""
+    if isinstance(progress, bool):
+        return reporter_for() if progress else SilentReporter()
+    return progress
 
 
 class SilentReporter:
@@ -53,35 +62,14 @@ class SilentReporter:
     @contextlib.contextmanager
     def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> Iterator[Task]:
         """Drop a job's progress."""
-        yield _Silence()
-
-
-def reporter_of(progress: Reporter | bool) -> Reporter:
-    """Take a reporter as it is, `True` for one on standard error, `False` for silence."""
-    if isinstance(progress, bool):
-        return reporter_for() if progress else SilentReporter()
-    return progress
-
-
-class _Pace:
-    """Speed and time left of a job."""
-
-    def __init__(self, total: int, unit: str, done: int) -> None:
-        self.total, self.unit, self.first = total, unit, done
-        self.started = time.monotonic()
-
-    def describe(self, done: int) -> str:
-        per_s = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
-        left = f", {format_duration((self.total - done) / per_s)} left" if per_s and done < self.total else ""
-        return f"{per_s:.0f} {self.unit}/s{left}"
+        yield Task(lambda done, text: None, total, unit, done)
 
 
 class PlainReporter:
-    """Shows lines, and for a job one line every few seconds."""
+    """Shows lines, and for a job one line every few seconds, beginning when it has run for a while."""
 
-    def __init__(self, stream: TextIO | None = None, *, every_s: float = _LINE_EVERY_S) -> None:
-        self.stream = stream or sys.stderr
-        self.every_s = every_s
+    def __init__(self, stream: TextIO | None = None, *, every_s: float = 10.0) -> None:
+        self.stream, self.every_s = stream or sys.stderr, every_s
 
     def say(self, text: str) -> None:
         """Write a line."""
@@ -89,20 +77,16 @@ class PlainReporter:
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> Iterator[Task]:
-        """Write a job's progress, beginning when it has run for a while."""
-        yield _PlainTask(self, title, _Pace(total, unit, done))
+        """Write a job's progress."""
+        said = time.monotonic()
 
+        def show(done: int, text: str) -> None:
+            nonlocal said
+            if time.monotonic() - said >= self.every_s:
+                said = time.monotonic()
+                self.say(f"{title}: {done}/{total}, {text}")
 
-class _PlainTask:
-    def __init__(self, reporter: PlainReporter, title: str, pace: _Pace) -> None:
-        self.reporter, self.title, self.pace = reporter, title, pace
-        self.said = time.monotonic()
-
-    def update(self, done: int, note: str = "") -> None:
-        if time.monotonic() - self.said >= self.reporter.every_s:
-            self.said = time.monotonic()
-            extra = f", {note}" if note else ""
-            self.reporter.say(f"{self.title}: {done}/{self.pace.total}, {self.pace.describe(done)}{extra}")
+        yield Task(show, total, unit, done)
 
 
 class RichReporter:
@@ -122,23 +106,8 @@ class RichReporter:
         """Show a bar while the job runs."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-        )
+        name, note = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False)
+        columns = (name, BarColumn(), MofNCompleteColumn(), note)
         with Progress(*columns, console=self.console, transient=True) as progress:
-            yield _RichTask(progress, progress.add_task(title, total=total, completed=done, note=""), total, unit, done)
-
-
-class _RichTask:
-    def __init__(self, progress: object, task_id: int, total: int, unit: str, done: int) -> None:
-        from rich.progress import Progress, TaskID
-
-        assert isinstance(progress, Progress)
-        self.progress, self.task_id, self.pace = progress, TaskID(task_id), _Pace(total, unit, done)
-
-    def update(self, done: int, note: str = "") -> None:
-        text = self.pace.describe(done) + (f", {note}" if note else "")
-        self.progress.update(self.task_id, completed=done, note=text)
+            bar = progress.add_task(title, total=total, completed=done, note="")
+            yield Task(lambda done, text: progress.update(bar, completed=done, note=text), total, unit, done)

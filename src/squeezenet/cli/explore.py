@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..process import EXIT_INTERRUPTED
@@ -25,22 +27,9 @@ from ..process import EXIT_INTERRUPTED
 @click.option("-o", "--output", metavar="STUDY/", required=True, help="Folder to write, or to continue in.")
 @click.pass_context
 def command(
-    ctx: click.Context,
-    data: tuple[str, ...],
-    val: tuple[str, ...],
-    preset: str | None,
-    space: str | None,
-    trials: int | None,
-    seeds: int,
-    max_bytes: int | None,
-    max_macs: int | None,
-    recipe: str | None,
-    epochs: int | None,
-    storage: str | None,
-    retrain: bool,
-    ray: str | None,
-    output: str,
-) -> None:
+    ctx: click.Context, /, data: tuple[str, ...], val: tuple[str, ...], preset: str | None, space: str | None,
+    output: str, **options: Any,
+) -> None:  # fmt: skip
     """Train many architectures on DATA and find those worth having: accuracy against bytes, MACs and memory.
 
     \b
@@ -59,11 +48,7 @@ def command(
     from ..process import keep_freed_memory
 
     keep_freed_memory()
-    result = explore(
-        list(data), list(val) or None, study_dir=output, space=space or preset or "pareto", recipe=recipe,
-        trials=trials, epochs=epochs, seeds=seeds, max_bytes=max_bytes, max_macs=max_macs, storage=storage,
-        retrain=retrain, ray=ray,
-    )  # fmt: skip
+    result = explore(list(data), list(val) or None, study_dir=output, space=space or preset or "pareto", **options)
     if not result.is_finished:
         ctx.exit(EXIT_INTERRUPTED)
     if result.winner is not None:

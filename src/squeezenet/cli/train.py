@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..process import EXIT_INTERRUPTED
@@ -15,34 +17,17 @@ from ..process import EXIT_INTERRUPTED
 @click.option("--teacher", metavar="MODEL", help="Learn from this network's answers besides the labels.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Replaces the recipe's number of epochs.")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder; begin it if there is none.")
-@click.option(
-    "--checkpoint-every",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    help="Longest work that a crash can cost.",
-)
+@click.option("--checkpoint-every", metavar="SECONDS", type=click.FloatRange(min=0), default=60.0, show_default=True,
+              help="Longest work that a crash can cost.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard as well.")
-@click.option(
-    "--compile", "compiled", is_flag=True, help="Compile the network first (torch.compile): for long GPU runs."
-)
+@click.option("--compile", "compiled", is_flag=True,
+              help="Compile the network first (torch.compile): for long GPU runs.")  # fmt: skip
 @click.option("-o", "--output", metavar="RUN/", required=True, help="Folder to write; made if it does not exist.")
 @click.pass_context
 def command(
-    ctx: click.Context,
-    data: tuple[str, ...],
-    val: tuple[str, ...],
-    init: str | None,
-    recipe: str | None,
-    teacher: str | None,
-    epochs: int | None,
-    resume: bool,
-    checkpoint_every: float,
-    tensorboard: bool,
-    compiled: bool,
-    output: str,
-) -> None:
+    ctx: click.Context, /, data: tuple[str, ...], val: tuple[str, ...], output: str, checkpoint_every: float,
+    compiled: bool, **options: Any,
+) -> None:  # fmt: skip
     """Train a network on DATA: a folder of class folders, a zip of one, or `digits`; several are joined.
 
     The output folder gets best.safetensors and last.safetensors (MODELs for the other commands), log.csv, recipe.toml,
@@ -55,8 +40,7 @@ def command(
 
     keep_freed_memory()
     result = train_model(
-        list(data), list(val) or None, run_dir=output, recipe=recipe, init=init, teacher=teacher, epochs=epochs,
-        resume=resume, checkpoint_every_s=checkpoint_every, tensorboard=tensorboard, compile=compiled,
-    )  # fmt: skip
+        list(data), list(val) or None, run_dir=output, checkpoint_every_s=checkpoint_every, compile=compiled, **options
+    )
     if not result.is_finished:
         ctx.exit(EXIT_INTERRUPTED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["DIRECTIONS", "Finding", "StudyResult", "findings_of", "pareto_front"]
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
-    "top1": "maximize",
-    "file_bytes": "minimize",
-    "macs": "minimize",
-    "peak_activation_bytes": "minimize",
-}
+    "top1": "maximize", "file_bytes": "minimize", "macs": "minimize", "peak_activation_bytes": "minimize",
+}  # fmt: skip
 """The objectives of a study."""
 
 
@@ -62,21 +59,14 @@ def findings_of(study: optuna.Study) -> list[Finding]:
 
     return [
         Finding(
-            number=trial.number,
-            point=trial.params,
-            spec=ArchSpec.from_dict(trial.user_attrs["spec"]),
-            measured=Measured.from_dict(trial.user_attrs["measured"]),
-            folder=trial.user_attrs.get("trial_folder", ""),
+            number=trial.number, point=trial.params, spec=ArchSpec.from_dict(trial.user_attrs["spec"]),
+            measured=Measured.from_dict(trial.user_attrs["measured"]), folder=trial.user_attrs.get("trial_folder", ""),
         )
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    ]
+    ]  # fmt: skip
 
 
 def pareto_front(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Choose the findings that no other beats in accuracy, bytes, MACs and memory at once; the order stays."""
-    return front(findings, [functools.partial(_cost, name) for name in DIRECTIONS])
-
-
-def _cost(name: str, finding: Finding) -> float:
-    value: float = getattr(finding.measured, name)
-    return -value if DIRECTIONS[name] == "maximize" else value
+    m = operator.attrgetter
+    return front(findings, [lambda f: -f.measured.top1, *(m(f"measured.{name}") for name in list(DIRECTIONS)[1:])])

@@ -1,8 +1,4 @@
-"""One trial of an exploration: train a network, round it to int8, and measure the file.
-
-Everything is kept in the trial's own folder, and each finished step stays finished: an interrupted trial continues
-where it was.
-"""
+"""One trial of an exploration: train a network, round it to int8, and measure the file, all in a folder of its own."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ from ..progress import Reporter, SilentReporter
 from ..quantization.int8 import quantize_int8
 from ..quantization.photos import calibration_from_images
 from ..spec import ArchSpec
-from ..training import Recipe, TrainResult, train_model
+from ..training import Recipe, train_model
 from ..training.run_folder import EpochWriter, RunFolder
 
 __all__ = ["Interrupted", "Measured", "TooFarBehind", "measure_file", "measure_spec", "spec_cost"]
@@ -75,9 +71,7 @@ class Measured:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Measured:
         """Build from `to_dict`'s data."""
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
-        }
+        fields: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         return cls(**fields)
 
 
@@ -89,17 +83,9 @@ def spec_cost(spec: ArchSpec) -> dict[str, int]:
 
 
 def measure_spec(
-    spec: ArchSpec,
-    recipe: Recipe,
-    train: ImageSet,
-    val: ImageSet,
-    folder: Path,
-    *,
-    epochs: int | None = None,
-    keep_checkpoint: bool = False,
-    on_epoch: EpochWriter | None = None,
-    reporter: Reporter | None = None,
-) -> Measured:
+    spec: ArchSpec, recipe: Recipe, train: ImageSet, val: ImageSet, folder: Path, *, epochs: int | None = None,
+    keep_checkpoint: bool = False, on_epoch: EpochWriter | None = None, reporter: Reporter | None = None,
+) -> Measured:  # fmt: skip
     """Train, round to int8, write `net.sqz` beside the run folder `run/`, and measure that file.
 
     Args:
@@ -107,7 +93,7 @@ def measure_spec(
         recipe: How to train; its own architecture is not used.
         train: Images to train on.
         val: Images to choose the best epoch and to measure on.
-        folder: Of the trial; made if it does not exist, continued if it does.
+        folder: Of the trial; made, or continued.
         epochs: Replaces the recipe's number of epochs.
         keep_checkpoint: Leave the training resumable once it is finished.
         on_epoch: As for `train_model`; may raise `TooFarBehind`.
@@ -134,7 +120,12 @@ def measure_spec(
     if not run.is_finished:
         raise Interrupted
     encoded = _write_int8(run.best, train, folder / "net.sqz", reporter)
-    measured = _sum_up(run, spec, encoded, measure_file(encoded, val), started)
+    accuracy = measure_file(encoded, val)
+    measured = Measured(
+        **spec_cost(spec), file_bytes=len(encoded), float_top1=run.top1, top1=accuracy.top1, top5=accuracy.top5,
+        top1_interval=accuracy.top1_interval, n_images=accuracy.n_images, seconds=time.monotonic() - started,
+        alarms=run.alarms, top1_by_epoch=tuple(row.top1 for row in run.history),
+    )  # fmt: skip
     with atomic_write(finished) as stream:
         stream.write(json.dumps(measured.to_dict(), indent=1).encode())
     if not keep_checkpoint:
@@ -154,21 +145,6 @@ def _write_int8(weights: Path, train: ImageSet, path: Path, reporter: Reporter) 
     with atomic_write(path) as stream:
         stream.write(encoded)
     return encoded
-
-
-def _sum_up(run: TrainResult, spec: ArchSpec, encoded: bytes, accuracy: Accuracy, started: float) -> Measured:
-    return Measured(
-        **spec_cost(spec),
-        file_bytes=len(encoded),
-        float_top1=run.top1,
-        top1=accuracy.top1,
-        top5=accuracy.top5,
-        top1_interval=accuracy.top1_interval,
-        n_images=accuracy.n_images,
-        seconds=time.monotonic() - started,
-        alarms=run.alarms,
-        top1_by_epoch=tuple(row.top1 for row in run.history),
-    )
 
 
 def measure_file(encoded: bytes, images: ImageSet) -> Accuracy:

@@ -19,14 +19,7 @@ _WIDTH, _HEIGHT = 840, 380
 def front_chart(
     findings: Sequence[Finding], unbeaten: Sequence[Finding], winner: Finding | None, *, max_bytes: int | None
 ) -> Chart:
-    """Lay out top-1 over file bytes, with 95 % intervals.
-
-    Args:
-        findings: All, at least one.
-        unbeaten: Those on the front of all that a study compares.
-        winner: The most accurate within the limits.
-        max_bytes: The limit of a file, drawn as a line.
-    """
+    """Lay out top-1 over file bytes, with 95 % intervals; `unbeaten` are those on the front of all objectives."""
     best = sorted(front(findings, [_kilobytes, lambda finding: -finding.measured.top1]), key=_kilobytes)
     lines = [
         _line("", best, style="thin"),
@@ -47,23 +40,17 @@ def _kilobytes(finding: Finding) -> float:
 
 
 def _line(name: str, findings: Sequence[Finding], *, color: Color = "one", style: Style = "dots") -> Line:
-    points = []
-    for finding in findings:
-        m = finding.measured
-        text = f"trial {finding.number}: {m.top1:.2f} % in {m.file_bytes:,} bytes"
-        points.append(Point(_kilobytes(finding), m.top1, text, m.top1_interval))
+    points = [
+        Point(_kilobytes(f), m.top1, f"trial {f.number}: {m.top1:.2f} % in {m.file_bytes:,} bytes", m.top1_interval)
+        for f, m in ((f, f.measured) for f in findings)
+    ]
     return Line(name=name, points=points, color=color, style=style)
 
 
 def curve_chart(name: str, groups: Mapping[Value, Sequence[Finding]], label: str) -> Chart:
-    """Lay out top-1 along one metaparameter, with file sizes below its values.
+    """Lay out top-1 along one metaparameter, whose values each have the findings of all seeds, above file sizes.
 
     Error bars are the standard deviation over seeds where there are several, else the 95 % interval of one measurement.
-
-    Args:
-        name: Of the metaparameter.
-        groups: Its values in order, each with the findings of all seeds.
-        label: What the metaparameter is, below the axis; by default its name.
     """
     is_numeric = not any(isinstance(value, (str, bool)) for value in groups)
     ticks, float_points, points = [], [], []
@@ -72,17 +59,10 @@ def curve_chart(name: str, groups: Mapping[Value, Sequence[Finding]], label: str
         ticks.append(Tick(x, f"{value:g}" if is_numeric else str(value), format_bytes(group[0].measured.file_bytes)))
         float_top1, top1 = (statistics.fmean(getattr(f.measured, key) for f in group) for key in ("float_top1", "top1"))
         float_points.append(Point(x, float_top1, f"{value}: {float_top1:.2f} %"))
-        points.append(Point(x, top1, f"{value}: {top1:.2f} %", _spread(group, top1)))
+        deviation = statistics.stdev(f.measured.top1 for f in group) if len(group) > 1 else 0
+        spread = (top1 - deviation, top1 + deviation) if len(group) > 1 else group[0].measured.top1_interval
+        points.append(Point(x, top1, f"{value}: {top1:.2f} %", spread))
     style: Style = "line" if is_numeric else "dots"
-    lines = [
-        Line(name="float", points=float_points, color="faint", style=style),
-        Line(name="int8 file", points=points, style=style),
-    ]
+    float_line = Line(name="float", points=float_points, color="faint", style=style)
+    lines = [float_line, Line(name="int8 file", points=points, style=style)]
     return chart("Top-1, %", lines, x_label=label or name, x_ticks=ticks, width=_WIDTH, height=_HEIGHT)
-
-
-def _spread(group: Sequence[Finding], mean: float) -> tuple[float, float]:
-    if len(group) == 1:
-        return group[0].measured.top1_interval
-    deviation = statistics.stdev(f.measured.top1 for f in group)
-    return mean - deviation, mean + deviation

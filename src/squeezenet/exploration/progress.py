@@ -34,17 +34,14 @@ class Table:
     def show(self, finding: Finding, is_feasible: bool, left_s: float | None = None) -> None:
         """Add a line; `left_s` is what the rest of the study may take, in seconds."""
         if not self._shown:
-            self._reporter.say(
-                f"{'trial':>7}  {'top-1':>7}  {'float':>7}  {'bytes':>9}  {'MACs':>8}  {'memory':>9}  {'time':>7}"
-                "  what was varied"
-            )
+            self._reporter.say("  trial    top-1    float      bytes      MACs     memory     time  what was varied")
         self._shown += 1
         m = finding.measured
         left = "" if not left_s else f"; about {format_duration(left_s)} left"
-        seconds = format_duration(m.seconds)
         what = ", ".join(f"{key} {value}" for key, value in finding.point.items())
         limits = "" if is_feasible else " (over the limits)"
         self._reporter.say(
             f"{self._shown:>3}/{self._total:<3}  {m.top1:6.2f}%  {m.float_top1:6.2f}%  {m.file_bytes:>9,}"
-            f"  {m.macs / 1e6:7.1f}M  {m.peak_activation_bytes:>9,}  {seconds:>7}  {what}{limits}{left}"
+            f"  {m.macs / 1e6:7.1f}M  {m.peak_activation_bytes:>9,}  {format_duration(m.seconds):>7}"
+            f"  {what}{limits}{left}"
         )

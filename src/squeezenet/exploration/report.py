@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["write_report"]
 
 _TITLES = {
-    "squeeze_ratio": "Squeeze ratio",
-    "pct_3x3": "Share of 3x3 filters",
-    "bypass": "Bypass",
-    "pools": "Where the network pools",
-    "input_size": "Input size",
-    "squeeze_relu": "ReLU after the squeeze layers",
-}
+    "squeeze_ratio": "Squeeze ratio", "pct_3x3": "Share of 3x3 filters", "bypass": "Bypass", "input_size": "Input size",
+    "pools": "Where the network pools", "squeeze_relu": "ReLU after the squeeze layers",
+}  # fmt: skip
 _LABELS = {
     "squeeze_ratio": "squeeze ratio: squeeze filters over expand filters",
     "pct_3x3": "share of 3x3 filters among the expand filters",
@@ -35,56 +31,29 @@ _FEWEST_FOR_IMPORTANCE = 8
 
 
 def write_report(
-    result: StudyResult,
-    study: optuna.Study,
-    *,
-    space: Space,
-    recipe: Recipe,
-    epochs: int,
-    max_bytes: int | None,
-    max_macs: int | None,
-    data_name: str,
-) -> None:
-    """Write `report.html` and `study.json` into the study's folder.
-
-    Args:
-        result: With at least one finding.
-        study: Where importance is worked out from.
-        space: What was varied.
-        recipe: How the trials were trained.
-        epochs: Of the trials.
-        max_bytes: Largest file allowed.
-        max_macs: Most MACs allowed.
-        data_name: What was trained on.
+    result: StudyResult, study: optuna.Study, *, space: Space, recipe: Recipe, epochs: int, max_bytes: int | None,
+    max_macs: int | None, data_name: str,
+) -> None:  # fmt: skip
+    """Write `report.html` and `study.json` into the folder of a study with at least one finding.
 
     Raises:
         MissingDependencyError: If Jinja2 is not installed.
     """
     names = [*space.dimensions, *(["seed"] if any("seed" in f.point for f in result.findings) else [])]
     facts: dict[str, Any] = {
-        "space": space.to_dict(),
-        "recipe": recipe.to_dict(),
-        "epochs": epochs,
-        "data": data_name,
-        "max_bytes": max_bytes,
-        "max_macs": max_macs,
-        **_outcome(result, study),
+        "space": space.to_dict(), "recipe": recipe.to_dict(), "epochs": epochs, "data": data_name,
+        "max_bytes": max_bytes, "max_macs": max_macs, **_outcome(result, study),
         "importance": _importance(study, space) if len(result.findings) >= _FEWEST_FOR_IMPORTANCE else {},
-    }
+    }  # fmt: skip
+    curves = [
+        (_TITLES.get(name, name), curve_chart(name, groups, _LABELS.get(name, name)))
+        for name, groups in _curves(result.findings, space).items()
+    ]
     page = render(
-        "study.html",
-        result=result,
-        facts=facts,
-        names=names,
-        space=space,
-        recipe=recipe,
-        curves=[
-            (_TITLES.get(name, name), curve_chart(name, groups, _LABELS.get(name, name)))
-            for name, groups in _curves(result.findings, space).items()
-        ],
+        "study.html", result=result, facts=facts, names=names, space=space, recipe=recipe, curves=curves,
         front_chart=front_chart(result.findings, result.front, result.winner, max_bytes=max_bytes),
         specs={f.number: json.dumps(f.spec.to_dict(), indent=1) for f in result.findings},
-    )
+    )  # fmt: skip
     for name, text in (("study.json", json.dumps(facts, indent=1)), ("report.html", page)):
         with atomic_write(result.folder / name) as stream:
             stream.write(text.encode())
@@ -98,22 +67,16 @@ def _outcome(result: StudyResult, study: optuna.Study) -> dict[str, Any]:
     ]
     return {
         "is_finished": result.is_finished,
-        "trials": [_row(finding) for finding in result.findings],
+        "trials": [
+            {"number": f.number, "folder": f"trials/{f.folder}", "point": dict(f.point), "spec": f.spec.to_dict(),
+             **f.measured.to_dict()}
+            for f in result.findings
+        ],
         "not_trained": failed,
         "front": [finding.number for finding in result.front],
         "winner": result.winner.number if result.winner else None,
         "retrained": result.retrained.to_dict() if result.retrained else None,
-    }
-
-
-def _row(finding: Finding) -> dict[str, Any]:
-    return {
-        "number": finding.number,
-        "folder": f"trials/{finding.folder}",
-        "point": dict(finding.point),
-        "spec": finding.spec.to_dict(),
-        **finding.measured.to_dict(),
-    }
+    }  # fmt: skip
 
 
 def _curves(findings: Sequence[Finding], space: Space) -> dict[str, dict[Value, list[Finding]]]:

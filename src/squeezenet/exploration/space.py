@@ -8,6 +8,7 @@ spaces lie in `spaces/` and load by name.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -76,15 +77,11 @@ class Space:
             if isinstance(choices, Range):
                 if choices.step is None and not isinstance(choices.low, int):
                     raise StudyError(f"expected a `step` for `{name}` in a grid, got a range without one")
-                step = choices.step or 1
-                count = int((choices.high - choices.low) / step + 1e-9) + 1
-                axes.append(tuple(choices.low + step * index for index in range(min(count, _MAX_GRID + 1))))
-            else:
-                axes.append(choices)
-        total = 1
-        for axis in axes:
-            total *= len(axis)
-        if total > _MAX_GRID:
+                low, step = choices.low, choices.step or 1
+                count = int((choices.high - low) / step + 1e-9) + 1
+                choices = tuple(low + step * index for index in range(min(count, _MAX_GRID + 1)))
+            axes.append(choices)
+        if (total := math.prod(map(len, axes))) > _MAX_GRID:
             raise StudyError(f"expected a grid of at most {_MAX_GRID} points, got {total}: use fewer choices")
         for values in itertools.product(*axes):
             yield dict(zip(self.dimensions, values, strict=True))
@@ -103,7 +100,12 @@ class Space:
         published = named_spec(recipe.architecture)
         stem_channels = values.pop("stem_channels", published.stem.channels)
         stem_kernel = values.pop("stem_kernel", published.stem.kernel)
-        pools = _pools_of(values.pop("pools", None)) or published.pools
+        pools = published.pools
+        if (text := values.pop("pools", None)) is not None:
+            try:
+                pools = tuple(int(layer) for layer in text.split(","))
+            except ValueError:
+                raise SpecError(f"expected layer numbers for `pools`, got {text!r}") from None
         n_fires = values.get("n_fires", len(published.fires))
         if recipe.pools is not None:
             pools = recipe.pools if "pools" not in {**self.fixed, **point} else pools[-len(recipe.pools) :]
@@ -111,29 +113,16 @@ class Space:
         values.setdefault("bypass", recipe.bypass or published.bypass)
         values.setdefault("squeeze_relu", recipe.squeeze_relu)
         spec = metaparameter_spec(
-            stem_channels=stem_channels,
-            stem_kernel=stem_kernel,
-            pools=pools,
-            input_size=size,
-            num_classes=num_classes,
-            head_relu=recipe.head_relu,
-            batch_norm=recipe.batch_norm,
-            name=" ".join(f"{key}={value}" for key, value in point.items())[:200],
-            **values,
-        )
+            stem_channels=stem_channels, stem_kernel=stem_kernel, pools=pools, input_size=size, num_classes=num_classes,
+            head_relu=recipe.head_relu, batch_norm=recipe.batch_norm,
+            name=" ".join(f"{key}={value}" for key, value in point.items())[:200], **values,
+        )  # fmt: skip
         return spec.replace(pools=pools) if recipe.pools is not None else spec
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {
-            "name": self.name,
-            "sampler": self.sampler,
-            "fixed": dict(self.fixed),
-            "space": {
-                key: {"low": axis.low, "high": axis.high, "step": axis.step} if isinstance(axis, Range) else list(axis)
-                for key, axis in self.dimensions.items()
-            },
-        }
+        space = {key: vars(a) if isinstance(a, Range) else list(a) for key, a in self.dimensions.items()}
+        return {"name": self.name, "sampler": self.sampler, "fixed": dict(self.fixed), "space": space}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Space:
@@ -156,12 +145,11 @@ class Space:
         if both := sorted(set(data.get("fixed", {})) & set(data["space"])):
             raise StudyError(f"expected {', '.join(both)} in [fixed] or in [space], got both")
         return cls(
-            name=str(data.get("name", "custom")),
-            description=str(data.get("description", "")),
+            name=str(data.get("name", "custom")), description=str(data.get("description", "")),
             sampler=data.get("sampler", "pareto"),
             fixed={key: _value(key, value) for key, value in data.get("fixed", {}).items()},
             dimensions={key: _axis(key, value) for key, value in data["space"].items()},
-        )
+        )  # fmt: skip
 
 
 def load_space(source: str | os.PathLike[str]) -> Space:
@@ -187,8 +175,7 @@ def load_space(source: str | os.PathLike[str]) -> Space:
 
 def _axis(name: str, axis: Any) -> tuple[Value, ...] | Range:
     if isinstance(axis, dict):
-        kind = _KINDS[name]
-        if kind not in (int, float):
+        if _KINDS[name] not in (int, float):
             raise StudyError(f"expected a list of choices for `{name}`, got a range")
         if set(axis) - {"low", "high", "step"} or not {"low", "high"} <= set(axis):
             raise StudyError(f"expected `low`, `high` and perhaps `step` for `{name}`, got {', '.join(axis) or 'none'}")
@@ -221,12 +208,3 @@ def _value(name: str, value: Any) -> Value:
 
 
 _DESCRIBED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
-def _pools_of(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(layer) for layer in text.split(","))
-    except ValueError:
-        raise SpecError(f"expected layer numbers for `pools`, got {text!r}") from None

@@ -20,16 +20,7 @@ from .space import Range, Space, Value
 if TYPE_CHECKING:
     import optuna
 
-__all__ = [
-    "SEED",
-    "distributions_of",
-    "has_waiting",
-    "n_done",
-    "open_study",
-    "process_id",
-    "queue_points",
-    "revive",
-]
+__all__ = ["SEED", "distributions_of", "has_waiting", "n_done", "open_study", "process_id", "queue_points", "revive"]
 
 SEED = "seed"
 """Name of the parameter that tells repeated trainings of a point apart."""
@@ -39,7 +30,7 @@ def open_study(folder: Path, storage: str | None, identity: Mapping[str, Any], *
     """Open the study of a folder, or begin it.
 
     Args:
-        folder: Of the study; it has a folder `trials`.
+        folder: It has a folder `trials`.
         storage: URL of an Optuna storage; None for a SQLite file in the folder.
         identity: Settings that must not change between calls, as plain data.
         is_parallel: Whether several trials are under way at a time.
@@ -82,11 +73,7 @@ def open_study(folder: Path, storage: str | None, identity: Mapping[str, Any], *
 
 
 def distributions_of(space: Space, seeds: int) -> dict[str, Any]:
-    """Describe a space to Optuna.
-
-    Raises:
-        StudyError: If a search is to train points several times.
-    """
+    """Describe a space to Optuna; only a grid may train points several times."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     found: dict[str, Any] = {}
@@ -106,14 +93,7 @@ def distributions_of(space: Space, seeds: int) -> dict[str, Any]:
 
 
 def revive(study: optuna.Study, folder: Path, parameters: set[str], reporter: Reporter) -> None:
-    """Queue again the trials that were under way when this folder's last process ended.
-
-    Args:
-        study: The study.
-        folder: Of the study; trials of other folders and machines stay as they are.
-        parameters: Names of what is varied.
-        reporter: Names the trials.
-    """
+    """Queue again this folder's trials (not other machines') that were under way when its last process ended."""
     from optuna.trial import TrialState
 
     waiting = [trial.user_attrs.get("revives") for trial in study.get_trials(states=(TrialState.WAITING,))]
@@ -132,10 +112,8 @@ def queue_points(study: optuna.Study, points: Sequence[Mapping[str, Value]]) -> 
 
     known = []
     for trial in study.get_trials(deepcopy=False):
-        if trial.state == TrialState.WAITING:
-            known.append(trial.user_attrs.get("point"))
-        elif trial.state != TrialState.FAIL or "error" in trial.user_attrs:
-            known.append(trial.params)
+        if trial.state != TrialState.FAIL or "error" in trial.user_attrs:
+            known.append(trial.user_attrs.get("point") if trial.state == TrialState.WAITING else trial.params)
     for point in points:
         if point not in known:
             study.enqueue_trial(dict(point), user_attrs={"point": dict(point)})
@@ -143,17 +121,13 @@ def queue_points(study: optuna.Study, points: Sequence[Mapping[str, Value]]) -> 
 
 def has_waiting(study: optuna.Study) -> bool:
     """Whether a queued trial has not begun."""
-    from optuna.trial import TrialState
-
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+    return any(trial.state.name == "WAITING" for trial in study.get_trials(deepcopy=False))
 
 
 def n_done(study: optuna.Study) -> int:
     """Count the trials that were trained, with or without success."""
-    from optuna.trial import TrialState
-
     return sum(
-        trial.state == TrialState.COMPLETE or "error" in trial.user_attrs for trial in study.get_trials(deepcopy=False)
+        trial.state.name == "COMPLETE" or "error" in trial.user_attrs for trial in study.get_trials(deepcopy=False)
     )
 
 

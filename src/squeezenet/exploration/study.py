@@ -1,7 +1,6 @@
 """Exploring architectures: trials in a study that can be interrupted at any time.
 
-`squeezenet explore` is `explore`. How the study is stored is in `storage`, how trials are carried out in `trials`. The
-folder holds:
+The folder of a study holds:
 
     study.db        all trials
     trials/ID/      a trial: run folder, net.sqz, measured.json
@@ -16,6 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,8 @@ from ..errors import SpecError, StudyError
 from ..files import lock_folder
 from ..progress import Reporter, reporter_of
 from ..spec import ArchSpec
-from ..training import Recipe
-from ..training.setup import Data, TrainingData, choose_settings, prepare_data
+from ..training import Recipe, load_recipe
+from ..training.setup import Data, TrainingData, choose_recipe, prepare_data
 from ..training.state import data_fingerprint
 from .findings import DIRECTIONS, Finding, StudyResult, findings_of, pareto_front
 from .measure import Interrupted, Measured, TooFarBehind, spec_cost
@@ -46,22 +46,12 @@ _FEWEST_BITS_PER_PARAM = 4
 
 
 def explore(
-    data: Data,
-    val: Data | None = None,
-    *,
-    study_dir: str | os.PathLike[str],
-    space: Space | str | os.PathLike[str] = "pareto",
-    recipe: Recipe | str | os.PathLike[str] | None = None,
-    trials: int | None = None,
-    epochs: int | None = None,
-    seeds: int = 1,
-    max_bytes: int | None = None,
-    max_macs: int | None = None,
-    storage: str | None = None,
-    retrain: bool = True,
-    ray: str | None = None,
+    data: Data, val: Data | None = None, *, study_dir: str | os.PathLike[str],
+    space: Space | str | os.PathLike[str] = "pareto", recipe: Recipe | str | os.PathLike[str] | None = None,
+    trials: int | None = None, epochs: int | None = None, seeds: int = 1, max_bytes: int | None = None,
+    max_macs: int | None = None, storage: str | None = None, retrain: bool = True, ray: str | None = None,
     progress: Reporter | bool = True,
-) -> StudyResult:
+) -> StudyResult:  # fmt: skip
     """Train and measure many architectures, and find the best; continues an interrupted call.
 
     Args:
@@ -89,8 +79,9 @@ def explore(
     """
     reporter = reporter_of(progress)
     chosen = space if isinstance(space, Space) else load_space(space)
+    given = None if recipe is None else load_recipe(recipe)
     prepared = prepare_data(data, val, reporter)
-    settings = choose_settings(recipe, None, prepared, has_init=False, reporter=reporter)
+    settings = given or choose_recipe(prepared, has_init=False, reporter=reporter)
     folder = Path(study_dir)
     try:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
@@ -102,35 +93,34 @@ def explore(
             "max_bytes": max_bytes, "max_macs": max_macs, "data": data_fingerprint(prepared.images),
         }  # fmt: skip
         study = open_study(folder, storage, identity, is_parallel=ray is not None)
-        explorer = _Explorer(study, folder, chosen, settings, prepared, epochs, seeds, max_bytes, max_macs, reporter)
         with open_trials(ray, prepared, reporter) as carrying_out:
-            return explorer.run(carrying_out, trials, retrain=retrain)
+            return _Explorer(
+                study=study, folder=folder, space=chosen, recipe=settings, prepared=prepared, epochs=epochs,
+                seeds=seeds, max_bytes=max_bytes, max_macs=max_macs, reporter=reporter,
+            ).run(carrying_out, trials, retrain=retrain)  # fmt: skip
 
 
+@dataclass(kw_only=True)
 class _Explorer:
     """A study under way."""
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        folder: Path,
-        space: Space,
-        recipe: Recipe,
-        prepared: TrainingData,
-        epochs: int | None,
-        seeds: int,
-        max_bytes: int | None,
-        max_macs: int | None,
-        reporter: Reporter,
-    ) -> None:
-        self.study, self.folder, self.space, self.recipe, self.prepared = study, folder, space, recipe, prepared
-        self.epochs, self.max_bytes, self.max_macs, self.reporter = epochs, max_bytes, max_macs, reporter
-        self.distributions = distributions_of(space, seeds)
+    study: optuna.Study
+    folder: Path
+    space: Space
+    recipe: Recipe
+    prepared: TrainingData
+    epochs: int | None
+    seeds: int
+    max_bytes: int | None
+    max_macs: int | None
+    reporter: Reporter
+
+    def __post_init__(self) -> None:
+        self.distributions = distributions_of(self.space, self.seeds)
         self.under_way: dict[int, tuple[optuna.Trial, Job]] = {}
-        self.grid: list[dict[str, Value]] = []
-        if space.sampler == "grid":
-            points = list(space.grid())
-            self.grid = [{**point, SEED: seed} if seeds > 1 else point for seed in range(seeds) for point in points]
+        points = list(self.space.grid()) if self.space.sampler == "grid" else []
+        seeds = range(self.seeds)
+        self.grid = [{**point, SEED: seed} if self.seeds > 1 else point for seed in seeds for point in points]
 
     def run(self, carrying_out: Trials, n_trials: int | None, *, retrain: bool) -> StudyResult:
         total = min(n_trials or len(self.grid), len(self.grid)) if self.grid else n_trials or DEFAULT_TRIALS
@@ -215,13 +205,10 @@ class _Explorer:
     def _known_as(self, trial: optuna.Trial, spec: ArchSpec) -> str | None:
         # Numbers of a spec, its name left out, tell networks apart.
         wanted = _bare(spec), trial.params.get(SEED)
-        for number, (other, job) in self.under_way.items():
-            if (_bare(job.spec), other.params.get(SEED)) == wanted:
-                return f"the same network as trial {number}, which is under way"
-        for finding in findings_of(self.study):
-            if (_bare(finding.spec), finding.point.get(SEED)) == wanted:
-                return f"the same network as trial {finding.number}"
-        return None
+        others = [(f"{n}, which is under way", job.spec, t.params) for n, (t, job) in self.under_way.items()]
+        others += [(str(f.number), f.spec, dict(f.point)) for f in findings_of(self.study)]
+        alike = (name for name, other, params in others if (_bare(other), params.get(SEED)) == wanted)
+        return next((f"the same network as trial {name}" for name in alike), None)
 
     def _job(self, trial: optuna.Trial, title: str) -> Job:
         spec = self._spec(trial.params)
@@ -246,32 +233,24 @@ class _Explorer:
         if isinstance(outcome, (Interrupted, StudyError)):
             raise outcome
         trial, job = self.under_way.pop(number)
-        if isinstance(outcome, TooFarBehind):
-            trial.set_user_attr("error", str(outcome))
-            self.study.tell(trial, state=TrialState.PRUNED)
-            self.reporter.say(f"trial {number} ended early: {outcome}")
-            return
         if isinstance(outcome, Exception):
+            is_behind = isinstance(outcome, TooFarBehind)
             trial.set_user_attr("error", str(outcome))
-            self.study.tell(trial, state=TrialState.FAIL)
-            self.reporter.say(f"trial {number} failed: {outcome}")
+            self.study.tell(trial, state=TrialState.PRUNED if is_behind else TrialState.FAIL)
+            self.reporter.say(f"trial {number} {'ended early' if is_behind else 'failed'}: {outcome}")
             return
-        measured = outcome
-        trial.set_user_attr("measured", measured.to_dict())
+        trial.set_user_attr("measured", outcome.to_dict())
         if self.max_bytes is not None:
-            trial.set_constraint("file_bytes", float(measured.file_bytes - self.max_bytes))
-        self.study.tell(trial, [float(getattr(measured, name)) for name in DIRECTIONS])
-        finding = Finding(number=number, point=trial.params, spec=job.spec, measured=measured, folder=job.folder.name)
+            trial.set_constraint("file_bytes", float(outcome.file_bytes - self.max_bytes))
+        self.study.tell(trial, [float(getattr(outcome, name)) for name in DIRECTIONS])
+        finding = Finding(number=number, point=trial.params, spec=job.spec, measured=outcome, folder=job.folder.name)
         table.show(finding, self._is_feasible(finding), left_s=self._seconds_left(total))
 
     def _watch(self, spec: ArchSpec) -> Watch:
-        cost = spec_cost(spec)
-        rivals = tuple(
-            finding.measured.top1_by_epoch
-            for finding in findings_of(self.study)
-            if all(getattr(finding.measured, name) <= count for name, count in cost.items())
-        )
-        return Watch(rivals, self.epochs or self.recipe.epochs)
+        cost = spec_cost(spec).items()
+        measured = [finding.measured for finding in findings_of(self.study)]
+        rivals = [m.top1_by_epoch for m in measured if all(getattr(m, name) <= count for name, count in cost)]
+        return Watch(tuple(rivals), self.epochs or self.recipe.epochs)
 
     def _seconds_left(self, total: int) -> float:
         """Estimate the time left, from the time per trial, or per multiply-accumulate in a grid."""
@@ -288,17 +267,15 @@ class _Explorer:
         return self.space.spec(point, self.recipe, len(self.prepared.train.classes))
 
     def _is_feasible(self, finding: Finding) -> bool:
-        measured = finding.measured
-        return measured.file_bytes <= (self.max_bytes or measured.file_bytes) and measured.macs <= (
-            self.max_macs or measured.macs
-        )
+        m = finding.measured
+        return m.file_bytes <= (self.max_bytes or m.file_bytes) and m.macs <= (self.max_macs or m.macs)
 
     def _winner(self) -> Finding | None:
         feasible = [f for f in findings_of(self.study) if self._is_feasible(f)]
 
         def mean_top1(finding: Finding) -> float:
             # Over seeds where there are several: luck with one of them does not make a better architecture.
-            alike = [f.measured.top1 for f in feasible if _without_seed(f) == _without_seed(finding)]
+            alike = [f.measured.top1 for f in feasible if {**f.point, SEED: 0} == {**finding.point, SEED: 0}]
             return sum(alike) / len(alike)
 
         return max(feasible, key=lambda f: (mean_top1(f), f.measured.top1, -f.measured.file_bytes), default=None)
@@ -319,30 +296,16 @@ class _Explorer:
         findings = findings_of(self.study)
         feasible = [f for f in findings if self._is_feasible(f)]
         result = StudyResult(
-            folder=self.folder,
-            findings=tuple(findings),
-            front=pareto_front(feasible),
-            winner=self._winner(),
-            retrained=retrained,
-            is_finished=is_finished,
-        )
+            folder=self.folder, findings=tuple(findings), front=pareto_front(feasible), winner=self._winner(),
+            retrained=retrained, is_finished=is_finished,
+        )  # fmt: skip
         if findings:
             write_report(
-                result,
-                self.study,
-                space=self.space,
-                recipe=self.recipe,
-                epochs=self.epochs or self.recipe.epochs,
-                max_bytes=self.max_bytes,
-                max_macs=self.max_macs,
-                data_name=self.prepared.train.name.rsplit("/", 1)[-1],
-            )
+                result, self.study, space=self.space, recipe=self.recipe, epochs=self.epochs or self.recipe.epochs,
+                max_bytes=self.max_bytes, max_macs=self.max_macs, data_name=self.prepared.train.name.rsplit("/", 1)[-1],
+            )  # fmt: skip
             self.reporter.say(f"report: {self.folder / 'report.html'}")
         return result
-
-
-def _without_seed(finding: Finding) -> dict[str, Value]:
-    return {key: value for key, value in finding.point.items() if key != SEED}
 
 
 def _bare(spec: ArchSpec) -> dict[str, Any]:

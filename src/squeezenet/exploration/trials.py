@@ -1,8 +1,6 @@
 """Where trials are carried out: one after another in this process, or at the same time on a cluster.
 
-One process owns the study: it asks Optuna for proposals and reports results. Ray Tune's Optuna search is not used: it
-keeps its own record of running trials, which could disagree with the study after a crash, and has no place for
-proposals that are refused by their counts, or for revived trials.
+Ray Tune's Optuna search is not used: its own record of running trials could disagree with the study after a crash.
 """
 
 from __future__ import annotations
@@ -107,12 +105,7 @@ class TrialsHere:
 
 @contextlib.contextmanager
 def open_trials(address: str | None, prepared: TrainingData, reporter: Reporter) -> Iterator[Trials]:
-    """Get ready to carry out jobs.
-
-    Args:
-        address: Of a Ray cluster, or `local`; None for this process alone.
-        prepared: What to train on. Machines of a cluster must reach it, and the study, under the same paths.
-        reporter: Shows progress.
+    """Get ready to carry out jobs on the Ray cluster at `address`, or in this process alone where it is None.
 
     Raises:
         MissingDependencyError: If Ray is not installed.

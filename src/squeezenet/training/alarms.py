@@ -18,22 +18,12 @@ _DEAD_AFTER_STEPS = 50  # after the warm-up: sooner, a slow start looks the same
 def dead_network_alarm(
     images: ImageSet | ShardSet, recipe: Recipe, *, epoch: int, steps_per_epoch: int, train_loss: float
 ) -> str | None:
-    """Advise what to do if the loss of an epoch is that of guessing; None if it is not, or it is too early to tell.
-
-    Args:
-        images: The images trained on.
-        recipe: How.
-        epoch: Counted from 0.
-        steps_per_epoch: Steps in it.
-        train_loss: Mean of the epoch, nats.
-    """
+    """Advise what to do if the mean loss of an epoch, from 0, is that of guessing; None if not, or too early to say."""
     steps_after_warmup = (epoch + 1 - recipe.warmup_epochs) * steps_per_epoch
     if steps_after_warmup < _DEAD_AFTER_STEPS or len(images.classes) < 2 or recipe.teacher:
         return None
-    # Drawn or weighed alike, classes are as good as equally frequent.
-    is_balanced = recipe.sampling == "balanced" or recipe.class_weights == "balanced"
     lowest, highest = guessing_loss(images, recipe.label_smoothing)
-    if is_balanced:
+    if "balanced" in (recipe.sampling, recipe.class_weights):  # then classes are as good as equally frequent
         lowest = highest
     if not lowest * (1 - _DEAD_MARGIN) <= train_loss <= highest * (1 + _DEAD_MARGIN):
         return None

@@ -54,12 +54,7 @@ def is_sparse_epoch(recipe: Recipe, epoch: int) -> bool:
 
 @torch.no_grad()
 def prune_smallest(model: SqueezeNet, sparsity: float) -> None:
-    """Set the smallest weights of every convolution to zero, in magnitude.
-
-    Args:
-        model: Changed in place.
-        sparsity: Part of each convolution's weights, 0 to 1.
-    """
+    """Set the smallest weights of every convolution to zero, in place: the part `sparsity` of them, 0 to 1."""
     for conv in model.convs.values():
         count = int(sparsity * conv.weight.numel())
         if count:

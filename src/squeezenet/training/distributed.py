@@ -1,9 +1,7 @@
-"""Several processes that train one network together, started by `torchrun`.
+"""Several processes that train one network together, started by `torchrun`; each works on its share of each batch.
 
-Every process works on its share of each batch; gradients are summed in one all-reduce of one flat buffer, so that all
-take the same step. `DistributedDataParallel` is not used: it sorts gradients into other buckets after its first step,
-so that with more than two processes a resumed run would add them up in another order than the interrupted run.
-Its advantage, sending during the backward pass, does not matter for 5 MB of gradients.
+`DistributedDataParallel` is not used: it sorts gradients into other buckets after its first step, so that with more
+than two processes a resumed run would add them up in another order than the interrupted run.
 """
 
 from __future__ import annotations

@@ -15,12 +15,13 @@ from ..models import SqueezeNet
 from ..progress import Reporter, reporter_of
 from ..reports.charts import line_chart
 from ..reports.pages import render
+from ..zoo import find_model
 from .feed.batches import TrainBatches
 from .feed.shards import ShardBatches
-from .recipe import Recipe
-from .setup import Data, choose_device, choose_settings, open_batches, prepare_data, start_model
+from .recipe import Recipe, load_recipe
+from .setup import Data, choose_recipe, open_batches, prepare_data, start_model
 from .state import TrainingState
-from .step import Step, choose_precision, epoch_steps
+from .step import Step, choose_device, choose_precision, epoch_steps
 
 __all__ = ["LearningRates", "find_learning_rate"]
 
@@ -66,43 +67,40 @@ class LearningRates:
             MissingDependencyError: If Jinja2 is not installed.
             OSError: If the file cannot be written.
         """
-        page = self.page()
+        page = self.page().encode("utf-8", "backslashreplace")
         with atomic_write(Path(path)) as stream:
-            stream.write(page.encode("utf-8", "backslashreplace"))
+            stream.write(page)
 
 
 def find_learning_rate(
-    data: Data,
-    *,
-    recipe: Recipe | str | os.PathLike[str] | None = None,
-    init: SqueezeNet | str | os.PathLike[str] | None = None,
-    low: float = 1e-5,
-    high: float = 3.0,
-    n_steps: int = 100,
-    progress: Reporter | bool = True,
-    device: str = "auto",
-) -> LearningRates:
+    data: Data, *, recipe: Recipe | str | os.PathLike[str] | None = None,
+    init: SqueezeNet | str | os.PathLike[str] | None = None, low: float = 1e-5, high: float = 3.0, n_steps: int = 100,
+    progress: Reporter | bool = True, device: str = "auto",
+) -> LearningRates:  # fmt: skip
     """Train for some steps at rising rates, from `low` to `high` or until the loss diverges.
 
     Args:
-        data: As for `train_model`.
+        data: As for `train_model`, like `init`, `progress` and `device`.
         recipe: As for `train_model`; everything but its learning rate and length holds.
-        init: As for `train_model`.
+        init: Weights to start from.
         low: First rate.
         high: Last rate.
         n_steps: Rates tried, evenly spaced by their logarithm.
-        progress: As for `train_model`.
-        device: As for `train_model`.
+        progress: A reporter, or whether to report.
+        device: Torch's name of one.
 
     Raises:
+        ModelNotFoundError: If `init` names nothing.
         DataError: If the images cannot be used.
         RecipeError: If the recipe is unknown or impossible.
         TrainingError: If the loss is never finite.
     """
     reporter = reporter_of(progress)
-    target = choose_device(device)
+    target, given = choose_device(device), None if recipe is None else load_recipe(recipe)
+    if isinstance(init, (str, os.PathLike)):
+        find_model(init)
     prepared = prepare_data(data, None, reporter)
-    settings = choose_settings(recipe, None, prepared, has_init=init is not None, reporter=reporter)
+    settings = given or choose_recipe(prepared, has_init=init is not None, reporter=reporter)
     settings = settings.replace(
         epochs=_LONG, schedule="linear", warmup_epochs=0.0, freeze_features_epochs=0, ema_decay=0.0, teacher=None
     )
@@ -127,9 +125,10 @@ def find_learning_rate(
     if len(losses) < 3:
         raise TrainingError(f"expected a finite loss at a learning rate of {low:g}, got none: start lower")
     suggested, lowest = _choose(tried, losses)
+    weights = init.spec.name if isinstance(init, SqueezeNet) else os.fspath(init or "none")
     return LearningRates(
         rates=tuple(tried), losses=tuple(losses), suggested=suggested, lowest=lowest, data=prepared.train.name,
-        weights=_name_of(init), recipe=settings.name,
+        weights=weights, recipe=settings.name,
     )  # fmt: skip
 
 
@@ -147,9 +146,3 @@ def _choose(rates: list[float], losses: list[float]) -> tuple[float, float]:
     inner = range(reach, max(min(lowest, len(losses) - 1 - reach), reach) + 1)
     fastest = min(inner, key=lambda i: losses[i + reach] - losses[i - reach])
     return rates[fastest], rates[lowest]
-
-
-def _name_of(init: SqueezeNet | str | os.PathLike[str] | None) -> str:
-    if init is None:
-        return "none"
-    return init.spec.name if isinstance(init, SqueezeNet) else os.fspath(init)

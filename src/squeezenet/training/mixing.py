@@ -1,10 +1,8 @@
-"""Changes to whole batches where the network is: TrivialAugment, mixup and cutmix.
-
-Random numbers come from torch's generator, which every step seeds anew, so a repeated step sees the same images.
-"""
+"""TrivialAugment, mixup and cutmix, on whole batches, from torch's generator, which every step seeds anew."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -53,13 +51,7 @@ def mix(pixels_NHWC: Tensor, labels: Tensor, recipe: Recipe, num_classes: int) -
 
 
 def trivial_augment(pixels_NHWC: Tensor) -> Tensor:
-    """Change every image by one operation of random kind and strength.
-
-    Args:
-        pixels_NHWC: 0 to 255.
-
-    Returns:
-        The same shape, float32, 0 to 255.
+    """Change every image, pixels from 0 to 255, by one operation of random kind and strength; returns float32.
 
     Raises:
         MissingDependencyError: If kornia is not installed.
@@ -86,8 +78,7 @@ def _ops() -> list[_Op]:
     except ImportError:
         raise MissingDependencyError("kornia", "train") from None
 
-    def shear(x: Tensor, amounts: Tensor) -> Tensor:
-        return transform.shear(x, amounts, padding_mode="zeros", align_corners=False)
+    shear = functools.partial(transform.shear, padding_mode="zeros", align_corners=False)
 
     def along(amounts: Tensor, axis: int) -> Tensor:
         other = torch.zeros_like(amounts)
@@ -106,13 +97,8 @@ def _ops() -> list[_Op]:
         lambda x, s: torch.lerp(x.mean((1, 2, 3), keepdim=True).expand_as(x), x, (1 + 0.99 * s).view(-1, 1, 1, 1)),
         lambda x, s: torch.lerp(_blurred(x), x, (1 + 0.99 * s).view(-1, 1, 1, 1)),
         lambda x, s: torch.where(x >= s.abs().view(-1, 1, 1, 1), 1 - x, x),
-        lambda x, s: _stretched(x),
+        lambda x, s: (x - (low := x.amin((2, 3), keepdim=True))) / (x.amax((2, 3), keepdim=True) - low + 1e-6),
     ]  # fmt: skip
-
-
-def _stretched(x: Tensor) -> Tensor:
-    darkest, brightest = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-    return (x - darkest) / (brightest - darkest + 1e-6)
 
 
 def _blurred(x: Tensor) -> Tensor:

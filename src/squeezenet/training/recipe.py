@@ -162,10 +162,8 @@ class Recipe:
             raise RecipeError(f"expected `warmup_epochs` below `epochs` (={self.epochs}), got {self.warmup_epochs}")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise RecipeError("expected `optimizer` sgd and a positive `momentum` with `nesterov`, got none of that")
-        if self.resize_size is not None and self.resize_size < (self.input_size or 0):
-            raise RecipeError(
-                f"expected `resize_size` of at least `input_size` (={self.input_size}), got {self.resize_size}"
-            )
+        if (smallest := self.input_size or 0) > (self.resize_size or math.inf):
+            raise RecipeError(f"expected `resize_size` of at least `input_size` (={smallest}), got {self.resize_size}")
 
     def spec(self, num_classes: int) -> ArchSpec:
         """Describe the network to build where no weights are given.
@@ -173,14 +171,10 @@ class Recipe:
         Raises:
             RecipeError: If the settings make no network.
         """
-        options: dict[str, Any] = {
-            name: value for name in _METAPARAMETERS if (value := getattr(self, name)) is not None
-        }
+        options: dict[str, Any] = {key: value for key in _METAPARAMETERS if (value := getattr(self, key)) is not None}
         changes: dict[str, Any] = {"name": "custom"} if options else {}
-        if self.pools is not None:
-            changes["pools"] = self.pools
-        if self.bypass is not None:
-            options["bypass"] = self.bypass
+        changes |= {} if self.pools is None else {"pools": self.pools}
+        options |= {} if self.bypass is None else {"bypass": self.bypass}
         try:
             spec = named_spec(
                 self.architecture, input_size=self.input_size or DEFAULT_INPUT_SIZE, num_classes=num_classes,
@@ -202,9 +196,8 @@ class Recipe:
         size = self.input_size or (of_weights.crop_size if of_weights else DEFAULT_INPUT_SIZE)
         # Photos are cropped from a larger image: 224 of 256, and in proportion.
         resize_size = self.resize_size or (size if size < SMALL_INPUT else round(size * 8 / 7))
-        if of_weights is not None:
-            return dataclasses.replace(of_weights, crop_size=size, resize_size=max(size, resize_size))
-        return Preprocessing(crop_size=size, resize_size=max(size, resize_size))
+        start = of_weights or Preprocessing(crop_size=size, resize_size=size)
+        return dataclasses.replace(start, crop_size=size, resize_size=max(size, resize_size))
 
     def replace(self, **changes: Any) -> Recipe:
         """Copy with some settings changed; the copy is checked like a new one."""
@@ -212,11 +205,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and TOML, without settings that are left to their default; `from_dict` reads it back."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
-            if value is not None
-        }
+        known = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
@@ -230,9 +220,7 @@ class Recipe:
             raise RecipeError(f"expected only the settings {', '.join(sorted(known))}; got {', '.join(unknown)}")
         if missing := [name for name in ("epochs", "lr") if name not in data]:
             raise RecipeError(f"expected a value for {' and '.join(missing)}, got none")
-        settings: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
-        }
+        settings: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         return cls(**settings)
 
     def to_toml(self) -> str:
@@ -242,40 +230,21 @@ class Recipe:
 
 # Smallest and largest values; they catch slips such as percentages for shares.
 _RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, 100_000),
-    "batch_size": (1, 65_536),
-    "accumulate": (1, 65_536),
-    "seed": (0, 2**63 - 1),
-    "lr": (0, 100),
-    "features_lr_scale": (0, 10),
-    "momentum": (0, 0.9999),
-    "weight_decay": (0, 10),
-    "warmup_epochs": (0, 100_000),
-    "clip_grad_norm": (0, 1e9),
-    "label_smoothing": (0, 0.9),
-    "distillation": (0, 1),
-    "ema_decay": (0, 0.999999),
-    "freeze_features_epochs": (0, 100_000),
-    "early_stop_epochs": (0, 100_000),
-    "distill_temperature": (0.1, 100),
-    "sparse_epochs": (1, 100_000),
-    "sparsity": (0, 0.99),
-    "input_size": (1, 1024),
-    "resize_size": (1, 4096),
-    "crop_scale": (0.001, 1),
-    "crop_ratio": (0.01, 100),
-    "crop_pad": (0, 1024),
-    "mixup": (0, 100),
-    "cutmix": (0, 100),
-    "dropout": (0, 0.99),
-}
+    "epochs": (1, 100_000), "batch_size": (1, 65_536), "accumulate": (1, 65_536), "seed": (0, 2**63 - 1),
+    "lr": (0, 100), "features_lr_scale": (0, 10), "momentum": (0, 0.9999), "weight_decay": (0, 10),
+    "warmup_epochs": (0, 100_000), "clip_grad_norm": (0, 1e9), "label_smoothing": (0, 0.9), "distillation": (0, 1),
+    "ema_decay": (0, 0.999999), "freeze_features_epochs": (0, 100_000), "early_stop_epochs": (0, 100_000),
+    "distill_temperature": (0.1, 100), "sparse_epochs": (1, 100_000), "sparsity": (0, 0.99), "input_size": (1, 1024),
+    "resize_size": (1, 4096), "crop_scale": (0.001, 1), "crop_ratio": (0.01, 100), "crop_pad": (0, 1024),
+    "mixup": (0, 100), "cutmix": (0, 100), "dropout": (0, 0.99),
+}  # fmt: skip
 
 
-def load_recipe(source: str | os.PathLike[str]) -> Recipe:
+def load_recipe(source: Recipe | str | os.PathLike[str]) -> Recipe:
     """Read a recipe by name, or from a TOML file.
 
     Args:
-        source: One of `RECIPE_NAMES`, or the path of a `.toml` file.
+        source: One of `RECIPE_NAMES`, the path of a `.toml` file, or a recipe, which is returned as it is.
 
     Raises:
         RecipeError: If there is no such recipe, or the file is no valid one.
@@ -284,6 +253,8 @@ def load_recipe(source: str | os.PathLike[str]) -> Recipe:
         >>> load_recipe("digits").input_size
         8
     """
+    if isinstance(source, Recipe):
+        return source
     if source in RECIPE_NAMES:
         text = (_RECIPES / f"{source}.toml").read_text(encoding="utf-8")
         return Recipe.from_dict({"name": source, **tomllib.loads(text)})
@@ -299,12 +270,10 @@ def _is_of(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
     if get_origin(kind) is tuple:
-        if not isinstance(value, tuple):
-            return False
         inner = get_args(kind)
-        if inner[-1] is Ellipsis:
-            return all(_is_of(item, inner[0]) for item in value)
-        return len(value) == len(inner) and all(map(_is_of, value, inner))
+        if isinstance(value, tuple) and inner[-1] is Ellipsis:
+            inner = inner[:1] * len(value)
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_is_of, value, inner))
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return type(value) is kind

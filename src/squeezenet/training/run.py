@@ -1,7 +1,4 @@
-"""A run under way: what is saved, reported and logged between steps and between epochs.
-
-The steps themselves are in `step`.
-"""
+"""A run under way: what is saved, reported and logged between steps and between epochs."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from ..data.decode import Unreadable
 from ..errors import TrainingError
 from ..evaluation.metrics import Accuracy
 from ..process import StopSignals
-from ..progress import PlainReporter, Reporter, Task
+from ..progress import PlainReporter, Reporter
 from .alarms import dead_network_alarm
 from .constraints import ZerosStay, is_sparse_epoch, prune_smallest
 from .distributed import Workers
@@ -25,8 +22,9 @@ from .feed.batches import TrainBatches, ValBatches
 from .feed.shards import ShardBatches
 from .run_folder import EpochRow, EpochWriter, RunFolder
 from .schedule import learning_rate
+from .setup import TrainingData
 from .state import TrainingState
-from .step import Step, epoch_size, epoch_steps, validate
+from .step import epoch_size, epoch_steps, validate
 from .teacher import Teacher
 
 __all__ = ["Run"]
@@ -45,7 +43,7 @@ class Run:
     """Of all processes; those that turn out to be unreadable are subtracted."""
     workers: Workers
     teacher: Teacher | None
-    data_facts: dict[str, Any]
+    prepared: TrainingData
     reporter: Reporter
     started: float
     """`time.monotonic` at the start of the call."""
@@ -57,21 +55,17 @@ class Run:
         """Derive the size of an epoch and the weights of classes."""
         recipe = self.state.recipe
         self.batch_size, self.steps_per_epoch = epoch_size(recipe, self.batches.n_images)
-        self.class_weights = self._class_weights() if recipe.class_weights == "balanced" else None
+        self.class_weights = None
+        if recipe.class_weights == "balanced":  # an average image weighs 1
+            counts = torch.tensor(list(self.batches.images.class_counts().values()), dtype=torch.float32).clamp(min=1)
+            self.class_weights = (counts.sum() / len(counts) / counts).to(self.state.device)
 
     @property
     def is_finished(self) -> bool:
         """Whether all epochs are done, or the recipe's `early_stop_epochs` passed without a better one."""
         state, patience = self.state, self.state.recipe.early_stop_epochs
-        return state.epoch >= state.recipe.epochs or self._is_stuck(patience)
-
-    def _is_stuck(self, patience: int) -> bool:
-        return bool(patience) and self.state.epoch - self.state.best_epoch >= patience
-
-    def _class_weights(self) -> torch.Tensor:
-        counts = torch.tensor(list(self.batches.images.class_counts().values()), dtype=torch.float32).clamp(min=1)
-        weights = counts.sum() / len(counts) / counts  # an average image weighs 1
-        return weights.to(self.state.device)
+        is_stuck = bool(patience) and state.epoch - state.best_epoch >= patience
+        return is_stuck or state.epoch >= state.recipe.epochs
 
     def is_stopped(self, stop: StopSignals) -> bool:
         """Whether any process was asked to stop: one may have the signal before the others, but all stop together."""
@@ -93,7 +87,11 @@ class Run:
             for step in steps:
                 now = time.monotonic()
                 state.epoch_seconds, clock = state.epoch_seconds + now - clock, now
-                self._report(step, task)
+                self._note_unreadable(step.unreadable)
+                if step.is_undone:
+                    text = "loss or gradient not finite, step undone"
+                    self.reporter.say(f"epoch {state.epoch + 1}, step {state.step}: {text}")
+                task.update(state.step * self.batch_size, f"loss {self._train_loss():.3f}")
                 is_stopped = self.is_stopped(stop)
                 if is_stopped or now - saved > self.checkpoint_every_s:
                     self._save_checkpoint(is_needed=is_stopped)
@@ -101,13 +99,6 @@ class Run:
                 if is_stopped and state.step < self.steps_per_epoch:
                     return False
         return True
-
-    def _report(self, step: Step, task: Task) -> None:
-        state = self.state
-        self._note_unreadable(step.unreadable)
-        if step.is_undone:
-            self.reporter.say(f"epoch {state.epoch + 1}, step {state.step}: loss or gradient not finite, step undone")
-        task.update(state.step * self.batch_size, f"loss {self._train_loss():.3f}")
 
     def _train_loss(self) -> float:
         """Mean over the images seen in this epoch, nats."""
@@ -131,9 +122,8 @@ class Run:
         self.n_val_images = accuracy.n_images
         row = self._row(accuracy, val_loss)
         self.reporter.say(
-            f"epoch {row.epoch}/{state.recipe.epochs}: train loss {row.train_loss:.3f}, val loss {val_loss:.3f},"
-            f" top-1 {row.top1:.2f} %, top-5 {row.top5:.2f} % of {accuracy.n_images} images,"
-            f" {row.img_per_s:.0f} img/s"
+            f"epoch {row.epoch}/{state.recipe.epochs}: train loss {row.train_loss:.3f}, val loss {val_loss:.3f}, top-1"
+            f" {row.top1:.2f} %, top-5 {row.top5:.2f} % of {accuracy.n_images} images, {row.img_per_s:.0f} img/s"
         )
         if row.alarm:
             state.alarms.append(row.alarm)
@@ -153,25 +143,25 @@ class Run:
         """Sum up the epoch that ends."""
         state, n_steps = self.state, self.steps_per_epoch
         train_loss = self._train_loss()
-        return EpochRow(
-            epoch=state.epoch + 1,
-            train_loss=train_loss,
-            val_loss=val_loss,
-            top1=accuracy.top1,
-            top5=accuracy.top5,
-            lr=learning_rate(state.recipe, step=(state.epoch + 1) * n_steps - 1, steps_per_epoch=n_steps),
-            img_per_s=n_steps * self.batch_size / max(state.epoch_seconds, 1e-9),
-            seconds=state.epoch_seconds,
-            alarm=dead_network_alarm(
-                self.batches.images, state.recipe, epoch=state.epoch, steps_per_epoch=n_steps, train_loss=train_loss
-            ),
+        alarm = dead_network_alarm(
+            self.batches.images, state.recipe, epoch=state.epoch, steps_per_epoch=n_steps, train_loss=train_loss
         )
+        return EpochRow(
+            epoch=state.epoch + 1, train_loss=train_loss, val_loss=val_loss, top1=accuracy.top1, top5=accuracy.top5,
+            lr=learning_rate(state.recipe, step=(state.epoch + 1) * n_steps - 1, steps_per_epoch=n_steps),
+            img_per_s=n_steps * self.batch_size / max(state.epoch_seconds, 1e-9), seconds=state.epoch_seconds,
+            alarm=alarm,
+        )  # fmt: skip
 
     def _save_epoch(self, accuracy: Accuracy, *, is_best: bool) -> None:
         state, folder = self.state, self.folder
+        facts = {  # the same when the run is repeated; times are in run.json
+            "recipe": state.recipe.name, "data": self.batches.images.name.rsplit("/", 1)[-1],
+            "n_train_images": self.batches.n_images, "epoch": state.epoch, "top1": accuracy.top1,
+            "top5": accuracy.top5, "n_images": accuracy.n_images,
+        }  # fmt: skip
         try:
             # Weights before the checkpoint: files that an interruption leaves unwritten are written again, the same.
-            facts = self._model_facts(accuracy)
             if is_best:
                 folder.write_model(folder.best, state.usable_model, facts)
             folder.write_model(folder.last, state.usable_model, facts)
@@ -205,36 +195,14 @@ class Run:
             " make room or repair the disk, then continue with --resume"
         ) from None
 
-    def _model_facts(self, accuracy: Accuracy) -> dict[str, Any]:
-        # Only facts that are the same when the run is repeated; times are in run.json.
-        return {
-            "recipe": self.state.recipe.name,
-            "data": self.batches.images.name.rsplit("/", 1)[-1],
-            "n_train_images": self.batches.n_images,
-            "epoch": self.state.epoch,
-            "top1": accuracy.top1,
-            "top5": accuracy.top5,
-            "n_images": accuracy.n_images,
-        }
-
     def _run_facts(self) -> dict[str, Any]:
         state = self.state
         best = state.history[state.best_epoch - 1]
         return {
-            "recipe": state.recipe.to_dict(),
-            "spec": state.model.spec.name,
-            "precision": state.precision,
-            "device": str(state.device),
-            "processes": self.workers.size,
-            "data": self.data_facts,
-            "epochs_done": state.epoch,
-            "best_epoch": state.best_epoch,
-            "top1": best["top1"],
-            "top5": best["top5"],
-            "n_images": self.n_val_images,
-            "training_seconds": sum(row["seconds"] for row in state.history),
-            "seconds": time.monotonic() - self.started,
-            "skipped_steps": state.skipped_steps,
-            "unreadable_while_training": state.unreadable,
-            "alarms": state.alarms,
-        }
+            "recipe": state.recipe.to_dict(), "spec": state.model.spec.name, "precision": state.precision,
+            "device": str(state.device), "processes": self.workers.size, "data": self.prepared.facts(),
+            "epochs_done": state.epoch, "best_epoch": state.best_epoch, "top1": best["top1"], "top5": best["top5"],
+            "n_images": self.n_val_images, "training_seconds": sum(row["seconds"] for row in state.history),
+            "seconds": time.monotonic() - self.started, "skipped_steps": state.skipped_steps,
+            "unreadable_while_training": state.unreadable, "alarms": state.alarms,
+        }  # fmt: skip

@@ -31,6 +31,7 @@ from .. import __version__
 from ..errors import MissingDependencyError, TrainingError
 from ..files import atomic_write, remove_leftovers
 from ..models import SqueezeNet, fold_batch_norm, save_safetensors
+from ..zoo import RUN_WEIGHTS
 from .recipe import Recipe
 
 __all__ = ["LOG_COLUMNS", "EpochRow", "EpochWriter", "RunFolder", "tensorboard_writer"]
@@ -61,17 +62,19 @@ class EpochRow:
         return {name: getattr(self, name) for name in LOG_COLUMNS}
 
 
-LOG_COLUMNS = ("epoch", "train_loss", "val_loss", "top1", "top5", "lr", "img_per_s", "seconds")
+LOG_COLUMNS = tuple(field.name for field in dataclasses.fields(EpochRow) if field.name != "alarm")
 
 EpochWriter = Callable[[EpochRow], None]
 """Called after each epoch."""
 
 
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
     """Paths and writers of a run's files."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint, self.previous_checkpoint = path / "checkpoint.pt", path / "checkpoint.previous.pt"
+        self.best, self.last = (path / name for name in RUN_WEIGHTS)
 
     def prepare(self, *, resume: bool) -> None:
         """Make the folder, or take over the folder of an interrupted run.
@@ -89,26 +92,6 @@ class RunFolder:
                 f"{self.path}: expected a new or empty run folder, got one with a checkpoint:"
                 " continue it with --resume, or choose another folder"
             )
-
-    @property
-    def checkpoint(self) -> Path:
-        """Everything needed to continue."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def previous_checkpoint(self) -> Path:
-        """The checkpoint before, for when the newest turns out damaged."""
-        return self.path / "checkpoint.previous.pt"
-
-    @property
-    def best(self) -> Path:
-        """Weights of the best epoch."""
-        return self.path / "best.safetensors"
-
-    @property
-    def last(self) -> Path:
-        """Weights of the last finished epoch."""
-        return self.path / "last.safetensors"
 
     def write_model(self, path: Path, model: SqueezeNet, facts: dict[str, Any]) -> None:
         """Write a network in its final form, with facts about its making; the same run gives the same bytes."""
@@ -134,18 +117,13 @@ class RunFolder:
         machine = {
             "command": shlex.join(sys.argv),
             "versions": {
-                "squeezenet": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "pillow": PIL.__version__,
+                "squeezenet": __version__, "python": platform.python_version(), "torch": torch.__version__,
+                "numpy": np.__version__, "pillow": PIL.__version__,
             },
             "hardware": {
-                "machine": platform.machine(),
-                "system": platform.system(),
-                "threads": torch.get_num_threads(),
+                "machine": platform.machine(), "system": platform.system(), "threads": torch.get_num_threads(),
             },
-        }
+        }  # fmt: skip
         self._write("run.json", json.dumps({**machine, **facts}, indent=2, ensure_ascii=False) + "\n")
 
     def _write(self, name: str, text: str) -> None:

@@ -50,30 +50,25 @@ def _plain(value: object) -> object:
 
 def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Choose the facts of a run that a report shows, in words."""
-    shown: list[tuple[str, str]] = []
-
-    def add(name: str, value: object) -> None:
-        if value not in (None, "", [], {}):
-            shown.append((name, str(value)))
-
     recipe, data, hardware = (facts.get(key) or {} for key in ("recipe", "data", "hardware"))
-    add("recipe", recipe.get("name"))
     usual = {field.name: _plain(field.default) for field in dataclasses.fields(Recipe)}
     changed = {key: value for key, value in recipe.items() if key not in ("name", "description")}
-    add("settings", ", ".join(f"{key} {value}" for key, value in changed.items() if value != usual.get(key)))
-    add("images trained on", data.get("n_train"))
-    add("epochs", facts.get("epochs_done"))
-    add("best epoch", facts.get("best_epoch"))
-    add("time in training steps", f"{facts.get('training_seconds', 0):.0f} s")
-    add("time in all", f"{facts.get('seconds', 0):.0f} s")
-    add("steps undone", facts.get("skipped_steps"))
-    add("precision", facts.get("precision"))
-    threads = hardware.get("threads")
-    processes = facts.get("processes", 1)
-    add("machine", f"{hardware.get('machine')}, {facts.get('device')}, {processes} processes of {threads} threads")
-    add("versions", ", ".join(f"{name} {version}" for name, version in (facts.get("versions") or {}).items()))
-    add("command", facts.get("command"))
-    return shown
+    shown = {
+        "recipe": recipe.get("name"),
+        "settings": ", ".join(f"{key} {value}" for key, value in changed.items() if value != usual.get(key)),
+        "images trained on": data.get("n_train"),
+        "epochs": facts.get("epochs_done"),
+        "best epoch": facts.get("best_epoch"),
+        "time in training steps": f"{facts.get('training_seconds', 0):.0f} s",
+        "time in all": f"{facts.get('seconds', 0):.0f} s",
+        "steps undone": facts.get("skipped_steps"),
+        "precision": facts.get("precision"),
+        "machine": f"{hardware.get('machine')}, {facts.get('device')}, {facts.get('processes', 1)} processes of"
+        f" {hardware.get('threads')} threads",
+        "versions": ", ".join(f"{name} {version}" for name, version in (facts.get("versions") or {}).items()),
+        "command": facts.get("command"),
+    }
+    return [(name, str(value)) for name, value in shown.items() if value not in (None, "", [], {})]
 
 
 def write_run_report(folder: RunFolder, prepared: TrainingData, alarms: Sequence[str]) -> list[Path]:
@@ -94,16 +89,11 @@ def write_run_report(folder: RunFolder, prepared: TrainingData, alarms: Sequence
     predictor = FloatPredictor(load_model(folder.best))
     val = prepared.val.sample(_MAX_MEASURED)
     report = build_report(
-        predictor,
-        val,
-        collect_logits(predictor, val),
-        title=folder.path.resolve().name,
-        subtitle=f"{predictor.spec.name}, {len(val.classes)} classes",
-        history=run_history(folder.path),
-        warnings=[*alarms, *prepared.check.summary()[1:]],
-        train_counts=prepared.train.class_counts(),
+        predictor, val, collect_logits(predictor, val), title=folder.path.resolve().name,
+        subtitle=f"{predictor.spec.name}, {len(val.classes)} classes", history=run_history(folder.path),
+        warnings=[*alarms, *prepared.check.summary()[1:]], train_counts=prepared.train.class_counts(),
         facts=shown_facts(run_facts(folder.path)),
-    )
+    )  # fmt: skip
     files = {folder.path / "report.html": render_html(report), folder.path / "README.md": render_card(report)}
     for path, text in files.items():
         with atomic_write(path) as stream:
@@ -119,10 +109,8 @@ def write_evaluation_page(evaluation: Evaluation, path: Path) -> None:
         OSError: If the page cannot be written.
     """
     model, spec = Path(evaluation.model), evaluation.predictor.spec
-    facts = [
-        ("model", evaluation.model),
-        ("time", f"{evaluation.ms_per_image:.1f} ms per image, reading and decoding included"),
-    ]
+    time = f"{evaluation.ms_per_image:.1f} ms per image, reading and decoding included"
+    facts = [("model", evaluation.model), ("time", time)]
     if model.is_file():
         facts.append(("file", f"{model.stat().st_size:,} bytes"))
     history: list[dict[str, float]] = []
@@ -130,13 +118,8 @@ def write_evaluation_page(evaluation: Evaluation, path: Path) -> None:
         history = run_history(model)
         facts += shown_facts(run_facts(model))
     report = build_report(
-        evaluation.predictor,
-        evaluation.images,
-        evaluation.scores,
-        title=model.name or evaluation.model,
-        subtitle=f"{spec.name}, {spec.num_classes} classes",
-        history=history,
-        facts=facts,
-    )
+        evaluation.predictor, evaluation.images, evaluation.scores, title=model.name or evaluation.model,
+        subtitle=f"{spec.name}, {spec.num_classes} classes", history=history, facts=facts,
+    )  # fmt: skip
     with atomic_write(path) as stream:
         stream.write(render_html(report).encode("utf-8", "backslashreplace"))

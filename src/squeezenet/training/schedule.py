@@ -1,7 +1,4 @@
-"""How weights move: parameter groups, the learning rate of every step, and the running average of weights.
-
-These are a recipe's `optimizer`, `schedule` and `ema_decay`.
-"""
+"""How weights move: a recipe's `optimizer`, `schedule` and `ema_decay`."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ..models import SqueezeNet
 from .recipe import Recipe
@@ -32,14 +28,10 @@ def build_optimizer(model: SqueezeNet, recipe: Recipe) -> torch.optim.Optimizer:
                 # Biases and batch norms are vectors, weights of convolutions are not.
                 if (id(parameter) in head) == is_head and (recipe.decay_biases or parameter.ndim > 1) == is_decayed
             ]
+            lr_scale = 1.0 if is_head else recipe.features_lr_scale
+            decay = recipe.weight_decay if is_decayed else 0.0
             if parameters:
-                groups.append(
-                    {
-                        "params": parameters,
-                        "lr_scale": 1.0 if is_head else recipe.features_lr_scale,
-                        "weight_decay": recipe.weight_decay if is_decayed else 0.0,
-                    }
-                )
+                groups.append({"params": parameters, "lr_scale": lr_scale, "weight_decay": decay})
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), foreach=True)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, foreach=True)
@@ -74,15 +66,14 @@ class WeightAverage:
     def __init__(self, model: SqueezeNet, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.decay = decay
-        self._averages, self._weights = _floats(self.model), _floats(model)
+        # The statistics of batch norms are averaged like the weights they belong to.
+        self._averages, self._weights = (
+            [tensor.detach() for tensor in module.state_dict().values() if tensor.is_floating_point()]
+            for module in (self.model, model)
+        )
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the original, faster during the first steps, whose weights soon lose their value."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._averages, self._weights, weight)
-
-
-def _floats(model: nn.Module) -> list[Tensor]:
-    # The statistics of batch norms are averaged like the weights they belong to.
-    return [tensor.detach() for tensor in model.state_dict().values() if tensor.is_floating_point()]

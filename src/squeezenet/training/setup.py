@@ -15,7 +15,7 @@ from ..architectures import DEFAULT_INPUT_SIZE, SMALL_INPUT
 from ..data.check import DataCheck, check_data
 from ..data.imageset import DataSource, ImageSet, open_data, open_train_and_val
 from ..data.shards import ShardSet, is_shard_index, open_shards
-from ..errors import DataError, TrainingError
+from ..errors import DataError
 from ..labels import Labels
 from ..models import SqueezeNet, load_model
 from ..preprocess import Preprocessing
@@ -28,21 +28,11 @@ from .feed.shards import ShardBatches
 from .recipe import Recipe, load_recipe
 
 __all__ = [
-    "HOLDOUT_SHARE",
-    "Data",
-    "TrainingData",
-    "choose_device",
-    "choose_recipe",
-    "choose_settings",
-    "open_batches",
-    "prepare_data",
-    "start_model",
+    "HOLDOUT_SHARE", "Data", "TrainingData", "choose_recipe", "open_batches", "prepare_data", "start_model",
     "with_epochs",
-]
+]  # fmt: skip
 
 Data = DataSource | Sequence[DataSource] | ImageSet
-
-_CPU = torch.device("cpu")
 
 HOLDOUT_SHARE = 0.1
 """Part of the images that is set aside for validation where no others are given."""
@@ -121,25 +111,19 @@ def prepare_data(data: Data, val: Data | None, reporter: Reporter) -> TrainingDa
 
 
 def _open_sets(data: Data, val: Data | None) -> tuple[ImageSet, ImageSet | None]:
-    if isinstance(data, ImageSet):
-        train, validation = data, None
-    elif val is None:
-        train, validation = open_train_and_val(data)
-    else:
-        train, validation = open_data(data, split="train"), None
-    if val is not None:
-        validation = val if isinstance(val, ImageSet) else open_data(val, split="val")
-    return train, validation
+    if val is None:
+        return (data, None) if isinstance(data, ImageSet) else open_train_and_val(data)
+    train = data if isinstance(data, ImageSet) else open_data(data, split="train")
+    return train, val if isinstance(val, ImageSet) else open_data(val, split="val")
 
 
 def _shard_index(data: Data) -> DataSource | None:
     """The index of shards that DATA names; None if it names something else."""
     sources = [data] if isinstance(data, (str, os.PathLike)) else [] if isinstance(data, ImageSet) else list(data)
-    if any(map(is_shard_index, sources)):
-        if len(sources) > 1:
-            raise DataError(f"expected the index of shards alone, got {len(sources)} sources: pack them together")
-        return sources[0]
-    return None
+    has_index = any(map(is_shard_index, sources))
+    if has_index and len(sources) > 1:
+        raise DataError(f"expected the index of shards alone, got {len(sources)} sources: pack them together")
+    return sources[0] if has_index else None
 
 
 def _prepare_shards(index: DataSource, val: Data | None, reporter: Reporter) -> TrainingData:
@@ -153,25 +137,12 @@ def _prepare_shards(index: DataSource, val: Data | None, reporter: Reporter) -> 
     return TrainingData(train=train, val=validation, check=check)
 
 
-def choose_recipe(prepared: TrainingData, *, has_init: bool) -> tuple[str, str]:
-    """Name the recipe that suits a task, and the reason."""
-    if has_init:
-        return "finetune", "there are weights to start from"
-    if prepared.train.name == "digits":
-        return "digits", "made for this data"
-    short_side = prepared.short_side
-    if short_side < SMALL_INPUT:
-        return "cifar10", f"images are small (short side {short_side} pixels)"
-    return "small-photos", f"photos (short side {short_side} pixels) and no weights to start from"
-
-
 def start_model(
     recipe: Recipe, init: SqueezeNet | str | os.PathLike[str] | None, prepared: TrainingData, reporter: Reporter
 ) -> tuple[SqueezeNet, TrainingData]:
-    """Build or load the network, with a head for the classes of the data.
+    """Build or load the network, with a head for the classes of the data, which comes back numbered as the network is.
 
-    Classes that the weights have, by id or name, keep their part of the head. The data comes back with the network's
-    names and numbers of the classes.
+    Classes that the weights have, by id or name, keep their part of the head.
 
     Raises:
         RecipeError: If the recipe does not describe a network.
@@ -189,9 +160,8 @@ def start_model(
         if len(known) == model.spec.num_classes:
             reporter.say(f"the weights have these {len(classes)} classes and no others: their head is kept")
         elif known:
-            reporter.say(
-                f"the weights have all {len(classes)} classes among others: the new head starts with their part"
-            )
+            text = "classes among others: the new head starts with their part"
+            reporter.say(f"the weights have all {len(classes)} {text}")
             _keep_classes(model, known)
         else:
             reporter.say(f"new head for {len(classes)} classes")
@@ -206,13 +176,11 @@ def start_model(
 
 def _known_classes(model: SqueezeNet, classes: Sequence[str]) -> list[int]:
     """Find the network's output of every class; empty if one is unknown or two are the same."""
-    if model.labels is None:
-        return []
     try:
-        positions = model.labels.match(classes)
+        positions = model.labels.match(classes) if model.labels else {}
     except DataError:
-        return []
-    known = [positions[name] for name in classes]
+        positions = {}
+    known = [positions[name] for name in classes if name in positions]
     return known if len(set(known)) == len(known) else []
 
 
@@ -229,89 +197,52 @@ def _keep_classes(model: SqueezeNet, kept: list[int]) -> None:
     model.labels = Labels(tuple(names[i] for i in kept), tuple(ids[i] for i in kept) if ids else ())
 
 
-def choose_device(name: str) -> torch.device:
-    """Look up a device by torch's name; `auto` is the GPU if there is one.
-
-    Raises:
-        TrainingError: If torch does not have such a device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise TrainingError(f"expected `device` auto, cpu or cuda, got {name!r} ({error})") from None
-
-
-def choose_settings(
-    recipe: Recipe | str | os.PathLike[str] | None,
-    epochs: int | None,
-    prepared: TrainingData,
-    *,
-    has_init: bool,
-    reporter: Reporter,
-) -> Recipe:
-    """Find the recipe to train by: the one given, or one that suits the task.
-
-    Raises:
-        RecipeError: If it is unknown or impossible.
-    """
-    if recipe is None:
-        name, reason = choose_recipe(prepared, has_init=has_init)
-        reporter.say(f"recipe {name}: {reason}")
-        recipe = load_recipe(name)
-    elif not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe)
-    return recipe if epochs is None else with_epochs(recipe, epochs)
+def choose_recipe(prepared: TrainingData, *, has_init: bool, reporter: Reporter) -> Recipe:
+    """Choose a recipe that suits a task, and say why."""
+    side = prepared.short_side
+    if has_init:
+        name, reason = "finetune", "there are weights to start from"
+    elif prepared.train.name == "digits":
+        name, reason = "digits", "made for this data"
+    elif side < SMALL_INPUT:
+        name, reason = "cifar10", f"images are small (short side {side} pixels)"
+    else:
+        name, reason = "small-photos", f"photos (short side {side} pixels) and no weights to start from"
+    reporter.say(f"recipe {name}: {reason}")
+    return load_recipe(name)
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """Change the length of a recipe."""
-    # Phases at the start keep their part of a shorter run.
-    share = min(1.0, epochs / recipe.epochs)
-    return recipe.replace(
-        epochs=epochs,
-        warmup_epochs=recipe.warmup_epochs * share,
-        freeze_features_epochs=min(recipe.freeze_features_epochs, epochs - 1),
-    )
+    """Change the length of a recipe; phases at the start keep their part of a shorter run."""
+    warmup = recipe.warmup_epochs * min(1.0, epochs / recipe.epochs)
+    frozen = min(recipe.freeze_features_epochs, epochs - 1)
+    return recipe.replace(epochs=epochs, warmup_epochs=warmup, freeze_features_epochs=frozen)
 
 
 def open_batches(
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    prepared: TrainingData,
-    reporter: Reporter,
-    *,
-    cache_bytes: int = CACHE_BYTES,
-    workers: Workers = ALONE,
-    device: torch.device = _CPU,
-) -> TrainBatches | ShardBatches:
-    """Decode the images to train on into memory if they fit, else prepare to stream them.
-
-    For training on a GPU, a small set is kept in its memory, and worker processes prepare the batches of a larger one.
+    recipe: Recipe, preprocessing: Preprocessing, prepared: TrainingData, reporter: Reporter, *,
+    cache_bytes: int = CACHE_BYTES, workers: Workers = ALONE, device: torch.device | None = None,
+) -> TrainBatches | ShardBatches:  # fmt: skip
+    """Decode the images to train on into memory, or a GPU's, if they fit, else prepare to stream them.
 
     Raises:
         DataError: If too many images are unreadable, or the recipe needs images in an order that shards do not allow.
     """
+    on_gpu = device is not None and device.type == "cuda"
     augmentation = Augmentation.of(recipe, preprocessing)
     if isinstance(prepared.train, ShardSet):
         if recipe.sampling == "balanced":
-            raise DataError(
-                f'{prepared.train.name}: expected images that can be read in any order for `sampling = "balanced"`, got'
-                " shards: use `class_weights` instead"
-            )
+            text = 'expected images that can be read in any order for `sampling = "balanced"`, got shards'
+            raise DataError(f"{prepared.train.name}: {text}: use `class_weights` instead")
         return ShardBatches(prepared.train, augmentation, view_for(augmentation, preprocessing))
     with reporter.task("decoding", len(prepared.train)) as task:
         batches = TrainBatches.open(
             prepared.train, prepared.check.train_sizes, augmentation, preprocessing,
             cache_bytes=cache_bytes // workers.per_machine, n_processes=workers.per_machine,
-            feeds_gpu=device.type == "cuda",
-            on_progress=lambda done, _: task.update(done),
+            feeds_gpu=on_gpu, on_progress=lambda done, _: task.update(done),
         )  # fmt: skip
     for name, reason in batches.unreadable[:_MAX_NAMED]:
         reporter.say(f"skipped {name}: {reason}")
     if len(batches.unreadable) > _MAX_NAMED:
         reporter.say(f"skipped {len(batches.unreadable) - _MAX_NAMED} more unreadable images")
-    if device.type == "cuda":
-        return move_to_device(batches, device) or batches
-    return batches
+    return (move_to_device(batches, device) if on_gpu and device else None) or batches

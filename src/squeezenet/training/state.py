@@ -1,8 +1,7 @@
 """Everything a run would lose with its process, in one object that is saved to disk and restored unchanged.
 
-No random-generator state is saved. The order and augmentation of an epoch are derived from (seed, epoch), and dropout
-from (seed, step). So a run that was killed repeats the steps since its last checkpoint bit for bit, on the same machine
-with the same number of threads.
+No random-generator state is saved: the order and augmentation of an epoch come from (seed, epoch), dropout from (seed,
+step). A killed run repeats its steps bit for bit, on the same machine with the same number of threads.
 """
 
 from __future__ import annotations
@@ -81,26 +80,20 @@ class TrainingState:
         cls, recipe: Recipe, model: SqueezeNet, *, precision: str, data_id: str, device: torch.device
     ) -> TrainingState:
         """Begin a run with a network."""
-        model = _prepare(model, device)
+        # Convolutions run two to three times faster on channels-last tensors.
+        model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
+        optimizer = build_optimizer(model, recipe)
         return cls(
-            recipe=recipe,
-            model=model,
-            optimizer=build_optimizer(model, recipe),
-            average=WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None,
-            precision=precision,
-            data_id=data_id,
+            recipe=recipe, model=model, optimizer=optimizer, average=average, precision=precision, data_id=data_id
         )
 
     def __post_init__(self) -> None:
-        """Run the features as they are."""
+        """Run the features as they are; `compile_features` makes a faster function of it."""
         self.forward_features: Callable[[torch.Tensor], torch.Tensor] = self.model.forward_features
-        """The network's features in training; `compile_features` makes a faster one of it."""
 
     def compile_features(self) -> None:
-        """Let torch write kernels for the features, and record their launches: a GPU waits for Python otherwise.
-
-        The first step then takes minutes. The kernels round otherwise than the plain ones do.
-        """
+        """Let torch write kernels for the features, and record their launches: a GPU waits for Python otherwise."""
         self.forward_features = torch.compile(self.model.forward_features, mode="reduce-overhead")
 
     @property
@@ -114,11 +107,7 @@ class TrainingState:
         return self.average.model if self.average else self.model
 
     def save(self, path: Path, previous: Path | None = None) -> None:
-        """Write the checkpoint whole or not at all.
-
-        Args:
-            path: Where it goes.
-            previous: What was at `path` is kept under this name.
+        """Write the checkpoint whole or not at all; what was at `path` is kept under the name `previous`.
 
         Raises:
             OSError: If it cannot be written; an older checkpoint is then still there.
@@ -127,21 +116,14 @@ class TrainingState:
         assert labels is not None
         assert preprocessing is not None
         buffer = io.BytesIO()
-        torch.save(
-            {
-                "format": _FORMAT,
-                "recipe": self.recipe.to_dict(),
-                "spec": self.model.spec.to_dict(),
-                "labels": labels.to_dict(),
-                "preprocessing": preprocessing.to_dict(),
-                "provenance": self.model.provenance,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "average": self.average.model.state_dict() if self.average else None,
-                **{name: getattr(self, name) for name in _PLAIN},
-            },
-            buffer,
-        )
+        data = {
+            "format": _FORMAT, "recipe": self.recipe.to_dict(), "spec": self.model.spec.to_dict(),
+            "labels": labels.to_dict(), "preprocessing": preprocessing.to_dict(), "provenance": self.model.provenance,
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "average": self.average.model.state_dict() if self.average else None,
+            **{name: getattr(self, name) for name in _PLAIN},
+        }  # fmt: skip
+        torch.save(data, buffer)
         if previous:
             keep_as(path, previous)
         with atomic_write(path) as stream:
@@ -151,12 +133,7 @@ class TrainingState:
     def load_newest(
         cls, paths: Sequence[Path], device: torch.device, on_damage: Callable[[str], None]
     ) -> TrainingState | None:
-        """Read the first checkpoint that exists and is whole; None if no file exists.
-
-        Args:
-            paths: Files to try, the newest first.
-            device: Where the network goes.
-            on_damage: Told about each file that is passed over.
+        """Read the first checkpoint of `paths` that is whole; None if no file exists.
 
         Raises:
             TrainingError: If files exist, but none is whole.
@@ -182,21 +159,16 @@ class TrainingState:
             TrainingError: If the file is damaged or not a checkpoint.
         """
         try:
-            data = _read(path)
-            if data.get("format") != _FORMAT:
-                raise TrainingError(f"{path}: expected checkpoint format {_FORMAT}, got {data.get('format')!r}")
-            return cls._from_data(data, device)
+            return cls._from_data(_read(path), device)
         except OSError as error:
             raise TrainingError(f"{path}: cannot be read ({error.strerror})") from None
         except TrainingError:
             raise
         except Exception as error:  # the unpickler raises almost anything on broken files
-            reason = (
-                (str(error).splitlines() or [""])[0] if isinstance(error, SqueezeNetError) else type(error).__name__
-            )
-            raise TrainingError(
-                f"{path}: expected a checkpoint of a run, got a damaged file ({reason}){_ADVICE}"
-            ) from None
+            is_ours = isinstance(error, SqueezeNetError)
+            reason = (str(error).splitlines() or [""])[0] if is_ours else type(error).__name__
+            text = f"expected a checkpoint of a run, got a damaged file ({reason}){_ADVICE}"
+            raise TrainingError(f"{path}: {text}") from None
 
     @classmethod
     def _from_data(cls, data: Mapping[str, Any], device: torch.device) -> TrainingState:
@@ -216,12 +188,6 @@ class TrainingState:
         return state
 
 
-def _prepare(model: SqueezeNet, device: torch.device) -> SqueezeNet:
-    # Convolutions run two to three times faster on channels-last tensors.
-    prepared: SqueezeNet = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return prepared
-
-
 def _read(path: Path) -> dict[str, Any]:
     size_bytes = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
@@ -234,15 +200,13 @@ def _read(path: Path) -> dict[str, Any]:
     data = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(data, dict):
         raise TrainingError(f"{path}: expected a checkpoint of a run, got {type(data).__name__}")
+    if data.get("format") != _FORMAT:
+        raise TrainingError(f"{path}: expected checkpoint format {_FORMAT}, got {data.get('format')!r}")
     return data
 
 
 def data_fingerprint(images: ImageSet | ShardSet) -> str:
-    """Tell two sets to train on apart by their classes, labels and file names, wherever they lie.
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
+    """Tell sets to train on apart by classes, labels and file names, wherever they lie: SHA-256 in hexadecimal."""
     digest = hashlib.sha256("\0".join(images.classes).encode("utf-8", "surrogateescape"))
     entries: Iterable[tuple[str, int | None]] = images.shards if isinstance(images, ShardSet) else images.items
     if isinstance(images, ShardSet):

@@ -1,8 +1,4 @@
-"""The steps of an epoch, and validation.
-
-`epoch_steps` is the only loop around `train_step`: training, retraining in compression and the search for a learning
-rate all iterate over it.
-"""
+"""The steps of an epoch, and validation; `epoch_steps` is the only loop around `train_step`."""
 
 from __future__ import annotations
 
@@ -29,10 +25,9 @@ from .schedule import learning_rate, set_learning_rate
 from .state import TrainingState, seed_step
 from .teacher import Teacher
 
-__all__ = ["MAX_SKIPPED_IN_A_ROW", "Step", "choose_precision", "epoch_size", "epoch_steps", "train_step", "validate"]
+__all__ = ["Step", "choose_device", "choose_precision", "epoch_size", "epoch_steps", "train_step", "validate"]
 
-MAX_SKIPPED_IN_A_ROW = 10
-"""Steps without a finite loss after which training ends with an error."""
+_MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite loss, after which training ends with an error
 
 
 class Step(NamedTuple):
@@ -69,24 +64,15 @@ def epoch_steps(
     """Take the remaining steps of the state's epoch, and yield after each.
 
     `state` is complete whenever a step is yielded: it may be saved, and its recipe's learning rate changed.
-
-    Args:
-        state: The run; its model, optimizer, average and counters move.
-        batches: The images to train on.
-        constraint: What the weights must keep to.
-        workers: The processes that train together.
-        teacher: Network whose answers are learnt as well.
-        class_weights: Weight of each class in the loss, shape (classes,).
+    Arguments are as in `train_step`.
 
     Raises:
         TrainingError: If the loss is not finite in 10 steps in a row.
         DataError: If shards cannot be read.
     """
     batch_size, n_steps = epoch_size(state.recipe, batches.n_images)
-    draw = batches.draw(state.recipe, state.epoch)
-    for batch in batches.epoch(
-        draw, batch_size=batch_size, first_step=state.step, n_steps=n_steps, share=workers.share
-    ):
+    sizes = {"batch_size": batch_size, "first_step": state.step, "n_steps": n_steps}
+    for batch in batches.epoch(batches.draw(state.recipe, state.epoch), share=workers.share, **sizes):
         loss = train_step(
             state, batch, steps_per_epoch=n_steps, constraint=constraint, workers=workers, teacher=teacher,
             class_weights=class_weights,
@@ -100,12 +86,26 @@ def epoch_steps(
         elif step.is_undone:
             state.skipped_steps += 1
             state.skipped_in_a_row += 1
-            if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            if state.skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
                 raise TrainingError(
                     f"expected a finite loss, got none in {state.skipped_in_a_row} steps in a row: use a smaller `lr`"
                     f" (={state.recipe.lr}), a longer `warmup_epochs` or a limit for `clip_grad_norm`"
                 )
         yield step
+
+
+def choose_device(name: str) -> torch.device:
+    """Look up a device by torch's name; `auto` is the GPU if there is one.
+
+    Raises:
+        TrainingError: If torch does not have such a device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise TrainingError(f"expected `device` auto, cpu or cuda, got {name!r} ({error})") from None
 
 
 def choose_precision(device: torch.device) -> str:
@@ -133,7 +133,7 @@ def train_step(
     Args:
         state: The run; its model, optimizer and average move.
         batch: This process's share of the images.
-        steps_per_epoch: Places the step in the learning rate's schedule.
+        steps_per_epoch: For the learning rate's schedule.
         constraint: What the weights must keep to.
         workers: The processes that take this step together.
         teacher: Whose answers are learnt as well.
@@ -166,7 +166,8 @@ def train_step(
     own_loss, largest = torch.stack([total, norm.to(total)]).tolist()
     value = workers.sum_numbers(own_loss)[0]
     if not (math.isfinite(value) and math.isfinite(largest)):
-        _restore(model, buffers)
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
         return None
     state.optimizer.step()
     if constraint:
@@ -187,7 +188,7 @@ class _Loss:
         self.teacher = teacher if state.recipe.distillation else None
 
     def backward(self, batch: Batch, n_images: float) -> Tensor:
-        """Add the gradients of the mean over `n_images`; returns this batch's part of the mean, a scalar in nats."""
+        """Add the gradients of the mean over `n_images`; return this batch's part of the mean, a scalar in nats."""
         device = self.state.device
         pixels, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.labels))
         n_parts = min(self.state.recipe.accumulate, len(labels))
@@ -233,22 +234,11 @@ def _sum_gradients(trained: nn.Module, workers: Workers) -> None:
     workers.sum_tensors(gradients)
 
 
-def _restore(model: SqueezeNet, buffers: list[Tensor]) -> None:
-    for buffer, before in zip(model.buffers(), buffers, strict=True):
-        buffer.copy_(before)
-
-
 @torch.no_grad()
 def validate(model: SqueezeNet, batches: Iterable[Batch], workers: Workers = ALONE) -> tuple[Accuracy, float]:
-    """Measure a network in float32, as it will be used.
+    """Measure a network in float32, as it will be used: the accuracy, and the mean loss in nats.
 
-    Args:
-        model: The network.
-        batches: This process's share of the images.
-        workers: The processes that measure together; all get the same result.
-
-    Returns:
-        The accuracy, and the mean loss in nats.
+    Each of the workers measures its share of the images, and all get the same result.
     """
     model.eval()
     device = model.head.weight.device

@@ -23,13 +23,7 @@ class Teacher:
     """
 
     def __init__(self, model: SqueezeNet, outputs: Sequence[int] | None = None, *, temperature: float = 1.0) -> None:
-        """Wrap a network that has the student's classes.
-
-        Args:
-            model: Any network with labels and preprocessing; it is not changed.
-            outputs: Its output for each class of the student; by default all, in order.
-            temperature: Divides both sides' logits.
-        """
+        """Wrap a network with labels and preprocessing; `outputs` are those of the student's classes, in order."""
         self.model = model.eval().requires_grad_(requires_grad=False)
         self.outputs = torch.tensor(range(model.spec.num_classes) if outputs is None else outputs)
         self.temperature = temperature
@@ -77,9 +71,8 @@ def open_teacher(recipe: Recipe, student: SqueezeNet) -> Teacher | None:
     try:
         positions = model.labels.match(labels.ids or labels.names)
     except DataError as error:
-        raise TrainingError(
-            f"{recipe.teacher}: expected a teacher that knows all classes of the data ({error})"
-        ) from None
+        text = f"expected a teacher that knows all classes of the data ({error})"
+        raise TrainingError(f"{recipe.teacher}: {text}") from None
     outputs = [positions[name] for name in (labels.ids or labels.names)]
     teacher = Teacher(model, outputs, temperature=recipe.distill_temperature)
     teacher.model.to(device=student.head.weight.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,7 +1,6 @@
-"""Training: from a data set and a recipe to a run folder with weights.
+"""Training: from a data set and a recipe to a run folder with weights; `squeezenet train` is `train_model`.
 
-`train_model` puts the parts together: an epoch is in `run`, a step in `step`, what a run remembers in `state`, what it
-writes in `run_folder`. `squeezenet train` is this function.
+An epoch is in `run`, a step in `step`, what a run remembers in `state`, what it writes in `run_folder`.
 """
 
 from __future__ import annotations
@@ -18,24 +17,16 @@ from ..errors import SqueezeNetError, TrainingError
 from ..models import SqueezeNet
 from ..process import StopSignals
 from ..progress import Reporter, SilentReporter, reporter_of
+from ..zoo import find_model
 from .distributed import Workers, join_workers
 from .feed.batches import CACHE_BYTES, ValBatches
 from .recipe import Recipe, load_recipe
 from .run import Run
 from .run_folder import EpochRow, EpochWriter, RunFolder, tensorboard_writer
 from .run_report import write_run_report
-from .setup import (
-    Data,
-    TrainingData,
-    choose_device,
-    choose_settings,
-    open_batches,
-    prepare_data,
-    start_model,
-    with_epochs,
-)
+from .setup import Data, TrainingData, choose_recipe, open_batches, prepare_data, start_model, with_epochs
 from .state import TrainingState, data_fingerprint
-from .step import choose_precision
+from .step import choose_device, choose_precision
 from .teacher import open_teacher
 
 __all__ = ["TrainResult", "train", "train_model"]
@@ -67,26 +58,13 @@ class TrainResult:
 
 
 def train_model(
-    data: Data,
-    val: Data | None = None,
-    *,
-    run_dir: str | os.PathLike[str],
-    recipe: Recipe | str | os.PathLike[str] | None = None,
-    init: SqueezeNet | str | os.PathLike[str] | None = None,
-    teacher: str | os.PathLike[str] | None = None,
-    epochs: int | None = None,
-    resume: bool = False,
-    on_epoch: EpochWriter | None = None,
-    progress: Reporter | bool = True,
-    device: str = "auto",
-    cache_bytes: int = CACHE_BYTES,
-    checkpoint_every_s: float = 60.0,
-    tensorboard: bool = False,
-    compile: bool = False,  # noqa: A002 (torch's word)
-) -> TrainResult:
-    """Train a network and write a run folder.
-
-    Started by `torchrun`, the processes train one network together, and the first of them writes the files.
+    data: Data, val: Data | None = None, *, run_dir: str | os.PathLike[str],
+    recipe: Recipe | str | os.PathLike[str] | None = None, init: SqueezeNet | str | os.PathLike[str] | None = None,
+    teacher: str | os.PathLike[str] | None = None, epochs: int | None = None, resume: bool = False,
+    on_epoch: EpochWriter | None = None, progress: Reporter | bool = True, device: str = "auto",
+    cache_bytes: int = CACHE_BYTES, checkpoint_every_s: float = 60.0, tensorboard: bool = False, compile: bool = False,
+) -> TrainResult:  # fmt: skip
+    """Train a network and write a run folder; processes that `torchrun` started train it together.
 
     Args:
         data: Images in class folders: a DATA argument, several, or an `ImageSet`.
@@ -97,38 +75,37 @@ def train_model(
         teacher: A MODEL whose answers are learnt besides the labels; replaces the recipe's.
         epochs: Replaces the recipe's number of epochs.
         resume: Continue the interrupted run in `run_dir`, with its own recipe; start if it holds none.
-        on_epoch: Called with the log's row after each epoch, in the first process, when everything is saved. What it
-            raises ends the run, which can be resumed.
+        on_epoch: Called with the log's row after each epoch, when all is saved; what it raises ends the run.
         progress: A reporter; `True` for one on standard error, `False` for silence.
         device: `auto`, or torch's name of the device.
         cache_bytes: Decoded images that the processes of a machine may keep in memory.
         checkpoint_every_s: Seconds between checkpoints within an epoch.
         tensorboard: Write the log for TensorBoard as well.
-        compile: Let torch compile kernels for this network first: minutes for the first step, fewer launches in all
-            that follow. Their rounding differs from the plain kernels, so resume with the same choice.
+        compile: Let torch compile kernels first, which takes minutes; they round otherwise, so keep the choice.
 
     Raises:
+        ModelNotFoundError: If `init` or `teacher` names nothing.
         DataError: If the images cannot be used.
         RecipeError: If the recipe is unknown or impossible.
         TrainingError: If the run folder holds another run or cannot be written, or the loss stays infinite.
         WeightsError: If `init` or the teacher cannot be read.
     """
     started = time.monotonic()
+    wanted = _Wanted(None if recipe is None else load_recipe(recipe), init, teacher, epochs)
+    target, folder = choose_device(device), RunFolder(Path(run_dir))
+    if not (resume and folder.checkpoint.exists()):
+        wanted.find_models()
     with join_workers() as workers:
         reporter = reporter_of(progress) if workers.is_first else SilentReporter()
-        folder = RunFolder(Path(run_dir))
         if workers.is_first:
             folder.prepare(resume=resume)
         workers.wait()
-        target = choose_device(device)
         prepared = prepare_data(data, val, reporter)
-        state = _resume(folder, prepared, target, recipe, epochs, reporter)
+        state = _resume(folder, prepared, target, wanted, reporter)
         if state is None:
-            settings = choose_settings(recipe, epochs, prepared, has_init=init is not None, reporter=reporter)
-            state = _begin(_with_teacher(settings, teacher), init, prepared, target, reporter)
+            state = _begin(wanted, prepared, target, reporter)
             if workers.is_first:
                 folder.write_recipe(state.recipe)
-        prepared = prepared.with_labels(state.model.labels)
         if compile:
             reporter.say("compiling the network: the first step takes minutes")
             state.compile_features()
@@ -138,68 +115,60 @@ def train_model(
             state, prepared, folder, workers, cache_bytes, reporter=reporter, started=started,
             checkpoint_every_s=checkpoint_every_s, epoch_writers=(*writers, *([on_epoch] if on_epoch else [])),
         )  # fmt: skip
-        with StopSignals() as stop:
-            while not run.is_finished and not run.is_stopped(stop):
-                if run.train_epoch(stop):
-                    run.finish_epoch()
-        if run.is_finished and workers.is_first and folder.best.exists():
-            _write_report(run, prepared)
-        return _sum_up(run)
+        return _carry_out(run)
 
 
 train = train_model
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """How to train, as far as it was said."""
+
+    recipe: Recipe | None
+    init: SqueezeNet | str | os.PathLike[str] | None
+    teacher: str | os.PathLike[str] | None
+    epochs: int | None
+
+    def find_models(self) -> None:
+        """Refuse a MODEL that names nothing, before anything is read or written."""
+        for model in (self.init, self.teacher, self.recipe.teacher if self.recipe else None):
+            if isinstance(model, (str, os.PathLike)):
+                find_model(model)
+
+    def settings(self, prepared: TrainingData, reporter: Reporter) -> Recipe:
+        recipe = self.recipe or choose_recipe(prepared, has_init=self.init is not None, reporter=reporter)
+        recipe = recipe if self.epochs is None else with_epochs(recipe, self.epochs)
+        if self.teacher is None:
+            return recipe
+        return recipe.replace(teacher=os.fspath(self.teacher), distillation=recipe.distillation or _TEACHER_SHARE)
+
+
 def _resume(
-    folder: RunFolder,
-    prepared: TrainingData,
-    device: torch.device,
-    recipe: Recipe | str | os.PathLike[str] | None,
-    epochs: int | None,
-    reporter: Reporter,
+    folder: RunFolder, prepared: TrainingData, device: torch.device, wanted: _Wanted, reporter: Reporter
 ) -> TrainingState | None:
     checkpoints = (folder.checkpoint, folder.previous_checkpoint)
     state = TrainingState.load_newest(checkpoints, device, lambda text: reporter.say(f"passed over {text}"))
     if state:
-        _check_same_run(state, prepared, recipe, epochs, folder)
+        _check_same_run(state, prepared, wanted, folder)
         reporter.say(f"continuing {folder.path} at epoch {state.epoch + 1}, step {state.step + 1}")
     return state
 
 
-def _with_teacher(settings: Recipe, teacher: str | os.PathLike[str] | None) -> Recipe:
-    if teacher is None:
-        return settings
-    return settings.replace(teacher=os.fspath(teacher), distillation=settings.distillation or _TEACHER_SHARE)
-
-
-def _begin(
-    settings: Recipe,
-    init: SqueezeNet | str | os.PathLike[str] | None,
-    prepared: TrainingData,
-    device: torch.device,
-    reporter: Reporter,
-) -> TrainingState:
-    model, prepared = start_model(settings, init, prepared, reporter)
-    return TrainingState.start(
-        settings,
-        model,
-        precision=choose_precision(device) if settings.precision == "auto" else settings.precision,
-        data_id=data_fingerprint(prepared.train),
-        device=device,
-    )
+def _begin(wanted: _Wanted, prepared: TrainingData, device: torch.device, reporter: Reporter) -> TrainingState:
+    settings = wanted.settings(prepared, reporter)
+    model, prepared = start_model(settings, wanted.init, prepared, reporter)
+    precision = choose_precision(device) if settings.precision == "auto" else settings.precision
+    data_id = data_fingerprint(prepared.train)
+    return TrainingState.start(settings, model, precision=precision, data_id=data_id, device=device)
 
 
 def _open_run(
-    state: TrainingState,
-    prepared: TrainingData,
-    folder: RunFolder,
-    workers: Workers,
-    cache_bytes: int,
-    *,
-    reporter: Reporter,
-    **options: Any,
-) -> Run:
+    state: TrainingState, prepared: TrainingData, folder: RunFolder, workers: Workers, cache_bytes: int, *,
+    reporter: Reporter, **options: Any,
+) -> Run:  # fmt: skip
     """Load the teacher and the images; `options` are fields of `Run`."""
+    prepared = prepared.with_labels(state.model.labels)
     teacher = open_teacher(state.recipe, state.model)
     _check_same_teacher(state, teacher.digest if teacher else "", folder)
     preprocessing = state.model.preprocessing
@@ -209,24 +178,27 @@ def _open_run(
     )
     state.unreadable = state.unreadable or [list(entry) for entry in batches.unreadable]
     val_share = prepared.val.subset(range(workers.rank, len(prepared.val), workers.size))
+    val_batches = ValBatches(val_share, preprocessing, cache_bytes=cache_bytes // workers.per_machine)
     return Run(
-        state=state,
-        folder=folder,
-        batches=batches,
-        val_batches=ValBatches(val_share, preprocessing, cache_bytes=cache_bytes // workers.per_machine),
-        n_val_images=len(prepared.val),
-        workers=workers,
-        teacher=teacher,
-        data_facts=prepared.facts(),
-        reporter=reporter,
-        **options,
-    )
+        state=state, folder=folder, batches=batches, val_batches=val_batches, n_val_images=len(prepared.val),
+        workers=workers, teacher=teacher, prepared=prepared, reporter=reporter, **options,
+    )  # fmt: skip
 
 
-def _write_report(run: Run, prepared: TrainingData) -> None:
+def _carry_out(run: Run) -> TrainResult:
+    with StopSignals() as stop:
+        while not run.is_finished and not run.is_stopped(stop):
+            if run.train_epoch(stop):
+                run.finish_epoch()
+    if run.is_finished and run.workers.is_first and run.folder.best.exists():
+        _write_report(run)
+    return _sum_up(run)
+
+
+def _write_report(run: Run) -> None:
     # A run is worth more than a page about it: a failure here is reported, and the run still ends well.
     try:
-        write_run_report(run.folder, prepared, run.state.alarms)
+        write_run_report(run.folder, run.prepared, run.state.alarms)
         run.reporter.say(f"report: {run.folder.path / 'report.html'}")
     except (SqueezeNetError, OSError) as error:
         run.reporter.say(f"no report.html: {error}")
@@ -246,36 +218,22 @@ def _sum_up(run: Run) -> TrainResult:
             f" continue with --resume -o {folder.path}"
         )
     return TrainResult(
-        run_dir=folder.path,
-        best=folder.best,
-        last=folder.last,
-        top1=best["top1"],
-        top5=best["top5"],
-        n_images=run.n_val_images,
-        epochs_done=state.epoch,
-        is_finished=run.is_finished,
-        seconds=time.monotonic() - run.started,
-        alarms=tuple(state.alarms),
+        run_dir=folder.path, best=folder.best, last=folder.last, top1=best["top1"], top5=best["top5"],
+        n_images=run.n_val_images, epochs_done=state.epoch, is_finished=run.is_finished,
+        seconds=time.monotonic() - run.started, alarms=tuple(state.alarms),
         history=tuple(EpochRow(**row) for row in state.history),  # type: ignore[arg-type] # an epoch is a whole number
-    )
+    )  # fmt: skip
 
 
-def _check_same_run(
-    state: TrainingState,
-    prepared: TrainingData,
-    recipe: Recipe | str | os.PathLike[str] | None,
-    epochs: int | None,
-    folder: RunFolder,
-) -> None:
-    if recipe is not None or epochs is not None:
-        wanted = state.recipe if recipe is None else recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-        wanted = wanted if epochs is None or epochs == wanted.epochs else with_epochs(wanted, epochs)
-        old, new = state.recipe.to_dict(), wanted.to_dict()
-        if changed := sorted(key for key in {**old, **new} if old.get(key) != new.get(key)):
-            raise TrainingError(
-                f"{folder.path}: expected the recipe that this run began with, got another {', '.join(changed)}:"
-                " resume without a recipe, or begin a new run with --init and this folder"
-            )
+def _check_same_run(state: TrainingState, prepared: TrainingData, wanted: _Wanted, folder: RunFolder) -> None:
+    recipe, epochs = wanted.recipe or state.recipe, wanted.epochs
+    recipe = recipe if epochs is None or epochs == recipe.epochs else with_epochs(recipe, epochs)
+    old, new = state.recipe.to_dict(), recipe.to_dict()
+    if changed := sorted(key for key in {**old, **new} if old.get(key) != new.get(key)):
+        raise TrainingError(
+            f"{folder.path}: expected the recipe that this run began with, got another {', '.join(changed)}:"
+            " resume without a recipe, or begin a new run with --init and this folder"
+        )
     if state.data_id != data_fingerprint(prepared.with_labels(state.model.labels).train):
         raise TrainingError(
             f"{folder.path}: expected the images that this run began with, got others:"

@@ -1,7 +1,5 @@
-"""Random crops and mirrors, from random numbers that are given and not drawn.
-
-The numbers of an epoch are derived from (seed, epoch) by `EpochDraw`, so an image looks the same whichever process
-prepares it, and an interrupted run continues with the images that it would have seen.
+"""Random crops and mirrors, from random numbers that `EpochDraw` derives from (seed, epoch): any process may prepare
+an image, and an interrupted run continues with the images that it would have seen.
 """
 
 from __future__ import annotations
@@ -42,13 +40,9 @@ class Augmentation:
     def of(cls, recipe: Recipe, preprocessing: Preprocessing) -> Augmentation:
         """Take the settings of a recipe, for crops of the network's input size."""
         return cls(
-            size=preprocessing.crop_size,
-            crop=recipe.crop,
-            crop_scale=recipe.crop_scale,
-            crop_ratio=recipe.crop_ratio,
-            crop_pad=recipe.crop_pad,
-            hflip=recipe.hflip,
-        )
+            size=preprocessing.crop_size, crop=recipe.crop, crop_scale=recipe.crop_scale, crop_ratio=recipe.crop_ratio,
+            crop_pad=recipe.crop_pad, hflip=recipe.hflip,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,13 +86,7 @@ class EpochDraw:
     def batch(
         self, step: int, batch_size: int, share: tuple[int, int] = (0, 1)
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the positions and numbers of one step, or those of one of several processes.
-
-        Args:
-            step: Counted from 0.
-            batch_size: Images of all processes together.
-            share: The process, from 0, and the number of processes.
-        """
+        """Return the positions and numbers of one step; `share` is one of how many processes, from 0."""
         rows = slice(step * batch_size + share[0], (step + 1) * batch_size, share[1])
         return self.order[rows], self.numbers[rows]
 
@@ -126,15 +114,11 @@ def _balanced(order: NDArray[np.int64], labels: NDArray[np.int64], generator: np
     return generator.permutation(drawn)
 
 
-def augment(
-    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], numbers: NDArray[np.float32], augmentation: Augmentation
-) -> Tensor:
-    """Crop and mirror a batch.
+_Images = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 
-    Args:
-        images: Decoded images, each of shape (H, W, 3), of any size unless `crop` is `center`.
-        numbers: One row of `EpochDraw.numbers` for each.
-        augmentation: What to do.
+
+def augment(images: _Images, numbers: NDArray[np.float32], augmentation: Augmentation) -> Tensor:
+    """Crop and mirror a batch, each image by its row of `EpochDraw.numbers`.
 
     Returns:
         Pixels, shape (n, size, size, 3), uint8.
@@ -158,10 +142,7 @@ def random_offsets(
 ) -> NDArray[np.int64]:
     """Place random crops: first row and column in the image, negative in the black border, shape (n, 2).
 
-    Args:
-        shapes: Height and width of each image, shape (n, 2), or of all, shape (2,).
-        numbers: One row of `EpochDraw.numbers` for each.
-        augmentation: Its crop is `random`.
+    `shapes` are height and width of each image, shape (n, 2), or of all, shape (2,).
     """
     pad = augmentation.crop_pad
     places = (shapes + 2 * pad - augmentation.size + 1).astype(np.float32)
@@ -175,10 +156,7 @@ def is_mirrored(numbers: NDArray[np.float32], augmentation: Augmentation) -> NDA
 
 
 def _random_crops(
-    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
-    numbers: NDArray[np.float32],
-    augmentation: Augmentation,
-    batch: NDArray[np.uint8],
+    images: _Images, numbers: NDArray[np.float32], augmentation: Augmentation, batch: NDArray[np.uint8]
 ) -> None:
     size = augmentation.size
     batch[...] = 0
@@ -190,10 +168,7 @@ def _random_crops(
 
 
 def _random_resized_crops(
-    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
-    numbers: NDArray[np.float32],
-    augmentation: Augmentation,
-    batch: NDArray[np.uint8],
+    images: _Images, numbers: NDArray[np.float32], augmentation: Augmentation, batch: NDArray[np.uint8]
 ) -> None:
     size = (augmentation.size, augmentation.size)
     smallest, largest = augmentation.crop_scale

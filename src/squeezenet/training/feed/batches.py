@@ -1,8 +1,5 @@
-"""Feeding the training loop: small sets from memory, large ones through worker processes.
-
-A set that fits is decoded once; its batches are then made in the training process, which costs a few per cent of a
-step. A larger one is decoded again every epoch, by `DataLoader` workers that each prepare whole batches. Both return
-the same pixels for the same `EpochDraw`.
+"""Feeding the training loop: small sets from memory, large ones through `DataLoader` workers that decode them again
+every epoch; both return the same pixels for the same `EpochDraw`.
 """
 
 from __future__ import annotations
@@ -94,18 +91,10 @@ class TrainBatches:
 
     @classmethod
     def open(
-        cls,
-        images: ImageSet,
-        sizes: NDArray[np.int64],
-        augmentation: Augmentation,
-        preprocessing: Preprocessing,
-        *,
-        cache_bytes: int = CACHE_BYTES,
-        n_workers: int | None = None,
-        n_processes: int = 1,
-        feeds_gpu: bool = False,
+        cls, images: ImageSet, sizes: NDArray[np.int64], augmentation: Augmentation, preprocessing: Preprocessing, *,
+        cache_bytes: int = CACHE_BYTES, n_workers: int | None = None, n_processes: int = 1, feeds_gpu: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> TrainBatches:
+    ) -> TrainBatches:  # fmt: skip
         """Decode the set into memory if it fits, else prepare to stream it.
 
         Args:
@@ -114,8 +103,7 @@ class TrainBatches:
             augmentation: What training does to the images.
             preprocessing: The network's; its `resize_size` is the scale that crops are taken from.
             cache_bytes: Decoded pixels that may be kept in memory.
-            n_workers: Processes that prepare batches; by default one per core for a set that is not kept, and none for
-                one that is, unless a GPU waits for it.
+            n_workers: Processes that prepare batches; by default one per core for what is not kept or goes to a GPU.
             n_processes: Training processes that share this machine's cores.
             feeds_gpu: Whether the network is on a GPU, which one process cannot keep busy.
             on_progress: Called while decoding with the number of images done and of all.
@@ -160,9 +148,9 @@ class TrainBatches:
         )  # fmt: skip
 
 
+@dataclass
 class _BatchDataset(Dataset[Batch]):
-    def __init__(self, make: BatchMaker) -> None:
-        self.make = make
+    make: BatchMaker
 
     def __getitem__(self, key: tuple[NDArray[np.int64], NDArray[np.float32]]) -> Batch:
         return self.make(*key)
@@ -198,8 +186,7 @@ class ValBatches:
     """Batches for validation: exactly what `Preprocessing` returns, decoded once if they fit in memory."""
 
     def __init__(self, images: ImageSet, preprocessing: Preprocessing, *, cache_bytes: int = CACHE_BYTES) -> None:
-        self.images = images
-        self.preprocessing = preprocessing
+        self.images, self.preprocessing = images, preprocessing
         self.unreadable: list[Unreadable] = []
         """Files that turned out to be broken; they count neither as right nor as wrong."""
         self._labels = np.array(images.labels, dtype=np.int64)

@@ -1,7 +1,4 @@
-"""Small sets that stay where the network is: batches are cropped from one tensor in the GPU's memory.
-
-All images of the set must have the same size; the pixels are those of `HostBatchMaker`.
-"""
+"""Small sets of images of one size that stay in the GPU's memory; the pixels are those of `HostBatchMaker`."""
 
 from __future__ import annotations
 
@@ -23,12 +20,7 @@ MAX_BYTES = 4_000_000_000
 
 
 def move_to_device(batches: TrainBatches, device: torch.device) -> TrainBatches | None:
-    """Move a set to the device; None if its images differ in size, are not in memory, or are too many.
-
-    Args:
-        batches: The set, with batches made in this process's memory.
-        device: Where the network is.
-    """
+    """Move a set to the device; None if its images differ in size, are not in memory, or are too many."""
     maker = batches.make
     assert isinstance(maker, HostBatchMaker)
     arrays, augmentation = maker.arrays, maker.augmentation

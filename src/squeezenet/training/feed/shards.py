@@ -1,8 +1,7 @@
 """Feeding the training loop from tar shards, through the webdataset library.
 
 Every process reads its own shards in an epoch's random order, shuffles within a buffer, and starts over if they run out
-before the epoch ends. The same seed, epoch and number of processes give the same batches, however many threads decode.
-A run that continues in mid-epoch skips the images already used without decoding them.
+before the epoch ends. The same seed, epoch and number of processes give the same batches.
 """
 
 from __future__ import annotations
@@ -27,11 +26,9 @@ from ..recipe import Recipe
 from .augment import Augmentation, EpochDraw, augment
 from .batches import Batch
 
-__all__ = ["SHUFFLE_BUFFER", "ShardBatches"]
+__all__ = ["ShardBatches"]
 
-SHUFFLE_BUFFER = 1000
-"""Images among which a process shuffles."""
-
+_SHUFFLE_BUFFER = 1000  # images among which a process shuffles
 _LEAST_HELD = 0.5  # share of the images that an index counts; damaged shards take some
 _Sample = tuple[str, bytes, int]
 
@@ -124,7 +121,7 @@ class ShardBatches:
         labels = self.images.numbers
         n_claimed = sum(count for _, count in mine)
         for lap in itertools.count():
-            shuffle = webdataset.shuffle(SHUFFLE_BUFFER, rng=random.Random(f"{draw.seed, draw.epoch} {rank} {lap}"))
+            shuffle = webdataset.shuffle(_SHUFFLE_BUFFER, rng=random.Random(f"{draw.seed, draw.epoch} {rank} {lap}"))
             n_samples = 0
             for sample in shuffle(group_by_keys(members(), handler=note)):
                 kind = next((key for key in sample if f".{key.lower()}" in IMAGE_EXTENSIONS), None)
