@@ -100,7 +100,7 @@ def explore(
             ).run(carrying_out, trials, retrain=retrain)  # fmt: skip
 
 
-@dataclass(kw_only=True)
+@dataclass
 class _Explorer:
     """A study under way."""
 
