@@ -122,6 +122,7 @@ def compress(
         OSError: If the output cannot be written.
 
     Example:
+        >>> from squeezenet import Int8
         >>> result = compress("imagenette", method=Int8(), calibration="digits", n_photos=20, progress=False)
         >>> result.meets_target, result.report.fidelity.n_images
         (True, 4)
