@@ -171,15 +171,13 @@ class _Inputs:
 
 
 def _gather(
-    model: SqueezeNet,
-    calibration: Data | None,
-    n_photos: int,
-    data: Data | None,
-    val: Data | None,
-    reporter: Reporter,
+    model: SqueezeNet, calibration: Data | None, n_photos: int, data: Data | None, val: Data | None, reporter: Reporter
 ) -> _Inputs:
     labelled = None if data is None else _opened(data, "train")
-    photos = _choose_photos(model, calibration, labelled, n_photos, reporter)
+    images = labelled if calibration is None else _opened(calibration, "train", unlabelled=True)
+    photos = choose_calibration(model, images, n_photos=n_photos)
+    if photos.is_synthetic:
+        reporter.say(f"no calibration photos: {photos.source} stand in, and fidelity is unknown")
     if labelled is not None and calibration is None:  # what fidelity is measured on is not trained on
         labelled = labelled.subset(np.setdiff1d(np.arange(len(labelled)), photos.held_out_indices).tolist())
     if labelled is not None and model.labels is not None:
@@ -211,16 +209,6 @@ def _float_model(model: Model) -> SqueezeNet:
 
 def _opened(data: Data, split: str, *, unlabelled: bool = False) -> ImageSet:
     return data if isinstance(data, ImageSet) else open_data(data, split=split, unlabelled=unlabelled)  # type: ignore[arg-type]
-
-
-def _choose_photos(
-    model: SqueezeNet, calibration: Data | None, labelled: ImageSet | None, n_photos: int, reporter: Reporter
-) -> CalibrationPhotos:
-    images = labelled if calibration is None else _opened(calibration, "train", unlabelled=True)
-    photos = choose_calibration(model, images, n_photos=n_photos)
-    if photos.is_synthetic:
-        reporter.say(f"no calibration photos: {photos.source} stand in, and fidelity is unknown")
-    return photos
 
 
 def _described(method: Method, photos: CalibrationPhotos) -> dict[str, str]:

@@ -70,16 +70,10 @@ class CompressionReport:
         """Plain data for JSON."""
         spec, file = self.file.contents.network.spec, self.file
         cost = network_cost(spec)
+        fields = ("name", "params", "density", "largest_weight", "entropy_bits")
         layers = [
-            {
-                "name": stream.name,
-                "params": stream.params,
-                "density": stream.density,
-                "largest_weight": stream.largest_weight,
-                "entropy_bits": stream.entropy_bits,
-                "coded_bits": 8 * stream.coded_bytes,
-                "bits_per_param": stream.bits_per_param,
-            }
+            {field: getattr(stream, field) for field in fields}
+            | {"coded_bits": 8 * stream.coded_bytes, "bits_per_param": stream.bits_per_param}
             for stream in file.streams
         ]
         report = {
@@ -128,37 +122,21 @@ class CompressionReport:
 
 
 def _deep_compression(layers: Sequence[LayerSizes]) -> dict[str, Any]:
-    return {
-        "layers": [
-            {
-                "name": layer.name,
-                "params": layer.params,
-                "density": layer.density,
-                "params_kept": layer.n_kept + layer.params - layer.n_weights,
-                "n_centroids": layer.n_centroids,
-                "fillers": layer.sizes.fillers,
-                "huffman_bytes": layer.huffman_bytes,
-            }
-            for layer in layers
-        ],
-        **_storage_steps(layers),
-    }
+    rows = [
+        {
+            **{field: getattr(layer, field) for field in ("name", "params", "density", "params_kept", "n_centroids")},
+            "fillers": layer.sizes.fillers,
+            "huffman_bytes": layer.huffman_bytes,
+        }
+        for layer in layers
+    ]
+    return {"layers": rows, **_storage_steps(layers)}
 
 
 def pruning_table(layers: Sequence[LayerSizes]) -> list[tuple[str, ...]]:
     """Rows of the paper's table 1: layer, parameters, share of the weights kept, parameters kept, shared values."""
-    rows = [
-        (
-            layer.name,
-            f"{layer.params:,}",
-            f"{layer.density:.0%}",
-            f"{layer.n_kept + layer.params - layer.n_weights:,}",
-            str(layer.n_centroids),
-        )
-        for layer in layers
-    ]
-    params = sum(layer.params for layer in layers)
-    kept = sum(layer.n_kept + layer.params - layer.n_weights for layer in layers)
+    rows = [(x.name, f"{x.params:,}", f"{x.density:.0%}", f"{x.params_kept:,}", str(x.n_centroids)) for x in layers]
+    params, kept = sum(layer.params for layer in layers), sum(layer.params_kept for layer in layers)
     return [*rows, ("total", f"{params:,}", f"{kept / params:.0%}", f"{kept:,}", "")]
 
 

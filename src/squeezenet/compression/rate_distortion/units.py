@@ -34,14 +34,9 @@ from ...quantization.quantize import input_quant, required_preprocessing
 from ...spec import ArchSpec, Op
 
 __all__ = [
-    "IntegerConv",
-    "UnitNet",
-    "integer_conv",
-    "nonnegative_tensors",
-    "quantized_forward",
-    "run_graph",
+    "IntegerConv", "Integers", "UnitNet", "integer_conv", "nonnegative_tensors", "quantized_forward", "run_graph",
     "to_network",
-]
+]  # fmt: skip
 
 _RELU_LEVELS = 255
 _SIGNED_ZERO = 128
@@ -58,6 +53,10 @@ class IntegerConv:
     """(O,), integer-valued float64, in units of the sum."""
     step: Tensor
     """(O,), float32: output steps per unit of the sum, the multiplier of the file."""
+
+
+Integers = Mapping[str, IntegerConv]
+"""The integers of a network by convolution."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def run_graph(
     return spec.walk(x, conv=convolve, pool=max_pool, add=add, join=join).mean((2, 3))
 
 
-def quantized_forward(net: UnitNet, integers: Mapping[str, IntegerConv], x: Tensor) -> Tensor:
+def quantized_forward(net: UnitNet, integers: Integers, x: Tensor) -> Tensor:
     """Compute what the engines compute, up to float32 rounding: class scores (N, classes) from `UnitNet.pixels`."""
 
     def convolve(op: Op, x: Tensor) -> Tensor:
@@ -180,7 +179,7 @@ def integer_conv(net: UnitNet, op: Op, conv: IntegerConv, x: Tensor) -> Tensor:
     return y.round_().clamp_(*net.clamp(op.output))
 
 
-def to_network(net: UnitNet, integers: Mapping[str, IntegerConv]) -> IntegerNetwork:
+def to_network(net: UnitNet, integers: Integers) -> IntegerNetwork:
     """Make the integer network that engines run and files hold."""
     tensors = {name: TensorQuant(net.tensor_steps[name], net.zero_points[name]) for name in quantized_tensors(net.spec)}
     convs = {}
