@@ -153,8 +153,7 @@ def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state di
     Raises:
         WeightsError: If they are not those of any of `SPEC_NAMES`.
     """
-    head_shape = shapes.get("classifier.1.weight", ())
-    num_classes = head_shape[0] if head_shape else 0
+    num_classes = next(iter(shapes.get("classifier.1.weight", ())), 0)
     differences = []
     for name in SPEC_NAMES:
         try:

@@ -22,15 +22,8 @@ from numpy.typing import NDArray
 
 from ...errors import RecipeError
 from ...models import SqueezeNet
-from ...network import MAX_ABS_WEIGHT, IntegerNetwork
-from ...quantization.quantize import (
-    activation_ranges,
-    float_convs,
-    input_scale,
-    output_scale,
-    quantize_conv,
-    tensor_quants,
-)
+from ...quantization.int8 import quantize_with_ranges
+from ...quantization.quantize import activation_ranges
 from ...training.recipe import Recipe
 from ..outcome import Job, Outcome, refuse_options
 from ..retrain import Retrainer
@@ -164,7 +157,8 @@ def deep_compress(
         recipe = settings.recipe(epochs=settings.share_epochs, lr=settings.centroid_lr, phase=0)
         model = retrainer.run(model, recipe, shared, title="training centroids", teacher=teacher)
     layers = tuple(_layer_sizes(model, shared, settings.index_bits))
-    return Outcome(network=_to_network(model, calibration), layers_2016=layers)
+    network = quantize_with_ranges(model, activation_ranges(model, calibration), one_step=True)
+    return Outcome(network=network, layers_2016=layers)
 
 
 def _augmented(retrainer: Retrainer, settings: DeepCompression) -> list[NDArray[np.uint8]]:
@@ -172,23 +166,6 @@ def _augmented(retrainer: Retrainer, settings: DeepCompression) -> list[NDArray[
     batches = retrainer.epoch(0, batch_size=min(settings.batch_size, retrainer.n_images), seed=settings.seed)
     n_batches = -(-settings.repair_photos // settings.batch_size)
     return [pixels.numpy() for pixels, _ in itertools.islice(batches, n_batches)]
-
-
-def _to_network(model: SqueezeNet, calibration: Iterable[NDArray[np.uint8]]) -> IntegerNetwork:
-    quants = tensor_quants(model, activation_ranges(model, calibration))
-    convs = float_convs(model)
-    params = {}
-    for op in model.spec.convs:
-        # One step per layer: the same centroid is then the same integer in every row.
-        largest = np.abs(convs[op.name].weight).max() or 1.0
-        params[op.name] = quantize_conv(
-            op,
-            convs[op.name],
-            in_scale=input_scale(model.spec, op, quants),
-            out_scale=output_scale(op, quants),
-            step=np.full(op.out_channels, largest / MAX_ABS_WEIGHT),
-        )
-    return IntegerNetwork(model.spec, quants, params)
 
 
 def _layer_sizes(model: SqueezeNet, shared: SharedWeights, index_bits: int) -> Iterable[LayerSizes]:
