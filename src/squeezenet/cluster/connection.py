@@ -43,7 +43,7 @@ def connected(address: str) -> Iterator[int]:
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **settings)
         except (OSError, RuntimeError, ValueError, AssertionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ClusterError(
                 f"{address}: expected the address of a running Ray cluster, got none ({reason})"
             ) from None

@@ -49,11 +49,11 @@ def row_schema() -> pyarrow.Schema:
 
 
 def classify_block(plan: pyarrow.Table, encoded: bytes, readers: Sequence[Reader], top: int) -> pyarrow.Table:
-    """Classify the images of a block, on one thread.
+    """Classify the images of a block, on one thread, by an encoded `.sqz` file.
 
     Args:
         plan: Rows of `plan_schema`.
-        encoded: Of a `.sqz` file.
+        encoded: The file.
         readers: The readers that the plan refers to.
         top: Classes per image.
 

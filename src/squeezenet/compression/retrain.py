@@ -72,20 +72,14 @@ class Retrainer:
             yield batch.pixels, batch.labels
 
     def run(
-        self,
-        model: SqueezeNet,
-        recipe: Recipe,
-        constraint: Constraint,
-        *,
-        title: str,
-        teacher: SqueezeNet | None = None,
+        self, model: SqueezeNet, recipe: Recipe, rule: Constraint, *, title: str, teacher: SqueezeNet | None = None
     ) -> SqueezeNet:
         """Train a copy of a network.
 
         Args:
             model: Where to start; not changed.
             recipe: Optimiser, learning rate and length; its augmentation is not used.
-            constraint: Holds in the result exactly.
+            rule: Holds in the result exactly.
             title: Of the progress bar.
             teacher: Source of the soft targets of the recipe's `distillation`; not changed.
 
@@ -101,7 +95,7 @@ class Retrainer:
         with self.reporter.task(title, recipe.epochs * n_steps * batch_size) as task:
             for state.epoch in range(recipe.epochs):
                 state.step = 0
-                for loss, *_ in epoch_steps(state, self._batches, constraint=constraint, teacher=teaching):
+                for loss, *_ in epoch_steps(state, self._batches, constraint=rule, teacher=teaching):
                     done = (state.epoch * n_steps + state.step) * batch_size
                     task.update(done, f"loss {loss:.3f}" if loss is not None else "step undone")
         return state.usable_model.requires_grad_(requires_grad=True).cpu().eval()

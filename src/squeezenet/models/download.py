@@ -88,7 +88,12 @@ def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
     digest = hashlib.sha256()
     received_bytes = 0
     request = urllib.request.Request(url, headers={"User-Agent": "squeezenet"})
-    with _open(request) as response:
+    try:
+        response = urllib.request.urlopen(request, timeout=STALL_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        with error:  # it is the answer, with an open connection
+            raise DownloadError(f"HTTP {error.code} {error.reason}") from None
+    with response:
         expected_bytes = response.length  # None if the server does not say
         with _progress(name, expected_bytes) if progress else contextlib.nullcontext() as show:
             while chunk := response.read1(_CHUNK_BYTES):
@@ -104,16 +109,6 @@ def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
     if expected_bytes not in (None, received_bytes):
         raise DownloadError(f"expected {expected_bytes} bytes, got {received_bytes}")
     return digest.hexdigest()
-
-
-def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
-    try:
-        response = urllib.request.urlopen(request, timeout=STALL_TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        with error:  # it is the answer, with an open connection
-            raise DownloadError(f"HTTP {error.code} {error.reason}") from None
-    assert isinstance(response, http.client.HTTPResponse)
-    return response
 
 
 def _sha256(path: Path) -> str:

@@ -79,7 +79,7 @@ def squeezenet1_1(
         pretrained: The same as `weights="DEFAULT"`.
         progress: Show a download's progress.
         weights: A name in `WEIGHTS["squeezenet1_1"]`, `DEFAULT`, or None for an untrained network.
-        options: As in `create_model` (`num_classes`, `dropout`, `input_size`, ...), which also says what is raised.
+        options: As in `create_model`, which also says what is raised.
 
     Example:
         >>> squeezenet1_1(num_classes=10).spec.num_classes

@@ -20,7 +20,7 @@ from ..architectures import SPEC_NAMES, named_spec
 from ..errors import ImageError, SpecError
 from ..labels import Labels
 from ..preprocess import ImageSource, Preprocessing
-from ..spec import ArchSpec, Op, StemSpec
+from ..spec import ArchSpec, StemSpec
 from .fire import Fire, activation_of, conv_of
 
 __all__ = ["Fire", "SqueezeNet", "normalize_pixels"]
@@ -57,7 +57,12 @@ class SqueezeNet(nn.Module):
 
     def __init__(self, version: str | ArchSpec = "1_0", num_classes: int | None = None, dropout: float = 0.5) -> None:
         super().__init__()
-        spec = version if isinstance(version, ArchSpec) else _spec_of_version(version)
+        if isinstance(version, ArchSpec):
+            spec = version
+        elif version in _VERSIONS:
+            spec = named_spec(f"squeezenet{version}")
+        else:
+            raise SpecError(f"expected an ArchSpec or one of {', '.join(_VERSIONS)} for `version`, got {version!r}")
         if num_classes is not None:
             spec = spec.replace(num_classes=num_classes)
         self._spec = spec
@@ -70,7 +75,8 @@ class SqueezeNet(nn.Module):
         self.features = nn.Sequential()
         self._layer_paths = dict[str, str]()
         fires = iter(spec.fires)
-        for layer, op in _first_ops(spec).items():
+        first_ops = {op.name.partition(".")[0]: op for op in reversed(spec.graph())}
+        for layer, op in reversed(first_ops.items()):
             if op.is_head:
                 self._layer_paths[layer] = "classifier.1"
                 layers = nn.Dropout(dropout), conv_of(op), activation_of(op), nn.AdaptiveAvgPool2d((1, 1))
@@ -265,20 +271,6 @@ def normalize_pixels(pixels: NDArray[np.uint8] | Tensor, preprocessing: Preproce
     x_NHWC = torch.as_tensor(pixels).float()
     mean, std = (x_NHWC.new_tensor(values) for values in (preprocessing.mean, preprocessing.std))
     return ((x_NHWC - mean) / std).permute(0, 3, 1, 2)
-
-
-def _spec_of_version(version: str) -> ArchSpec:
-    if version not in _VERSIONS:
-        raise SpecError(f"expected an ArchSpec or one of {', '.join(_VERSIONS)} for `version`, got {version!r}")
-    return named_spec(f"squeezenet{version}")
-
-
-def _first_ops(spec: ArchSpec) -> dict[str, Op]:
-    """The first operation of each layer, by the layer's name in the paper."""
-    layers: dict[str, Op] = {}
-    for op in spec.graph():
-        layers.setdefault(op.name.partition(".")[0], op)
-    return layers
 
 
 def _head_changes(classifier: nn.Module, spec: ArchSpec) -> dict[str, Any]:

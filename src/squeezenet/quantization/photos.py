@@ -32,8 +32,7 @@ _NOISE_RANGE_FACTOR = 2.0  # photographs reach about twice as far as noise; 2 to
 
 def is_held_out(n_photos: int) -> NDArray[np.bool_]:
     """Which of some photos are set aside to measure on, shape (n_photos,): every fifth."""
-    held: NDArray[np.bool_] = np.arange(n_photos) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
-    return held
+    return np.asarray(np.arange(n_photos) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1)
 
 
 class CalibrationPhotos:
@@ -60,10 +59,7 @@ class CalibrationPhotos:
         source: CalibrationSource = "photos",
         ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        """Split pixels, shape (N, H, W, 3), uint8: every fifth photo is set aside, if there are five.
-
-        `indices` are the images' positions in the set they come from.
-        """
+        """Set every fifth photo aside; `indices` are the images' positions in the set they come from."""
         held = is_held_out(len(pixels)) & (source == "photos")
         self.all_pixels, self.pixels, self.held_out = pixels, pixels[~held], pixels[held]
         self.held_out_indices = indices[held] if indices is not None else np.zeros(0, np.int64)

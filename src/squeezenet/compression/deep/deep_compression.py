@@ -93,10 +93,7 @@ class DeepCompression:
         return deep_compress(job.model, retrainer, job.photos.batches(), self)
 
     def recipe(self, *, epochs: int, lr: float, phase: int) -> Recipe:
-        """Training settings of one phase; each draws its own order and crops.
-
-        AdamW, since the scale of gradients differs from layer to layer and with the size of the clusters.
-        """
+        """Training settings of one phase; AdamW, since the scale of gradients differs between layers and clusters."""
         return Recipe(
             name="deep-compression", epochs=epochs, optimizer="adamw", lr=lr, batch_size=self.batch_size,
             warmup_epochs=0.1, clip_grad_norm=5.0, seed=self.seed + phase, dropout=0.0, label_smoothing=0.1,
@@ -105,10 +102,7 @@ class DeepCompression:
 
 
 def deep_compress(
-    model: SqueezeNet,
-    retrainer: Retrainer,
-    calibration: Iterable[NDArray[np.uint8]],
-    settings: DeepCompression,
+    model: SqueezeNet, retrainer: Retrainer, calibration: Iterable[NDArray[np.uint8]], settings: DeepCompression
 ) -> Outcome:
     """Run the whole method.
 
@@ -172,10 +166,6 @@ def _layer_sizes(model: SqueezeNet, shared: SharedWeights, index_bits: int) -> I
     for op in model.spec.convs:
         codes = shared.codes[op.name].reshape(-1).numpy()
         yield LayerSizes(
-            name=op.name,
-            params=op.params,
-            n_weights=len(codes),
-            n_kept=int((codes != 0).sum()),
-            n_centroids=len(np.unique(codes[codes != 0])),
-            sizes=sparse_sizes(codes, index_bits=index_bits),
-        )
+            name=op.name, params=op.params, n_weights=len(codes), n_kept=int((codes != 0).sum()),
+            n_centroids=len(np.unique(codes[codes != 0])), sizes=sparse_sizes(codes, index_bits=index_bits),
+        )  # fmt: skip

@@ -23,7 +23,7 @@ class SparseSizes:
     n_entries: int
     """Kept weights plus fillers."""
     fillers: int
-    """Zeros stored because a gap was larger than an index can say."""
+    """Zeros stored because a gap was larger than an index can hold."""
     fixed_bits: int
     """Codes of `index_bits` and gaps of four bits, before entropy coding."""
     huffman_bits: int
@@ -50,6 +50,11 @@ class LayerSizes:
     def params_kept(self) -> int:
         """Kept weights, and all biases."""
         return self.n_kept + self.params - self.n_weights
+
+    @property
+    def fillers(self) -> int:
+        """Zeros stored because a gap was larger than an index can hold."""
+        return self.sizes.fillers
 
     @property
     def huffman_bytes(self) -> int:

@@ -187,9 +187,7 @@ def _by_input(ops: Sequence[Op]) -> list[list[Op]]:
     return list(groups.values())
 
 
-def _tensors_at(
-    stage: nn.Sequential, convs: Mapping[str, nn.Conv2d], x: Tensor, *, of_inputs: bool
-) -> dict[str, Tensor]:
+def _tensors_at(stage: nn.Module, convs: Mapping[str, nn.Conv2d], x: Tensor, *, of_inputs: bool) -> dict[str, Tensor]:
     """Inputs or outputs of some convolutions, as copies: the ReLU that follows works in place."""
     seen: dict[str, Tensor] = {}
     hooks = []

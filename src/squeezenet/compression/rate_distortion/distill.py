@@ -87,7 +87,7 @@ def distill(
     device: torch.device | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[Integers, float]:
-    """Train integers for a while and return the best ones seen.
+    """Train integers for a while and return the best ones seen, with their `held_out_kl`.
 
     With a rate, the loss is that of rounding: nats plus slope times bits. The slope is changed so that the bytes stay
     within what is allowed; integers above it are not returned, unless all are.
@@ -102,9 +102,6 @@ def distill(
         rate: Bytes allowed; without it they change freely, by about one in a hundred.
         device: Where to train; the CPU by default.
         progress: Called with the share that is done.
-
-    Returns:
-        Integers, and their `held_out_kl`.
     """
     device = device or torch.device("cpu")
     teacher, student = _Teacher(net, device), _Student(net, integers, device)
@@ -177,13 +174,10 @@ class _Teacher:
 
     def __init__(self, net: UnitNet, device: torch.device) -> None:
         self._matched = _feature_ops(net.spec)
-        convs = {
-            name: FloatConv(
-                conv.weight.to(device, torch.bfloat16, memory_format=torch.channels_last),
-                conv.bias.to(device, torch.bfloat16),
-            )
-            for name, conv in net.convs.items()
-        }
+        convs = {}
+        for name, conv in net.convs.items():
+            weight = conv.weight.to(device, torch.bfloat16, memory_format=torch.channels_last)
+            convs[name] = FloatConv(weight, conv.bias.to(device, torch.bfloat16))
         self._net = replace(net, convs=convs)
 
     @torch.no_grad()

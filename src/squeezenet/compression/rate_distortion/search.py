@@ -151,14 +151,9 @@ class _Budget:
 
 class _Search:
     def __init__(
-        self,
-        model: SqueezeNet,
-        photos: NDArray[np.uint8],
-        training: _Training,
-        seed: int,
-        progress: Progress,
+        self, model: SqueezeNet, photos: NDArray[np.uint8], training: _Training, seed: int, progress: Progress,
         overhead_bytes: int,
-    ) -> None:
+    ) -> None:  # fmt: skip
         size = model.spec.input_size
         if photos.dtype != np.uint8 or photos.ndim != 4 or photos.shape[1:] != (size, size, 3):
             raise QuantizationError(
@@ -248,11 +243,11 @@ class _Search:
         else:
             photos = augmented_photos(torch.from_numpy(self._photos), seed=self._seed)
             batches = photo_batches(photos, seed=self._seed)
-        rate = Rate(
-            slope=start.slope,
-            max_bytes=max_bytes,
-            measure=lambda c: self._overhead_bytes + len(encode_weights(to_network(self._net, c))),
-        )
+
+        def measure(integers: Integers) -> int:
+            return self._overhead_bytes + len(encode_weights(to_network(self._net, integers)))
+
+        rate = Rate(slope=start.slope, max_bytes=max_bytes, measure=measure)
         with torch.enable_grad():
             integers, kl = distill(
                 self._net, start.integers, batches, self._training.length, self._training.settings, self._held_out_kl,
@@ -283,15 +278,11 @@ class _Search:
         network = to_network(self._net, best.integers)
         file = decode_sqz(encode_sqz(SqzFile(network=network), weights=best.weights))
         logits = Classifier(file).logits(np.ascontiguousarray(self._held_out))
+        kl = _mean_kl(self._held_out_log_p, torch.from_numpy(logits))
         return Outcome(
-            network=file.network,
-            weights=best.weights,
-            file_bytes=best.file_bytes,
-            held_out_logits=logits,
-            held_out_kl=_mean_kl(self._held_out_log_p, torch.from_numpy(logits)),
-            meets_target=meets_target,
-            points=tuple(self._points),
-        )
+            network=file.network, weights=best.weights, file_bytes=best.file_bytes, held_out_logits=logits,
+            held_out_kl=kl, meets_target=meets_target, points=tuple(self._points),
+        )  # fmt: skip
 
 
 def _byte_budget(max_bytes: float) -> _Budget:

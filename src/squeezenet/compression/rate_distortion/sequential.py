@@ -1,10 +1,9 @@
 """Round a network layer by layer, each on the inputs that the layers rounded before it leave.
 
 Two streams of activations go through the network side by side: the float network's, and the integer network's as far as
-it is rounded. Second moments of the integer stream tell how errors can be compensated; its cross moments with the float
-stream give the weights that best reproduce the float outputs from the integer inputs, and the bias that goes with them.
-
-Legend: N photos, O output channels, K products a sum, P positions.
+it is rounded. Second moments of the integer stream say how errors can be compensated; its cross moments with the float
+stream yield the weights that best reproduce the float outputs from the integer inputs, and the bias to go with them.
+K is the number of products per sum.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ def round_network(
 
 @dataclass
 class _Moments:
-    """Moments of a layer's inputs, a photo's worth: sums over positions, means over photos."""
+    """Moments of a layer's inputs: sums over positions, means over photos."""
 
     integer: Tensor
     """(K, K): covariance of the integer stream's columns."""
@@ -115,9 +114,7 @@ class _Moments:
 
 def _input_moments(op: Op, in_steps: Tensor, streams: _Streams, generator: torch.Generator) -> _Moments:
     float_stream, integer_stream = streams
-    count = len(integer_stream)
-    size = op.products_per_sum
-    positions = op.out_size**2
+    count, size, positions = len(integer_stream), op.products_per_sum, op.out_size**2
     sums, squares = torch.zeros(2, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     integer, cross = torch.zeros(size, size), torch.zeros(size, size)
     kept = min(positions, _MAX_POSITIONS)
