@@ -21,7 +21,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from environment import SHARED, describe_run, write_results
 from safetensors.torch import load_file, save_file
@@ -41,6 +40,7 @@ from squeezenet.models import SqueezeNet, fold_batch_norm
 from squeezenet.network import IntegerNetwork
 from squeezenet.process import keep_freed_memory
 from squeezenet.progress import PlainReporter
+from squeezenet.quantization.photos import calibration_from_images
 from squeezenet.spec import BatchNorm
 from squeezenet.training import Recipe, load_recipe
 from squeezenet.training.feed.augment import EpochDraw
@@ -217,7 +217,7 @@ def deep_compressed(model: Any, retrainer: Retrainer, density: float) -> tuple[A
     }
 
 
-def rate_distortion(model: Any, retrainer: Retrainer, photos: Photos) -> bytes:
+def rate_distortion(model: Any, photos: Photos) -> bytes:
     """The smallest `.sqz` file that loses at most MAX_DROP points on the photos set aside."""
     model.labels = Labels(photos.train.classes)
     float_top1 = validate(model, photos.aside)[0].top1
@@ -228,7 +228,7 @@ def rate_distortion(model: Any, retrainer: Retrainer, photos: Photos) -> bytes:
     def points_lost(network: IntegerNetwork) -> float:
         return float_top1 - measure_file(encode(network), photos.aside.images).top1
 
-    pixels = np.concatenate(list(retrainer.calibration(CALIBRATION_PHOTOS)))
+    pixels = calibration_from_images(photos.train, PREPROCESSING, n_images=CALIBRATION_PHOTOS).all_pixels
     found = compress_rate_distortion(model, pixels, max_drop=MAX_DROP, points_lost=points_lost)
     return encode(found.network)
 
@@ -257,7 +257,7 @@ def measure(name: str, rate: float, work: Path, photos: Photos) -> dict[str, Any
         return facts | {"aside_top1": validate(model, photos.aside)[0].top1} | validate(model, photos.val)[0].to_dict()
 
     def make_file() -> dict[str, Any]:
-        data = rate_distortion(*opened(), photos)
+        data = rate_distortion(opened()[0], photos)
         (work / f"{stem}.sqz").write_bytes(data)
         return {"file_bytes": len(data), **measure_file(data, photos.val.images).to_dict()}
 

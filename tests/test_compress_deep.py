@@ -121,7 +121,7 @@ def test_report_counts_what_the_paper_counts(retrainer):
     encoded = encode_sqz(SqzFile(network=result.network))
     report = CompressionReport(
         model="small", method="deep-compression", file=file_facts(encoded), fidelity=None, comparison=None,
-        layers_2016=result.layers, points=(), seconds=1.0, calibration_photos=8, calibration="photos",
+        layers_2016=result.layers_2016, points=(), seconds=1.0, calibration_photos=8, calibration="photos",
         is_chosen_on_val=False, meets_target=True,
     ).to_dict()  # fmt: skip
     params = sum(op.params for op in model.spec.convs)
@@ -132,11 +132,11 @@ def test_report_counts_what_the_paper_counts(retrainer):
     assert coded + sum(report["container_bytes"].values()) == len(encoded)
     steps = report["deep_compression"]
     assert steps["fp32_bytes"] > steps["pruned_bytes"] > steps["shared_bytes"] > steps["huffman_bytes"]
-    rows = pruning_table(result.layers)
+    rows = pruning_table(result.layers_2016)
     assert [row[0] for row in rows] == [op.name for op in model.spec.convs] + ["total"]
-    kept = sum(layer.n_kept for layer in result.layers) + sum(op.out_channels for op in model.spec.convs)
+    kept = sum(layer.n_kept for layer in result.layers_2016) + sum(op.out_channels for op in model.spec.convs)
     assert rows[-1][3] == f"{kept:,}"
-    assert storage_table(result.layers, len(encoded))[-1][1] == f"{len(encoded):,}"
+    assert storage_table(result.layers_2016, len(encoded))[-1][1] == f"{len(encoded):,}"
 
 
 @pytest.mark.parametrize("change", [{"density": 0.0}, {"density": 1.1}, {"index_bits": 9}, {"prune_rounds": 0}])

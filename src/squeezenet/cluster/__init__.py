@@ -1,7 +1,4 @@
-"""Work on more than one machine, by Ray; nothing else imports Ray, and nothing here schedules work by itself.
-
-`predict_to_parquet` classifies images, `ClusterTasks` runs any function.
-"""
+"""Work on more than one machine, by Ray, which nothing else imports."""
 
 from .bulk import BulkResult, predict_to_parquet
 from .tasks import ClusterTasks

@@ -1,8 +1,7 @@
 """Classifying any number of images on a cluster: one row per image in one Parquet file.
 
-Blocks of images go to workers, as many as there are processors. If a worker is lost, another gets its block. Each
-finished block becomes a file of its own in `OUT.parts/`; later calls skip it. `OUT` appears when all blocks are done.
-One process writes, so a repeated block is written once. `squeezenet predict --ray` is `predict_to_parquet`.
+Blocks of images go to workers; a lost worker's block goes to another. Each finished block becomes a file of its own in
+`OUT.parts/`, which later calls skip; one process writes them. `OUT` appears when all blocks are done.
 """
 
 from __future__ import annotations
@@ -99,12 +98,7 @@ def predict_to_parquet(
         ClusterError: If the cluster cannot be reached or gives up, or another run is under way in `OUT.parts/`.
         OSError: If the output cannot be written.
     """
-    path = sqz_path(model)
-    encoded = read_bytes(path)
-    try:
-        decode_sqz(encoded)
-    except FormatError as error:
-        raise error.at(path) from None
+    encoded = _checked(sqz_path(model))
     clock = time.monotonic()
     readers, entries = list_entries([found for source in sources for found in expand_pattern(os.fspath(source))])
     blocks = _blocks(entries)
@@ -135,6 +129,15 @@ def predict_to_parquet(
     shutil.rmtree(parts)
     merge_s = time.monotonic() - clock
     return BulkResult(n_images, n_errors, n_earlier, processors, list_s, start_s, first_s, classify_s, merge_s)
+
+
+def _checked(path: Path) -> bytes:
+    encoded = read_bytes(path)
+    try:
+        decode_sqz(encoded)
+    except FormatError as error:
+        raise error.at(path) from None
+    return encoded
 
 
 def _classify(

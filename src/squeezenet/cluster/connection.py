@@ -43,10 +43,8 @@ def connected(address: str) -> Iterator[int]:
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **settings)
         except (OSError, RuntimeError, ValueError, AssertionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ClusterError(
-                f"{address}: expected the address of a running Ray cluster, got none ({reason})"
-            ) from None
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            raise ClusterError(f"{address}: expected the address of a running Ray cluster, got none ({why})") from None
     try:
         yield max(1, int(ray.cluster_resources().get("CPU", 1)))
     finally:

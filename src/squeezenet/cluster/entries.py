@@ -1,8 +1,4 @@
-"""What bulk prediction reads: folders, zips, files, columns of Parquet files, here or in an object store.
-
-A plan is a table with one row per image file, or per row group of a Parquet file. Its rows hold the images' locations;
-only workers read them.
-"""
+"""What bulk prediction reads: folders, zips, files, columns of Parquet files, here or in an object store."""
 
 from __future__ import annotations
 
@@ -131,10 +127,8 @@ def _list_local(argument: str, number: int) -> tuple[Reader, list[Entry]]:
         raise DataError(f"{argument}: no such file or folder")
     source = open_source(path, any_file=True)
     listing = source.list_files()
-    entries = [
-        Entry(number, os.fsencode(str(key)), "/".join((shown, *parts)), _NO_ROW_GROUP, 0, 1)
-        for parts, key in listing.files
-    ]
+    named = [(os.fsencode(str(key)), "/".join((shown, *parts))) for parts, key in listing.files]
+    entries = [Entry(number, key, name, _NO_ROW_GROUP, 0, 1) for key, name in named]
     if path.is_dir():
         for inner in sorted(path.rglob(f"*{_PARQUET}")):
             if inner.is_file():
@@ -185,11 +179,7 @@ def _row_groups(filesystem: pyarrow.fs.FileSystem, path: str, name: str, number:
 
 
 def _open_parquet(filesystem: pyarrow.fs.FileSystem, path: str, name: str) -> pyarrow.parquet.ParquetFile:
-    """Open a Parquet file, reading no more than its end.
-
-    Raises:
-        DataError: If it is none.
-    """
+    """Open a Parquet file, reading no more than its end."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -200,13 +190,9 @@ def _open_parquet(filesystem: pyarrow.fs.FileSystem, path: str, name: str) -> py
 
 
 def _image_column(file: pyarrow.parquet.ParquetFile, name: str) -> tuple[str, str | None]:
-    """Find the column that holds encoded images: bytes, or a record with a field `bytes`, as data sets have it.
+    """Find the column of encoded images, and the field within it, if any.
 
-    Returns:
-        The column, and the field within it, if any.
-
-    Raises:
-        DataError: If there is none, or several of which none is called `image`.
+    It holds bytes, or records with a field `bytes`, as data sets have it; of several, that called `image` is taken.
     """
     from pyarrow import types
 
@@ -217,9 +203,7 @@ def _image_column(file: pyarrow.parquet.ParquetFile, name: str) -> tuple[str, st
     for column in file.schema_arrow:
         if is_bytes(column.type):
             found[column.name] = None
-        elif types.is_struct(column.type) and any(
-            inner.name == "bytes" and is_bytes(inner.type) for inner in column.type
-        ):
+        elif types.is_struct(column.type) and any(x.name == "bytes" and is_bytes(x.type) for x in column.type):
             found[column.name] = "bytes"
     if "image" in found:
         return "image", found["image"]
@@ -238,4 +222,4 @@ def _column_bytes(file: pyarrow.parquet.ParquetFile, row_group: int, column: str
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (str(error) or type(error).__name__).splitlines()[0]

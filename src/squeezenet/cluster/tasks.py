@@ -25,7 +25,7 @@ class ClusterTasks:
     """
 
     def __init__(self, function: Callable[..., Any], capacity: int, n_gpus: float) -> None:
-        """Use `ClusterTasks.open`."""
+        """Make it by `ClusterTasks.open`."""
         import ray
 
         self.capacity = capacity
@@ -66,7 +66,7 @@ class ClusterTasks:
         return ray.put(value)
 
     def submit(self, tag: Any, *arguments: Any) -> None:
-        """Make a call."""
+        """Make a call, whose result comes with the tag."""
         self._under_way[self._call.remote(*arguments)] = tag
 
     def run_all(self, calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[Any, Any]]:

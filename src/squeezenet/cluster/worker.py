@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,16 +31,8 @@ def plan_schema() -> pyarrow.Schema:
     """Columns of a block: the position of the first image among all, and an `Entry`."""
     import pyarrow as pa
 
-    whole, text = pa.int64(), pa.string()
-    kinds = {
-        "source": pa.int32(),
-        "key": pa.binary(),
-        "name": text,
-        "row_group": whole,
-        "first_row": whole,
-        "n_images": whole,
-    }
-    return pa.schema([("index", whole), *((field, kinds[field]) for field in Entry._fields)])
+    kinds = (pa.int32(), pa.binary(), pa.string(), pa.int64(), pa.int64(), pa.int64())
+    return pa.schema([("index", pa.int64()), *zip(Entry._fields, kinds, strict=True)])
 
 
 def row_schema() -> pyarrow.Schema:
@@ -56,11 +49,11 @@ def row_schema() -> pyarrow.Schema:
 
 
 def classify_block(plan: pyarrow.Table, encoded: bytes, readers: Sequence[Reader], top: int) -> pyarrow.Table:
-    """Classify the images of a block, on one thread.
+    """Classify the images of a block, on one thread, by an encoded `.sqz` file.
 
     Args:
         plan: Rows of `plan_schema`.
-        encoded: Of a `.sqz` file.
+        encoded: The file.
         readers: The readers that the plan refers to.
         top: Classes per image.
 
@@ -110,13 +103,7 @@ def _images(entries: Iterable[Entry], readers: Sequence[Reader]) -> Iterator[tup
 
 
 def _batches(images: Iterator[Any]) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
+    while batch := list(itertools.islice(images, _BATCH)):
         yield batch
 
 

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +67,8 @@ class Compressed:
         Raises:
             OSError: If they cannot be written; what was there is kept.
         """
-        files = {
-            Path(path): self.encoded,
-            Path(f"{path}.report.json"): json.dumps(self.report.to_dict(), indent=1).encode(),
-        }
+        report = json.dumps(self.report.to_dict(), indent=1).encode()
+        files = {Path(path): self.encoded, Path(f"{path}.report.json"): report}
         if self.points:
             files[Path(f"{path}.report.svg")] = self.plot()
         write_together(files)
@@ -87,26 +84,19 @@ class Compressed:
 
 
 def compress(
-    model: Model,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    method: Method | None = None,
-    calibration: Data | None = None,
-    n_photos: int = 250,
-    data: Data | None = None,
-    val: Data | None = None,
+    model: Model, output: str | os.PathLike[str] | None = None, *, method: Method | None = None,
+    calibration: Data | None = None, n_photos: int = 250, data: Data | None = None, val: Data | None = None,
     progress: Reporter | bool = True,
-) -> Compressed:
+) -> Compressed:  # fmt: skip
     """Squeeze a trained network into a `.sqz` file.
 
     Args:
         model: The name or path of a MODEL (see `find_model`), or a torch model; it is not changed.
         output: Where to write the file and its report; by default nothing is written, and `Compressed.write` does it.
         method: `RateDistortion` (the default, to a KL of 0.05), `Int8` or `DeepCompression`, with its options.
-        calibration: Photos, labelled or not, that scales and sensitivities are measured on; a few hundred are enough.
-            A fifth of them is set aside to measure fidelity on. By default those of `data`; without either, what
-            the weights are known to need, or synthetic pictures.
-        n_photos: Photos to calibrate on, evenly spaced over `calibration`; more are better and slower.
+        calibration: Photos, labelled or not, that scales and sensitivities are measured on; a fifth is set aside to
+            measure fidelity on. By default those of `data`; without either, published ranges or synthetic pictures.
+        n_photos: Photos to calibrate on, evenly spaced over `calibration`; a few hundred are enough.
         data: Labelled images to train on.
         val: Labelled images to measure accuracy on, and the probability below which an answer is "unknown".
         progress: Where progress is shown: a `Reporter`, True for standard error, False for nowhere.
@@ -127,8 +117,7 @@ def compress(
         >>> result.meets_target, result.report.fidelity.n_images
         (True, 4)
     """
-    start = time.monotonic()
-    chosen = method or RateDistortion()
+    start, chosen = time.monotonic(), method or RateDistortion()
     chosen.check(has_data=data is not None, has_val=val is not None)
     if output is not None and not Path(output).parent.is_dir():  # minutes of work must not end without a place to go
         raise CompressionError(f"expected a folder to write to, got {str(Path(output).parent)!r}: make it first")
@@ -136,25 +125,17 @@ def compress(
     network = _float_model(model)
     inputs = _gather(network, calibration, n_photos, data, val, reporter)
     outcome = chosen.run(_job(network, inputs, chosen, reporter))
-    encoded = encode_sqz(
-        SqzFile.of(network, outcome.network, **_described(chosen, inputs.photos)), weights=outcome.weights
-    )
-    encoded, comparison = _judge(encoded, inputs.comparer)
+    contents = SqzFile.of(network, outcome.network, **_described(chosen, inputs.photos))
+    encoded, comparison = _judge(encode_sqz(contents, weights=outcome.weights), inputs.comparer)
     file = file_facts(encoded)
     report = CompressionReport(
-        model=str(model) if isinstance(model, (str, os.PathLike)) else network.spec.name,
-        method=chosen.name,
-        file=file,
-        fidelity=_fidelity(inputs, outcome, file.contents),
-        comparison=comparison,
-        layers_2016=outcome.layers_2016,
-        points=outcome.points,
-        seconds=time.monotonic() - start,
+        model=str(model) if isinstance(model, (str, os.PathLike)) else network.spec.name, method=chosen.name, file=file,
+        fidelity=_fidelity(inputs, outcome, file.contents), comparison=comparison, layers_2016=outcome.layers_2016,
+        points=outcome.points, seconds=time.monotonic() - start, calibration=inputs.photos.source,
         calibration_photos=0 if inputs.photos.is_synthetic else len(inputs.photos.pixels),
-        calibration=inputs.photos.source,
         is_chosen_on_val=isinstance(chosen, RateDistortion) and chosen.max_drop is not None,
         meets_target=outcome.meets_target,
-    )
+    )  # fmt: skip
     compressed = Compressed(file=file.contents, encoded=encoded, report=report)
     if output is not None:
         compressed.write(output)
@@ -172,15 +153,13 @@ class _Inputs:
 
 
 def _gather(
-    model: SqueezeNet,
-    calibration: Data | None,
-    n_photos: int,
-    data: Data | None,
-    val: Data | None,
-    reporter: Reporter,
+    model: SqueezeNet, calibration: Data | None, n_photos: int, data: Data | None, val: Data | None, reporter: Reporter
 ) -> _Inputs:
     labelled = None if data is None else _opened(data, "train")
-    photos = _choose_photos(model, calibration, labelled, n_photos, reporter)
+    images = labelled if calibration is None else _opened(calibration, "train", unlabelled=True)
+    photos = choose_calibration(model, images, n_photos=n_photos)
+    if photos.is_synthetic:
+        reporter.say(f"no calibration photos: {photos.source} stand in, and fidelity is unknown")
     if labelled is not None and calibration is None:  # what fidelity is measured on is not trained on
         labelled = labelled.subset(np.setdiff1d(np.arange(len(labelled)), photos.held_out_indices).tolist())
     if labelled is not None and model.labels is not None:
@@ -193,14 +172,17 @@ def _gather(
 def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter) -> Job:
     facts = {"provenance": {**model.provenance, "compressed": _described(method, inputs.photos)}}
     overhead = overhead_bytes(model.spec, model.labels, model.preprocessing, facts)
+    comparer = inputs.comparer
+
+    def points_lost(network: IntegerNetwork) -> float:
+        assert comparer
+        file = SqzFile(network=network, labels=model.labels, preprocessing=model.preprocessing)
+        return comparer(Classifier(file)).points_lost
+
     return Job(
-        model=model,
-        photos=inputs.photos,
-        data=inputs.labelled,
-        overhead_bytes=overhead + (_UNKNOWN_BYTES if inputs.comparer else 0),
-        points_lost=_points_lost(inputs.comparer, model) if inputs.comparer else None,
-        reporter=reporter,
-    )
+        model=model, photos=inputs.photos, data=inputs.labelled, points_lost=points_lost if comparer else None,
+        overhead_bytes=overhead + (_UNKNOWN_BYTES if comparer else 0), reporter=reporter,
+    )  # fmt: skip
 
 
 def _float_model(model: Model) -> SqueezeNet:
@@ -214,27 +196,9 @@ def _opened(data: Data, split: str, *, unlabelled: bool = False) -> ImageSet:
     return data if isinstance(data, ImageSet) else open_data(data, split=split, unlabelled=unlabelled)  # type: ignore[arg-type]
 
 
-def _choose_photos(
-    model: SqueezeNet, calibration: Data | None, labelled: ImageSet | None, n_photos: int, reporter: Reporter
-) -> CalibrationPhotos:
-    images = labelled if calibration is None else _opened(calibration, "train", unlabelled=True)
-    photos = choose_calibration(model, images, n_photos=n_photos)
-    if photos.is_synthetic:
-        reporter.say(f"no calibration photos: {photos.source} stand in, and fidelity is unknown")
-    return photos
-
-
 def _described(method: Method, photos: CalibrationPhotos) -> dict[str, str]:
     """How a network was compressed, for its provenance."""
     return {"preset": method.name, **({"calibration": photos.source} if photos.is_synthetic else {})}
-
-
-def _points_lost(comparer: AccuracyComparer, model: SqueezeNet) -> Callable[[IntegerNetwork], float]:
-    def points_lost(network: IntegerNetwork) -> float:
-        file = SqzFile(network=network, labels=model.labels, preprocessing=model.preprocessing)
-        return comparer(Classifier(file)).points_lost
-
-    return points_lost
 
 
 def _judge(encoded: bytes, comparer: AccuracyComparer | None) -> tuple[bytes, Comparison | None]:

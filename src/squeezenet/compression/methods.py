@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -12,7 +13,7 @@ from ..progress import Reporter, Task
 from ..quantization.int8 import quantize_int8
 from .deep.deep_compression import DeepCompression
 from .outcome import Job, Outcome, refuse_options
-from .rate_distortion import DistillSettings, RDSettings, compress_rate_distortion
+from .rate_distortion import DistillSettings, compress_rate_distortion
 from .retrain import Retrainer
 
 __all__ = ["METHODS", "DeepCompression", "Int8", "Method", "RateDistortion"]
@@ -60,31 +61,24 @@ class RateDistortion:
     """Minutes to distil from the float network on the calibration photos, after everything else."""
     epochs: int = 2
     """Times to go through `data`, if labelled images are given."""
-    settings: RDSettings = RDSettings()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be carried out."""
         budgets = [name for name in ("max_bytes", "max_kl", "max_drop") if getattr(self, name) is not None]
-        refuse_options(
-            len(budgets) > 1, f"{' and '.join(f'`{n}`' for n in budgets)} exclude each other: one is the budget"
-        )
+        given = " and ".join(f"`{name}`" for name in budgets)
+        refuse_options(len(budgets) > 1, f"{given} exclude each other: one is the budget")
         for name, least in (("max_bytes", 1), ("max_drop", 0), ("polish_minutes", 0), ("epochs", 1)):
             value = getattr(self, name)
-            refuse_options(
-                value is not None and not value >= least, f"expected `{name}` of at least {least}, got {value}"
-            )
+            is_low = value is not None and not value >= least
+            refuse_options(is_low, f"expected `{name}` of at least {least}, got {value}")
         refuse_options(self.max_kl is not None and not self.max_kl > 0, f"expected `max_kl` above 0, got {self.max_kl}")
 
     def check(self, *, has_data: bool, has_val: bool) -> None:
         """Refuse a budget of points without labelled images, and two ways to train."""
-        refuse_options(
-            self.max_drop is not None and not has_val,
-            "`max_drop` is measured on labelled images: expected `val`, got none",
-        )
-        refuse_options(
-            bool(self.polish_minutes) and has_data,
-            "`polish_minutes` and `data` exclude each other: give the length of training as `epochs`",
-        )
+        no_val = self.max_drop is not None and not has_val
+        refuse_options(no_val, "`max_drop` is measured on labelled images: expected `val`, got none")
+        reason = "`polish_minutes` and `data` exclude each other: give the length of training as `epochs`"
+        refuse_options(bool(self.polish_minutes) and has_data, reason)
 
     def run(self, job: Job) -> Outcome:
         """Carry it out; see `compress_rate_distortion`."""
@@ -94,21 +88,15 @@ class RateDistortion:
             batch_size = min(max(retrainer.n_images // _STEPS_PER_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
             labelled = functools.partial(retrainer.epoch, batch_size=batch_size)
             steps = self.epochs * max(1, retrainer.n_images // batch_size)
-        with _Stages(job.reporter) as stages:
+        rate = _WEIGHT_TRAVEL / math.sqrt(max(1, steps))
+        for_a_set = DistillSettings(weight_rate=rate, features=0.3, averaging=0.995)
+        with contextlib.ExitStack() as stack:
             return compress_rate_distortion(
-                job.model,
-                job.photos.all_pixels,
-                max_bytes=self.max_bytes,
-                max_kl=self.max_kl,
-                max_drop=self.max_drop,
-                points_lost=job.points_lost if self.max_drop is not None else None,
-                polish_minutes=self.polish_minutes,
-                labelled=labelled,
-                labelled_steps=steps,
-                settings=RDSettings(distillation=_for_a_set(steps)) if steps else self.settings,
-                progress=stages,
-                overhead_bytes=job.overhead_bytes,
-            )
+                job.model, job.photos.all_pixels, max_bytes=self.max_bytes, max_kl=self.max_kl, max_drop=self.max_drop,
+                points_lost=job.points_lost if self.max_drop is not None else None, labelled=labelled,
+                labelled_steps=steps, polish_minutes=self.polish_minutes, distillation=for_a_set if steps else None,
+                progress=_stages(job.reporter, stack), overhead_bytes=job.overhead_bytes,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +107,8 @@ class Int8:
 
     def check(self, *, has_data: bool, has_val: bool) -> None:
         """Refuse labelled images to train on: nothing is trained."""
-        refuse_options(
-            has_data, "int8 trains nothing: expected no `data`; give photos that set the scales as `calibration`"
-        )
+        reason = "int8 trains nothing: expected no `data`; give photos that set the scales as `calibration`"
+        refuse_options(has_data, reason)
 
     def run(self, job: Job) -> Outcome:
         """Carry it out; see `compress_int8`."""
@@ -134,29 +121,18 @@ METHODS: dict[str, type[RateDistortion] | type[Int8] | type[DeepCompression]] = 
 """Every method by its name, the default first."""
 
 
-def _for_a_set(steps: int) -> DistillSettings:
-    return DistillSettings(weight_rate=_WEIGHT_TRAVEL / math.sqrt(steps), features=0.3, averaging=0.995)
+def _stages(reporter: Reporter, stack: contextlib.ExitStack) -> Callable[[str, float], None]:
+    """Show a run of stages, each with its share done, as one task after another; `stack` closes the last."""
+    task: Task | None = None
+    current, done = "", 0
 
-
-class _Stages:
-    """Shows a run of stages, each with its share done, as one task after another."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
-        self._open = contextlib.ExitStack()
-        self._task: Task | None = None
-        self._stage, self._percent = "", 0
-
-    def __call__(self, stage: str, share: float) -> None:
+    def show(stage: str, share: float) -> None:
+        nonlocal task, current, done
         percent = round(100 * share)
-        if self._task is None or stage != self._stage or percent < self._percent:
-            self._open.close()
-            self._task = self._open.enter_context(self._reporter.task(stage, 100, "%"))
-        self._stage, self._percent = stage, percent
-        self._task.update(percent)
+        if task is None or stage != current or percent < done:
+            stack.close()
+            task = stack.enter_context(reporter.task(stage, 100, "%"))
+        current, done = stage, percent
+        task.update(percent)
 
-    def __enter__(self) -> _Stages:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
+    return show

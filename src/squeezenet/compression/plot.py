@@ -1,4 +1,4 @@
-"""The search of a compression as a picture: every network it tried, by bytes and by distance to the float network."""
+"""The search of a compression as a picture."""
 
 from __future__ import annotations
 
@@ -13,17 +13,7 @@ _STAGES = {"round": ("rounded", "o", BLUE), "distil": ("trained", "D", "#d1495b"
 
 
 def plot_points(points: Sequence[RDPoint], *, file_bytes: int, kl: float | None, title: str) -> bytes:
-    """Draw KL over bytes.
-
-    Args:
-        points: What the search tried, at least one.
-        file_bytes: Of the file that was written.
-        kl: Of that file, measured by the engine, nats; not drawn where it was not measured.
-        title: Above the plot.
-
-    Returns:
-        An SVG image.
-    """
+    """Draw KL over bytes of every network that a search tried, as SVG; the file itself, where its `kl` was measured."""
     best = sorted(front(points, [lambda p: p.file_bytes, lambda p: p.kl]), key=lambda p: p.file_bytes)
     with drawing(7, 4.5) as picture:
         axes = picture.axes

@@ -1,7 +1,4 @@
-"""What a compression did: bytes, fidelity to the float network, accuracy; as data and as tables.
-
-Everything is measured on the encoded file through the engine; nothing is taken over from the compressor.
-"""
+"""What a compression did, measured on the encoded file through the engine: bytes, fidelity, accuracy."""
 
 from __future__ import annotations
 
@@ -70,16 +67,10 @@ class CompressionReport:
         """Plain data for JSON."""
         spec, file = self.file.contents.network.spec, self.file
         cost = network_cost(spec)
+        fields = ("name", "params", "density", "largest_weight", "entropy_bits")
         layers = [
-            {
-                "name": stream.name,
-                "params": stream.params,
-                "density": stream.density,
-                "largest_weight": stream.largest_weight,
-                "entropy_bits": stream.entropy_bits,
-                "coded_bits": 8 * stream.coded_bytes,
-                "bits_per_param": stream.bits_per_param,
-            }
+            {field: getattr(stream, field) for field in fields}
+            | {"coded_bits": 8 * stream.coded_bytes, "bits_per_param": stream.bits_per_param}
             for stream in file.streams
         ]
         report = {
@@ -107,7 +98,9 @@ class CompressionReport:
             "points": [dataclasses.asdict(point) for point in self.points],
         }
         if self.layers_2016:
-            report["deep_compression"] = _deep_compression(self.layers_2016)
+            columns = ("name", "params", "density", "params_kept", "n_centroids", "fillers", "huffman_bytes")
+            rows = [{column: getattr(layer, column) for column in columns} for layer in self.layers_2016]
+            report["deep_compression"] = {"layers": rows, **_storage_steps(self.layers_2016)}
         return report
 
     def rows(self) -> list[tuple[str, str]]:
@@ -127,52 +120,20 @@ class CompressionReport:
         return rows
 
 
-def _deep_compression(layers: Sequence[LayerSizes]) -> dict[str, Any]:
-    return {
-        "layers": [
-            {
-                "name": layer.name,
-                "params": layer.params,
-                "density": layer.density,
-                "params_kept": layer.n_kept + layer.params - layer.n_weights,
-                "n_centroids": layer.n_centroids,
-                "fillers": layer.sizes.fillers,
-                "huffman_bytes": layer.huffman_bytes,
-            }
-            for layer in layers
-        ],
-        **_storage_steps(layers),
-    }
-
-
 def pruning_table(layers: Sequence[LayerSizes]) -> list[tuple[str, ...]]:
     """Rows of the paper's table 1: layer, parameters, share of the weights kept, parameters kept, shared values."""
-    rows = [
-        (
-            layer.name,
-            f"{layer.params:,}",
-            f"{layer.density:.0%}",
-            f"{layer.n_kept + layer.params - layer.n_weights:,}",
-            str(layer.n_centroids),
-        )
-        for layer in layers
-    ]
-    params = sum(layer.params for layer in layers)
-    kept = sum(layer.n_kept + layer.params - layer.n_weights for layer in layers)
+    rows = [(x.name, f"{x.params:,}", f"{x.density:.0%}", f"{x.params_kept:,}", str(x.n_centroids)) for x in layers]
+    params, kept = sum(layer.params for layer in layers), sum(layer.params_kept for layer in layers)
     return [*rows, ("total", f"{params:,}", f"{kept / params:.0%}", f"{kept:,}", "")]
 
 
 def storage_table(layers: Sequence[LayerSizes], file_bytes: int) -> list[tuple[str, str, str]]:
     """Rows of the paper's table 2 for this network: step, bytes, ratio to float32."""
     steps = _storage_steps(layers)
-    named = [
-        ("float32", steps["fp32_bytes"]),
-        ("pruned (float32 and 4-bit gaps)", steps["pruned_bytes"]),
-        ("shared (fixed-length codes)", steps["shared_bytes"]),
-        ("Huffman-coded (2016)", steps["huffman_bytes"]),
-        ("this .sqz file", file_bytes),
-    ]
-    return [(name, f"{size:,}", f"{steps['fp32_bytes'] / size:.1f}x") for name, size in named]
+    names = ("float32", "pruned (float32 and 4-bit gaps)", "shared (fixed-length codes)", "Huffman-coded (2016)",
+             "this .sqz file")  # fmt: skip
+    sizes = (*steps.values(), file_bytes)
+    return [(name, f"{size:,}", f"{sizes[0] / size:.1f}x") for name, size in zip(names, sizes, strict=True)]
 
 
 def _storage_steps(layers: Sequence[LayerSizes]) -> dict[str, int]:

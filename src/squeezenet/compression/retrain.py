@@ -1,16 +1,11 @@
-"""Training inside a compressor: short runs in memory, under a constraint on the weights.
-
-The data is checked and decoded once and used by every run; nothing is written. To train a network, use `train_model`.
-"""
+"""Training inside a compressor: short runs in memory, under a constraint on the weights; nothing is written."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import ImageSet, check_data, decode_batches
@@ -58,14 +53,9 @@ class Retrainer:
         crops = _PHOTO_CROPS.replace(hflip=_survives_mirroring(model, check.train, preprocessing), **small)
         with reporter.task("decoding", len(check.train)) as task:
             self._batches = TrainBatches.open(
-                check.train,
-                check.train_sizes,
-                Augmentation.of(crops, preprocessing),
-                preprocessing,
-                feeds_gpu=torch.cuda.is_available(),
-                on_progress=lambda done, _: task.update(done),
-            )
-        self._preprocessing = preprocessing
+                check.train, check.train_sizes, Augmentation.of(crops, preprocessing), preprocessing,
+                feeds_gpu=torch.cuda.is_available(), on_progress=lambda done, _: task.update(done),
+            )  # fmt: skip
         self.reporter = reporter
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -82,20 +72,14 @@ class Retrainer:
             yield batch.pixels, batch.labels
 
     def run(
-        self,
-        model: SqueezeNet,
-        recipe: Recipe,
-        constraint: Constraint,
-        *,
-        title: str,
-        teacher: SqueezeNet | None = None,
+        self, model: SqueezeNet, recipe: Recipe, rule: Constraint, *, title: str, teacher: SqueezeNet | None = None
     ) -> SqueezeNet:
         """Train a copy of a network.
 
         Args:
             model: Where to start; not changed.
             recipe: Optimiser, learning rate and length; its augmentation is not used.
-            constraint: Holds in the result exactly.
+            rule: Holds in the result exactly.
             title: Of the progress bar.
             teacher: Source of the soft targets of the recipe's `distillation`; not changed.
 
@@ -105,26 +89,16 @@ class Retrainer:
         student = copy.deepcopy(model)
         student.dropout = recipe.dropout
         teaching = Teacher(copy.deepcopy(teacher).to(self._device)) if teacher else None
-        state = TrainingState.start(
-            recipe,
-            student,
-            precision=choose_precision(self._device),
-            data_id="",
-            device=self._device,
-        )
+        precision = choose_precision(self._device)
+        state = TrainingState.start(recipe, student, precision=precision, data_id="", device=self._device)
         batch_size, n_steps = epoch_size(recipe, self.n_images)
         with self.reporter.task(title, recipe.epochs * n_steps * batch_size) as task:
             for state.epoch in range(recipe.epochs):
                 state.step = 0
-                for loss, *_ in epoch_steps(state, self._batches, constraint=constraint, teacher=teaching):
+                for loss, *_ in epoch_steps(state, self._batches, constraint=rule, teacher=teaching):
                     done = (state.epoch * n_steps + state.step) * batch_size
                     task.update(done, f"loss {loss:.3f}" if loss is not None else "step undone")
         return state.usable_model.requires_grad_(requires_grad=True).cpu().eval()
-
-    def calibration(self, n_images: int) -> Iterator[NDArray[np.uint8]]:
-        """Some of the images, evenly spaced over the set, as the network sees them in use."""
-        for batch in decode_batches(self._batches.images.sample(n_images), self._preprocessing):
-            yield batch.pixels
 
 
 @torch.no_grad()

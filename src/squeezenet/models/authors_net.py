@@ -78,8 +78,7 @@ def decode_net(data: bytes) -> dict[str, FloatConv[NDArray[np.float32]]]:
             raise WeightsError(f"{op.name}: expected at most {_n_weights(op)} entries, got {count}")
     if len(data) != _file_bytes(counts):
         raise WeightsError(f"expected {_file_bytes(counts)} bytes by the file's own counts, got {len(data)}")
-    convs = {}
-    offset = _COUNT_BYTES
+    convs, offset = {}, _COUNT_BYTES
     for op, count in zip(NET_SPEC.convs, counts, strict=True):
         convs[op.name] = _decode_conv(data, offset, op, count)
         offset += _conv_bytes(op, count)

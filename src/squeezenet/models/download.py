@@ -1,7 +1,6 @@
 """Fetching published weight files once: over HTTPS, checked against their hash, kept in a cache.
 
-The cache is `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`; a mirror can be named in `$SQUEEZENET_WEIGHTS_URL`. No torch
-here; `pretrained` makes networks of the files.
+The cache is `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`; a mirror can be named in `$SQUEEZENET_WEIGHTS_URL`.
 """
 
 from __future__ import annotations
@@ -89,9 +88,14 @@ def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
     digest = hashlib.sha256()
     received_bytes = 0
     request = urllib.request.Request(url, headers={"User-Agent": "squeezenet"})
-    with _open(request) as response:
+    try:
+        response = urllib.request.urlopen(request, timeout=STALL_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        with error:  # it is the answer, with an open connection
+            raise DownloadError(f"HTTP {error.code} {error.reason}") from None
+    with response:
         expected_bytes = response.length  # None if the server does not say
-        with _progress(name, expected_bytes) if progress else contextlib.nullcontext(_ignore) as show:
+        with _progress(name, expected_bytes) if progress else contextlib.nullcontext() as show:
             while chunk := response.read1(_CHUNK_BYTES):
                 received_bytes += len(chunk)
                 if received_bytes > MAX_DOWNLOAD_BYTES:
@@ -100,20 +104,11 @@ def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
                     raise DownloadError(f"not complete after {TOTAL_TIMEOUT_S:.0f} s")
                 stream.write(chunk)
                 digest.update(chunk)
-                show(received_bytes)
+                if show:
+                    show(received_bytes)
     if expected_bytes not in (None, received_bytes):
         raise DownloadError(f"expected {expected_bytes} bytes, got {received_bytes}")
     return digest.hexdigest()
-
-
-def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
-    try:
-        response = urllib.request.urlopen(request, timeout=STALL_TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        with error:  # it is the answer, with an open connection
-            raise DownloadError(f"HTTP {error.code} {error.reason}") from None
-    assert isinstance(response, http.client.HTTPResponse)
-    return response
 
 
 def _sha256(path: Path) -> str:
@@ -151,7 +146,3 @@ def _lines(name: str, total_bytes: int | None) -> Callable[[int], None]:
             quarters_shown = quarters
 
     return show
-
-
-def _ignore(received_bytes: int) -> None:
-    pass

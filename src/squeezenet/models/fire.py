@@ -66,10 +66,9 @@ class Fire(nn.Module):
     ) -> None:
         super().__init__()
         fire = FireSpec(
-            squeeze_channels=squeeze_channels,
-            expand1x1_channels=expand1x1_channels,
+            squeeze_channels=squeeze_channels, expand1x1_channels=expand1x1_channels,
             expand3x3_channels=expand3x3_channels,
-        )
+        )  # fmt: skip
         listed = fire_ops(fire, in_channels=in_channels, bypass=bypass, squeeze_relu=squeeze_relu)
         ops = {op.name.partition(".")[2]: op for op in listed}
         self.out_channels = fire.out_channels
@@ -88,13 +87,9 @@ class Fire(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, expand1x1_channels + expand3x3_channels, H, W)."""
         squeezed = self.squeeze_activation(self.squeeze(x))
-        expanded = torch.cat(
-            [
-                self.expand1x1_activation(self.expand1x1(squeezed)),
-                self.expand3x3_activation(self.expand3x3(squeezed)),
-            ],
-            dim=1,
-        )
+        left = self.expand1x1_activation(self.expand1x1(squeezed))
+        right = self.expand3x3_activation(self.expand3x3(squeezed))
+        expanded = torch.cat([left, right], dim=1)
         return expanded if self.bypass is None else expanded + self.bypass(x)
 
 

@@ -43,13 +43,9 @@ def dequantize(contents: SqzFile) -> SqueezeNet:
 
 @torch.inference_mode()
 def integer_logits(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Run an integer network in torch, with convolutions in float64, which holds every sum exactly.
+    """Run an integer network in torch on raw RGB pixels (N, H, W, 3), uint8; a second, independent implementation.
 
-    A second, independent implementation of what `engine.reference` defines; slow.
-
-    Args:
-        network: The integers.
-        pixels: Raw RGB, shape (N, H, W, 3), uint8.
+    Slow: convolutions are in float64, which holds every sum exactly.
 
     Returns:
         Shape (N, classes), float64, bit-identical to the engines'.

@@ -1,7 +1,4 @@
-"""Networks by name, new or with published weights, and any model a user can point at.
-
-The builders take the arguments of torchvision and of timm; `load_model` loads whatever `find_model` finds.
-"""
+"""Networks by name, new or with published weights, and any model a user can point at."""
 
 from __future__ import annotations
 
@@ -22,14 +19,7 @@ from .squeezenet import SqueezeNet
 from .tensors import model_from_state
 from .weights import check_file, load_safetensors, read_pth
 
-__all__ = [
-    "WEIGHTS",
-    "PublishedWeights",
-    "create_model",
-    "load_model",
-    "squeezenet1_0",
-    "squeezenet1_1",
-]
+__all__ = ["WEIGHTS", "PublishedWeights", "create_model", "load_model", "squeezenet1_0", "squeezenet1_1"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +44,15 @@ class PublishedWeights:
         return Labels.from_dict({"set": self.label_set})
 
 
-WEIGHTS: dict[str, dict[str, PublishedWeights]] = {
-    "squeezenet1_0": {
-        "IMAGENET1K_V1": PublishedWeights(
-            file="squeezenet1_0-b66bff10.pth", sha256="b66bff10", parameters=1_248_424, top1=58.092, top5=80.420
-        )
-    },
-    "squeezenet1_1": {
-        "IMAGENET1K_V1": PublishedWeights(
-            file="squeezenet1_1-b8a52dc0.pth",
-            sha256="b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
-            parameters=1_235_496,
-            top1=58.178,
-            top5=80.624,
-        )
-    },
-}
+_1_0 = PublishedWeights(
+    file="squeezenet1_0-b66bff10.pth", sha256="b66bff10", parameters=1_248_424, top1=58.092, top5=80.420
+)
+_1_1 = PublishedWeights(
+    file="squeezenet1_1-b8a52dc0.pth", sha256="b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+    parameters=1_235_496, top1=58.178, top5=80.624,
+)  # fmt: skip
+
+WEIGHTS = {"squeezenet1_0": {"IMAGENET1K_V1": _1_0}, "squeezenet1_1": {"IMAGENET1K_V1": _1_1}}
 """torchvision's weights by architecture and name; the first name of each architecture is its `DEFAULT`."""
 
 
@@ -82,12 +65,7 @@ def squeezenet1_0(
         pretrained: The same as `weights="DEFAULT"`.
         progress: Show a download's progress.
         weights: A name in `WEIGHTS["squeezenet1_0"]`, `DEFAULT`, or None for an untrained network.
-        options: As in `create_model` (`num_classes`, `dropout`, `input_size`, ...).
-
-    Raises:
-        SpecError: If an option is unknown or the options make no network.
-        WeightsError: If there are no weights of that name.
-        DownloadError: If the weights cannot be fetched.
+        options: As in `create_model` (`num_classes`, `dropout`, `input_size`, ...), which also says what is raised.
     """
     return create_model("squeezenet1_0", pretrained=pretrained, weights=weights, progress=progress, **options)
 
@@ -101,12 +79,7 @@ def squeezenet1_1(
         pretrained: The same as `weights="DEFAULT"`.
         progress: Show a download's progress.
         weights: A name in `WEIGHTS["squeezenet1_1"]`, `DEFAULT`, or None for an untrained network.
-        options: As in `create_model` (`num_classes`, `dropout`, `input_size`, ...).
-
-    Raises:
-        SpecError: If an option is unknown or the options make no network.
-        WeightsError: If there are no weights of that name.
-        DownloadError: If the weights cannot be fetched.
+        options: As in `create_model`, which also says what is raised.
 
     Example:
         >>> squeezenet1_1(num_classes=10).spec.num_classes

@@ -1,8 +1,7 @@
 """SqueezeNet as torch modules, built from an `ArchSpec`.
 
 Names of modules and tensors, constructor arguments, initialisation, dropout and pooling are torchvision's, so that
-state dicts go both ways with no mapping. What a network looks like is read from its spec; nothing about it is written
-here. `tensors` makes networks of stored weights; `weights`, `authors_net` and `pretrained` read and write files.
+state dicts go both ways with no mapping. What a network looks like is read from its spec.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ..architectures import SPEC_NAMES, named_spec
 from ..errors import ImageError, SpecError
 from ..labels import Labels
 from ..preprocess import ImageSource, Preprocessing
-from ..spec import ArchSpec, Op, StemSpec
+from ..spec import ArchSpec, StemSpec
 from .fire import Fire, activation_of, conv_of
 
 __all__ = ["Fire", "SqueezeNet", "normalize_pixels"]
@@ -58,7 +57,12 @@ class SqueezeNet(nn.Module):
 
     def __init__(self, version: str | ArchSpec = "1_0", num_classes: int | None = None, dropout: float = 0.5) -> None:
         super().__init__()
-        spec = version if isinstance(version, ArchSpec) else _spec_of_version(version)
+        if isinstance(version, ArchSpec):
+            spec = version
+        elif version in _VERSIONS:
+            spec = named_spec(f"squeezenet{version}")
+        else:
+            raise SpecError(f"expected an ArchSpec or one of {', '.join(_VERSIONS)} for `version`, got {version!r}")
         if num_classes is not None:
             spec = spec.replace(num_classes=num_classes)
         self._spec = spec
@@ -71,12 +75,12 @@ class SqueezeNet(nn.Module):
         self.features = nn.Sequential()
         self._layer_paths = dict[str, str]()
         fires = iter(spec.fires)
-        for layer, op in _first_ops(spec).items():
+        first_ops = {op.name.partition(".")[0]: op for op in reversed(spec.graph())}
+        for layer, op in reversed(first_ops.items()):
             if op.is_head:
                 self._layer_paths[layer] = "classifier.1"
-                self.classifier = nn.Sequential(
-                    nn.Dropout(dropout), conv_of(op), activation_of(op), nn.AdaptiveAvgPool2d((1, 1))
-                )
+                layers = nn.Dropout(dropout), conv_of(op), activation_of(op), nn.AdaptiveAvgPool2d((1, 1))
+                self.classifier = nn.Sequential(*layers)
                 continue
             self._layer_paths[layer] = f"features.{len(self.features)}"
             if op.kind == "max_pool":
@@ -182,14 +186,7 @@ class SqueezeNet(nn.Module):
         self.classifier[0] = nn.Dropout(share).train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            x: Normalised images, shape (N, 3, H, W), float.
-
-        Returns:
-            Logits, shape (N, num_classes).
-        """
+        """Map normalised images (N, 3, H, W), float, to logits (N, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -205,16 +202,11 @@ class SqueezeNet(nn.Module):
         return logits.flatten(1)
 
     def activation_map(self, x: Tensor) -> Tensor:
-        """Show where each class is seen: the head's tensor before it is averaged over its positions.
+        """Map normalised images (N, 3, H, W) to where each class is seen, (N, num_classes, h, w).
 
-        Args:
-            x: Normalised images, shape (N, 3, H, W), float.
-
-        Returns:
-            Shape (N, num_classes, h, w); its average over h and w is the logits.
+        It is the head's tensor before it is averaged over its positions; its average over h and w is the logits.
         """
-        x = self.forward_features(x)
-        maps: Tensor = self.classifier[:-1](x)
+        maps: Tensor = self.classifier[:-1](self.forward_features(x))
         return maps
 
     def transform(self, images: ImageSource | Sequence[ImageSource]) -> Tensor:
@@ -272,40 +264,17 @@ class SqueezeNet(nn.Module):
 
 
 def normalize_pixels(pixels: NDArray[np.uint8] | Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Turn pixels into the float images that a network takes, on the device they are on.
+    """Turn RGB pixels (N, H, W, 3), uint8, into normalised images (N, 3, H, W), float32, on the same device.
 
-    Args:
-        pixels: RGB, shape (N, H, W, 3), uint8.
-        preprocessing: Holds the mean and std to apply.
-
-    Returns:
-        Shape (N, 3, H, W), float32, in channels-last memory order.
+    They are in channels-last memory order; `preprocessing` holds the mean and std to apply.
     """
     x_NHWC = torch.as_tensor(pixels).float()
     mean, std = (x_NHWC.new_tensor(values) for values in (preprocessing.mean, preprocessing.std))
     return ((x_NHWC - mean) / std).permute(0, 3, 1, 2)
 
 
-def _spec_of_version(version: str) -> ArchSpec:
-    if version not in _VERSIONS:
-        raise SpecError(f"expected an ArchSpec or one of {', '.join(_VERSIONS)} for `version`, got {version!r}")
-    return named_spec(f"squeezenet{version}")
-
-
-def _first_ops(spec: ArchSpec) -> dict[str, Op]:
-    """The first operation of each layer, by the layer's name in the paper."""
-    layers: dict[str, Op] = {}
-    for op in spec.graph():
-        layers.setdefault(op.name.partition(".")[0], op)
-    return layers
-
-
 def _head_changes(classifier: nn.Module, spec: ArchSpec) -> dict[str, Any]:
-    """How a classifier differs from the head of a spec, as fields of the spec.
-
-    Raises:
-        SpecError: If it is not dropout, a 1x1 convolution with bias, a ReLU or nothing, and the average.
-    """
+    """How a classifier differs from the head of a spec, as fields of the spec."""
     modules = list(classifier.children())
     conv, activation = modules[1:3] if len(modules) == 4 else (None, None)
     in_channels = spec.fires[-1].out_channels
@@ -323,11 +292,8 @@ def _head_changes(classifier: nn.Module, spec: ArchSpec) -> dict[str, Any]:
             f"expected a `classifier` of Dropout, Conv2d({in_channels}, classes, kernel_size=1), ReLU or Identity,"
             f" and AdaptiveAvgPool2d(1), got {' '.join(repr(classifier).split())}"
         )
-    found = {
-        "num_classes": conv.out_channels,
-        "head_relu": isinstance(activation, nn.ReLU),
-        "head_padding": int(conv.padding[0]),
-    }
+    head_relu, head_padding = isinstance(activation, nn.ReLU), int(conv.padding[0])
+    found = {"num_classes": conv.out_channels, "head_relu": head_relu, "head_padding": head_padding}
     return {name: value for name, value in found.items() if value != getattr(spec, name)}
 
 

@@ -1,7 +1,4 @@
-"""Networks from stored tensors and arrays and back, and the folding of batch norm: moving weights between networks.
-
-No random number is drawn: networks are laid out without memory and take over the tensors that are given.
-"""
+"""Networks from stored tensors and arrays and back, and the folding of batch norm."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ def state_shapes(spec: ArchSpec) -> dict[str, tuple[int, ...]]:
 def model_from_state(
     spec: ArchSpec, state: Mapping[str, Tensor], *, dropout: float = 0.5, source: str = "state dict"
 ) -> SqueezeNet:
-    """Build a network around stored tensors; no random number is drawn.
+    """Build a network around stored tensors; no random number is drawn, no memory is taken for initial weights.
 
     Args:
         spec: The architecture.
@@ -56,15 +53,10 @@ def model_from_state(
 def model_from_convs(
     spec: ArchSpec, convs: Mapping[str, FloatConv[NDArray[np.float32]]], *, source: str = "arrays"
 ) -> SqueezeNet:
-    """Build a network around arrays for its convolutions, keyed by their names in the spec.
-
-    Args:
-        spec: The architecture, without batch norm.
-        convs: Weights and biases of each convolution. They are copied.
-        source: Where they come from, for messages.
+    """Build a network without batch norm around copies of its convolutions' arrays, keyed by their names in the spec.
 
     Raises:
-        WeightsError: As in `model_from_state`.
+        WeightsError: As in `model_from_state`; `source` says where the arrays come from.
     """
     paths = _meta_model(spec).conv_paths
     state = {}

@@ -1,8 +1,8 @@
 """Weight files of torch networks: safetensors with the network's description in it, and torch's own `.pth`.
 
-A safetensors file written here says what it holds, under the key `squeezenet` of its `__metadata__`: JSON with `spec`,
-`labels`, `preprocessing` and `provenance`. A file without it is taken for one of torchvision's networks, recognised by
-the names and shapes of its tensors. Every file is hostile until its sizes have been checked.
+The description is JSON with `spec`, `labels`, `preprocessing` and `provenance`, under the key `squeezenet` of the
+file's `__metadata__`. A file without it is taken for one of torchvision's networks, recognised by its tensors' names
+and shapes. Every file is hostile until its sizes have been checked.
 """
 
 from __future__ import annotations
@@ -142,19 +142,14 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state dict") -> ArchSpec:
-    """Recognise a named architecture by the names and shapes of its tensors.
+    """Recognise a named architecture by the names and shapes of its tensors, in torchvision's naming.
 
     A simple bypass has no tensors and cannot be seen; it is taken for none.
 
-    Args:
-        shapes: Shape of every tensor, in torchvision's naming.
-        source: Where they come from, for messages.
-
     Raises:
-        WeightsError: If they are not those of any of `SPEC_NAMES`.
+        WeightsError: If they are not those of any of `SPEC_NAMES`; `source` says where they come from.
     """
-    head_shape = shapes.get("classifier.1.weight", ())
-    num_classes = head_shape[0] if head_shape else 0
+    num_classes = next(iter(shapes.get("classifier.1.weight", ())), 0)
     differences = []
     for name in SPEC_NAMES:
         try:
@@ -189,11 +184,7 @@ def read_bounded(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
 
 
 def check_file(path: str | os.PathLike[str], *, max_bytes: int = _MAX_FILE_BYTES) -> None:
-    """Make sure that there is a regular file of at most `max_bytes` bytes, before anything is read.
-
-    Raises:
-        WeightsError: If there is not.
-    """
+    """Raise a `WeightsError` unless there is a regular file of at most `max_bytes` bytes, before anything is read."""
     if not Path(path).is_file():
         problem = "got a folder or a device" if Path(path).exists() else "but there is none"
         raise WeightsError(f"{path}: expected a weight file, {problem}")

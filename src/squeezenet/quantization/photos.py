@@ -1,7 +1,4 @@
-"""What shows a compressor the network's activations: photos, published activation ranges or synthetic pictures.
-
-`choose_calibration` takes the best that there is.
-"""
+"""What shows a compressor the network's activations: photos, published activation ranges or synthetic pictures."""
 
 from __future__ import annotations
 
@@ -21,15 +18,9 @@ from .published_ranges import published_ranges
 from .quantize import activation_ranges, required_preprocessing
 
 __all__ = [
-    "CalibrationPhotos",
-    "CalibrationSource",
-    "calibration_from_images",
-    "calibration_without_photos",
-    "choose_calibration",
-    "is_held_out",
-    "leaf_pictures",
-    "noise_pictures",
-]
+    "CalibrationPhotos", "CalibrationSource", "calibration_from_images", "calibration_without_photos",
+    "choose_calibration", "is_held_out", "leaf_pictures", "noise_pictures",
+]  # fmt: skip
 
 CalibrationSource = Literal["photos", "published activation ranges", "synthetic pictures"]
 
@@ -41,8 +32,7 @@ _NOISE_RANGE_FACTOR = 2.0  # photographs reach about twice as far as noise; 2 to
 
 def is_held_out(n_photos: int) -> NDArray[np.bool_]:
     """Which of some photos are set aside to measure on, shape (n_photos,): every fifth."""
-    held: NDArray[np.bool_] = np.arange(n_photos) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
-    return held
+    return np.asarray(np.arange(n_photos) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1)
 
 
 class CalibrationPhotos:
@@ -69,10 +59,7 @@ class CalibrationPhotos:
         source: CalibrationSource = "photos",
         ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        """Split pixels, shape (N, H, W, 3), uint8: every fifth photo is set aside, if there are five.
-
-        `indices` are the images' positions in the set they come from.
-        """
+        """Set every fifth photo aside; `indices` are the images' positions in the set they come from."""
         held = is_held_out(len(pixels)) & (source == "photos")
         self.all_pixels, self.pixels, self.held_out = pixels, pixels[~held], pixels[held]
         self.held_out_indices = indices[held] if indices is not None else np.zeros(0, np.int64)
@@ -89,12 +76,7 @@ class CalibrationPhotos:
 
 
 def choose_calibration(model: SqueezeNet, images: ImageSet | None, *, n_photos: int = 250) -> CalibrationPhotos:
-    """Calibrate on photos where there are any, else on what is known without them.
-
-    Args:
-        model: Float network, batch norm folded, with its preprocessing.
-        images: Photos, labelled or not; None if there are none.
-        n_photos: Most photos to decode.
+    """Calibrate on at most `n_photos` photos where there are any, else on what is known without them.
 
     Raises:
         DataError: If none of the photos can be read.
@@ -124,9 +106,6 @@ def calibration_without_photos(model: SqueezeNet) -> CalibrationPhotos:
 
     The pixels are `noise_pictures` and `leaf_pictures` in turn.
 
-    Args:
-        model: Float network, batch norm folded, with its preprocessing.
-
     Raises:
         QuantizationError: If the model has no preprocessing.
     """
@@ -140,37 +119,27 @@ def calibration_without_photos(model: SqueezeNet) -> CalibrationPhotos:
     return CalibrationPhotos(pixels, source="synthetic pictures", ranges=ranges)
 
 
-def noise_pictures(size: int, *, seed: int = 0) -> NDArray[np.uint8]:
-    """Make pictures with the power spectrum of photographs, whose amplitude falls as 1/frequency.
+def noise_pictures(size: int) -> NDArray[np.uint8]:
+    """Make pictures (64, size, size, 3) with the power spectrum of photographs, whose amplitude falls as 1/frequency.
 
-    Args:
-        size: Height and width in pixels.
-        seed: Equal seeds give equal pictures.
-
-    Returns:
-        Shape (64, size, size, 3), uint8; each picture fills the range.
+    They are the same in every call; each fills the range of uint8.
 
     Source: Field 1987 (statistics of natural images).
     """
-    images = _noise(np.random.default_rng(seed), _PICTURES_OF_A_KIND, size)
+    images = _noise(np.random.default_rng(0), _PICTURES_OF_A_KIND, size)
     images -= images.min(axis=(1, 2, 3), keepdims=True)
     images *= 255 / images.max(axis=(1, 2, 3), keepdims=True).clip(1e-9)
     return np.rint(images).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def leaf_pictures(size: int, *, seed: int = 0) -> NDArray[np.uint8]:
-    """Make pictures of overlapping shapes, their sizes from a power law, under noise: edges at all scales.
+def leaf_pictures(size: int) -> NDArray[np.uint8]:
+    """Make pictures (64, size, size, 3), uint8, of overlapping shapes under noise: edges at all scales.
 
-    Args:
-        size: Height and width in pixels.
-        seed: Equal seeds give equal pictures.
-
-    Returns:
-        Shape (64, size, size, 3), uint8.
+    They are the same in every call.
 
     Source: Lee, Mumford and Huang 2001 (occlusion models for natural images: "dead leaves").
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     textures = _noise(rng, _PICTURES_OF_A_KIND, size)
     textures *= rng.uniform(0, 50, (len(textures), 1, 1, 1)) / textures.std(axis=(1, 2, 3), keepdims=True).clip(1e-9)
     return np.stack([_leaves(rng, texture) for texture in textures.transpose(0, 2, 3, 1)])

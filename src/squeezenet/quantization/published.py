@@ -17,14 +17,7 @@ __all__ = ["imagenet_file"]
 def imagenet_file(reporter: Reporter) -> Path:
     """Find the file in the cache, or make it there from torchvision's 1.1 weights.
 
-    It holds 8-bit weights, and its activation ranges are those that were measured on photos of ImageNet; the photos
-    themselves may not be shipped.
-
-    Args:
-        reporter: Shows the download and the compression.
-
-    Returns:
-        Path of the file in the cache.
+    It holds 8-bit weights, and activation ranges that were measured on photos of ImageNet.
 
     Raises:
         DownloadError: If the weights cannot be fetched.

@@ -1,7 +1,5 @@
-"""Activation ranges of published weights, measured on photos and shipped with the package.
+"""Activation ranges of published weights, found by a fingerprint of the weights and not by a file's name.
 
-Ranges are facts about weights, so they are found by what the weights are, not by a file's name: a fingerprint covers
-the architecture, the normalisation and every weight, rounded to float16 so that half-precision copies count as well.
 `published_ranges.toml` is written by `tools/make_activation_ranges.py`.
 """
 
@@ -25,14 +23,9 @@ RANGES_FILE = Path(__file__).with_name("published_ranges.toml")
 
 
 def published_ranges(model: SqueezeNet) -> dict[str, tuple[float, float]] | None:
-    """Look up the activation ranges of a network with published weights.
+    """Look up lowest and highest value of each quantised tensor but the input, for a network with published weights.
 
-    Args:
-        model: Float network, batch norm folded, with its preprocessing.
-
-    Returns:
-        Lowest and highest value of each tensor of `quantized_tensors` but the input; None for other weights, and for
-        published ones that were fine-tuned, resized or given another normalisation.
+    None for other weights, and for published ones that were fine-tuned, resized or given another normalisation.
 
     Raises:
         QuantizationError: If the model has no preprocessing.
@@ -45,7 +38,7 @@ def weights_fingerprint(model: SqueezeNet) -> str:
     """Identify a network by what it computes: a SHA-256 in hex.
 
     It covers the architecture but its name, the mean and deviation of the normalisation, and the weights and biases
-    rounded to float16, in the order of `spec.convs`.
+    rounded to float16, so that half-precision copies count as well, in the order of `spec.convs`.
     """
     spec = {key: value for key, value in model.spec.to_dict().items() if key != "name"}
     preprocessing = required_preprocessing(model)

@@ -1,9 +1,7 @@
 """From float convolutions to the integers of an `IntegerNetwork`.
 
 The steps every compressor shares: fold the pixel normalisation into conv1, choose activation scales from observed
-ranges, round weights and biases to the file's grids. What differs between compressors (which integers) is theirs.
-
-Legend: O output channels, I input channels, k kernel size. `compress_int8` is the simplest compressor.
+ranges, round weights and biases to the file's grids.
 """
 
 from __future__ import annotations
@@ -24,16 +22,9 @@ from ..preprocess import Preprocessing
 from ..spec import ArchSpec, Op
 
 __all__ = [
-    "activation_ranges",
-    "float_convs",
-    "input_quant",
-    "input_scale",
-    "output_scale",
-    "quantize_conv",
-    "required_preprocessing",
-    "run_graph",
-    "tensor_quants",
-]
+    "activation_ranges", "float_convs", "input_quant", "input_scale", "output_scale", "quantize_conv",
+    "required_preprocessing", "run_graph", "tensor_quants",
+]  # fmt: skip
 
 
 def required_preprocessing(model: SqueezeNet) -> Preprocessing:
@@ -112,19 +103,15 @@ def run_graph(model: SqueezeNet, x: Tensor, visit: Callable[[str, Tensor], None]
 
 @torch.inference_mode()
 def activation_ranges(model: SqueezeNet, batches: Iterable[NDArray[np.uint8]]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value of each quantised tensor over calibration photos.
+    """Smallest and largest value of each quantised tensor over calibration pixels (N, H, W, 3).
 
     The full range, not a percentile: clipping costs more than the coarser steps do (dev/LOG.md).
-
-    Args:
-        model: The float network.
-        batches: Pixels as `Preprocessing` makes them, each (N, H, W, 3), uint8.
     """
-    wanted = set(quantized_tensors(model.spec))
+    names = set(quantized_tensors(model.spec))
     ranges: dict[str, tuple[float, float]] = {}
 
     def widen(name: str, tensor: Tensor) -> None:
-        if name in wanted:
+        if name in names:
             low, high = ranges.get(name, (0.0, 0.0))
             ranges[name] = (min(low, float(tensor.min())), max(high, float(tensor.max())))
 
@@ -157,13 +144,9 @@ def input_scale(spec: ArchSpec, op: Op, quants: Mapping[str, TensorQuant]) -> fl
 
 
 def quantize_conv(
-    op: Op,
-    conv: FloatConv[NDArray[np.float64]],
-    *,
-    in_scale: float,
-    out_scale: float,
+    op: Op, conv: FloatConv[NDArray[np.float64]], *, in_scale: float, out_scale: float,
     step: NDArray[np.float64] | None = None,
-) -> ConvParams:
+) -> ConvParams:  # fmt: skip
     """Round a convolution to the nearest integers.
 
     Args:
@@ -171,8 +154,8 @@ def quantize_conv(
         conv: Its real weights.
         in_scale: Scale of its input tensor.
         out_scale: Scale of its output tensor, 1 for the head.
-        step: Wanted real value of one weight step, (O,); by default the smallest that reaches the largest weight of
-            each output. The step used is the next larger one that a file can hold.
+        step: Wanted real value of one weight step, (output channels,); by default the smallest that reaches the
+            largest weight of each. The step used is the next larger one that a file can hold.
 
     Raises:
         QuantizationError: If a sum would leave int32 (checked by `IntegerNetwork`), or a bias does.

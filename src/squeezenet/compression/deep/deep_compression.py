@@ -1,13 +1,10 @@
 """Deep Compression, the 2016 method: prune, retrain, share weights, train the centroids, count Huffman bits.
 
 As published, pruning goes by magnitude relative to each layer's spread, in rounds with retraining between them; conv1
-stays dense. Sharing is 1-D k-means per layer from a linear initialisation; a centroid's gradient is the sum of its
-weights' gradients. The result becomes an integer network with one weight scale a layer, so that shared values stay
-shared.
-
-That needs a million images. For data sets far smaller the default is ours: what goes is what costs least (see
-`PruningMask.by_cost`), what is left of a layer is fitted to the float network before retraining, clusters weigh each
-weight by what the loss feels of it, and retraining aims at the float network's predictions.
+stays dense. Sharing is 1-D k-means per layer; a centroid's gradient is the sum of its weights' gradients. One weight
+scale per layer keeps shared integers shared. That needs a million images. For data sets far smaller the default is
+ours: remove what costs least (`PruningMask.by_cost`), fit the rest of a layer to the float network before retraining,
+cluster weights by how sensitive the loss is to them, and retrain towards the float network's predictions.
 
 Source: Han et al. 2015 (arXiv 1510.00149); Iandola et al. 2016, section 4.2.
 """
@@ -25,15 +22,8 @@ from numpy.typing import NDArray
 
 from ...errors import RecipeError
 from ...models import SqueezeNet
-from ...network import MAX_ABS_WEIGHT, IntegerNetwork
-from ...quantization.quantize import (
-    activation_ranges,
-    float_convs,
-    input_scale,
-    output_scale,
-    quantize_conv,
-    tensor_quants,
-)
+from ...quantization.int8 import quantize_with_ranges
+from ...quantization.quantize import activation_ranges
 from ...training.recipe import Recipe
 from ..outcome import Job, Outcome, refuse_options
 from ..retrain import Retrainer
@@ -42,7 +32,7 @@ from .prune import PruningMask, output_sensitivities
 from .refit import refit_kept_weights
 from .share import SharedWeights, share_in_turn
 
-__all__ = ["DeepCompression", "DeepCompressionResult", "deep_compress"]
+__all__ = ["DeepCompression", "deep_compress"]
 
 _BITS_OF_A_WEIGHT = 4  # its code, and what tells where it is
 _LAST_ROUND = 2  # times as long as the others: its weights are the ones that stay
@@ -100,46 +90,20 @@ class DeepCompression:
         """Carry it out; see `deep_compress`."""
         assert job.data is not None
         retrainer = Retrainer(job.data, job.model, job.reporter)
-        result = deep_compress(job.model, retrainer, job.photos.batches(), self)
-        return Outcome(network=result.network, layers_2016=result.layers)
+        return deep_compress(job.model, retrainer, job.photos.batches(), self)
 
     def recipe(self, *, epochs: int, lr: float, phase: int) -> Recipe:
-        """Training settings of one phase; each draws its own order and crops.
-
-        AdamW, since the scale of gradients differs from layer to layer and with the size of the clusters.
-        """
+        """Training settings of one phase; AdamW, since the scale of gradients differs between layers and clusters."""
         return Recipe(
-            name="deep-compression",
-            epochs=epochs,
-            optimizer="adamw",
-            lr=lr,
-            batch_size=self.batch_size,
-            warmup_epochs=0.1,
-            clip_grad_norm=5.0,
-            seed=self.seed + phase,
-            dropout=0.0,
-            label_smoothing=0.1,
-            distillation=self.distillation,
-            mixup=self.mixup,
-            ema_decay=0.99,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeepCompressionResult:
-    """What came out: the integers, the float network they were made from, and the layers' sizes."""
-
-    network: IntegerNetwork
-    model: SqueezeNet
-    layers: tuple[LayerSizes, ...]
+            name="deep-compression", epochs=epochs, optimizer="adamw", lr=lr, batch_size=self.batch_size,
+            warmup_epochs=0.1, clip_grad_norm=5.0, seed=self.seed + phase, dropout=0.0, label_smoothing=0.1,
+            distillation=self.distillation, mixup=self.mixup, ema_decay=0.99,
+        )  # fmt: skip
 
 
 def deep_compress(
-    model: SqueezeNet,
-    retrainer: Retrainer,
-    calibration: Iterable[NDArray[np.uint8]],
-    settings: DeepCompression | None = None,
-) -> DeepCompressionResult:
+    model: SqueezeNet, retrainer: Retrainer, calibration: Iterable[NDArray[np.uint8]], settings: DeepCompression
+) -> Outcome:
     """Run the whole method.
 
     Args:
@@ -151,7 +115,6 @@ def deep_compress(
     Raises:
         QuantizationError: If the network has no integer form.
     """
-    settings = settings or DeepCompression()
     teacher, model = model, copy.deepcopy(model)
     by_cost = settings.criterion == "cost"
     if by_cost:
@@ -187,11 +150,9 @@ def deep_compress(
     if settings.share_epochs:
         recipe = settings.recipe(epochs=settings.share_epochs, lr=settings.centroid_lr, phase=0)
         model = retrainer.run(model, recipe, shared, title="training centroids", teacher=teacher)
-    return DeepCompressionResult(
-        network=_to_network(model, calibration),
-        model=model,
-        layers=tuple(_layer_sizes(model, shared, settings.index_bits)),
-    )
+    layers = tuple(_layer_sizes(model, shared, settings.index_bits))
+    network = quantize_with_ranges(model, activation_ranges(model, calibration), one_step=True)
+    return Outcome(network=network, layers_2016=layers)
 
 
 def _augmented(retrainer: Retrainer, settings: DeepCompression) -> list[NDArray[np.uint8]]:
@@ -201,31 +162,10 @@ def _augmented(retrainer: Retrainer, settings: DeepCompression) -> list[NDArray[
     return [pixels.numpy() for pixels, _ in itertools.islice(batches, n_batches)]
 
 
-def _to_network(model: SqueezeNet, calibration: Iterable[NDArray[np.uint8]]) -> IntegerNetwork:
-    quants = tensor_quants(model, activation_ranges(model, calibration))
-    convs = float_convs(model)
-    params = {}
-    for op in model.spec.convs:
-        # One step a layer: the same centroid is then the same integer in every row.
-        largest = np.abs(convs[op.name].weight).max() or 1.0
-        params[op.name] = quantize_conv(
-            op,
-            convs[op.name],
-            in_scale=input_scale(model.spec, op, quants),
-            out_scale=output_scale(op, quants),
-            step=np.full(op.out_channels, largest / MAX_ABS_WEIGHT),
-        )
-    return IntegerNetwork(model.spec, quants, params)
-
-
 def _layer_sizes(model: SqueezeNet, shared: SharedWeights, index_bits: int) -> Iterable[LayerSizes]:
     for op in model.spec.convs:
         codes = shared.codes[op.name].reshape(-1).numpy()
         yield LayerSizes(
-            name=op.name,
-            params=op.params,
-            n_weights=len(codes),
-            n_kept=int((codes != 0).sum()),
-            n_centroids=len(np.unique(codes[codes != 0])),
-            sizes=sparse_sizes(codes, index_bits=index_bits),
-        )
+            name=op.name, params=op.params, n_weights=len(codes), n_kept=int((codes != 0).sum()),
+            n_centroids=len(np.unique(codes[codes != 0])), sizes=sparse_sizes(codes, index_bits=index_bits),
+        )  # fmt: skip

@@ -1,6 +1,4 @@
-"""Sizes of the 2016 storage scheme: Huffman-coded codes and relative indices.
-
-They are for the report; `.sqz` files use another coder.
+"""Sizes of the 2016 storage scheme, for the report: Huffman-coded codes and relative indices.
 
 Source: Han et al. 2015, sections 2 and 4.
 """
@@ -25,7 +23,7 @@ class SparseSizes:
     n_entries: int
     """Kept weights plus fillers."""
     fillers: int
-    """Zeros stored because a gap was larger than an index can say."""
+    """Zeros stored because a gap was larger than an index can hold."""
     fixed_bits: int
     """Codes of `index_bits` and gaps of four bits, before entropy coding."""
     huffman_bits: int
@@ -49,6 +47,16 @@ class LayerSizes:
         return self.n_kept / self.n_weights
 
     @property
+    def params_kept(self) -> int:
+        """Kept weights, and all biases."""
+        return self.n_kept + self.params - self.n_weights
+
+    @property
+    def fillers(self) -> int:
+        """Zeros stored because a gap was larger than an index can hold."""
+        return self.sizes.fillers
+
+    @property
     def huffman_bytes(self) -> int:
         """Weights, codebook and biases (both float32) as the 2016 scheme stores them."""
         n_biases = self.params - self.n_weights
@@ -56,14 +64,7 @@ class LayerSizes:
 
 
 def relative_gaps(positions: NDArray[np.int64], *, max_gap: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Turn sorted positions of kept weights into bounded relative gaps.
-
-    Args:
-        positions: Flat indices of nonzero weights, shape (n,), strictly increasing.
-        max_gap: Largest gap a code can hold; larger gaps are split with fillers.
-
-    Returns:
-        Gaps in [1, max_gap], and which of them lead to a filler.
+    """Turn rising positions of kept weights, shape (n,), into gaps in [1, max_gap], and which of them lead to a filler.
 
     Example:
         >>> gaps, is_filler = relative_gaps(np.array([0, 1, 40]), max_gap=16)
@@ -84,10 +85,7 @@ def relative_gaps(positions: NDArray[np.int64], *, max_gap: int) -> tuple[NDArra
 
 
 def huffman_bits(symbols: NDArray[np.int64]) -> int:
-    """Count the bits of a sequence under its own Huffman code.
-
-    Args:
-        symbols: Non-negative, shape (n,). A sequence of one symbol alone takes one bit each.
+    """Count the bits of a sequence (n,) of non-negative symbols under its own Huffman code; at least one bit each.
 
     Example:
         >>> huffman_bits(np.array([0, 0, 0, 1, 2]))
@@ -107,12 +105,7 @@ def huffman_bits(symbols: NDArray[np.int64]) -> int:
 
 
 def sparse_sizes(codes: NDArray[np.int64], *, index_bits: int) -> SparseSizes:
-    """Measure a layer.
-
-    Args:
-        codes: Code of every weight in storage order, shape (n,); 0 is a weight that is not kept.
-        index_bits: Bits of a code before entropy coding.
-    """
+    """Measure a layer by the codes of its weights in storage order, shape (n,); 0 is a weight that is not kept."""
     positions = np.flatnonzero(codes)
     gaps, is_filler = relative_gaps(positions, max_gap=1 << _GAP_BITS)
     stored = np.zeros(len(gaps), np.int64)

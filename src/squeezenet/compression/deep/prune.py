@@ -1,7 +1,4 @@
-"""Which weights to remove: by magnitude, as in 2015, or by what their removal costs.
-
-`PruningMask.by_cost` needs photos; `by_magnitude` is the published method.
-"""
+"""Which weights to remove: by magnitude, as in 2015, or by what their removal costs."""
 
 from __future__ import annotations
 
@@ -32,8 +29,8 @@ _LABELS_DRAWN = 2  # for each photo
 class PruningMask:
     """Keeps pruned weights at zero while a network trains.
 
-    `masks[name]` is bool, of the weight's shape; `True` means kept. `threshold`: where weights went by cost, what the
-    loss would feel of the least that was kept, nats.
+    `masks[name]` is bool, of the weight's shape; `True` means kept. `threshold` is the least cost of a weight that was
+    kept, nats, where weights were removed by cost.
     """
 
     def __init__(self, masks: dict[str, Tensor], threshold: float = 0.0) -> None:
@@ -46,10 +43,8 @@ class PruningMask:
         Source: Han et al. 2015, section 2 (a quality parameter times the layer's standard deviation).
         """
         weights = {name: conv.weight.detach() for name, conv in model.convs.items()}
-        spread = {
-            name: weight.std() * (1 if weight.shape[-1] > 1 else _POINTWISE_THRESHOLD)
-            for name, weight in weights.items()
-        }
+        factors = {name: 1 if weight.shape[-1] > 1 else _POINTWISE_THRESHOLD for name, weight in weights.items()}
+        spread = {name: weight.std() * factors[name] for name, weight in weights.items()}
         total = sum(weight.numel() for weight in weights.values())
 
         def masks_at(threshold: float) -> dict[str, Tensor]:
@@ -70,16 +65,12 @@ class PruningMask:
     @classmethod
     @torch.no_grad()
     def by_cost(
-        cls,
-        model: SqueezeNet,
-        photos: Iterable[NDArray[np.uint8]],
-        sensitivities: Mapping[str, Tensor],
-        density: float,
+        cls, model: SqueezeNet, photos: Iterable[NDArray[np.uint8]], sensitivities: Mapping[str, Tensor], density: float
     ) -> PruningMask:
         """Remove the weights whose loss costs least, the other weights of their output channel making up for it.
 
-        The cost of weight w is w^2 / 2 over its entry of the inverse of its layer's input second moments, times what
-        the loss feels of that channel; costs compare between layers, so that each gets the density it deserves.
+        The cost of weight w is w^2 / 2 over its entry of the inverse of its layer's input second moments, times the
+        loss's sensitivity to that channel; costs compare between layers, so that each gets the density it deserves.
 
         Args:
             model: In eval mode, without batch norm; not changed. Its zeros stay zeros.
@@ -124,7 +115,7 @@ class PruningMask:
 
 
 def output_sensitivities(model: SqueezeNet, photos: Iterable[NDArray[np.uint8]], *, seed: int = 0) -> dict[str, Tensor]:
-    """Find what the loss feels of each output channel of each convolution.
+    """Find how sensitive the loss is to each output channel of each convolution.
 
     Labels are drawn from the network's own predictions, so that the squared gradients are Fisher information, the
     curvature of KL(model || changed model).

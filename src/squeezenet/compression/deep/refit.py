@@ -1,8 +1,7 @@
 """Closed-form repair of a pruned network: the weights that are left are fitted to the float network's outputs.
 
 Layer after layer, least squares over the kept weights and the biases, from the inputs that the pruned network really
-sees to the outputs that the float network has there. A few hundred unlabelled photos are enough, since every position
-of every photo is an equation; retraining then begins close to where it should end.
+has to the outputs of the float network. Every position of a photo is an equation, so a few hundred photos are enough.
 
 Source: the layer-wise form of Optimal Brain Surgeon (Hassibi and Stork 1993; Dong et al. 2017).
 """
@@ -49,12 +48,7 @@ class Equations:
 
 @torch.no_grad()
 def refit_kept_weights(
-    model: SqueezeNet,
-    teacher: SqueezeNet,
-    masks: Mapping[str, Tensor],
-    photos: Iterable[NDArray[np.uint8]],
-    *,
-    seed: int = 0,
+    model: SqueezeNet, teacher: SqueezeNet, masks: Mapping[str, Tensor], photos: Iterable[NDArray[np.uint8]]
 ) -> None:
     """Change the kept weights and the biases of a pruned network, in place, so that its layers give what they gave.
 
@@ -63,17 +57,16 @@ def refit_kept_weights(
         teacher: The network it was pruned from.
         masks: Of each weight, bool of its shape; `True` means kept. Layers that keep everything are left alone.
         photos: Pixels (N, H, W, 3), uint8, in batches.
-        seed: Of the positions that are looked at.
     """
     convs = model.convs
-    for name, equations in layer_equations(model, teacher, photos, seed=seed):
+    for name, equations in layer_equations(model, teacher, photos):
         if not bool(masks[name].all()):
             solve_kept(convs[name], masks[name], equations)
 
 
 @torch.no_grad()
 def layer_equations(
-    model: SqueezeNet, teacher: SqueezeNet, photos: Iterable[NDArray[np.uint8]], *, seed: int = 0
+    model: SqueezeNet, teacher: SqueezeNet, photos: Iterable[NDArray[np.uint8]]
 ) -> Iterator[tuple[str, Equations]]:
     """Make the equations of one convolution after the other, in network order.
 
@@ -81,18 +74,17 @@ def layer_equations(
     goes through each layer a few times and through the whole network never.
 
     Args:
-        model: Gives the inputs; in eval mode, without batch norm.
-        teacher: Gives the wanted outputs; may be `model`.
+        model: Makes the inputs; in eval mode, without batch norm.
+        teacher: Makes the wanted outputs; may be `model`.
         photos: Pixels (N, H, W, 3), uint8, in batches.
-        seed: Of the positions that are looked at.
     """
     assert model.preprocessing is not None
     device = model.head.weight.device
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)  # chooses positions
     x_batches = [normalize_pixels(torch.from_numpy(pixels).to(device), model.preprocessing) for pixels in photos]
     y_batches = list(x_batches)
     names = {conv: name for name, conv in model.convs.items()}
-    wanted = {name: conv for name, conv in teacher.convs.items()}
+    wanted = teacher.convs
     ops = {op.name: op for op in model.spec.convs}
     for stage, teacher_stage in zip(_stages(model), _stages(teacher), strict=True):
         convs = [names[module] for module in stage.modules() if isinstance(module, nn.Conv2d)]
@@ -152,9 +144,7 @@ class KeptSystems:
 def kept_systems(gram: Tensor, mask: Tensor) -> Iterator[KeptSystems]:
     """Factor what is left of a layer's equations, output channels of similar size together.
 
-    Args:
-        gram: (K + 1, K + 1), from `Equations`; the factors have its dtype.
-        mask: (O, K), bool; the bias is always kept.
+    `gram` is that of `Equations`, whose dtype the factors have; `mask` is (O, K), bool. The bias is always kept.
     """
     descending = torch.arange(len(gram) - 2, -1, -1, device=mask.device)
     by_size = mask.sum(1).argsort(descending=True, stable=True)
@@ -197,9 +187,7 @@ def _by_input(ops: Sequence[Op]) -> list[list[Op]]:
     return list(groups.values())
 
 
-def _tensors_at(
-    stage: nn.Sequential, convs: Mapping[str, nn.Conv2d], x: Tensor, *, of_inputs: bool
-) -> dict[str, Tensor]:
+def _tensors_at(stage: nn.Module, convs: Mapping[str, nn.Conv2d], x: Tensor, *, of_inputs: bool) -> dict[str, Tensor]:
     """Inputs or outputs of some convolutions, as copies: the ReLU that follows works in place."""
     seen: dict[str, Tensor] = {}
     hooks = []

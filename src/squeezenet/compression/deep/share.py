@@ -17,7 +17,7 @@ from .refit import Equations, kept_systems, layer_equations, one_thread, refit_b
 __all__ = ["SharedWeights", "share_in_turn"]
 
 _PRICING_ROUNDS = 30
-_LEAST_IMPORTANCE = 1e-6  # of the mean: a cluster of weights that nothing feels must still have a centre
+_LEAST_IMPORTANCE = 1e-6  # of the mean: a cluster of weights to which nothing is sensitive must still have a centre
 
 
 class SharedWeights:
@@ -31,7 +31,7 @@ class SharedWeights:
 
     @classmethod
     def by_k_means(cls, model: SqueezeNet, *, index_bits: int) -> SharedWeights:
-        """Cluster each layer's nonzero weights; `apply` then puts the centroids in place.
+        """Cluster each layer's nonzero weights; `on_weights` then puts the centroids in place.
 
         Source: Han et al. 2015, section 3 (linear initialisation between the smallest and largest weight).
         """
@@ -83,10 +83,10 @@ def share_in_turn(
 ) -> SharedWeights:
     """Cluster the weights of a network, in place, layer after layer.
 
-    A layer is first refitted to what `aim` gives, from inputs that the shared layers before it give. A weight counts in
-    its cluster as what the loss feels of it: its input's mean square times its output's sensitivity. Weights then take
-    their centroids one input after the other, and those to come make up for the change. With a price, centroids that
-    are rare cost more, and each layer uses as many as the loss wants of it.
+    A layer is first refitted to the outputs of `aim`, from the outputs of the shared layers before it. A weight counts
+    in its cluster by its input's mean square times its output's sensitivity. Weights then take their centroids one
+    input after the other, and those to come make up for the change. With a price, rare centroids cost more, and each
+    layer uses as many as pay.
 
     Args:
         model: Pruned; in eval mode, without batch norm.
@@ -95,21 +95,21 @@ def share_in_turn(
         photos: Pixels (N, H, W, 3), uint8, in batches.
         sensitivities: From `output_sensitivities`.
         index_bits: Bits of a code.
-        nats_per_bit: Price of the codes' entropy, in what the loss feels.
+        nats_per_bit: Price of the codes' entropy.
     """
     convs, codes = model.convs, {}
     for name, equations in layer_equations(model, aim, photos):
         conv, mask = convs[name], masks[name].flatten(1)
         solve_kept(conv, masks[name], equations)
         weight = conv.weight.flatten(1).double()
-        # Never quite nothing: where no photo feels a channel and bits cost nothing, the nearest value is to win.
-        felt = (0.5 * sensitivities[name].to(weight)).clamp(min=torch.finfo(weight.dtype).tiny)
-        importance = (torch.outer(felt, equations.gram.diagonal()[:-1]) * mask).flatten().cpu().numpy()
+        # Never quite nothing: where no photo uses a channel and bits cost nothing, the nearest value is to win.
+        cost = (0.5 * sensitivities[name].to(weight)).clamp(min=torch.finfo(weight.dtype).tiny)
+        importance = (torch.outer(cost, equations.gram.diagonal()[:-1]) * mask).flatten().cpu().numpy()
         flat = weight.flatten().cpu().numpy()
         _, values = _cluster(flat, (1 << index_bits) - 1, importance)
         values, costs = _price_codes(values, flat, importance, nats_per_bit)
         centroids, prices = torch.from_numpy(values).to(weight), torch.from_numpy(costs).to(weight)
-        code = _assign_in_turn(weight, mask, equations, centroids, felt, prices)
+        code = _assign_in_turn(weight, mask, equations, centroids, cost, prices)
         codes[name] = code.view_as(conv.weight)
         conv.weight.copy_(centroids[code].view_as(conv.weight))
         refit_bias(conv, equations)
@@ -118,20 +118,17 @@ def share_in_turn(
 
 @one_thread()
 def _assign_in_turn(
-    weight: Tensor, mask: Tensor, equations: Equations, centroids: Tensor, felt: Tensor, prices: Tensor
+    weight: Tensor, mask: Tensor, equations: Equations, centroids: Tensor, cost: Tensor, prices: Tensor
 ) -> Tensor:
     """Give every kept weight the cheapest centroid, the weights still to come making up for what that changes.
 
     Args:
         weight: (O, K), float64.
-        mask: (O, K), bool.
+        mask: (O, K), bool; the codes returned are 0 where it is false.
         equations: Of the layer.
         centroids: Rising from code 1 on; code 0 is zero.
-        felt: (O,), nats for a squared error of an output channel.
+        cost: (O,), nats for a squared error of an output channel.
         prices: Of each code, nats; the first is not looked at.
-
-    Returns:
-        Codes, (O, K), int64; 0 where the mask is false.
 
     Source: Frantar et al. 2023, "GPTQ" (arXiv 2210.17323), with a codebook and zeros that stay.
     """
@@ -142,7 +139,7 @@ def _assign_in_turn(
         left = functional.pad(weight[kept.rows, kept.columns[:, 1:]], (1, 0))
         for k in range(left.shape[1] - 1, 0, -1):
             errors = (left[:, k, None] - centroids[1:]) / factor[:, k, k, None]
-            nearest = 1 + (felt[kept.rows] * errors.square() + prices[1:]).argmin(1)
+            nearest = 1 + (cost[kept.rows] * errors.square() + prices[1:]).argmin(1)
             code = torch.where(kept.is_kept[:, k], nearest, 0)
             codes[kept.rows[:, 0], kept.columns[:, k]] = code
             left -= ((left[:, k] - centroids[code]) / factor[:, k, k])[:, None] * factor[:, k]
@@ -150,12 +147,9 @@ def _assign_in_turn(
 
 
 def _price_codes(
-    values: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    importance: NDArray[np.float64],
-    nats_per_bit: float,
+    values: NDArray[np.float64], weight: NDArray[np.float64], importance: NDArray[np.float64], nats_per_bit: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Move centroids so that damage and entropy together cost least; those that nothing wants go.
+    """Move centroids so that damage and entropy together cost least; unused ones go.
 
     Args:
         values: Of each code, code 0 being zero.
@@ -173,9 +167,9 @@ def _price_codes(
     for _ in range(_PRICING_ROUNDS if nats_per_bit and len(weight) else 0):
         codes = (importance[:, None] * (weight[:, None] - values) ** 2 + prices).argmin(1)
         counts = np.bincount(codes, minlength=len(values))
-        felt = np.bincount(codes, importance, len(values))
-        means = np.bincount(codes, importance * weight, len(values)) / np.maximum(felt, np.finfo(float).tiny)
-        values = np.where(felt > 0, means, values)[counts > 0]
+        total = np.bincount(codes, importance, len(values))
+        means = np.bincount(codes, importance * weight, len(values)) / np.maximum(total, np.finfo(float).tiny)
+        values = np.where(total > 0, means, values)[counts > 0]
         prices = -nats_per_bit * np.log2(counts[counts > 0] / len(weight))
     order = np.argsort(values, kind="stable")
     return np.concatenate([[0.0], values[order]]), np.concatenate([[0.0], prices[order]])

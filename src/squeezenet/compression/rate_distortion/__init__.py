@@ -1,6 +1,6 @@
 """Compression to a budget from unlabelled photos: bytes are spent where the loss is sensitive to them."""
 
 from .distill import DistillSettings
-from .search import RDSettings, compress_rate_distortion
+from .search import compress_rate_distortion
 
-__all__ = ["DistillSettings", "RDSettings", "compress_rate_distortion"]
+__all__ = ["DistillSettings", "compress_rate_distortion"]

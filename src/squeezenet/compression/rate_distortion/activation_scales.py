@@ -13,31 +13,20 @@ from ...spec import ArchSpec
 __all__ = ["choose_ranges"]
 
 _SMALLEST_SHARE = 1 / 256  # of the tensor's range: channels that never fire on the photos still may elsewhere
+_CHANNEL_EXPONENT = 0.5  # 0 is one range per tensor, 1 each channel's own; the mean of both measured best
 
 
-def choose_ranges(
-    spec: ArchSpec, channel_max: Mapping[str, Tensor], *, channel_exponent: float, clip: float
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Choose channel and tensor ranges.
-
-    Args:
-        spec: The architecture.
-        channel_max: From `collect_statistics`.
-        channel_exponent: 0 for one range a tensor, 1 for each channel's own maximum, between for a geometric mean.
-        clip: Share of the range to keep.
-
-    Returns:
-        Arguments of `UnitNet.build`.
-    """
+def choose_ranges(spec: ArchSpec, channel_max: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Choose channel and tensor ranges, the arguments of `UnitNet.build`, from the maxima of `collect_statistics`."""
     tensor_ranges = {name: float(maxima.max()) or 1.0 for name, maxima in channel_max.items()}
     shapes = {
-        name: (maxima / tensor_ranges[name]).clamp(min=_SMALLEST_SHARE) ** channel_exponent
+        name: (maxima / tensor_ranges[name]).clamp(min=_SMALLEST_SHARE) ** _CHANNEL_EXPONENT
         for name, maxima in channel_max.items()
     }
     for group in _added_together(spec):
         joint = torch.stack([shapes[name] for name in group]).amax(0)
         shapes.update(dict.fromkeys(group, joint))
-    return {name: clip * tensor_ranges[name] * shape for name, shape in shapes.items()}, tensor_ranges
+    return {name: tensor_ranges[name] * shape for name, shape in shapes.items()}, tensor_ranges
 
 
 def _added_together(spec: ArchSpec) -> list[set[str]]:

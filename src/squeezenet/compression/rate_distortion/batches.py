@@ -1,7 +1,4 @@
-"""What distillation learns from: endless batches of pixels.
-
-Use `photo_batches` for a few hundred unlabelled photos, `epoch_batches` for a data set.
-"""
+"""What distillation learns from: endless batches of pixels, of a few hundred photos or of a data set."""
 
 from __future__ import annotations
 
@@ -11,46 +8,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["augmented_photos", "epoch_batches", "photo_batches"]
+__all__ = ["Epoch", "augmented_photos", "epoch_batches", "photo_batches"]
+
+Epoch = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+"""From the number of an epoch to its batches: pixels (n, H, W, 3), uint8, augmented, and labels (n,)."""
+
+_VARIANTS = 8  # crops and flips of each photo, the photo itself among them
+_SMALLEST_CROP = 0.6  # side of the smallest crop, as a share of the photo's
+_BATCH = 16
 
 
-def augmented_photos(photos: Tensor, *, variants: int, smallest_crop: float, seed: int) -> Tensor:
-    """Make crops and flips of photos.
-
-    Args:
-        photos: (N, H, W, 3), uint8, as the network takes them.
-        variants: Versions of each photo, the photo itself among them.
-        smallest_crop: Side of the smallest crop, as a share of the photo's.
-        seed: Of the choices.
-
-    Returns:
-        (variants * N, H, W, 3), uint8, the photos themselves first.
-    """
+def augmented_photos(photos: Tensor, *, seed: int) -> Tensor:
+    """Make crops and flips of photos (N, H, W, 3), uint8: eight of each, the photos themselves first."""
     generator = torch.Generator().manual_seed(seed)
     side = photos.shape[1]
-    made = [photos]
-    for _ in range(variants - 1):
+    versions = [photos]
+    for _ in range(_VARIANTS - 1):
         version = torch.empty_like(photos)
         for index, photo in enumerate(photos):
             size, top, left, flip = torch.rand(4, generator=generator).tolist()
-            kept = max(1, round(side * (smallest_crop + (1 - smallest_crop) * size)))
+            kept = max(1, round(side * (_SMALLEST_CROP + (1 - _SMALLEST_CROP) * size)))
             top, left = int(top * (side - kept + 1)), int(left * (side - kept + 1))
             crop = photo[top : top + kept, left : left + kept].permute(2, 0, 1)[None].float()
             resized = functional.interpolate(crop, (side, side), mode="bilinear", align_corners=False, antialias=True)
             image = resized[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
             version[index] = image.flip(1) if flip < 0.5 else image
-        made.append(version)
-    return torch.cat(made)
+        versions.append(version)
+    return torch.cat(versions)
 
 
-def photo_batches(photos: Tensor, *, batch: int, seed: int) -> Iterator[Tensor]:
-    """Shuffle photos for ever.
-
-    Args:
-        photos: (M, H, W, 3), uint8.
-        batch: Photos a batch.
-        seed: Of the order.
-    """
+def photo_batches(photos: Tensor, *, seed: int, batch: int = _BATCH) -> Iterator[Tensor]:
+    """Shuffle photos (M, H, W, 3) again and again, without end."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(photos), generator=generator)
@@ -58,12 +46,8 @@ def photo_batches(photos: Tensor, *, batch: int, seed: int) -> Iterator[Tensor]:
             yield photos[order[start : start + batch]]
 
 
-def epoch_batches(epoch: Callable[[int], Iterable[tuple[Tensor, Tensor]]]) -> Iterator[Tensor]:
-    """Go through a data set for ever.
-
-    Args:
-        epoch: Gives the batches of an epoch by its number: pixels (n, H, W, 3) uint8, augmented, and labels (not used).
-    """
+def epoch_batches(epoch: Epoch) -> Iterator[Tensor]:
+    """Go through a data set epoch after epoch, without end unless an epoch is empty."""
     number = 0
     while True:
         is_empty = True

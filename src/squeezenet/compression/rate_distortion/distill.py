@@ -1,11 +1,9 @@
 """Distillation: train the integers, as they are, to give the float network's predictions.
 
-The forward pass is the integer network's; gradients pass its roundings straight through to latent weights. Those start
+The forward pass is the integer network's; gradients pass its roundings straight through to latent weights, which start
 at the integers. Steps are small, so that few integers change, and those for a reason that many photos share; latent
-weights are averaged over time. The network is judged on photos that take no part.
-
-A prediction is a handful of numbers a photo, the features it is made from are thousands: matching those of the last
-Fire as well tells more from the same photos.
+weights are averaged over time. Photos that are not trained on judge the network. A prediction is a handful of numbers
+per photo, the features it is made from are thousands: matching those of the last Fire too gets more out of each photo.
 
 Source: Bengio et al. 2013 (straight-through gradients); Hinton et al. 2015 (distillation); Romero et al. 2014
 (features).
@@ -15,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,16 +22,19 @@ from torch.nn import functional
 
 from ...network import MAX_ABS_WEIGHT, FloatConv
 from ...spec import ArchSpec, Op
-from .units import IntegerConv, UnitNet, run_graph
+from .units import IntegerConv, Integers, UnitNet, run_graph
 
 __all__ = ["DistillSettings", "Length", "Rate", "distill"]
 
 _TINY = 2.0**-30
+_CHECKS = 16  # times to judge on the held-out photos, and to look at the bytes
+_SLOPE_CHANGE = 1.4  # of the price of a bit, at a check where the bytes are above or below the share to keep to
+_SHARE_TO_USE = 0.997  # of the bytes allowed
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings:
-    """How to distil."""
+    """How to distil; the defaults are for a few hundred photos."""
 
     weight_rate: float = 0.002
     """Learning rate of weights, in weight steps."""
@@ -42,29 +43,17 @@ class DistillSettings:
     features: float = 0.0
     """Weight of the squared error of features, as a share of their own squares, beside the nats."""
     averaging: float = 0.98
-    """Decay of the average of latent weights, a step."""
-    batch: int = 16
-    """Photos a step, where this side makes the batches."""
-    smallest_crop: float = 0.6
-    """Side of the smallest crop, as a share of the photo's."""
-    variants: int = 8
-    """Crops and flips made of each photo, the photo itself among them."""
-    checks: int = 16
-    """Times to judge on the held-out photos, and to look at the bytes."""
-    slope_change: float = 1.4
-    """Factor that the price of a bit changes by when the bytes are above or below their aim."""
-    aim: float = 0.997
-    """Share of the bytes allowed to keep to."""
+    """Decay per step of the average of latent weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """What bytes are allowed, and what a bit costs."""
+    """How many bytes are allowed, and what a bit costs."""
 
     slope: float
-    """Nats a bit, to begin with."""
+    """Nats per bit, to begin with."""
     max_bytes: float
-    measure: Callable[[Mapping[str, IntegerConv]], int]
+    measure: Callable[[Integers], int]
     """Bytes of the file that integers become."""
 
 
@@ -82,26 +71,23 @@ class Length:
 
     def share(self, steps: int, seconds: float) -> float:
         """Share of the training that is over."""
-        if self.steps is not None:
-            return steps / self.steps if self.steps else 1.0
-        assert self.seconds is not None
-        return seconds / self.seconds if self.seconds else 1.0
+        done, of = (seconds, self.seconds) if self.steps is None else (steps, self.steps)
+        return done / of if of else 1.0
 
 
 def distill(
     net: UnitNet,
-    integers: Mapping[str, IntegerConv],
+    integers: Integers,
     batches: Iterator[Tensor],
     length: Length,
     settings: DistillSettings,
-    held_out_kl: Callable[[Mapping[str, IntegerConv]], float],
+    held_out_kl: Callable[[Integers], float],
     *,
     rate: Rate | None = None,
-    train_weights: bool = True,
     device: torch.device | None = None,
     progress: Callable[[float], None] = lambda share: None,
-) -> tuple[dict[str, IntegerConv], float]:
-    """Train integers for a while and return the best ones seen.
+) -> tuple[Integers, float]:
+    """Train integers for a while and return the best ones seen, with their `held_out_kl`.
 
     With a rate, the loss is that of rounding: nats plus slope times bits. The slope is changed so that the bytes stay
     within what is allowed; integers above it are not returned, unless all are.
@@ -111,64 +97,68 @@ def distill(
         integers: Where to begin; not changed.
         batches: What to learn from, endless: pixels (n, H, W, 3), uint8.
         length: When to stop; learning rates fall to zero by then.
-        settings: See there.
+        settings: Learning rates and weights of the loss.
         held_out_kl: Judges integers on photos that are not in `batches`; lower is better.
-        rate: Bytes that may be left; without it they change as they like, by about one in a hundred.
-        train_weights: Else biases alone, which leaves the bytes of the weights as they are.
+        rate: Bytes allowed; without it they change freely, by about one in a hundred.
         device: Where to train; the CPU by default.
         progress: Called with the share that is done.
-
-    Returns:
-        Integers, and what `held_out_kl` says of them.
     """
     device = device or torch.device("cpu")
-    teacher = _Teacher(net, device)
-    student = _Student(net, integers, device, train_weights=train_weights)
-    groups = [{"params": list(student.biases.values()), "peak": settings.bias_rate}]
-    if train_weights:
-        groups.append({"params": list(student.weights.values()), "peak": settings.weight_rate})
+    teacher, student = _Teacher(net, device), _Student(net, integers, device)
+    groups = [
+        {"params": list(latents.values()), "peak": peak}
+        for latents, peak in ((student.biases, settings.bias_rate), (student.weights, settings.weight_rate))
+    ]
     optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-12)
-    best, best_kl = dict(integers), held_out_kl(integers)
-    best_excess = max(0.0, rate.measure(integers) - rate.max_bytes) if rate else 0.0
-    slope = rate.slope if rate else 0.0
+    best = _Best(integers, held_out_kl, rate)
     started = time.monotonic()
-    steps, share, next_check = 0, length.share(0, 0.0), 1 / settings.checks
+    steps, share, next_check = 0, length.share(0, 0.0), 1 / _CHECKS
     while share < 1:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * share))
         optimizer.zero_grad(set_to_none=True)
-        loss = _loss(student, teacher, next(batches).to(device), settings.features)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if slope:
-            student.charge(slope)
+        _loss(student, teacher, next(batches).to(device), settings.features).backward()  # type: ignore[no-untyped-call]
+        student.charge(best.slope)
         optimizer.step()
         student.average(min(settings.averaging, (1 + steps) / (10 + steps)))
         steps += 1
         share = length.share(steps, time.monotonic() - started)
         progress(min(share, 1.0))
         if share >= next_check:
-            next_check += 1 / settings.checks
-            candidate = student.integers()
-            kl, excess = held_out_kl(candidate), 0.0
-            if rate:
-                n_bytes = rate.measure(candidate)
-                excess = max(0.0, n_bytes - rate.max_bytes)
-                is_above = n_bytes > settings.aim * rate.max_bytes
-                slope *= settings.slope_change if is_above else 1 / settings.slope_change
-            if (excess, kl) < (best_excess, best_kl):
-                best, best_kl, best_excess = candidate, kl, excess
-    return best, best_kl
+            next_check += 1 / _CHECKS
+            best.look_at(student.integers())
+    return best.integers, best.kl
+
+
+class _Best:
+    """The best integers seen, and the slope that keeps their bytes within what is allowed."""
+
+    def __init__(self, integers: Integers, held_out_kl: Callable[[Integers], float], rate: Rate | None) -> None:
+        self._held_out_kl, self._rate = held_out_kl, rate
+        self.slope = rate.slope if rate else 0.0
+        self.integers, self.kl = integers, held_out_kl(integers)
+        self._excess = max(0.0, rate.measure(integers) - rate.max_bytes) if rate else 0.0
+
+    def look_at(self, candidate: Integers) -> None:
+        kl, excess = self._held_out_kl(candidate), 0.0
+        if self._rate:
+            n_bytes = self._rate.measure(candidate)
+            excess = max(0.0, n_bytes - self._rate.max_bytes)
+            is_above = n_bytes > _SHARE_TO_USE * self._rate.max_bytes
+            self.slope *= _SLOPE_CHANGE if is_above else 1 / _SLOPE_CHANGE
+        if (excess, kl) < (self._excess, self.kl):
+            self.integers, self.kl, self._excess = candidate, kl, excess
 
 
 def _loss(student: _Student, teacher: _Teacher, pixels: Tensor, features_weight: float) -> Tensor:
-    # Labels have no say, even where they are known: on images that trained the float network they undo more than they
+    # Labels are not used, even where they are known: on images that trained the float network they undo more than they
     # teach (dev/LOG.md).
     expected, expected_features = teacher(pixels)
     logits, features = student(pixels)
     loss = functional.kl_div(logits.log_softmax(1), expected.log_softmax(1), reduction="batchmean", log_target=True)
     if features_weight:
-        for found, wanted in zip(features, expected_features, strict=True):
-            error = (found.float() - wanted.float()).square().mean() / wanted.float().square().mean().clamp(min=_TINY)
+        for found, target in zip(features, expected_features, strict=True):
+            error = (found.float() - target.float()).square().mean() / target.float().square().mean().clamp(min=_TINY)
             loss = loss + features_weight / len(features) * error
     return loss
 
@@ -184,13 +174,10 @@ class _Teacher:
 
     def __init__(self, net: UnitNet, device: torch.device) -> None:
         self._matched = _feature_ops(net.spec)
-        convs = {
-            name: FloatConv(
-                conv.weight.to(device, torch.bfloat16, memory_format=torch.channels_last),
-                conv.bias.to(device, torch.bfloat16),
-            )
-            for name, conv in net.convs.items()
-        }
+        convs = {}
+        for name, conv in net.convs.items():
+            weight = conv.weight.to(device, torch.bfloat16, memory_format=torch.channels_last)
+            convs[name] = FloatConv(weight, conv.bias.to(device, torch.bfloat16))
         self._net = replace(net, convs=convs)
 
     @torch.no_grad()
@@ -209,32 +196,23 @@ class _Teacher:
 class _Student:
     """Latent weights and biases over a network's integers."""
 
-    def __init__(
-        self,
-        net: UnitNet,
-        integers: Mapping[str, IntegerConv],
-        device: torch.device,
-        *,
-        train_weights: bool,
-    ) -> None:
-        self._net, self._start, self._train_weights = net, integers, train_weights
-        self._matched = _feature_ops(net.spec)
+    def __init__(self, net: UnitNet, integers: Integers, device: torch.device) -> None:
+        self._net, self._start, self._matched = net, integers, _feature_ops(net.spec)
         self._steps = {name: conv.step.to(device)[:, None, None, None] for name, conv in integers.items()}
         self.weights = {name: conv.weight.to(device, copy=True) for name, conv in integers.items()}
         self.biases = {name: (conv.bias * conv.step.double()).float().to(device) for name, conv in integers.items()}
-        self._average = [latent.clone() for latent in self._latents()]
-        for latent in self._latents():
+        self._latents = [*self.biases.values(), *self.weights.values()]
+        self._average = [latent.clone() for latent in self._latents]
+        for latent in self._latents:
             latent.requires_grad_()
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """What `_Teacher` says, of the integers the latent weights round to; in bfloat16 inside."""
+        """The same as `_Teacher`, of the integers the latent weights round to; in bfloat16 inside."""
         features = []
 
         def convolve(op: Op, x: Tensor) -> Tensor:
             latent = self.weights[op.name]
-            rounded = latent.detach().round().clamp_(-MAX_ABS_WEIGHT, MAX_ABS_WEIGHT)
-            if self._train_weights:
-                rounded = rounded + (latent - latent.detach())
+            rounded = latent.detach().round().clamp_(-MAX_ABS_WEIGHT, MAX_ABS_WEIGHT) + (latent - latent.detach())
             weight = (rounded * self._steps[op.name]).to(torch.bfloat16, memory_format=torch.channels_last)
             y = functional.conv2d(x, weight, self.biases[op.name].bfloat16(), op.stride, op.padding)
             if op.is_head:
@@ -256,30 +234,27 @@ class _Student:
 
         So the first step away from zero costs 3.2 bits and the next 1.5, about what the coder charges.
         """
-        for latent in self.weights.values():
+        for latent in self.weights.values() if slope else ():
             assert latent.grad is not None
             latent.grad += latent.sign() * (4 / math.log(2) * slope) / (1 + 2 * latent.abs())
 
+    @torch.no_grad()
     def average(self, decay: float) -> None:
         """Move the average of the latent values towards what they are."""
-        with torch.no_grad():
-            torch._foreach_lerp_(self._average, self._latents(), 1 - decay)
+        torch._foreach_lerp_(self._average, self._latents, 1 - decay)
 
     def integers(self) -> dict[str, IntegerConv]:
         """The integers as a file would hold them, from the average of the latent values."""
-        result = {}
-        names = list(self._start)
-        biases = dict(zip(names, self._average, strict=False))
-        weights = dict(zip(names, self._average[len(names) :], strict=True)) if self._train_weights else None
-        for name, conv in self._start.items():
-            weight = weights[name].cpu().round().clamp_(-MAX_ABS_WEIGHT, MAX_ABS_WEIGHT) if weights else conv.weight
-            bias = biases[name].cpu().double() / conv.step.double()
+        result, n_convs = {}, len(self._start)
+        averages = zip(self._average[:n_convs], self._average[n_convs:], strict=True)
+        for (name, conv), (bias, weight) in zip(self._start.items(), averages, strict=True):
             grain = _grain(conv.bias)
-            result[name] = replace(conv, weight=weight, bias=(bias / grain).round() * grain)
+            result[name] = replace(
+                conv,
+                weight=weight.cpu().round().clamp_(-MAX_ABS_WEIGHT, MAX_ABS_WEIGHT),
+                bias=(bias.cpu().double() / conv.step.double() / grain).round() * grain,
+            )
         return result
-
-    def _latents(self) -> list[Tensor]:
-        return [*self.biases.values(), *(self.weights.values() if self._train_weights else ())]
 
 
 class _RoundThrough(torch.autograd.Function):

@@ -2,10 +2,8 @@
 
 Columns of a weight matrix are rounded one after another; each error is made good by the columns not yet rounded, as
 far as the inputs' second moments allow (optimal brain surgeon; GPTQ). The integer of a weight is the cheapest of
-{nearest, one towards zero, zero} in distortion + lambda * bits, so that zeros emerge where they pay.
-
-The first columns were rounded before anything was known of the last. `refine_rows` goes over all of them again and
-moves single weights where that pays, all others as they are.
+{nearest, one towards zero, zero} in distortion + lambda * bits, so that zeros emerge where they pay. The first columns
+were rounded before anything was known of the last: `refine_rows` moves single weights of all of them where that pays.
 
 Source: Hassibi and Stork 1993; Frantar et al. 2022 (GPTQ, order of the Cholesky factor).
 """
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...codec.rate import RateModel
+from ...codec.rate import ColumnPass, RateModel
 from ...network import MAX_ABS_WEIGHT
 
 __all__ = ["cholesky_of_inverse", "first_guess", "refine_rows", "round_rows"]
@@ -26,10 +24,7 @@ _DEAD_ZONE = 0.15  # of guesses that no error compensation or price has touched
 
 
 def cholesky_of_inverse(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Factor the inverse of an input moment matrix.
-
-    Args:
-        moments: (K, K), float64, positive definite.
+    """Factor the inverse of an input moment matrix (K, K), float64, positive definite.
 
     Returns:
         The upper factor U with moments^-1 = U^T U, its rows divided by their diagonal, and the conditional energy
@@ -41,7 +36,7 @@ def cholesky_of_inverse(moments: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def round_rows(target: Tensor, upper: Tensor, energy: Tensor, price: Tensor, rate: RateModel) -> Tensor:
-    """Round a weight matrix, column by column.
+    """Round a weight matrix, column by column, to integer-valued float32 (O, K).
 
     Args:
         target: (O, K), weights in steps of their row.
@@ -49,9 +44,6 @@ def round_rows(target: Tensor, upper: Tensor, energy: Tensor, price: Tensor, rat
         energy: (K,), from the same.
         price: (O,): what a bit costs, in units of squared steps times `energy`.
         rate: What integers cost in bits, given the columns before them.
-
-    Returns:
-        (O, K), integer-valued float32.
     """
     work = target.clone()
     rows, columns = work.shape
@@ -66,9 +58,8 @@ def round_rows(target: Tensor, upper: Tensor, energy: Tensor, price: Tensor, rat
             nearest = value.round().clamp_(-MAX_ABS_WEIGHT, MAX_ABS_WEIGHT)
             candidates = torch.stack([nearest, nearest - nearest.sign(), torch.zeros_like(nearest)], 1)
             guess = value.sign() * (value.abs() - _DEAD_ZONE).clamp_(min=0).round()
-            bits = coder.bits(guess.numpy().astype(np.int64), candidates.numpy().astype(np.int64))
             cost = (value[:, None] - candidates).square_() * energy[j]
-            cost += price[:, None] * torch.from_numpy(bits.astype(np.float32))
+            cost += price[:, None] * _bits(coder, guess, candidates)
             chosen = candidates.gather(1, cost.argmin(1, keepdim=True))[:, 0]
             coder.append(chosen.numpy().astype(np.int64))
             result[:, j] = chosen
@@ -84,17 +75,8 @@ def round_rows(target: Tensor, upper: Tensor, energy: Tensor, price: Tensor, rat
 def refine_rows(target: Tensor, rounded: Tensor, moments: Tensor, price: Tensor, rate: RateModel) -> Tensor:
     """Move single weights by one step, or to zero, where that lowers distortion + lambda * bits; once over all columns.
 
-    What a move changes in the price of later weights is left out.
-
-    Args:
-        target: (O, K), weights in steps of their row.
-        rounded: (O, K), integer-valued: where to begin; not changed.
-        moments: (K, K), float32, second moments of the inputs: distortion of an error e is e moments e^T.
-        price: (O,): what a bit costs, in units of squared steps times `moments`.
-        rate: What integers cost in bits, given the columns before them.
-
-    Returns:
-        (O, K), integer-valued float32.
+    What a move changes in the price of later weights is left out. It begins with `rounded`; `moments` are the inputs'
+    second moments (K, K), float32: the distortion of an error e is e moments e^T. The rest is as for `round_rows`.
     """
     result = rounded.t().clone(memory_format=torch.contiguous_format)  # one row a column
     slope = ((rounded - target) @ moments).t().contiguous()
@@ -103,10 +85,9 @@ def refine_rows(target: Tensor, rounded: Tensor, moments: Tensor, price: Tensor,
         candidates = torch.stack([column, column - 1, column + 1, torch.zeros_like(column)], 1).clamp_(
             -MAX_ABS_WEIGHT, MAX_ABS_WEIGHT
         )
-        bits = coder.bits(column.numpy().astype(np.int64), candidates.numpy().astype(np.int64))
         moves = candidates - column[:, None]
         cost = moves.square() * moments[j, j] + 2 * moves * slope[j][:, None]
-        cost += price[:, None] * torch.from_numpy(bits.astype(np.float32))
+        cost += price[:, None] * _bits(coder, column, candidates)
         best = cost.argmin(1)
         moved = best.nonzero()[:, 0]
         if len(moved):
@@ -115,6 +96,11 @@ def refine_rows(target: Tensor, rounded: Tensor, moments: Tensor, price: Tensor,
             column[moved] += move
         coder.append(column.numpy().astype(np.int64))
     return result.t().contiguous()
+
+
+def _bits(coder: ColumnPass, guess: Tensor, candidates: Tensor) -> Tensor:
+    bits = coder.bits(guess.numpy().astype(np.int64), candidates.numpy().astype(np.int64))
+    return torch.from_numpy(bits.astype(np.float32))
 
 
 def first_guess(target: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -29,13 +30,13 @@ from ...quantization.photos import is_held_out
 from ...quantization.quantize import required_preprocessing
 from ..outcome import Outcome, RDPoint
 from .activation_scales import choose_ranges
-from .batches import augmented_photos, epoch_batches, photo_batches
+from .batches import Epoch, augmented_photos, epoch_batches, photo_batches
 from .distill import DistillSettings, Length, Rate, distill
-from .sequential import RoundingSettings, round_network
-from .statistics import Statistics, collect_statistics
-from .units import IntegerConv, UnitNet, quantized_forward, to_network
+from .sequential import round_network
+from .statistics import collect_statistics
+from .units import Integers, UnitNet, quantized_forward, to_network
 
-__all__ = ["RDSettings", "compress_rate_distortion"]
+__all__ = ["compress_rate_distortion"]
 
 _BATCH = 10
 _MIN_PHOTOS = 10
@@ -52,21 +53,8 @@ _KL_TOLERANCE = 0.05  # the same for KL, which differs as much between one choic
 _POLISH_GAIN = 1.3  # KL to begin a distillation with, over the budget: what it is expected to win back
 _STATISTICS_PHOTOS = 800  # most photos for sensitivities and moments: 1.0 keeps 5 MB of activations for each
 
-Integers = Mapping[str, IntegerConv]
 Progress = Callable[[str, float], None]
-Epoch = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RDSettings:
-    """How to search; the defaults are what measured best."""
-
-    rounding: RoundingSettings = field(default_factory=RoundingSettings)
-    distillation: DistillSettings = field(default_factory=DistillSettings)
-    channel_exponent: float = 0.5
-    """Of activation steps: 0 one step a tensor, 1 each channel's own range."""
-    clip: float = 1.0
-    """Share of activation ranges to keep."""
+PointsLost = Callable[[IntegerNetwork], float]
 
 
 def compress_rate_distortion(
@@ -76,35 +64,33 @@ def compress_rate_distortion(
     max_bytes: int | None = None,
     max_kl: float | None = None,
     max_drop: float | None = None,
-    points_lost: Callable[[IntegerNetwork], float] | None = None,
+    points_lost: PointsLost | None = None,
     polish_minutes: float = 0,
     labelled: Epoch | None = None,
     labelled_steps: int = 0,
     seed: int = 0,
-    settings: RDSettings | None = None,
+    distillation: DistillSettings | None = None,
     progress: Progress = lambda stage, share: None,
     overhead_bytes: int | None = None,
 ) -> Outcome:
-    """Compress a model to a budget of bytes or of KL; without one, to a KL of 0.05.
+    """Compress a model to a budget of bytes, of KL or of accuracy; without one, to a KL of 0.05.
 
     Args:
         model: Batch norm folded, with its preprocessing.
-        photos: Unlabelled, after the model's preprocessing: (N, H, W, 3), uint8, at least 10. Their order matters for
-            the split only; every fifth is held out.
+        photos: Unlabelled, after the model's preprocessing: (N, H, W, 3), uint8, at least 10; every fifth is held out.
         max_bytes: Largest file.
         max_kl: Largest KL on the held-out photos, nats.
         max_drop: Most points of top-1 to lose by the measure of `points_lost`.
         points_lost: Top-1 of the float network minus that of an integer network, in percent, on labelled images.
         polish_minutes: Time for distillation on the photos, after everything else.
-        labelled: Gives an epoch of a labelled data set by its number, in batches of augmented pixels (n, H, W, 3)
-            uint8 and labels (n,): trains on it under the same budget, towards the float network.
-        labelled_steps: Batches to train on in all; with `labelled`, instead of `polish_minutes`.
+        labelled: A labelled data set to train on instead, under the same budget, towards the float network.
+        labelled_steps: Batches of it to train on in all.
         seed: Of labels, positions, crops and order. Equal seeds give equal files, except with `polish_minutes`: how
             many steps fit into them depends on the machine.
-        settings: See there.
+        distillation: How to train; by default as suits a few hundred photos.
         progress: Called with the name of a stage and the share of it that is done.
-        overhead_bytes: What the file takes besides its coded weights; by default that of one with the model's labels
-            and preprocessing.
+        overhead_bytes: Size of the file besides its coded weights; by default with the model's labels and
+            preprocessing.
 
     Returns:
         The network, its encoded weights, the engine's class scores of the held-out photos, and all networks tried.
@@ -117,23 +103,26 @@ def compress_rate_distortion(
         raise QuantizationError(f"expected one budget, got {' and '.join(given)}")
     if (max_drop is None) != (points_lost is None):
         raise QuantizationError("expected `points_lost` together with `max_drop`, got one without the other")
-    if not given:
-        max_kl = _DEFAULT_MAX_KL
-    overhead = (
-        file_overhead(model.spec, model.labels, model.preprocessing) if overhead_bytes is None else overhead_bytes
-    )
-    search = _Search(model, photos, settings or RDSettings(), seed, progress, overhead)
+    if overhead_bytes is None:
+        overhead_bytes = file_overhead(model.spec, model.labels, model.preprocessing)
     length = Length(steps=labelled_steps) if labelled is not None else Length(seconds=60 * polish_minutes)
+    training = _Training(length, labelled, distillation or DistillSettings())
+    search = _Search(model, photos, training, seed, progress, overhead_bytes)
     with torch.no_grad():
         if max_bytes is not None:
-            best = search.to_bytes(max_bytes, length, labelled)
-            return search.result(best, best.file_bytes <= max_bytes)
+            return search.to_bytes(max_bytes)
         if points_lost is not None and max_drop is not None:
-            best, is_met = search.to_drop(max_drop, points_lost, length, labelled)
-            return search.result(best, is_met)
-        assert max_kl is not None
-        outcome = search.result(search.to_kl(max_kl, length, labelled), meets_target=True)
-        return dataclasses.replace(outcome, meets_target=(outcome.held_out_kl or 0) <= max_kl)
+            return search.to_drop(max_drop, points_lost)
+        return search.to_kl(_DEFAULT_MAX_KL if max_kl is None else max_kl)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What follows the rounding."""
+
+    length: Length
+    labelled: Epoch | None
+    settings: DistillSettings
 
 
 @dataclass(frozen=True)
@@ -162,14 +151,9 @@ class _Budget:
 
 class _Search:
     def __init__(
-        self,
-        model: SqueezeNet,
-        photos: NDArray[np.uint8],
-        settings: RDSettings,
-        seed: int,
-        progress: Progress,
+        self, model: SqueezeNet, photos: NDArray[np.uint8], training: _Training, seed: int, progress: Progress,
         overhead_bytes: int,
-    ) -> None:
+    ) -> None:  # fmt: skip
         size = model.spec.input_size
         if photos.dtype != np.uint8 or photos.ndim != 4 or photos.shape[1:] != (size, size, 3):
             raise QuantizationError(
@@ -177,198 +161,148 @@ class _Search:
             )
         if len(photos) < _MIN_PHOTOS:
             raise QuantizationError(f"expected at least {_MIN_PHOTOS} calibration photos, got {len(photos)}")
-        self._model, self._settings, self._seed = model, settings, seed
+        self._training, self._seed = training, seed
         self._progress, self._overhead_bytes = progress, overhead_bytes
         held = is_held_out(len(photos))
         self._held_out, self._photos = photos[held], photos[~held][:_STATISTICS_PHOTOS]
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._points: list[RDPoint] = []
+        preprocessing = required_preprocessing(model)
         with torch.no_grad():
-            self._held_out_log_p = self._teacher(self._held_out).double().log_softmax(1)
-        self._statistics = self._collect()
+            logits = [model(normalize_pixels(batch, preprocessing)) for batch in _in_batches(self._held_out)]
+            self._held_out_log_p = torch.cat(logits).double().log_softmax(1)
+        statistics = collect_statistics(model, self._photos, seed=seed, progress=partial(progress, "sensitivities"))
+        self._row_grams = statistics.row_grams
         with torch.no_grad():
-            self._net = UnitNet.build(
-                model,
-                *choose_ranges(
-                    model.spec,
-                    self._statistics.channel_max,
-                    channel_exponent=settings.channel_exponent,
-                    clip=settings.clip,
-                ),
-            )
+            self._net = UnitNet.build(model, *choose_ranges(model.spec, statistics.channel_max))
 
-    def _collect(self) -> Statistics:
-        preprocessing = required_preprocessing(self._model)
-        return collect_statistics(
-            self._model,
-            lambda start, stop: normalize_pixels(self._photos[start:stop], preprocessing),
-            len(self._photos),
-            seed=self._seed,
-            progress=lambda share: self._progress("sensitivities", share),
-        )
-
-    def to_bytes(self, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
+    def to_bytes(self, max_bytes: int) -> Outcome:
         """Find the best network within a number of bytes."""
-        start = self._bisect(self._byte_budget(max_bytes))
-        return start if length.is_zero else self._polish(start, max_bytes, length, labelled)
+        best = self._bisect(_byte_budget(max_bytes))
+        if not self._training.length.is_zero:
+            best = self._polish(best, max_bytes)
+        return self._result(best, meets_target=best.file_bytes <= max_bytes)
 
-    def to_kl(self, max_kl: float, length: Length, labelled: Epoch | None) -> _Candidate:
+    def to_kl(self, max_kl: float) -> Outcome:
         """Find the smallest network within a KL."""
-        if length.is_zero:
-            return self._bisect(self._kl_budget(max_kl))
-        start = self._bisect(self._kl_budget(max_kl * _POLISH_GAIN))
-        return self._polish(start, start.file_bytes, length, labelled)
+        if self._training.length.is_zero:
+            best = self._bisect(_kl_budget(max_kl))
+        else:
+            start = self._bisect(_kl_budget(max_kl * _POLISH_GAIN))
+            best = self._polish(start, start.file_bytes)
+        outcome = self._result(best, meets_target=True)
+        return dataclasses.replace(outcome, meets_target=(outcome.held_out_kl or 0) <= max_kl)
 
-    def to_drop(
-        self, max_drop: float, points_lost: Callable[[IntegerNetwork], float], length: Length, labelled: Epoch | None
-    ) -> tuple[_Candidate, bool]:
-        """Find the smallest network that loses few enough points, and say whether there is one.
+    def to_drop(self, max_drop: float, points_lost: PointsLost) -> Outcome:
+        """Find the smallest network that loses few enough points.
 
         Accuracy is a coarse and jumpy measure, so that the search only halves its steps where the answer changes.
         """
+
+        def is_met(candidate: _Candidate) -> bool:
+            return points_lost(to_network(self._net, candidate.integers)) <= max_drop
+
         tries: list[tuple[_Candidate, bool]] = []
         log_slope, move = math.log2(_FIRST_SLOPE), _FIRST_MOVE
         for _ in range(_MAX_PASSES):
-            candidate = self._measure(self._round(2.0**log_slope), 2.0**log_slope)
-            is_met = points_lost(to_network(self._net, candidate.integers)) <= max_drop
-            if tries and is_met != tries[-1][1]:
+            candidate = self._rounded(2.0**log_slope)
+            tries.append((candidate, is_met(candidate)))
+            if len(tries) > 1 and tries[-1][1] != tries[-2][1]:
                 move /= 2
-            tries.append((candidate, is_met))
-            log_slope += move if is_met else -move
-        met = [candidate for candidate, is_met in tries if is_met]
+            log_slope += move if tries[-1][1] else -move
+        met = [candidate for candidate, is_within in tries if is_within]
         if not met:
-            return max((candidate for candidate, _ in tries), key=lambda c: c.file_bytes), False
+            return self._result(max((c for c, _ in tries), key=lambda c: c.file_bytes), meets_target=False)
         best = min(met, key=lambda c: c.file_bytes)
         smaller = [candidate for candidate, _ in tries if candidate.file_bytes < best.file_bytes]
-        if length.is_zero or not smaller:
-            return best, True
-        # The largest of those that lost too much has the least to win back.
-        start = max(smaller, key=lambda c: c.file_bytes)
-        polished = self._polish(start, start.file_bytes, length, labelled)
-        is_met = points_lost(to_network(self._net, polished.integers)) <= max_drop
-        return (polished, True) if is_met else (best, True)
+        if smaller and not self._training.length.is_zero:
+            # The largest of those that lost too much has the least to win back.
+            start = max(smaller, key=lambda c: c.file_bytes)
+            polished = self._polish(start, start.file_bytes)
+            best = polished if is_met(polished) else best
+        return self._result(best, meets_target=True)
 
     def _bisect(self, budget: _Budget) -> _Candidate:
         """Search the slope at which a budget is just not exceeded."""
         log_slope = math.log2(_FIRST_SLOPE)
         tries: list[tuple[float, float, _Candidate]] = []
         for _ in range(_MAX_PASSES):
-            candidate = self._measure(self._round(2.0**log_slope), 2.0**log_slope)
+            candidate = self._rounded(2.0**log_slope)
             excess = budget.excess(candidate)
             tries.append((log_slope, excess, candidate))
             if -budget.tolerance <= excess <= 0:
                 break
             log_slope = _next_guess(tries, budget.per_octave, budget.tolerance)
         within = [candidate for _, excess, candidate in tries if excess <= 0]
-        # KL is no smooth function of the slope: the last network within the budget need not be the best one.
+        # KL is not a smooth function of the slope: the last network within the budget need not be the best one.
         return min(within, key=budget.rest) if within else min(tries, key=lambda t: t[1])[2]
 
-    def _polish(self, start: _Candidate, max_bytes: int, length: Length, labelled: Epoch | None) -> _Candidate:
+    def _polish(self, start: _Candidate, max_bytes: int) -> _Candidate:
         """Distil what was rounded; the price of bits keeps it within the bytes, else it stays as it was."""
-        rate = Rate(
-            slope=start.slope,
-            max_bytes=max_bytes,
-            measure=lambda c: self._overhead_bytes + len(encode_weights(to_network(self._net, c))),
-        )
+        if self._training.labelled is not None:
+            batches = epoch_batches(self._training.labelled)
+        else:
+            photos = augmented_photos(torch.from_numpy(self._photos), seed=self._seed)
+            batches = photo_batches(photos, seed=self._seed)
+
+        def measure(integers: Integers) -> int:
+            return self._overhead_bytes + len(encode_weights(to_network(self._net, integers)))
+
+        rate = Rate(slope=start.slope, max_bytes=max_bytes, measure=measure)
         with torch.enable_grad():
             integers, kl = distill(
-                self._net,
-                start.integers,
-                self._batches(labelled),
-                length,
-                self._settings.distillation,
-                self._held_out_kl,
-                rate=rate,
-                device=self._device,
-                progress=lambda share: self._progress("distillation", share),
-            )
+                self._net, start.integers, batches, self._training.length, self._training.settings, self._held_out_kl,
+                rate=rate, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+                progress=partial(self._progress, "distillation"),
+            )  # fmt: skip
         return self._measure(integers, start.slope, "distil", kl)
 
-    def _byte_budget(self, max_bytes: float) -> _Budget:
-        return _Budget(
-            excess=lambda c: math.log(c.file_bytes / max_bytes),
-            per_octave=math.log(_BYTES_PER_OCTAVE),
-            tolerance=_TOLERANCE,
-            rest=lambda c: c.kl,
-        )
+    def _rounded(self, slope: float) -> _Candidate:
+        progress = partial(self._progress, "rounding")
+        integers = round_network(self._net, self._row_grams, self._photos, slope, seed=self._seed, progress=progress)
+        return self._measure(integers, slope, "round", self._held_out_kl(integers))
 
-    def _kl_budget(self, max_kl: float) -> _Budget:
-        return _Budget(
-            excess=lambda c: math.log(max(c.kl, 1e-9) / max_kl),
-            per_octave=math.log(_KL_PER_OCTAVE),
-            tolerance=_KL_TOLERANCE,
-            rest=lambda c: c.file_bytes,
-        )
-
-    def _round(self, slope: float) -> Integers:
-        return round_network(
-            self._net,
-            self._statistics.row_grams,
-            lambda start, stop: self._net.pixels(self._photos[start:stop]),
-            len(self._photos),
-            slope,
-            self._settings.rounding,
-            seed=self._seed,
-            progress=lambda share: self._progress("rounding", share),
-        )
-
-    def _batches(self, labelled: Epoch | None) -> Iterator[Tensor]:
-        if labelled is not None:
-            return epoch_batches(labelled)
-        settings = self._settings.distillation
-        photos = augmented_photos(
-            torch.from_numpy(self._photos),
-            variants=settings.variants,
-            smallest_crop=settings.smallest_crop,
-            seed=self._seed,
-        )
-        return photo_batches(photos, batch=settings.batch, seed=self._seed)
-
-    def _measure(
-        self, integers: Integers, slope: float, stage: Literal["round", "distil"] = "round", kl: float | None = None
-    ) -> _Candidate:
+    def _measure(self, integers: Integers, slope: float, stage: Literal["round", "distil"], kl: float) -> _Candidate:
         weights = encode_weights(to_network(self._net, integers))
         size = self._overhead_bytes + len(weights)
-        candidate = _Candidate(integers, slope, weights, size, self._held_out_kl(integers) if kl is None else kl)
-        self._points.append(RDPoint(stage=stage, slope=slope, file_bytes=size, kl=candidate.kl))
-        return candidate
+        self._points.append(RDPoint(stage=stage, slope=slope, file_bytes=size, kl=kl))
+        return _Candidate(integers, slope, weights, size, kl)
 
+    @torch.no_grad()
     def _held_out_kl(self, integers: Integers) -> float:
-        rows = []
-        with torch.no_grad():
-            for start in range(0, len(self._held_out), _BATCH):
-                x = self._net.pixels(self._held_out[start : start + _BATCH])
-                rows.append(quantized_forward(self._net, integers, x))
-        return _mean_kl(self._held_out_log_p, torch.cat(rows))
+        batches = _in_batches(self._held_out)
+        logits = [quantized_forward(self._net, integers, self._net.pixels(batch)) for batch in batches]
+        return _mean_kl(self._held_out_log_p, torch.cat(logits))
 
-    def _teacher(self, photos: NDArray[np.uint8] | Tensor) -> Tensor:
-        preprocessing = required_preprocessing(self._model)
-        batches = (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH))
-        return torch.cat([self._model(normalize_pixels(batch, preprocessing)) for batch in batches])
-
-    def result(self, best: _Candidate, meets_target: bool) -> Outcome:
+    def _result(self, best: _Candidate, *, meets_target: bool) -> Outcome:
         """Decode the weights that were encoded, and run them on the held-out photos by the engine that users run."""
         network = to_network(self._net, best.integers)
         file = decode_sqz(encode_sqz(SqzFile(network=network), weights=best.weights))
         logits = Classifier(file).logits(np.ascontiguousarray(self._held_out))
+        kl = _mean_kl(self._held_out_log_p, torch.from_numpy(logits))
         return Outcome(
-            network=file.network,
-            weights=best.weights,
-            file_bytes=best.file_bytes,
-            held_out_logits=logits,
-            held_out_kl=_mean_kl(self._held_out_log_p, torch.from_numpy(logits)),
-            meets_target=meets_target,
-            points=tuple(self._points),
-        )
+            network=file.network, weights=best.weights, file_bytes=best.file_bytes, held_out_logits=logits,
+            held_out_kl=kl, meets_target=meets_target, points=tuple(self._points),
+        )  # fmt: skip
+
+
+def _byte_budget(max_bytes: float) -> _Budget:
+    change = math.log(_BYTES_PER_OCTAVE)
+    return _Budget(lambda c: math.log(c.file_bytes / max_bytes), change, _TOLERANCE, lambda c: c.kl)
+
+
+def _kl_budget(max_kl: float) -> _Budget:
+    change = math.log(_KL_PER_OCTAVE)
+    return _Budget(lambda c: math.log(max(c.kl, 1e-9) / max_kl), change, _KL_TOLERANCE, lambda c: c.file_bytes)
+
+
+def _in_batches(photos: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    return (photos[start : start + _BATCH] for start in range(0, len(photos), _BATCH))
 
 
 def _next_guess(tries: list[tuple[float, float, _Candidate]], per_octave: float, tolerance: float) -> float:
-    """Next log2 slope: interpolated where the budget is bracketed, else by the rate of change seen so far.
+    """Next log2 slope: interpolated where the budget is bracketed, else by the expected rate of change.
 
-    Args:
-        tries: Log2 slope and log excess over the budget of each attempt.
-        per_octave: Expected change of the log excess with the log2 slope; its sign is relied on.
-        tolerance: The excess to aim at is half of this, below zero.
+    `tries` holds log2 slope and log excess over the budget; the excess to aim at is half of the tolerance, below zero.
     """
     over = [t for t in tries if t[1] > 0]
     under = [t for t in tries if t[1] <= 0]

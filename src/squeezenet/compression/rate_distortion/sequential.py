@@ -1,10 +1,9 @@
 """Round a network layer by layer, each on the inputs that the layers rounded before it leave.
 
 Two streams of activations go through the network side by side: the float network's, and the integer network's as far as
-it is rounded. Second moments of the integer stream tell how errors can be compensated; its cross moments with the float
-stream give the weights that best reproduce the float outputs from the integer inputs, and the bias that goes with them.
-
-Legend: N photos, O output channels, K products a sum, P positions.
+it is rounded. Second moments of the integer stream say how errors can be compensated; its cross moments with the float
+stream yield the weights that best reproduce the float outputs from the integer inputs, and the bias to go with them.
+K is the number of products per sum.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,7 +25,7 @@ from ...spec import Op
 from .rounding import cholesky_of_inverse, first_guess, refine_rows, round_rows
 from .units import IntegerConv, UnitNet, integer_conv
 
-__all__ = ["RoundingSettings", "round_network"]
+__all__ = ["round_network"]
 
 # The float network's activations and the integer network's; half precision holds every value of the latter exactly.
 _Streams = tuple[Tensor, Tensor]
@@ -35,41 +35,25 @@ _TINY = 2.0**-30
 _LARGEST_TARGET = 120  # of 127, which leaves room for compensation
 _LARGEST_BIAS = 2.0**30
 _BIAS_ROOM = 255  # output steps, for what rounding adds to a bias
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundingSettings:
-    """How to round. The defaults are what measured best; see the log."""
-
-    damping: float = 0.1
-    """Share of the mean input energy added to every input's."""
-    row_power: float = 0.5
-    """Exponent of the rows' sensitivities; 0 treats the outputs of a layer alike."""
-    step_factor: float = 16.0
-    """Step^2 in units of slope over energy; 6 / ln 2 = 8.66 is the high-rate optimum without a rate term."""
-    refinements: int = 6
-    """Times to go over a rounded layer and move single weights."""
-    rate_factor: float = 1.0
-    """Share of the slope that the choice of integers sees."""
-    correction: float = 1.2
-    """How much of the correction for errors of earlier layers a layer takes over; damping makes it too small."""
-    max_positions: int = 300
-    """Positions a photo that second moments are taken from."""
-    step_fraction_bits: int = 2
-    """Fraction bits of steps: coarse ones cost less in the file."""
-    bias_precision: float = 0.125
-    """Largest rounding unit of a bias in output steps."""
-    head_row_power: float = 0.0
-    """As `row_power`, for the head: gradients do not see classes that its ReLU hides on the photos."""
+# What measured best (dev/LOG.md):
+_DAMPING = 0.1  # share of the mean input energy added to every input's
+_ROW_POWER = 0.5  # exponent of the rows' sensitivities; 0 treats the outputs of a layer alike
+_HEAD_ROW_POWER = 0.0  # the same for the head: gradients miss classes that its ReLU hides on the photos
+_STEP_FACTOR = (
+    16.0  # step^2 in units of slope over energy; 6 / ln 2 = 8.66 is the high-rate optimum without a rate term
+)
+_REFINEMENTS = 6  # times to go over a rounded layer and move single weights
+_CORRECTION = 1.2  # share to take over of the correction for errors of earlier layers; damping makes it too small
+_MAX_POSITIONS = 300  # of each photo, that second moments are taken from
+_STEP_FRACTION_BITS = 2  # coarse steps cost less in the file
+_BIAS_PRECISION = 0.125  # largest rounding unit of a bias, output steps
 
 
 def round_network(
     net: UnitNet,
     row_grams: Mapping[str, Tensor],
-    pixels: Callable[[int, int], Tensor],
-    count: int,
+    photos: NDArray[np.uint8],
     slope: float,
-    settings: RoundingSettings,
     *,
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
@@ -79,26 +63,21 @@ def round_network(
     Args:
         net: The float network.
         row_grams: Sensitivities, from `collect_statistics`.
-        pixels: Gives the inputs of a range of photos, (n, 3, H, W).
-        count: Photos.
+        photos: Pixels, (N, H, W, 3), uint8.
         slope: Nats of KL that a bit is worth.
-        settings: See there.
         seed: Of the choice of positions.
         progress: Called with the share that is done.
-
-    Returns:
-        The integers of each convolution.
     """
     generator = torch.Generator().manual_seed(seed)
-    x = torch.cat([pixels(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]).half()
+    x = net.pixels(photos).half()
     integers: dict[str, IntegerConv] = {}
     total_macs = sum(op.macs for op in net.spec.graph())
     done = 0
 
     def conv(op: Op, streams: _Streams) -> _Streams:
         nonlocal done
-        moments = _input_moments(op, net.steps_of(op.inputs[0]), streams, settings.max_positions, generator)
-        integers[op.name] = _round_layer(net, op, moments, row_grams[op.name], slope, settings)
+        moments = _input_moments(op, net.steps_of(op.inputs[0]), streams, generator)
+        integers[op.name] = _round_layer(net, op, moments, row_grams[op.name], slope)
         done += op.macs
         progress(done / total_macs)
         return streams if op.is_head else _convolve_streams(net, op, integers[op.name], streams)
@@ -107,20 +86,19 @@ def round_network(
         return _batched(partial(max_pool, op), streams[0]), _batched(partial(max_pool, op), streams[1])
 
     def add(op: Op, a: _Streams, b: _Streams) -> _Streams:
-        return (
-            net.add(op, a[0].float(), b[0].float()).half(),
-            net.add(op, a[1].float(), b[1].float()).round_().clamp_(*net.clamp(op.output)).half(),
-        )
+        sums = [net.add(op, *(x.float() for x in terms)) for terms in zip(a, b, strict=True)]
+        return sums[0].half(), sums[1].round_().clamp_(*net.clamp(op.output)).half()
 
-    net.spec.walk(
-        (x, x), conv=conv, pool=pool, add=add, join=lambda op, a, b: (join(op, a[0], b[0]), join(op, a[1], b[1]))
-    )
+    def concatenate(op: Op, a: _Streams, b: _Streams) -> _Streams:
+        return join(op, a[0], b[0]), join(op, a[1], b[1])
+
+    net.spec.walk((x, x), conv=conv, pool=pool, add=add, join=concatenate)
     return integers
 
 
 @dataclass
 class _Moments:
-    """Moments of a layer's inputs, a photo's worth: sums over positions, means over photos."""
+    """Moments of a layer's inputs: sums over positions, means over photos."""
 
     integer: Tensor
     """(K, K): covariance of the integer stream's columns."""
@@ -134,20 +112,12 @@ class _Moments:
     """Sum of the squares of a photo's columns, mean included, in real units: what statistics were taken on."""
 
 
-def _input_moments(
-    op: Op,
-    in_steps: Tensor,
-    streams: _Streams,
-    max_positions: int,
-    generator: torch.Generator,
-) -> _Moments:
+def _input_moments(op: Op, in_steps: Tensor, streams: _Streams, generator: torch.Generator) -> _Moments:
     float_stream, integer_stream = streams
-    count = len(integer_stream)
-    size = op.products_per_sum
-    positions = op.out_size**2
+    count, size, positions = len(integer_stream), op.products_per_sum, op.out_size**2
     sums, squares = torch.zeros(2, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     integer, cross = torch.zeros(size, size), torch.zeros(size, size)
-    kept = min(positions, max_positions)
+    kept = min(positions, _MAX_POSITIONS)
     is_same = float_stream is integer_stream
     for start in range(0, count, _BATCH):
         chosen = torch.randperm(positions, generator=generator)[:kept]
@@ -184,69 +154,59 @@ def _columns(op: Op, x: Tensor, chosen: Tensor) -> Tensor:
     return columns
 
 
-def _round_layer(
-    net: UnitNet,
-    op: Op,
-    moments: _Moments,
-    row_gram: Tensor,
-    slope: float,
-    settings: RoundingSettings,
-) -> IntegerConv:
+def _round_layer(net: UnitNet, op: Op, moments: _Moments, row_gram: Tensor, slope: float) -> IntegerConv:
     conv = net.convs[op.name]
     weight = conv.weight.flatten(1).double()
     # Damped by what is larger: where the integer stream has all but died, its moments say nothing.
-    damping = torch.eye(len(moments.integer), dtype=torch.float64) * (settings.damping * moments.energy + _TINY)
+    damping = torch.eye(len(moments.integer), dtype=torch.float64) * (_DAMPING * moments.energy + _TINY)
     damped = moments.integer + damping
     best = torch.linalg.solve(damped, (weight @ (moments.cross + damping)).t()).t()
-    target = weight + settings.correction * (best - weight)
+    target = weight + _CORRECTION * (best - weight)
     upper, energy = cholesky_of_inverse(damped)
     # A unit of squared error of a row's weight, times its column's energy, costs this many nats: half the Fisher
     # information is the curvature of the KL.
-    cost = 0.5 * _row_sensitivity(net, op, row_gram.diagonal(), settings) / max(moments.real_energy, _TINY)
-    ideal = (settings.step_factor * slope / (cost * energy.mean()).clamp(min=_TINY**4)).sqrt()
+    cost = 0.5 * _row_sensitivity(net, op, row_gram.diagonal()) / max(moments.real_energy, _TINY)
+    ideal = (_STEP_FACTOR * slope / (cost * energy.mean()).clamp(min=_TINY**4)).sqrt()
     largest = target.abs().amax(1).clamp(min=_TINY)
-    # Rows that the loss does not feel get a step that makes them zero, but no infinite one.
+    # Rows that the loss is not sensitive to get a step that makes them zero, but not an infinite one.
     ideal = torch.minimum(torch.maximum(ideal, largest / _LARGEST_TARGET), 4 * largest)
     # A pruned filter has a bias, and that must fit into its units.
     ideal = torch.maximum(ideal, (conv.bias.double().abs() + _BIAS_ROOM) / _LARGEST_BIAS)
     # The head's rows share one step, so that it costs nothing to be exact; coarse, it would jump.
-    fraction_bits = FRACTION_BITS if op.is_head else settings.step_fraction_bits
+    fraction_bits = FRACTION_BITS if op.is_head else _STEP_FRACTION_BITS
     step = torch.from_numpy(round_multiplier(ideal.numpy(), fraction_bits))
     scaled = (target / step.double()[:, None]).float()
-    bit_price = (settings.rate_factor * slope / (cost * step.double().square()).clamp(min=_TINY**4)).float()
+    bit_price = (slope / (cost * step.double().square()).clamp(min=_TINY**4)).float()
     upper, energy = upper.float(), energy.float()
     shape, rounded = conv.weight.shape, first_guess(scaled)
     for _ in range(2):
         rate = RateModel.fit(rounded.reshape(shape).numpy().astype(np.int64))
         rounded = round_rows(scaled, upper, energy, bit_price, rate)
     moments32 = damped.float()
-    for _ in range(settings.refinements):
+    for _ in range(_REFINEMENTS):
         rate = RateModel.fit(rounded.reshape(shape).numpy().astype(np.int64))
         rounded = refine_rows(scaled, rounded, moments32, bit_price, rate)
     bias = conv.bias.double() + weight @ moments.float_mean
     bias -= (rounded.double() * step.double()[:, None]) @ moments.integer_mean
-    return IntegerConv(rounded.reshape(shape), _round_bias(bias, step, settings.bias_precision), step)
+    return IntegerConv(rounded.reshape(shape), _round_bias(bias, step), step)
 
 
-def _row_sensitivity(net: UnitNet, op: Op, row_energy: Tensor, settings: RoundingSettings) -> Tensor:
-    """Fisher information of each row, (O,), in the units of the output's steps, towards equality by `row_power`."""
+def _row_sensitivity(net: UnitNet, op: Op, row_energy: Tensor) -> Tensor:
+    """Fisher information of each row, (O,), in the units of the output's steps, towards equality by `_ROW_POWER`."""
     out_steps = torch.ones(op.out_channels, dtype=torch.float64)
     if not op.is_head:
         steps = net.channel_steps[op.output][op.channel_offset : op.channel_offset + op.out_channels]
         out_steps = steps.double()
     sensitivity = row_energy.double() * out_steps.square()
-    power = settings.head_row_power if op.is_head else settings.row_power
+    power = _HEAD_ROW_POWER if op.is_head else _ROW_POWER
     shaped: Tensor = sensitivity.clamp(min=1e-12 * float(sensitivity.max()) + 1e-30) ** power
-    result: Tensor = shaped * (sensitivity.sum() / shaped.sum())
-    return result
+    return shaped * (sensitivity.sum() / shaped.sum())
 
 
-def _round_bias(bias: Tensor, step: Tensor, precision: float) -> Tensor:
-    """Biases in units of the sum, their low bits zero where those are below `precision` output steps."""
-    units = bias / step.double()
-    shift = (precision / step.double()).log2().floor().clamp(min=0)
-    grain = 2.0 ** float(shift.min())
-    rounded: Tensor = (units / grain).round() * grain
+def _round_bias(bias: Tensor, step: Tensor) -> Tensor:
+    """Biases in units of the sum, their low bits zero where those are below `_BIAS_PRECISION` output steps."""
+    grain = 2.0 ** float((_BIAS_PRECISION / step.double()).log2().floor().clamp(min=0).min())
+    rounded: Tensor = (bias / step.double() / grain).round() * grain
     return rounded
 
 

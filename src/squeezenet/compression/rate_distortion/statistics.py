@@ -1,7 +1,7 @@
-"""What the loss feels: gradients of the log-likelihood of labels drawn from the float network's own predictions.
+"""Sensitivities: gradients of the log-likelihood of labels drawn from the float network's own predictions.
 
-Second moments of these gradients are the Fisher information, which is also the curvature of KL(float || compressed), so
-no true label is needed. Collected once on the float network, in real units; `UnitNet` rescales them.
+Their second moments are the Fisher information, which is also the curvature of KL(float || compressed), so that no true
+label is needed. Collected once on the float network, in real units; `UnitNet` rescales them.
 """
 
 from __future__ import annotations
@@ -9,15 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ...models import SqueezeNet
+from ...models import SqueezeNet, normalize_pixels
+from ...quantization.quantize import required_preprocessing
 from ...spec import Op
 from .units import run_graph
 
 __all__ = ["Statistics", "collect_statistics"]
+
+_LABELS_DRAWN = 2  # for each photo
+_BATCH = 10
 
 
 @dataclass(frozen=True)
@@ -32,40 +38,29 @@ class Statistics:
 
 def collect_statistics(
     model: SqueezeNet,
-    images: Callable[[int, int], Tensor],
-    count: int,
+    photos: NDArray[np.uint8],
     *,
     seed: int = 0,
-    samples: int = 2,
-    batch: int = 10,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Statistics:
-    """Run photos through a model and sample gradients.
-
-    Args:
-        model: In eval mode.
-        images: Gives the normalised images of a range of photos, (n, 3, H, W).
-        count: Photos.
-        seed: Of the labels drawn.
-        samples: Labels drawn for each photo.
-        batch: Photos at a time.
-        progress: Called with the share that is done.
-    """
+    """Run photos (N, H, W, 3) through a model in evaluation mode and sample gradients; `seed` draws the labels."""
     generator = torch.Generator().manual_seed(seed)
+    preprocessing = required_preprocessing(model)
     row_grams = {op.name: torch.zeros(op.out_channels, op.out_channels) for op in model.spec.convs}
     channel_max: dict[str, Tensor] = {}
-    for start in range(0, count, batch):
+    for start in range(0, len(photos), _BATCH):
+        batch = photos[start : start + _BATCH]
         run = _Recorder(model, channel_max)
-        log_p = run(images(start, min(start + batch, count))).log_softmax(1)
-        labels = torch.multinomial(log_p.detach().exp(), samples, replacement=True, generator=generator)
-        for sample in range(samples):
+        log_p = run(normalize_pixels(batch, preprocessing)).log_softmax(1)
+        labels = torch.multinomial(log_p.detach().exp(), _LABELS_DRAWN, replacement=True, generator=generator)
+        for sample in range(_LABELS_DRAWN):
             chosen = log_p.gather(1, labels[:, sample : sample + 1]).sum()
-            gradients = torch.autograd.grad(chosen, list(run.outputs.values()), retain_graph=sample + 1 < samples)
+            gradients = torch.autograd.grad(chosen, list(run.outputs.values()), retain_graph=sample + 1 < _LABELS_DRAWN)
             for name, gradient_NOHW in zip(run.outputs, gradients, strict=True):
                 d_NOK = torch.bmm(gradient_NOHW.flatten(2), run.columns[name].transpose(1, 2))
                 d_OM = d_NOK.transpose(0, 1).flatten(1)
-                row_grams[name] += d_OM @ d_OM.t() / (samples * count)
-        progress(min(start + batch, count) / count)
+                row_grams[name] += d_OM @ d_OM.t() / (_LABELS_DRAWN * len(photos))
+        progress((start + len(batch)) / len(photos))
     return Statistics(row_grams, channel_max)
 
 

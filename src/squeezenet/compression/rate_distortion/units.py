@@ -1,11 +1,8 @@
 """A float network in the units of its integer form: every activation step is 1, so a weight step is a multiplier.
 
-Because ReLU(a x) = a ReLU(x) for a > 0, each channel of an activation can be rescaled freely: multiply the weights that
-read it, divide the weights that write it. This costs nothing at run time. Scales are chosen so that one activation step
-equals 1: a uint8 tensor minus its zero-point is then the activation itself, and a convolution's multiplier is its
-weight step.
-
-Legend: N images, C channels, O output channels, I input channels, k kernel size, K = I*k*k products per sum.
+Because ReLU(a x) = a ReLU(x) for a > 0, each channel of an activation can be rescaled at no cost: multiply the weights
+that read it, divide the weights that write it. With activation steps of 1, a uint8 tensor minus its zero-point is the
+activation itself, and a convolution's multiplier is its weight step.
 """
 
 from __future__ import annotations
@@ -21,27 +18,16 @@ from torch.nn import functional
 
 from ...models import SqueezeNet
 from ...models.graph import join, max_pool
-from ...network import (
-    MAX_ABS_WEIGHT,
-    ConvParams,
-    FloatConv,
-    IntegerNetwork,
-    TensorQuant,
-    quantized_source,
-    quantized_tensors,
-)
+from ...network import MAX_ABS_WEIGHT, ConvParams, FloatConv, IntegerNetwork, TensorQuant
+
+from ...network import quantized_source, quantized_tensors  # isort: skip
 from ...quantization.quantize import input_quant, required_preprocessing
 from ...spec import ArchSpec, Op
 
 __all__ = [
-    "IntegerConv",
-    "UnitNet",
-    "integer_conv",
-    "nonnegative_tensors",
-    "quantized_forward",
-    "run_graph",
+    "IntegerConv", "Integers", "UnitNet", "integer_conv", "nonnegative_tensors", "quantized_forward", "run_graph",
     "to_network",
-]
+]  # fmt: skip
 
 _RELU_LEVELS = 255
 _SIGNED_ZERO = 128
@@ -58,6 +44,10 @@ class IntegerConv:
     """(O,), integer-valued float64, in units of the sum."""
     step: Tensor
     """(O,), float32: output steps per unit of the sum, the multiplier of the file."""
+
+
+Integers = Mapping[str, IntegerConv]
+"""The integers of a network by convolution."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +67,10 @@ class UnitNet:
     def build(
         cls, model: SqueezeNet, channel_ranges: Mapping[str, Tensor], tensor_ranges: Mapping[str, float]
     ) -> UnitNet:
-        """Rescale a model.
+        """Rescale a model, batch norm folded.
 
         Args:
-            model: Batch norm folded, with its preprocessing.
+            model: With its preprocessing.
             channel_ranges: Largest magnitude that each channel of each quantised tensor but the input may show, (C,).
             tensor_ranges: The same for the tensor as a whole; ratios of these are used where tensors are added.
 
@@ -151,15 +141,11 @@ class UnitNet:
 def run_graph(
     spec: ArchSpec, x: Tensor, convolve: Callable[[Op, Tensor], Tensor], add: Callable[[Op, Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Walk the graph with torch's pools; `convolve` includes the activation.
-
-    Returns:
-        The head's output averaged over its positions, (N, classes).
-    """
+    """Walk the graph to the head's averaged output, (N, classes); `convolve` includes the activation."""
     return spec.walk(x, conv=convolve, pool=max_pool, add=add, join=join).mean((2, 3))
 
 
-def quantized_forward(net: UnitNet, integers: Mapping[str, IntegerConv], x: Tensor) -> Tensor:
+def quantized_forward(net: UnitNet, integers: Integers, x: Tensor) -> Tensor:
     """Compute what the engines compute, up to float32 rounding: class scores (N, classes) from `UnitNet.pixels`."""
 
     def convolve(op: Op, x: Tensor) -> Tensor:
@@ -180,17 +166,14 @@ def integer_conv(net: UnitNet, op: Op, conv: IntegerConv, x: Tensor) -> Tensor:
     return y.round_().clamp_(*net.clamp(op.output))
 
 
-def to_network(net: UnitNet, integers: Mapping[str, IntegerConv]) -> IntegerNetwork:
+def to_network(net: UnitNet, integers: Integers) -> IntegerNetwork:
     """Make the integer network that engines run and files hold."""
     tensors = {name: TensorQuant(net.tensor_steps[name], net.zero_points[name]) for name in quantized_tensors(net.spec)}
     convs = {}
     for op in net.spec.convs:
         conv = integers[op.name]
-        convs[op.name] = ConvParams(
-            conv.weight.numpy().astype(np.int8),
-            conv.bias.numpy().astype(np.int32),
-            conv.step.numpy().astype(np.float32),
-        )
+        arrays = conv.weight.numpy(), conv.bias.numpy(), conv.step.numpy()
+        convs[op.name] = ConvParams(arrays[0].astype(np.int8), arrays[1].astype(np.int32), arrays[2].astype(np.float32))
     return IntegerNetwork(net.spec, tensors, convs)
 
 
