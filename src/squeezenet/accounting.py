@@ -66,6 +66,11 @@ def network_cost(spec: ArchSpec) -> NetworkCost:
 
     Returns:
         Rows in network order (a Fire is one row, its bypass included) and totals.
+
+    Example:
+        >>> from squeezenet import named_spec
+        >>> network_cost(named_spec("squeezenet1_0")).params
+        1248424
     """
     rows: dict[str, list[Op]] = {}
     for op in spec.graph():

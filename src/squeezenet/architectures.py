@@ -58,6 +58,10 @@ def named_spec(name: str, *, input_size: int = DEFAULT_INPUT_SIZE, **options: An
 
     Raises:
         SpecError: If the name is unknown or the options make no network.
+
+    Example:
+        >>> named_spec("squeezenet1_1").fires[0].squeeze_channels
+        16
     """
     for version, (channels, kernel, pools) in _VERSIONS.items():
         for suffix, bypass in _BYPASS_SUFFIXES.items():
@@ -94,6 +98,10 @@ def metaparameter_spec(
 
     Raises:
         SpecError: If a value is out of range.
+
+    Example:
+        >>> metaparameter_spec(squeeze_ratio=0.5).fires[0].squeeze_channels
+        64
 
     Source: Iandola et al. 2016, section 5.1.
     """

@@ -114,6 +114,14 @@ def write_sqz(path: str | os.PathLike[str], contents: SqzFile) -> int:
 
     Raises:
         OSError: If it cannot be written; what was at `path` is kept.
+
+    Example:
+        >>> import tempfile
+        >>> from squeezenet import find_model
+        >>> contents = read_sqz(find_model("cifar10").path)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_sqz(f"{folder}/copy.sqz", contents) == find_model("cifar10").path.stat().st_size
+        True
     """
     data = encode_sqz(contents)
     with atomic_write(path) as stream:
@@ -137,6 +145,11 @@ def read_sqz(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> S
     Raises:
         FormatError: A subclass that names what is wrong, with the path in the message.
         OSError: If the file cannot be opened.
+
+    Example:
+        >>> from squeezenet import find_model
+        >>> read_sqz(find_model("cifar10").path).network.spec.num_classes
+        10
     """
     try:
         return decode_sqz(read_bytes(path, limits), limits)

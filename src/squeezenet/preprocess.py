@@ -51,6 +51,10 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Im
 
     Raises:
         ImageError: If the source is no readable image of `IMAGE_FORMATS`, is truncated, or is too large.
+
+    Example:
+        >>> load_image(np.zeros((2, 3), np.uint8)).size
+        (3, 2)
     """
     name = _name(source)
     try:

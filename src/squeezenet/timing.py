@@ -99,9 +99,9 @@ def benchmark(
         ImportError: If the native engine was not built, or from other sources.
 
     Example:
-        >>> result = benchmark("imagenette", threads=1, seconds=0.1)    # doctest: +SKIP
-        >>> result.runs[0].latency_ms                                   # doctest: +SKIP
-        0.56
+        >>> result = benchmark("cifar10", threads=1, seconds=0.1)
+        >>> result.runs[0].latency_ms > 0
+        True
     """
     if not native_kernels():
         raise ImportError(why_not_loaded())

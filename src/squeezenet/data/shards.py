@@ -154,6 +154,13 @@ def write_shards(
     Raises:
         DataError: If a class is left without a readable image.
         MissingDependencyError: If webdataset is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from squeezenet import open_data
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_shards(open_data("digits", split="val"), folder).n_images
+        355
     """
     try:
         from webdataset import TarWriter

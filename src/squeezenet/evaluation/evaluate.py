@@ -81,9 +81,11 @@ def evaluate(model: Model, data: Data, *, split: Split = "val") -> Evaluation:
         DataError: If the data cannot be used, or their classes are not those of the network.
 
     Example:
-        >>> result = evaluate("digits.sqz", "digits")                   # doctest: +SKIP
-        >>> round(result.accuracy.top1, 1), result.accuracy.n_images    # doctest: +SKIP
-        (97.5, 355)
+        >>> from squeezenet import Labels, create_model
+        >>> model = create_model("squeezenet1_1", num_classes=10, input_size=32)
+        >>> model.labels = Labels(tuple("0123456789"))
+        >>> evaluate(model, "digits").accuracy.n_images
+        355
     """
     predictor = open_model(model)
     images = match_classes(predictor, data if isinstance(data, ImageSet) else open_data(data, split=split))

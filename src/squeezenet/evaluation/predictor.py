@@ -78,6 +78,10 @@ def open_model(model: Model, *, engine: EngineName = "auto", threads: int | None
         WeightsError: If float weights cannot be read.
         DownloadError: If weights have to be fetched and cannot be.
         MissingDependencyError: If the network needs torch and it is not installed.
+
+    Example:
+        >>> open_model("cifar10").class_names[:2]
+        ('airplane', 'automobile')
     """
     if isinstance(model, Predictor):
         return model

@@ -130,7 +130,7 @@ def verify(model: Model, images: Data, *, limit: int = 32) -> Verification:
         DataError: If no image can be read.
 
     Example:
-        >>> verify("flowers.sqz", "photos/").is_identical               # doctest: +SKIP
+        >>> verify("cifar10", "digits", limit=1).is_identical
         True
     """
     if limit < 1:

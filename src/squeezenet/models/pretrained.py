@@ -66,6 +66,10 @@ def squeezenet1_0(
         progress: Show a download's progress.
         weights: A name in `WEIGHTS["squeezenet1_0"]`, `DEFAULT`, or None for an untrained network.
         options: As in `create_model` (`num_classes`, `dropout`, `input_size`, ...), which also says what is raised.
+
+    Example:
+        >>> squeezenet1_0(num_classes=10).spec.num_classes
+        10
     """
     return create_model("squeezenet1_0", pretrained=pretrained, weights=weights, progress=progress, **options)
 
@@ -117,6 +121,10 @@ def create_model(
         SpecError: If the name or an option is unknown, or the options make no network.
         DownloadError: If published weights cannot be fetched.
         WeightsError: If no such weights are published for this architecture.
+
+    Example:
+        >>> create_model("squeezenet1_1", num_classes=10).classifier[1].out_channels
+        10
     """
     spec = named_spec(name, input_size=input_size, **options)
     if weights is None and not pretrained:
@@ -160,6 +168,10 @@ def load_model(source: str | os.PathLike[str], *, num_classes: int | None = None
         FormatError: If a `.sqz` file is malformed.
         DownloadError: If published weights cannot be fetched.
         SpecError: If `num_classes` is out of range.
+
+    Example:
+        >>> load_model("cifar10").spec.input_size
+        32
     """
     model = _load(source)
     if num_classes not in (None, model.spec.num_classes):

@@ -74,6 +74,11 @@ def fold_batch_norm(model: SqueezeNet) -> SqueezeNet:
     Returns:
         A new network with `spec.batch_norm` false, and the same labels, preprocessing, provenance and mode, which
         shares no tensor with `model`; or `model` itself, if it has no batch norm.
+
+    Example:
+        >>> model = SqueezeNet("1_1", num_classes=2)
+        >>> fold_batch_norm(model) is model  # it has none
+        True
     """
     if not model.spec.batch_norm:
         return model

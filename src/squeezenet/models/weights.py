@@ -49,6 +49,13 @@ def save_safetensors(model: SqueezeNet, path: str | os.PathLike[str]) -> None:
         SpecError: If a layer was replaced by one that a spec cannot describe.
         WeightsError: If the model has tensors besides those of its spec, or a weight is infinite or NaN.
         OSError: If the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_safetensors(SqueezeNet("1_1", num_classes=3), f"{folder}/net.safetensors")
+        ...     load_safetensors(f"{folder}/net.safetensors").spec.num_classes
+        3
     """
     spec, _ = model.spec, model.convs  # which are refused if layers were replaced
     model_from_state(spec, model.state_dict(), source=str(path))  # the check that `load_safetensors` makes

@@ -94,6 +94,11 @@ def find_learning_rate(
         DataError: If the images cannot be used.
         RecipeError: If the recipe is unknown or impossible.
         TrainingError: If the loss is never finite.
+
+    Example:
+        >>> found = find_learning_rate("digits", n_steps=5, progress=False)
+        >>> len(found.rates) <= 5
+        True
     """
     reporter = reporter_of(progress)
     target, given = choose_device(device), None if recipe is None else load_recipe(recipe)

@@ -89,6 +89,13 @@ def train_model(
         RecipeError: If the recipe is unknown or impossible.
         TrainingError: If the run folder holds another run or cannot be written, or the loss stays infinite.
         WeightsError: If `init` or the teacher cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = train_model("digits", run_dir=folder, epochs=1, progress=False)
+        ...     result.best.name, len(result.history)
+        ('best.safetensors', 1)
     """
     started = time.monotonic()
     wanted = _Wanted(None if recipe is None else load_recipe(recipe), init, teacher, epochs)
