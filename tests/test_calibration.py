@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 
 import numpy as np
@@ -84,6 +86,8 @@ def test_evaluate_stores_the_threshold_and_predict_shows_it(model, tmp_path):
     (tmp_path / "a.png").write_bytes(encode(photo()))
     assert json.loads(run("predict", model, tmp_path / "a.png", "--json").stdout)["is_unknown"] is True
     assert "unknown: the network is not sure of any class" in run("predict", model, tmp_path / "a.png").stdout
+    rows = list(csv.DictReader(io.StringIO(run("predict", model, tmp_path / "a.png", "--csv", "-k", 1).stdout)))
+    assert [row["is_unknown"] for row in rows] == ["true"]
 
 
 def test_threshold_is_stored_in_compressed_files_only(tmp_path):

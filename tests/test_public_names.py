@@ -98,3 +98,15 @@ def test_scripts_import_public_names_that_exist(folder):
                 for name in (alias.name for alias in node.names):
                     assert not name.startswith("_"), f"{path.name} imports {name}"
                     assert hasattr(module, name), f"{path.name}: {node.module} has no {name}"
+
+
+def test_results_show_as_tables_in_a_notebook(tmp_path):
+    squeezenet.export("cifar10", tmp_path / "net.sqz.html")
+    model = squeezenet.create_model("squeezenet1_1", num_classes=10, input_size=32)
+    model.labels = squeezenet.Labels(tuple("0123456789"))
+    for result, expected in (
+        (squeezenet.describe("cifar10"), "<td>fire2</td>"),
+        (squeezenet.evaluate(model, "digits"), "<td>top1</td>"),
+        (squeezenet.benchmark("cifar10", threads=1, seconds=0.1), "<th>images/s</th>"),
+    ):
+        assert expected in result._repr_html_()
