@@ -62,6 +62,7 @@ def test_extras_that_messages_name_exist_and_install_the_package():
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingDependencyError"
     }
     assert ("jinja2", "report") in named
+    named |= {({"sklearn": "scikit-learn"}.get(module, module), extra) for module, extra in errors._EXTRA_OF.items()}
     assert {extra for _, extra in named} <= set(extras)
     for package, extra in named:
         assert package is None or package in packages_of(extra, extras), f"{extra} does not install {package}"

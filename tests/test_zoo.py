@@ -176,19 +176,52 @@ def test_imagenet_that_was_never_made_is_made_by_open_model_alone(place, monkeyp
     assert zoo.imagenet_path().is_file()
 
 
-def run_without_torch(*arguments, cwd):
-    """The command in a process in which torch cannot be found, as after `pip install squeezenet`."""
+EXTRAS = [
+    "torch", "scipy", "safetensors", "sklearn", "matplotlib", "rich", "kornia", "jinja2", "optuna", "ray", "pyarrow",
+    "onnx", "webdataset",
+]  # fmt: skip
+
+
+def run_on_base_install(*arguments, cwd):
+    """The command in a process in which no extra can be found, as after `pip install squeezenet`."""
     code = (
         "import importlib.machinery as m, sys\n"
         "find = m.PathFinder.find_spec\n"
-        "m.PathFinder.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
+        f"m.PathFinder.find_spec = lambda name, *rest: None if name in {EXTRAS} else find(name, *rest)\n"
         "from squeezenet.cli import main; main()"
     )
     return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (("train", "digits", "-o", "run"), "train"),
+        (("lr-find", "digits"), "train"),
+        (("compress", "cifar10", "-o", "a.sqz", "--method", "int8"), "train"),
+        (("explore", "digits", "-o", "study"), "train"),
+        (("demo",), "train"),
+        (("import", "a.pth", "-o", "a.safetensors"), "train"),
+        (("evaluate", "squeezenet1_1", "photos"), "train"),
+        (("export", "cifar10", "-o", "a.onnx"), "export"),
+        (("evaluate", "cifar10", "photos", "--report", "a.html"), "report"),
+        (("predict", "cifar10", "photos", "--ray", "local", "-o", "a.parquet"), "ray"),
+    ],
+)
+def test_missing_extra_is_one_line_for_every_verb(tmp_path, arguments, extra):
+    for name in ("airplane", "bird"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "1.png").write_bytes(encode(photo()))
+    done = run_on_base_install(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: this needs `"), done.stderr
+    assert f"pip install squeezenet[{extra}]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"photos", "demo"}
+
+
 def test_misspelt_model_on_a_base_install_is_a_misspelt_model(tmp_path):
-    done = run_without_torch("predict", "-m", "imagenete", "photo.jpg", cwd=tmp_path)
+    done = run_on_base_install("predict", "-m", "imagenete", "photo.jpg", cwd=tmp_path)
     assert done.returncode == 1
     assert "did you mean imagenet" in done.stderr
     assert "torch" not in done.stderr
@@ -197,7 +230,7 @@ def test_misspelt_model_on_a_base_install_is_a_misspelt_model(tmp_path):
 def test_folder_named_like_a_network_does_not_hide_it_on_a_base_install(tmp_path):
     (tmp_path / "imagenette").mkdir()
     (tmp_path / "photo.png").write_bytes(encode(photo()))
-    done = run_without_torch("predict", "photo.png", cwd=tmp_path)
+    done = run_on_base_install("predict", "photo.png", cwd=tmp_path)
     assert (done.returncode, done.stdout.count(" %  ")) == (0, 5), done.stderr
 
 

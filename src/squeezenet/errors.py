@@ -40,6 +40,14 @@ class SqueezeNetError(Exception):
         return self
 
 
+# Module -> the extra that installs it; a test holds them to pyproject.toml.
+_EXTRA_OF = {
+    **dict.fromkeys(("torch", "safetensors", "sklearn", "scipy", "rich", "matplotlib", "kornia"), "train"),
+    "jinja2": "report", "optuna": "explore", "ray": "ray", "pyarrow": "ray", "onnx": "export",
+    "webdataset": "webdataset", "tensorboard": "tensorboard",
+}  # fmt: skip
+
+
 def _rebuild(kind: type[SqueezeNetError], reason: str, source: str | None) -> SqueezeNetError:
     error = kind.__new__(kind)
     SqueezeNetError.__init__(error, reason, source=source)
@@ -131,3 +139,9 @@ class MissingDependencyError(SqueezeNetError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"this needs `{package}`, which is not installed: run `pip install squeezenet[{extra}]`")
+
+    @classmethod
+    def of(cls, error: ModuleNotFoundError) -> ModuleNotFoundError | MissingDependencyError:
+        """Name the extra that has a module which was not found; the error itself, if no extra has it."""
+        package = (error.name or "").partition(".")[0]
+        return cls(package, _EXTRA_OF[package]) if package in _EXTRA_OF else error

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import SqueezeNetError
+from ..errors import MissingDependencyError, SqueezeNetError
 from ..text import printable
 
 __all__ = ["cli", "main"]
@@ -58,6 +58,10 @@ class _Verbs(click.Group):
             return super().invoke(ctx)
         except SqueezeNetError as error:
             raise click.ClickException(printable(str(error))) from None
+        except ModuleNotFoundError as error:
+            if not isinstance(found := MissingDependencyError.of(error), SqueezeNetError):
+                raise
+            raise click.ClickException(str(found)) from None
         except BrokenPipeError:
             # The reader of our output has gone, as in `... | head`; the interpreter must not complain when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

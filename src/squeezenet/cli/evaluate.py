@@ -37,9 +37,15 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
         raise click.UsageError("--store-unknown needs a .sqz file as MODEL")
     result = evaluate(model, data)
     if report:
-        from ..training.run_report import write_evaluation_page
+        from ..reports.network_page import write_evaluation_page
 
-        write_evaluation_page(result, report)
+        if Path(model).is_dir():
+            from ..training.run_report import run_facts, run_history, shown_facts
+
+            history, facts = run_history(Path(model)), shown_facts(run_facts(Path(model)))
+        else:
+            history, facts = [], []
+        write_evaluation_page(result, report, history=history, facts=facts)
     unknown = result.unknown if store_unknown else None
     if unknown and found.path:
         store(found.path, unknown.unknown_below)

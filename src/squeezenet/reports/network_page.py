@@ -9,6 +9,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,15 @@ from ..accounting import network_cost
 from ..classifier import Predictor
 from ..data import ImageSet
 from ..errors import ImageError
+from ..evaluation.evaluate import Evaluation
 from ..evaluation.metrics import Accuracy, confusion_matrix
 from ..evaluation.predictor import Scores
 from ..evaluation.reliability import Reliability, probabilities, reliability, unknown_threshold
+from ..files import atomic_write
 from .charts import Chart, line_chart
 from .pages import render
 
-__all__ = ["Report", "build_report", "render_card", "render_html"]
+__all__ = ["Report", "build_report", "render_card", "render_html", "write_evaluation_page"]
 
 MAX_MISTAKES = 12
 MAX_MATRIX_CLASSES = 30
@@ -215,3 +218,34 @@ def _data_url(image: Image.Image, kind: str) -> str:
     buffer = io.BytesIO()
     image.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def write_evaluation_page(
+    evaluation: Evaluation,
+    path: Path,
+    *,
+    history: Sequence[Mapping[str, float]] = (),
+    facts: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write a page about a network that was evaluated.
+
+    Args:
+        evaluation: The result of `evaluate`.
+        path: The HTML file.
+        history: Rows of the log of the run that made the network, if it is known.
+        facts: Further names and values.
+
+    Raises:
+        MissingDependencyError: If Jinja2 is not installed.
+        OSError: If the page cannot be written.
+    """
+    model, spec = Path(evaluation.model), evaluation.predictor.spec
+    time = f"{evaluation.ms_per_image:.1f} ms per image, reading and decoding included"
+    size = [("file", f"{model.stat().st_size:,} bytes")] if model.is_file() else []
+    report = build_report(
+        evaluation.predictor, evaluation.images, evaluation.scores, title=model.name or evaluation.model,
+        subtitle=f"{spec.name}, {spec.num_classes} classes", history=history,
+        facts=[("model", evaluation.model), ("time", time), *size, *facts],
+    )  # fmt: skip
+    with atomic_write(path) as stream:
+        stream.write(render_html(report).encode("utf-8", "backslashreplace"))

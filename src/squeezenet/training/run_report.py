@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.evaluate import Evaluation
 from ..evaluation.predictor import FloatPredictor, collect_logits
 from ..files import atomic_write
 from ..models import load_model
@@ -18,7 +17,7 @@ from .recipe import Recipe
 from .run_folder import RunFolder
 from .setup import TrainingData
 
-__all__ = ["run_facts", "run_history", "shown_facts", "write_evaluation_page", "write_run_report"]
+__all__ = ["run_facts", "run_history", "shown_facts", "write_run_report"]
 
 _MAX_FILE_BYTES = 1 << 24
 _MAX_MEASURED = 10_000  # images; a page needs no more, and the processor classifies them again for it
@@ -99,27 +98,3 @@ def write_run_report(folder: RunFolder, prepared: TrainingData, alarms: Sequence
         with atomic_write(path) as stream:
             stream.write(text.encode("utf-8", "backslashreplace"))
     return list(files)
-
-
-def write_evaluation_page(evaluation: Evaluation, path: Path) -> None:
-    """Write a page about a network that was evaluated, with the history of its run if the MODEL is a run folder.
-
-    Raises:
-        MissingDependencyError: If Jinja2 is not installed.
-        OSError: If the page cannot be written.
-    """
-    model, spec = Path(evaluation.model), evaluation.predictor.spec
-    time = f"{evaluation.ms_per_image:.1f} ms per image, reading and decoding included"
-    facts = [("model", evaluation.model), ("time", time)]
-    if model.is_file():
-        facts.append(("file", f"{model.stat().st_size:,} bytes"))
-    history: list[dict[str, float]] = []
-    if model.is_dir():
-        history = run_history(model)
-        facts += shown_facts(run_facts(model))
-    report = build_report(
-        evaluation.predictor, evaluation.images, evaluation.scores, title=model.name or evaluation.model,
-        subtitle=f"{spec.name}, {spec.num_classes} classes", history=history, facts=facts,
-    )  # fmt: skip
-    with atomic_write(path) as stream:
-        stream.write(render_html(report).encode("utf-8", "backslashreplace"))
