@@ -9,8 +9,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core runs alread
 
 # Files that take longest come first, so that no process is left alone with one of them at the end.
 _LONG = (
-    "test_explore_cluster", "test_cluster", "test_train_crashes", "test_train_distributed", "test_native_ports",
-    "test_explore", "test_train_resume", "test_web_page", "test_train_options", "test_fileformat_attacks",
+    "test_training_distributed", "test_exploration_cluster", "test_exports_c", "test_cli_compress",
+    "test_compression_rate_distortion", "test_zoo", "test_training_crashes", "test_exploration", "test_training",
+    "test_training_resume", "test_models_imagenet", "test_cluster", "test_exports_web", "test_exports_page",
+    "test_training_options", "test_fileformat_attacks", "test_engine_ports", "test_quantization_published",
 )  # fmt: skip
 
 

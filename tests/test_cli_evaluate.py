@@ -3,6 +3,7 @@ import zipfile
 
 import pytest
 
+from commands import run
 from image_files import encode, photo, png
 from networks import random_network, tiny_spec
 from squeezenet import Classifier
@@ -10,7 +11,6 @@ from squeezenet.evaluation.metrics import wilson_interval
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
-from test_cli_predict import run
 
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 

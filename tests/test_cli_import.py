@@ -3,9 +3,9 @@ import os
 import pytest
 import torch
 
+from commands import run
 from squeezenet.models import create_model, load_safetensors
 from squeezenet.preprocess import TORCHVISION_PREPROCESSING
-from test_cli_predict import run
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
+from commands import HOSTILE, SHOWN, run
 from networks import random_network, tiny_spec
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
 from squeezenet.text import format_bytes, printable, table
-from test_cli_predict import HOSTILE, SHOWN, run
 
 INFO_1_0 = """\
 squeezenet1_0: 4.99 MB as float32, bypass none, 48x smaller than AlexNet

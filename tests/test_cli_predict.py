@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from commands import HOSTILE, SHOWN, run
 from image_files import encode, photo, png
 from networks import random_network, tiny_spec
 from squeezenet import Classifier
@@ -18,15 +19,6 @@ from squeezenet.engine import native_kernels
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
-
-# What a file may hold and a terminal must not obey: colours, a cleared screen, a set title, a carriage return,
-# right-to-left text, C1 controls.
-HOSTILE = ("\x1b[31mred", "\x1b]0;title\x07", "two\nlines", "\rover", "\u202egnp.exe\x9b2J")
-SHOWN = (r"\x1b[31mred", r"\x1b]0;title\x07", r"two\nlines", r"\rover", r"\u202egnp.exe\x9b2J")
-
-
-def run(*arguments, **options):
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="squeezenet", **options)
 
 
 def write_model(path, labels=("ant", "bee", "cat", "dog", "eel")):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from codec_checks import check_round_trip, conv_params, laplacian
 from squeezenet.codec.rate import RateModel, layer_bits
-from test_codec import check_round_trip, conv_params, laplacian
 
 
 def smooth_layer() -> np.ndarray:

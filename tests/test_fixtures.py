@@ -2,19 +2,13 @@
 
 import hashlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
+from fixture_files import FOLDER, describe, fixtures, formula_pixels
 from squeezenet.engine import ReferenceEngine
 from squeezenet.fileformat import VERSION, decode_sqz, encode_sqz
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-from make_fixtures import describe, fixtures, formula_pixels  # noqa: E402
-
-FOLDER = Path(__file__).parent / "fixtures" / "format"
 # Literal, so that a lost file is a failed test and not a test less.
 NAMES = ["v1/classes", "v1/everything", "v1/vector"]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from fixture_files import FOLDER, fixtures, formula_pixels
 from reference_oracle import oracle_logits
 from squeezenet import container, errors, fileformat, preprocess, spec
 from squeezenet.engine import ReferenceEngine
 from squeezenet.fileformat import decode_sqz, encode_sqz
-from test_fixtures import FOLDER, fixtures, formula_pixels
 
 PAGE = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
 VECTOR = bytes.fromhex("".join(re.findall(r"^    ([0-9a-f]{2,64})$", PAGE, re.MULTILINE)))

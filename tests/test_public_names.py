@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import squeezenet
-from test_layers import MODULES
+from source_tree import MODULES
 
 # Run as programs, or read by other means; they offer no names.
 WITHOUT_NAMES = {"__main__"}

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from commands import run
 from networks import random_network, tiny_spec
 from squeezenet.classifier import Classifier
 from squeezenet.data import open_data
@@ -19,7 +20,6 @@ from squeezenet.reports.charts import Axis, Line, Point, chart, line_chart
 from squeezenet.reports.network_page import build_report, render_card, render_html
 from squeezenet.reports.pages import render
 from squeezenet.reports.plots import drawing, front
-from test_cli_predict import run
 from training_runs import train, write_images
 
 HOSTILE = '<img src=x onerror="alert(1)">'

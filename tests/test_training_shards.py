@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from commands import run
 from squeezenet.data import open_data
 from squeezenet.data.shards import open_shards, write_shards
 from squeezenet.errors import DataError
@@ -22,7 +23,6 @@ from squeezenet.training import step as step_module
 from squeezenet.training.feed.augment import Augmentation, EpochDraw
 from squeezenet.training.feed.batches import view_for
 from squeezenet.training.feed.shards import ShardBatches
-from test_cli_predict import run
 from training_runs import TINY, digests, train, write_images
 
 pytest.importorskip("webdataset")

@@ -1,4 +1,4 @@
-"""The exported page as a file, and its engine in Node; test_web_page.py opens it in a browser."""
+"""The exported page as a file, and its engine in Node; test_exports_page.py opens it in a browser."""
 
 import base64
 import hashlib

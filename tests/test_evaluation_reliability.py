@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from commands import run
 from image_files import encode, photo
 from networks import random_network, tiny_spec
 from squeezenet import Classifier
@@ -13,7 +14,6 @@ from squeezenet.evaluation.reliability import reliability, unknown_threshold
 from squeezenet.fileformat import SqzFile, read_sqz, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
-from test_cli_predict import run
 
 
 def logits_of(*shares):

@@ -2,13 +2,13 @@
 
 import pytest
 
+from commands import run
 from image_files import encode, photo
 from networks import random_network, tiny_spec
 from squeezenet import zoo
 from squeezenet.fileformat import SqzFile, read_sqz, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
-from test_cli_predict import run
 
 
 @pytest.fixture
