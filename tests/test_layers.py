@@ -44,6 +44,16 @@ def level_of(module):
     return LEVEL_OF.get(layer_of(module), len(LEVELS))
 
 
+def test_nothing_imports_the_package_itself():
+    """`squeezenet` is made of its rooms; only the command line and programs stand above it."""
+    for module in MODULES:
+        if layer_of(module) not in ("cli", "__main__"):
+            tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+            bare = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module is None]
+            depth = module.count(".") + (MODULES[module].name == "__init__.py")
+            assert [alias.name for node in bare if node.level > depth for alias in node.names] == [], module
+
+
 def test_every_module_has_a_level():
     assert sorted({layer_of(module) for module in MODULES} - set(LEVEL_OF)) == []
     assert {"errors", "codec.range_coder", "engine.reference", "text"} <= set(MODULES)

@@ -20,6 +20,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ import numpy as np
 import PIL
 import torch
 
-from .. import __version__
 from ..errors import MissingDependencyError, TrainingError
 from ..files import atomic_write, remove_leftovers
 from ..models import SqueezeNet, fold_batch_norm, save_safetensors
@@ -117,8 +117,8 @@ class RunFolder:
         machine = {
             "command": shlex.join(sys.argv),
             "versions": {
-                "squeezenet": __version__, "python": platform.python_version(), "torch": torch.__version__,
-                "numpy": np.__version__, "pillow": PIL.__version__,
+                "squeezenet": metadata.version("squeezenet"), "python": platform.python_version(),
+                "torch": torch.__version__, "numpy": np.__version__, "pillow": PIL.__version__,
             },
             "hardware": {
                 "machine": platform.machine(), "system": platform.system(), "threads": torch.get_num_threads(),
