@@ -71,6 +71,20 @@ def test_every_public_name_has_a_docstring():
         assert len(inspect.getdoc(getattr(squeezenet, name)) or "") > 12, name
 
 
+FUNCTIONS = [name for name in squeezenet.__all__ if inspect.isfunction(getattr(squeezenet, name))]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_public_function_documents_its_arguments_and_shows_an_example(name):
+    function = getattr(squeezenet, name)
+    text = inspect.getdoc(function)
+    arguments = text.partition("Args:")[2].partition("\n\n")[0]
+    parameters = [parameter for parameter in inspect.signature(function).parameters if parameter not in ("self",)]
+    assert [p for p in parameters if len(parameters) > 1 and f"\n    {p}: " not in arguments] == []
+    assert ">>> " in text
+    assert "Returns:" in text or "Raises:" in text
+
+
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'squeezenet' has no attribute 'nothing'"):
         squeezenet.nothing  # noqa: B018

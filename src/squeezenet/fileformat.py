@@ -109,6 +109,10 @@ class SqzFile:
 def write_sqz(path: str | os.PathLike[str], contents: SqzFile) -> int:
     """Write a file, whole or not at all.
 
+    Args:
+        path: Where; its folder must exist.
+        contents: What the file holds.
+
     Returns:
         Its size in bytes.
 
@@ -141,6 +145,10 @@ def read_bytes(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) ->
 
 def read_sqz(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> SqzFile:
     """Read a file.
+
+    Args:
+        path: A `.sqz` file.
+        limits: Bytes and weights to accept; raise one for files you trust.
 
     Raises:
         FormatError: A subclass that names what is wrong, with the path in the message.
@@ -239,6 +247,16 @@ def store_unknown(path: str | os.PathLike[str], threshold: float) -> None:
     Raises:
         FormatError: If the file is damaged, or the threshold is not a probability.
         OSError: If it cannot be read or written; it is then unchanged.
+
+    Example:
+        >>> import tempfile
+        >>> from squeezenet import find_model
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "copy.sqz")
+        ...     _ = path.write_bytes(find_model("cifar10").path.read_bytes())
+        ...     store_unknown(path, 0.25)
+        ...     read_sqz(path).unknown_below
+        0.25
     """
     try:
         data = with_facts(read_bytes(path), unknown_below=threshold)

@@ -97,6 +97,11 @@ def predict_to_parquet(
         DataError: If a source does not exist or has no image.
         ClusterError: If the cluster cannot be reached or gives up, or another run is under way in `OUT.parts/`.
         OSError: If the output cannot be written.
+
+    Example:
+        >>> from squeezenet import predict_to_parquet
+        >>> predict_to_parquet("cifar10", ["s3://bucket/photos"], "out.parquet").n_errors  # doctest: +SKIP
+        0
     """
     encoded = _checked(sqz_path(model))
     clock = time.monotonic()

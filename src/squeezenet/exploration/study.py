@@ -76,6 +76,14 @@ def explore(
         DataError: If the images cannot be used.
         RecipeError: If the recipe is unknown or impossible.
         ClusterError: If the cluster cannot be reached or gives up.
+
+    Example:
+        >>> import tempfile
+        >>> space = Space(sampler="grid", fixed={"incr_e": 8, "n_fires": 2}, dimensions={"base_e": (8, 16)})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = explore("digits", study_dir=folder, space=space, epochs=1, retrain=False, progress=False)
+        >>> [finding.point for finding in result.findings]
+        [{'base_e': 8}, {'base_e': 16}]
     """
     reporter = reporter_of(progress)
     chosen = space if isinstance(space, Space) else load_space(space)

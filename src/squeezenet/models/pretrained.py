@@ -65,7 +65,10 @@ def squeezenet1_0(
         pretrained: The same as `weights="DEFAULT"`.
         progress: Show a download's progress.
         weights: A name in `WEIGHTS["squeezenet1_0"]`, `DEFAULT`, or None for an untrained network.
-        options: As in `create_model` (`num_classes`, `dropout`, `input_size`, ...), which also says what is raised.
+        options: As in `create_model`: `num_classes`, `dropout`, `input_size`, ...
+
+    Raises:
+        SqueezeNetError: As `create_model` does.
 
     Example:
         >>> squeezenet1_0(num_classes=10).spec.num_classes
@@ -83,7 +86,10 @@ def squeezenet1_1(
         pretrained: The same as `weights="DEFAULT"`.
         progress: Show a download's progress.
         weights: A name in `WEIGHTS["squeezenet1_1"]`, `DEFAULT`, or None for an untrained network.
-        options: As in `create_model`, which also says what is raised.
+        options: As in `create_model`.
+
+    Raises:
+        SqueezeNetError: As `create_model` does.
 
     Example:
         >>> squeezenet1_1(num_classes=10).spec.num_classes

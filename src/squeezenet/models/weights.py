@@ -43,6 +43,10 @@ _IMAGENET_CLASSES = 1000
 def save_safetensors(model: SqueezeNet, path: str | os.PathLike[str]) -> None:
     """Write a network whole or not at all, with its spec, labels, preprocessing and provenance.
 
+    Args:
+        model: The network; its spec follows a head or stem that was replaced by hand.
+        path: The `.safetensors` file.
+
     The same network gives the same bytes, and what is written can be read again.
 
     Raises:
@@ -81,6 +85,13 @@ def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
 
     Raises:
         WeightsError: If the file cannot be read, is malformed, or holds no SqueezeNet.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_safetensors(SqueezeNet("1_1", num_classes=3), f"{folder}/net.safetensors")
+        ...     load_safetensors(f"{folder}/net.safetensors").spec.num_classes
+        3
     """
     data = read_bounded(path, max_bytes=_MAX_FILE_BYTES)
     description = _read_description(data, path)
