@@ -10,6 +10,7 @@ from image_files import encode, photo, png, write_tree
 from squeezenet.data import check_data, decode_batches, open_data
 from squeezenet.data.decode import decode_all, decode_for_crops
 from squeezenet.errors import DataError, ImageError
+from squeezenet.images import IMAGE_FORMATS
 from squeezenet.preprocess import Preprocessing
 
 
@@ -58,7 +59,7 @@ def test_messy_folder_is_sorted_into_readable_unreadable_and_ignored(messy_folde
     check = check_data(open_data(messy_folder))
     assert [reason for _, reason in last_parts(check.unreadable)] == [
         "the file is empty",
-        "expected an image (JPEG, PNG, WEBP, BMP, GIF), got something else",
+        f"expected an image ({', '.join(IMAGE_FORMATS)}), got something else",
     ]
     assert last_parts(check.ignored) == [
         ("circular.png", "not a regular file"),

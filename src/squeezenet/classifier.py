@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from .engine import NativeEngine, ReferenceEngine, native_kernels
 from .errors import ModelNotFoundError
 from .fileformat import SqzFile, read_sqz
+from .images import ImageSource, is_one_image
 from .labels import Labels
 from .native_library import why_not_loaded
 from .network import IntegerNetwork
-from .preprocess import ImageSource, Preprocessing, is_one_image
+from .preprocess import Preprocessing
 from .spec import ArchSpec
 from .text import printable
 from .zoo import find_model

@@ -17,7 +17,11 @@ __all__ = [
     "write_together",
 ]  # fmt: skip
 
-IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif"})
+IMAGE_EXTENSIONS = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif",
+    ".avifs", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".pfm", ".mpo", ".ico",
+})  # fmt: skip
 
 _MAX_TOML_BYTES = 1 << 20
 _TOKEN_BYTES = 8

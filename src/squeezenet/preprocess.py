@@ -7,35 +7,22 @@ give the same pixels everywhere. Normalisation is not applied here: engines fold
 
 from __future__ import annotations
 
-import io
-import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from .errors import ImageError
+from .images import MAX_IMAGE_PIXELS, ImageSource, reading, source_name
 
-__all__ = [
-    "IMAGE_FORMATS", "MAX_FILE_BYTES", "MAX_IMAGE_PIXELS", "ImageSource", "Preprocessing", "ResizeMode", "is_one_image",
-    "load_image",
-]  # fmt: skip
-
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-MAX_IMAGE_PIXELS = 100_000_000
-MAX_FILE_BYTES = 256_000_000
+__all__ = ["Preprocessing", "ResizeMode", "load_image"]
 
 ResizeMode = Literal["short_side", "squash"]
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MAX_SIZE = 4096
-
-ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[np.uint8]
-"""One image: a path, encoded bytes, a seekable binary stream, a Pillow image, or uint8 pixels (H, W, 3) or (H, W)."""
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
@@ -56,86 +43,8 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Im
         >>> load_image(np.zeros((2, 3), np.uint8)).size
         (3, 2)
     """
-    name = _name(source)
-    try:
-        with warnings.catch_warnings():
-            # Size is checked below, before any pixel is decoded; Pillow's own warnings about it and about odd EXIF
-            # blocks would only repeat it.
-            warnings.simplefilter("ignore")
-            image = _from_array(source) if isinstance(source, np.ndarray) else _open(source)
-            if image.width * image.height > max_pixels:
-                raise ImageError(
-                    f"expected at most {max_pixels} pixels, got {image.width}x{image.height}: scale it down first"
-                )
-            image.load()
-            return _to_rgb(_upright(image))
-    except ImageError as error:
-        raise error.at(name) from None
-    except UnidentifiedImageError:
-        expected = ", ".join(IMAGE_FORMATS)
-        raise ImageError(f"expected an image ({expected}), got something else", source=name) from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(error, source=name) from None
-    except FileNotFoundError:
-        raise ImageError("no such file", source=name) from None
-    except Exception as error:  # Pillow's plugins raise almost anything on broken files
-        raise ImageError(f"cannot be decoded ({type(error).__name__}: {error})", source=name) from None
-
-
-def _name(source: ImageSource) -> str:
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "image"
-
-
-def is_one_image(images: object) -> bool:
-    """Whether an argument is one `ImageSource` and not a collection of them."""
-    if isinstance(images, np.ndarray):
-        return images.ndim != 4
-    return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(images, "read")
-
-
-def _from_array(pixels: NDArray[np.generic]) -> Image.Image:
-    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
-    if pixels.dtype != np.uint8 or not is_image or 0 in pixels.shape:
-        raise ImageError(
-            f"expected an array of shape (H, W, 3) or (H, W) and dtype uint8, got {pixels.shape} {pixels.dtype}"
-        )
-    return Image.fromarray(np.ascontiguousarray(pixels))
-
-
-def _open(source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image) -> Image.Image:
-    if isinstance(source, Image.Image):
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if path.exists() and not path.is_file():
-            raise ImageError("expected a file, got a directory or a device")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ImageError(f"expected at most {MAX_FILE_BYTES} bytes, got {path.stat().st_size}")
-        source = path.read_bytes()
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        if not len(source):
-            raise ImageError("the file is empty")
-        source = io.BytesIO(source)
-    return Image.open(source, formats=IMAGE_FORMATS)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # 16-bit grey; Pillow's own conversion clips at 255 instead of scaling.
-        high_byte = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        image = Image.fromarray(high_byte)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image.alpha_composite(rgba)
-    return image.convert("RGB")
+    with reading(source, max_pixels=max_pixels) as image:
+        return image.copy() if image is source else image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +98,10 @@ class Preprocessing:
         Raises:
             ImageError: If the image cannot be read.
         """
-        image = load_image(source)
+        with reading(source) as image:
+            return self._view(image, source)
+
+    def _view(self, image: Image.Image, source: ImageSource) -> NDArray[np.uint8]:
         width, height = self.resized_size(image.width, image.height)
         if width * max(height, image.height) > MAX_IMAGE_PIXELS:
             # A few pixels wide and many thousands high: a file of some bytes that would resize to gigabytes, in the
@@ -197,7 +109,7 @@ class Preprocessing:
             raise ImageError(
                 f"expected at most {MAX_IMAGE_PIXELS} pixels after the resize, got {width}x{max(height, image.height)}"
                 f" from {image.width}x{image.height}: crop it first",
-                source=_name(source),
+                source=source_name(source),
             )
         # Two calls, since Pillow from 13 on takes the rows first where the height shrinks more; the contract does not.
         resample = _RESAMPLE[self.resample]

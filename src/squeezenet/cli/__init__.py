@@ -92,5 +92,6 @@ def main() -> None:
             # A terminal that cannot show a letter of a label gets its escape, not a traceback.
             stream.reconfigure(errors="backslashreplace")
     # One line, without the line of source that warns.
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd EXIF blocks; what matters becomes an error
     warnings.formatwarning = lambda message, *_args, **_options: f"warning: {message}\n"
     cli(prog_name="squeezenet")

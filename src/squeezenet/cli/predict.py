@@ -74,7 +74,7 @@ def _answers(model: str, images: tuple[str, ...], top: int) -> Iterator[Answer]:
     if find_model(model).kind in ("sqz", "imagenet") and load_library() is not None:
         spare_blas_threads()  # the C engine does the work
     from .. import open_model, predict
-    from ..preprocess import MAX_FILE_BYTES
+    from ..images import MAX_FILE_BYTES
 
     predictor = open_model(model)
     while images:

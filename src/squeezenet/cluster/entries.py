@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..data.sources import Source, ZipSource, open_source
 from ..errors import DataError, ImageError, MissingDependencyError
 from ..files import IMAGE_EXTENSIONS
-from ..preprocess import MAX_FILE_BYTES
+from ..images import MAX_FILE_BYTES
 from ..text import file_name
 
 if TYPE_CHECKING:

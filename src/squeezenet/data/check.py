@@ -6,18 +6,16 @@ Damage that only shows when an image is decoded is skipped and counted later, ag
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..errors import DataError, ImageError
-from ..preprocess import IMAGE_FORMATS, MAX_IMAGE_PIXELS, load_image
+from ..images import MAX_IMAGE_PIXELS, image_size
+from ..preprocess import load_image
 from .decode import Unreadable
 from .imageset import ImageSet
 
@@ -145,35 +143,25 @@ class _Header:
 
 def _read_headers(images: ImageSet, on_progress: Progress | None, done: int, total: int) -> list[_Header | Unreadable]:
     headers: list[_Header | Unreadable] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a size that Pillow warns about is judged by `MAX_IMAGE_PIXELS`
-        for index, item in enumerate(images.items):
-            try:
-                headers.append(_read_header(images, index))
-            except ImageError as error:
-                headers.append(Unreadable(item.name, error.reason))
-            if on_progress and (index % 1000 == 999 or index + 1 == len(images)):
-                on_progress(done + index + 1, total)
+    for index, item in enumerate(images.items):
+        try:
+            headers.append(_read_header(images, index))
+        except ImageError as error:
+            headers.append(Unreadable(item.name, error.reason))
+        if on_progress and (index % 1000 == 999 or index + 1 == len(images)):
+            on_progress(done + index + 1, total)
     return headers
 
 
 def _read_header(images: ImageSet, index: int) -> _Header:
     start = images.read(index, _HEADER_BYTES)
-    size = _image_size(start)
+    size = image_size(start)
     if size is None:
         # A header longer than the part read, or no image: the full reader finds out, and words the error.
         size = load_image(images.read(index)).size
     if size[0] * size[1] > MAX_IMAGE_PIXELS:
         raise ImageError(f"expected at most {MAX_IMAGE_PIXELS} pixels, got {size[0]}x{size[1]}")
     return _Header(size, images.size_bytes(index), hashlib.blake2b(start, digest_size=16).digest())
-
-
-def _image_size(start: bytes) -> tuple[int, int] | None:
-    try:
-        with Image.open(io.BytesIO(start), formats=IMAGE_FORMATS) as image:
-            return image.size
-    except Exception:  # Pillow's plugins raise almost anything on broken files
-        return None
 
 
 def _drop_empty_classes(images: ImageSet) -> tuple[ImageSet, tuple[str, ...]]:

@@ -6,8 +6,6 @@ reduced size, so that crops can vary.
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -17,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError
-from ..preprocess import Preprocessing, load_image
+from ..images import reading
+from ..preprocess import Preprocessing
 from ..process import usable_cores
 from .imageset import ImageSet
 
@@ -66,26 +65,22 @@ def decode_for_crops(data: bytes, short_side: int, *, enlarge: bool = False) -> 
     Raises:
         ImageError: If the image cannot be read.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `load_image` says what is wrong, as an error
-        try:
-            image: Image.Image | bytes = Image.open(io.BytesIO(data), formats=["JPEG"])
-        except Exception:
-            image = data
-    if isinstance(image, Image.Image):
+
+    def draft(image: Image.Image) -> None:
         # JPEG decodes at a half, quarter or eighth of its size in a fraction of the time.
         short = max(1, min(image.size))
         image.draft(None, (short_side * image.width // short, short_side * image.height // short))
-    upright = load_image(image)
-    short = min(upright.size)
-    if max(upright.size) > MAX_ASPECT * short:
-        width, height = (min(side, MAX_ASPECT * short) for side in upright.size)
-        left, top = (upright.width - width) // 2, (upright.height - height) // 2
-        upright = upright.crop((left, top, left + width, top + height))
-    if short > short_side or (enlarge and short < short_side):
-        width, height = (max(1, short_side * side // short) for side in upright.size)
-        upright = upright.resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(upright)  # Pillow's own buffer is read-only, which torch does not take
+
+    with reading(data, draft=draft) as upright:
+        short = min(upright.size)
+        if max(upright.size) > MAX_ASPECT * short:
+            width, height = (min(side, MAX_ASPECT * short) for side in upright.size)
+            left, top = (upright.width - width) // 2, (upright.height - height) // 2
+            upright = upright.crop((left, top, left + width, top + height))
+        if short > short_side or (enlarge and short < short_side):
+            width, height = (max(1, short_side * side // short) for side in upright.size)
+            upright = upright.resize((width, height), Image.Resampling.BILINEAR)
+        return np.array(upright)  # Pillow's own buffer is read-only, which torch does not take
 
 
 def _decode(
@@ -102,12 +97,7 @@ def _decode(
     with thread_pool() as pool:
         for start in range(0, len(images), batch_size):
             tried = range(start, min(start + batch_size, len(images)))
-            with warnings.catch_warnings():
-                # `load_image` silences warnings for its own thread's sake, but the filters belong to the process:
-                # without this, threads would put each other's filters back in the wrong order.
-                warnings.simplefilter("ignore")
-                results = list(pool.map(decode, tried))
-            yield tried, results
+            yield tried, list(pool.map(decode, tried))
 
 
 def decode_batches(images: ImageSet, preprocessing: Preprocessing, *, batch_size: int = 64) -> Iterator[DecodedBatch]:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..errors import DataError, ImageError, MissingDependencyError
 from ..files import IMAGE_EXTENSIONS
-from ..preprocess import MAX_FILE_BYTES
+from ..images import MAX_FILE_BYTES
 from ..text import file_name
 
 __all__ = [

@@ -16,7 +16,8 @@ from ..classifier import Answer, Classifier, EngineName, Predictor, sqz_path
 from ..data import DecodedBatch, ImageSet, Unreadable, decode_batches, expand_pattern, open_data
 from ..errors import DataError, ImageError, SqueezeNetError
 from ..fileformat import SqzFile
-from ..preprocess import ImageSource, Preprocessing, is_one_image
+from ..images import ImageSource, is_one_image
+from ..preprocess import Preprocessing
 from ..zoo import find_model
 
 if TYPE_CHECKING:

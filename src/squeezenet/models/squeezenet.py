@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ..architectures import SPEC_NAMES, named_spec
 from ..errors import ImageError, SpecError
+from ..images import ImageSource
 from ..labels import Labels
-from ..preprocess import ImageSource, Preprocessing
+from ..preprocess import Preprocessing
 from ..spec import ArchSpec, StemSpec
 from .fire import Fire, activation_of, conv_of
 

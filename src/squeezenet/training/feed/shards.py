@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -85,9 +84,7 @@ class ShardBatches:
     def _decode(self, sample: _Sample) -> tuple[NDArray[np.uint8] | Unreadable, int]:
         name, data, label = sample
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return self.view(data), label
+            return self.view(data), label
         except ImageError as error:
             return Unreadable(name, error.reason), label
 

@@ -1,0 +1,286 @@
+"""Reading image files with Pillow: by content, whatever their names, within bounds of pixels and memory.
+
+Pillow's own opener is left alone, since its limit and its warnings about it belong to the whole process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import stat
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .errors import ImageError
+
+__all__ = [
+    "IMAGE_FORMATS", "MAX_FILE_BYTES", "MAX_IMAGE_PIXELS", "SIGNATURE_BYTES", "ImageSource", "image_size",
+    "is_image_start", "is_one_image", "reading", "source_name",
+]  # fmt: skip
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
+MAX_IMAGE_PIXELS = 100_000_000
+"""Of one image, and of all that are decoded at the same time in a process."""
+MAX_FILE_BYTES = 256_000_000
+SIGNATURE_BYTES = 32
+
+_STRIP_PIXELS = 1 << 20
+_EXIF_ORIENTATION = 274
+_ORIENTED_BY = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+_TRANSPOSITIONS = dict(zip((2, 3, 4, 5, 6, 7, 8), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
+_EXPECTED = f"expected an image ({', '.join(IMAGE_FORMATS)})"
+
+# How files begin, the format in Pillow's table, and the module that puts it there.
+_SIGNATURES = (
+    (rb"\xff\xd8\xff", "JPEG", "JpegImagePlugin"),
+    (rb"\x89PNG\r\n\x1a\n", "PNG", "PngImagePlugin"),
+    (rb"GIF8[79]a", "GIF", "GifImagePlugin"),
+    (rb"RIFF....WEBP", "WEBP", "WebPImagePlugin"),
+    (rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", "BMP", "BmpImagePlugin"),
+    (rb"II[*+]\0|II\0\*|MM\0[*+]|MM\*\0", "TIFF", "TiffImagePlugin"),
+    (rb"....ftypavi[fs]", "AVIF", "AvifImagePlugin"),
+    (rb"....ftyp(hei[cxms]|hev[cms]|mi[af][fs12]|msf1)", "HEIF", ""),
+    (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "JPEG2000", "Jpeg2KImagePlugin"),
+    (rb"P[1-6f][\s#]", "PPM", "PpmImagePlugin"),
+    (rb"\0\0\x01\0[^\0]\0", "ICO", "IcoImagePlugin"),
+)
+
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[np.uint8]
+"""One image: a path, encoded bytes, a seekable binary stream, a Pillow image, or uint8 pixels (H, W, 3) or (H, W)."""
+
+
+def is_image_start(start: bytes) -> bool:
+    """Tell whether the first `SIGNATURE_BYTES` of a file are those of an image that can be read, or of HEIC."""
+    return any(re.match(pattern, start, re.DOTALL) for pattern, _, _ in _SIGNATURES)
+
+
+def is_one_image(images: object) -> bool:
+    """Whether an argument is one `ImageSource` and not a collection of them."""
+    if hasattr(images, "__array__") and not isinstance(images, Image.Image):
+        return getattr(images, "ndim", 3) != 4
+    return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(images, "read")
+
+
+def source_name(source: ImageSource) -> str:
+    """What messages call an image."""
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "image"
+
+
+def image_size(start: bytes) -> tuple[int, int] | None:
+    """Read width and height off the beginning of a file; None if it takes more of it, or is not an image."""
+    with contextlib.suppress(Exception), _open_bytes(start) as image:  # Pillow's plugins raise almost anything
+        return image.size
+    return None
+
+
+@contextlib.contextmanager
+def reading(
+    source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS, draft: Callable[[Image.Image], object] | None = None
+) -> Iterator[Image.Image]:
+    """Decode the first frame as upright 8-bit RGB, for use within the block.
+
+    Threads wait before they decode so that all blocks together hold at most `MAX_IMAGE_PIXELS`.
+
+    Args:
+        source: See `load_image`.
+        max_pixels: Refuse larger images before decoding them.
+        draft: Called with the image before it is decoded, to ask for a smaller size.
+
+    Raises:
+        ImageError: See `load_image`.
+    """
+    name = source_name(source)
+    with _errors_about(name):
+        image = _open(source)
+        if image.width * image.height > max_pixels:
+            raise ImageError(
+                f"expected at most {max_pixels} pixels, got {image.width}x{image.height}: scale it down first"
+            )
+        if draft:
+            draft(image)
+    with _PIXELS.take(image.width * image.height):
+        with _errors_about(name):
+            if image is not source:
+                _prepare_transparency(image)
+            image.load()
+            rgb = _to_rgb(_upright(image, is_file=image is not source))
+        del image
+        yield rgb
+
+
+@contextlib.contextmanager
+def _errors_about(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise error.at(name) from None
+    except FileNotFoundError:
+        raise ImageError("no such file", source=name) from None
+    except Exception as error:  # Pillow's plugins raise almost anything on broken files
+        raise ImageError(f"cannot be decoded ({type(error).__name__}: {error})", source=name) from None
+
+
+def _open(source: Any) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    if hasattr(source, "__array__"):
+        return _from_array(np.asarray(source))
+    if isinstance(source, (str, os.PathLike)):
+        status = os.stat(source)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("expected a file, got a directory or a device")
+        if status.st_size > MAX_FILE_BYTES:
+            raise ImageError(f"expected at most {MAX_FILE_BYTES} bytes, got {status.st_size}")
+        source = Path(source).read_bytes()
+    elif hasattr(source, "read"):
+        source.seek(0)
+        source = source.read()
+    if not isinstance(source, (bytes, bytearray, memoryview)):
+        raise ImageError(
+            "expected a path, encoded bytes, a binary stream, a Pillow image or a uint8 array,"
+            f" got {type(source).__name__}"
+        )
+    if not len(source):
+        raise ImageError("the file is empty")
+    return _open_bytes(source)
+
+
+def _from_array(pixels: NDArray[Any]) -> Image.Image:
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not is_image or 0 in pixels.shape:
+        raise ImageError(
+            f"expected an array of shape (H, W, 3) or (H, W) and dtype uint8, got {pixels.shape} {pixels.dtype}"
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _open_bytes(data: bytes | bytearray | memoryview) -> Image.Image:
+    start = bytes(data[:SIGNATURE_BYTES])
+    _, kind, plugin = next((row for row in _SIGNATURES if re.match(row[0], start, re.DOTALL)), ("", "", ""))
+    if not kind:
+        raise ImageError(f"{_EXPECTED}, got something else")
+    if kind == "HEIF":
+        try:
+            importlib.import_module("pillow_heif").register_heif_opener()
+        except ImportError:
+            raise ImageError("a HEIC image needs another package: pip install pillow-heif") from None
+    else:
+        importlib.import_module(f"PIL.{plugin}")
+    factory, _ = Image.OPEN.get(kind, (None, None))
+    if factory is None:
+        raise ImageError(f"this Pillow was built without {kind}")
+    try:
+        image = factory(io.BytesIO(data), "")
+        if kind == "ICO":
+            image = image.ico.frame(0)  # type: ignore[attr-defined]  # the largest, of the size it really has
+    except (SyntaxError, IndexError, TypeError, struct.error):
+        raise ImageError(f"{_EXPECTED}, got something else") from None
+    tags = getattr(image, "tag_v2", {})
+    if kind == "TIFF" and (tags.get(254, 0) & 1 or 50706 in tags):  # a preview, DNG's version
+        raise ImageError("a camera's raw file: export it as JPEG first")
+    return image
+
+
+def _upright(image: Image.Image, *, is_file: bool) -> Image.Image:
+    try:
+        # Of a file, EXIF alone counts, as in browsers, and not what XMP or a text chunk says.
+        exif = Image.Exif() if is_file else image.getexif()
+        if is_file and "exif" in image.info:
+            exif.load(image.info["exif"])
+        orientation = exif.get(_EXIF_ORIENTATION)
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        orientation = None
+    if (method := _TRANSPOSITIONS.get(orientation)) is not None:
+        image = image.transpose(method)
+        is_file = True
+    for key in _ORIENTED_BY if is_file else ():  # whoever reads the result must not turn it again
+        image.info.pop(key, None)
+    return image
+
+
+def _prepare_transparency(image: Image.Image) -> None:
+    """Bring the transparent colour of a PNG, which is in the file's own depth, to that of the decoded pixels."""
+    stored = image.tile[0][3] if getattr(image, "tile", None) else ""
+    colour = image.info.get("transparency")
+    if stored in ("L;2", "L;4") and isinstance(colour, int):
+        image.info["transparency"] = colour * (85 if stored == "L;2" else 17)
+    elif stored == "RGB;16B" and colour is not None:
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
+def _grey_factor(image: Image.Image) -> float | None:
+    """What brings wide grey, of 16 bits, 32 bits or floats, to 0 to 255; None for images of 8 bits."""
+    if image.mode[0] not in "IF":
+        return None
+    if image.mode.startswith("I;16") or image.format == "PNG":
+        return 1 / 256
+    _, high = image.getextrema()
+    if image.mode == "I":
+        return 1.0 if high <= 255 else 1 / 256  # type: ignore[operator]
+    return 255.0 if high <= 1 else 1.0  # type: ignore[operator]
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    factor = _grey_factor(image)
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):  # strips, so that what lies between needs little memory
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb.paste(_strip_to_rgb(strip, factor), (0, top))
+    return rgb
+
+
+def _strip_to_rgb(strip: Image.Image, factor: float | None) -> Image.Image:
+    if factor is not None:
+        values, transparent = np.asarray(strip), strip.info.get("transparency")
+        # High bytes of whole numbers, the nearest whole number of floats.
+        scaled = np.floor(values * np.float64(factor) + 0.5 * (strip.mode == "F"))
+        grey = np.nan_to_num(scaled.clip(0, 255), nan=0).astype(np.uint8)
+        if transparent is not None:
+            grey[values == transparent] = 255
+        strip = Image.fromarray(grey)
+    elif strip.has_transparency_data:
+        rgba = strip.convert("RGBA")
+        strip = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        strip.alpha_composite(rgba)
+    return strip.convert("RGB")
+
+
+class _PixelBudget:
+    """Bounds what the threads of this process decode at the same time."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._free, self._changed = MAX_IMAGE_PIXELS, threading.Condition()
+
+    @contextlib.contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        pixels = min(pixels, MAX_IMAGE_PIXELS)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+_PIXELS = _PixelBudget()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_PIXELS.reset)  # the threads that hold pixels do not exist there

@@ -1,0 +1,196 @@
+"""Image files of every kind: what they are is read off their bytes, and what they cost is bounded."""
+
+import struct
+import subprocess
+import sys
+import threading
+import types
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from image_files import encode, photo
+from squeezenet import Classifier, images, load_image
+from squeezenet.data.decode import decode_for_crops
+from squeezenet.errors import ImageError
+from squeezenet.images import image_size, is_image_start
+from squeezenet.preprocess import Preprocessing
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+
+
+def png(width, height, depth, color, rows, *chunks):
+    """A PNG by hand, with its pixels as bytes by row."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "MPO"])
+def test_kind_is_read_off_the_first_bytes(name):
+    data = encode(photo(), name)
+    assert is_image_start(data[: images.SIGNATURE_BYTES])
+    assert image_size(data) == load_image(data).size
+    assert Preprocessing.plain(16)(data).shape == (16, 16, 3)
+    assert decode_for_crops(data, 16).shape[:2] == (16, 24 if name != "ICO" else decode_for_crops(data, 16).shape[1])
+
+
+@pytest.mark.parametrize(
+    "text", [b"Python is a language", b"BMW and others", b"P2P networks", b"%PDF-1.7", b"", b"GIF"]
+)
+def test_other_bytes_are_not_taken_for_images(text):
+    assert not is_image_start(text)
+
+
+def test_transparent_colour_of_16_bit_grey_is_laid_over_white():
+    pixels = np.full((64, 64), 1000, np.uint16)
+    pixels[16:48, 16:48] = 40000
+    image = load_image(encode(Image.fromarray(pixels), transparency=1000))
+    assert (image.getpixel((0, 0)), image.getpixel((32, 32))) == ((255,) * 3, (156,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("depth", "color", "row", "colour", "expected"),
+    [
+        (1, 0, b"\x80", ">1H:0", [255, 255]),
+        (2, 0, b"\xd0", ">1H:3", [255, 85]),
+        (4, 0, b"\xf3", ">1H:15", [255, 51]),
+        (4, 0, b"\x3f", ">1H:3", [255, 255]),
+        (8, 0, b"\x07\x09", ">1H:7", [255, 9]),
+        (16, 0, b"\x07\x01\x09\x00", ">1H:1793", [255, 9]),
+        (8, 2, b"\1\2\3\5\5\5", ">3H:1,2,3", [255, 5]),
+        (16, 2, b"\1\1\2\2\3\3\5\0\5\0\5\0", ">3H:257,514,771", [255, 5]),
+    ],
+)
+def test_transparent_colours_of_every_depth(depth, color, row, colour, expected):
+    kind, _, values = colour.partition(":")
+    data = png(2, 1, depth, color, [row], (b"tRNS", struct.pack(kind, *map(int, values.split(",")))))
+    assert np.asarray(load_image(data))[0, :, 0].tolist() == expected
+
+
+def test_orientation_outside_exif_is_not_applied_to_files():
+    packet = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    assert load_image(encode(photo(48, 32), "WEBP", xmp=packet)).size == (48, 32)
+    exif = Image.Exif()
+    exif[274] = 6
+    turned = load_image(encode(photo(48, 32), "JPEG", exif=exif))
+    assert turned.size == (32, 48)
+    assert load_image(turned).size == (32, 48)
+
+
+def test_heic_names_the_package_that_reads_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"^image: a HEIC image needs another package: pip install pillow-heif$"):
+        load_image(HEIC)
+
+
+def test_heic_is_read_where_the_package_is_installed(monkeypatch):
+    def register():
+        monkeypatch.setitem(Image.OPEN, "HEIF", (lambda stream, name: photo(5, 4), None))
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
+    assert load_image(HEIC).size == (5, 4)
+
+
+def test_previews_in_raw_files_are_not_taken_for_photos():
+    stored = encode(photo(), "TIFF", tiffinfo={254: 1})
+    with pytest.raises(ImageError, match="a camera's raw file: export it as JPEG first"):
+        load_image(stored)
+
+
+def test_huge_panorama_gets_the_same_message_as_a_large_one():
+    data = png(20000, 10000, 8, 0, [])
+    with pytest.raises(ImageError, match=r"expected at most 100000000 pixels, got 20000x10000: scale it down first"):
+        load_image(data)
+
+
+@pytest.mark.parametrize("source", [None, 3, [[1, 2]], object()])
+def test_what_is_not_an_image_is_named_by_its_type(source):
+    with pytest.raises(ImageError, match=f"expected a path, .* or a uint8 array, got {type(source).__name__}"):
+        load_image(source)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(shape, np.uint8) for shape in ((9, 9, 4), (3, 9, 9), (9,), (9, 9, 1), (0, 9, 3))]
+    + [np.zeros((9, 9, 3), np.float32), np.zeros((9, 9), bool)],
+)  # fmt: skip
+def test_other_arrays_are_refused_with_what_is_expected(array):
+    with pytest.raises(ImageError, match=r"expected an array of shape \(H, W, 3\) or \(H, W\) and dtype uint8, got"):
+        Classifier("imagenette").predict(array)
+
+
+def test_arrays_of_other_libraries_are_one_image():
+    torch = pytest.importorskip("torch")
+    pixels = np.asarray(photo(130, 130))
+    classifier = Classifier("imagenette")
+    assert classifier.predict(torch.from_numpy(pixels.copy())) == classifier.predict(pixels)
+    assert len(classifier.predict(torch.zeros((2, 9, 9, 3), dtype=torch.uint8))) == 2
+
+
+def test_warnings_of_the_process_stay_as_they_were():
+    before = list(warnings.filters)
+    data = encode(photo(), "JPEG")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: load_image(data), range(200)))
+    assert warnings.filters == before
+
+
+def test_pixels_in_flight_are_bounded(monkeypatch):
+    budget = images._PixelBudget()
+    held, most, lock = [0], [0], threading.Lock()
+
+    def decode(_):
+        with budget.take(40_000_000):
+            with lock:
+                held[0] += 1
+                most[0] = max(most[0], held[0])
+            threading.Event().wait(0.01)
+            with lock:
+                held[0] -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, range(16)))
+    assert most[0] == 2
+    with budget.take(10 * images.MAX_IMAGE_PIXELS):  # alone, whatever its size
+        pass
+
+
+BIG = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from squeezenet.preprocess import Preprocessing
+data = open(sys.argv[1], "rb").read()
+view = Preprocessing.plain(16)
+view(data[:0] or open(sys.argv[2], "rb").read())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with ThreadPoolExecutor(3) as pool:
+    list(pool.map(view, [data] * 3))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "bytes_per_pixel"), [("I;16", 7), ("RGBA", 9), ("P", 6), ("LA", 9)]
+)  # decoded, RGB of 4 bytes, and a little
+def test_memory_of_large_images_is_that_of_one(tmp_path, mode, bytes_per_pixel):
+    side = 4900  # three of them at once are too many
+    image = Image.new("RGBA" if mode == "P" else mode, (side, side), 1)
+    options = {}
+    if mode == "P":
+        image, options = Image.new("P", (side, side), 1), {"transparency": b"\0\x80"}
+    (tmp_path / "big.png").write_bytes(encode(image, compress_level=1, **options))
+    (tmp_path / "small.png").write_bytes(encode(photo()))
+    code = f"import squeezenet.images as i; i.MAX_IMAGE_PIXELS = {side * side}; i._PIXELS.reset()\n" + BIG
+    command = [sys.executable, "-c", code, tmp_path / "big.png", tmp_path / "small.png"]
+    used = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert used < bytes_per_pixel * side * side + 60_000_000
