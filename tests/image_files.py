@@ -12,11 +12,17 @@ def png(value=0, size=(4, 4)):
     return buffer.getvalue()
 
 
+def contents_of(name, number):
+    """A small image, or something else for names of other files."""
+    is_text = name.endswith((".txt", ".md", ".csv", ".json", ".xml", ".db", ".ini", "DS_Store"))
+    return b"text" if is_text else png(number)
+
+
 def write_tree(root, names):
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(number))
+        path.write_bytes(contents_of(name, number))
     return root
 
 

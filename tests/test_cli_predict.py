@@ -169,7 +169,7 @@ def test_zip_is_read(model, photos, tmp_path):
         archive.write(photos / "b.png", "inner/b.png")
         archive.writestr("inner/notes.txt", "no image")
     result = run("predict", model, tmp_path / "photos.zip", "--json")
-    assert (result.exit_code, names_of(result)) == (0, ["b.png"])
+    assert (result.exit_code, names_of(result)) == (0, ["b.png", "notes.txt"])
 
 
 def test_broken_zip_does_not_spoil_its_neighbours(model, photos, tmp_path):
@@ -413,3 +413,39 @@ def test_a_cold_start_has_no_pool_of_threads_for_numpy(model, photos):
     command = [sys.executable, "-c", program, "predict", model, photos / "a.jpg"]
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert result.stdout.splitlines()[-1] in ("[1]", "[]")
+
+
+def test_every_file_of_a_folder_is_a_record(model, photos, tmp_path):
+    folder = tmp_path / "all"
+    (folder / "inner").mkdir(parents=True)
+    image = photo()
+    kinds = {
+        "a.tif": "TIFF", "b.avif": "AVIF", "c.jp2": "JPEG2000", "d.ppm": "PPM", "e.mpo": "JPEG", "f.heic": "JPEG",
+        "g.apng": "PNG", "h.ico": "ICO", "i": "JPEG", "inner/j.dat": "WEBP", "k.png": "TIFF",
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        image.save(folder / name, kind)
+    broken = {
+        "empty.png": b"", "empty": b"", "text.jpg": b"text", "notes.txt": b"text", ".DS_Store": b"x", "Thumbs.db": b"x",
+        "real.heic": b"\0\0\0\x18ftypheic" + bytes(40), "film.mp4": b"\0\0\0\x18ftypisom", "page.pdf": b"%PDF-1.7",
+    }  # fmt: skip
+    for name, data in broken.items():
+        (folder / name).write_bytes(data)
+    result = run("predict", model, folder, "--json")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 0
+    assert sorted(record["image"] for record in records) == sorted(str(folder / name) for name in [*kinds, *broken])
+    assert {record["image"] for record in records if "error" in record} == {str(folder / name) for name in broken}
+    (heic,) = [record["error"] for record in records if record["image"].endswith("real.heic")]
+    assert heic == "a HEIC image needs another package: pip install pillow-heif"
+
+
+def test_documents_that_are_zips_without_pictures_are_records_in_their_place(model, photos, tmp_path):
+    with zipfile.ZipFile(tmp_path / "report.docx", "w") as archive:
+        archive.writestr("a.xml", "x")
+    result = run("predict", model, tmp_path / "report.docx", photos / "b.png", tmp_path / "gone.jpg", "--json")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["image"].rsplit("/", 1)[1] for record in records] == ["report.docx", "b.png", "gone.jpg"]
+    assert [record.get("error") for record in records] == [
+        "expected an image or a zip of images, got a zip without any", None, "no such file or folder",
+    ]  # fmt: skip

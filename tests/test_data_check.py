@@ -62,10 +62,11 @@ def test_messy_folder_is_sorted_into_readable_unreadable_and_ignored(messy_folde
         f"expected an image ({', '.join(IMAGE_FORMATS)}), got something else",
     ]
     assert last_parts(check.ignored) == [
+        (".hidden.png", "a hidden file"),
         ("circular.png", "not a regular file"),
         ("fifo.png", "not a regular file"),
         ("loop", "a link to a folder already listed"),
-        ("notes.txt", "not named like an image"),
+        ("notes.txt", "not an image"),
     ]
     assert len(check.train) == 12
     assert any("caf\\xe9.png" in item.name for item in check.train.items)

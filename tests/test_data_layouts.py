@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_files import png, write_tree
+from image_files import contents_of, png, write_tree
 from shared import shared_path
 from squeezenet.data import open_data
 from squeezenet.data.imageset import open_train_and_val
@@ -18,7 +18,7 @@ from squeezenet.errors import DataError, ImageError
 def write_zip(path, names, data=None):
     with zipfile.ZipFile(path, "w") as archive:
         for number, name in enumerate(names):
-            archive.writestr(name, data or png(number))
+            archive.writestr(name, data or contents_of(name, number))
     return path
 
 
@@ -81,7 +81,7 @@ def test_splits_may_come_from_different_sources(tmp_path):
 def test_ignored_files_are_named_with_a_reason(tmp_path):
     images = open_data(write_tree(tmp_path, ["a/1.png", "a/readme.txt", "logo.png"]))
     assert [(name.rsplit("/", 1)[1], reason) for name, reason in images.ignored] == [
-        ("readme.txt", "not named like an image"),
+        ("readme.txt", "not an image"),
         ("logo.png", "outside the class folders"),
     ]
 

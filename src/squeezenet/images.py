@@ -200,7 +200,7 @@ def _upright(image: Image.Image, *, is_file: bool) -> Image.Image:
         orientation = exif.get(_EXIF_ORIENTATION)
     except Exception:  # a broken EXIF block says nothing about the pixels
         orientation = None
-    if (method := _TRANSPOSITIONS.get(orientation)) is not None:
+    if (method := _TRANSPOSITIONS.get(orientation or 1)) is not None:
         image = image.transpose(method)
         is_file = True
     for key in _ORIENTED_BY if is_file else ():  # whoever reads the result must not turn it again
@@ -210,7 +210,8 @@ def _upright(image: Image.Image, *, is_file: bool) -> Image.Image:
 
 def _prepare_transparency(image: Image.Image) -> None:
     """Bring the transparent colour of a PNG, which is in the file's own depth, to that of the decoded pixels."""
-    stored = image.tile[0][3] if getattr(image, "tile", None) else ""
+    tiles: Any = getattr(image, "tile", None)
+    stored = tiles[0][3] if tiles else ""
     colour = image.info.get("transparency")
     if stored in ("L;2", "L;4") and isinstance(colour, int):
         image.info["transparency"] = colour * (85 if stored == "L;2" else 17)

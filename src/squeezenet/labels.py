@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .errors import DataError
+from .text import match_key, nfc
 
 __all__ = ["Labels", "imagenet_labels"]
 
@@ -28,7 +28,7 @@ class Labels:
         """Refuse ids that do not belong to the names or fit two of them."""
         if self.ids and len(self.ids) != len(self.names):
             raise DataError(f"expected one id for each of {len(self.names)} class names, got {len(self.ids)}")
-        if len({_normalise(id_) for id_ in self.ids}) < len(self.ids):
+        if len({match_key(id_) for id_ in self.ids}) < len(self.ids):
             raise DataError("expected a different id for each class, got one twice")
 
     def __len__(self) -> int:
@@ -38,22 +38,21 @@ class Labels:
     def match(self, folders: Iterable[str]) -> dict[str, int]:
         """Map class folder names to output positions, by id, full name or any synonym; never by position.
 
-        Case, underscores and spaces do not matter; a name may list synonyms after commas ("tench, Tinca tinca").
+        Exact matches come first; else case, underscores, spaces and Unicode's form do not matter. A name may list
+        synonyms after commas ("tench, Tinca tinca").
 
         Raises:
             DataError: If a folder matches no class, or fits several classes equally well.
         """
-        by_id = {_normalise(id_): index for index, id_ in enumerate(self.ids)}
-        by_name: dict[str, set[int]] = {}
-        by_synonym: dict[str, set[int]] = {}
-        for index, name in enumerate(self.names):
-            by_name.setdefault(_normalise(name), set()).add(index)
-            for synonym in name.split(","):
-                by_synonym.setdefault(_normalise(synonym), set()).add(index)
+        tables: list[tuple[Callable[[str], str], dict[str, set[int]]]] = []  # from the strictest on
+        for key in (nfc, match_key):
+            for texts in (self.ids, self.names):
+                tables.append((key, _positions((key(text), index) for index, text in enumerate(texts))))
+        synonyms = ((match_key(part), index) for index, name in enumerate(self.names) for part in name.split(","))
+        tables.append((match_key, _positions(synonyms)))
         positions: dict[str, int] = {}
         for folder in folders:
-            key = _normalise(folder)
-            candidates = {by_id[key]} if key in by_id else by_name.get(key) or by_synonym.get(key, set())
+            candidates = next((found for key, table in tables if (found := table.get(key(folder)))), set[int]())
             if len(candidates) != 1:
                 problem = "matches no class" if not candidates else f"matches {len(candidates)} classes"
                 example = ", id ".join(repr(texts[0]) for texts in (self.names, self.ids) if texts) or "none"
@@ -61,7 +60,7 @@ class Labels:
                     f"class folder {folder!r} {problem} of the model (such as {example}):"
                     " name folders after the model's class ids or names"
                 )
-            positions[folder] = candidates.pop()
+            (positions[folder],) = candidates
         return positions
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,5 +103,8 @@ def imagenet_labels() -> Labels:
     return Labels(names, ids)
 
 
-def _normalise(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).replace("_", " ").casefold().split())
+def _positions(keys: Iterable[tuple[str, int]]) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for key, index in keys:
+        found.setdefault(key, set()).add(index)
+    return found

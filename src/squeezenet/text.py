@@ -6,7 +6,10 @@ import html
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["file_name", "format_bytes", "format_duration", "html_table", "printable", "table"]
+__all__ = ["file_name", "format_bytes", "format_duration", "html_table", "match_key", "nfc", "printable", "table"]
+
+_MAX_MARKS = 30  # in a row: the bound of Unicode's Stream-Safe Text Format
+_HIDDEN_MARKS = "\u0f73\u0f75\u0f81\uff9e\uff9f"  # no marks by their class, but decomposed into some
 
 
 def printable(text: object) -> str:
@@ -30,6 +33,31 @@ def _is_obeyed(char: str) -> bool:
 def file_name(name: str) -> str:
     """Turn a file name of the operating system into valid Unicode: bytes that are not UTF-8 become escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def nfc(text: str) -> str:
+    """Compose letters and marks, as class names are kept; see `_stream_safe` for text made to take hours."""
+    return text if text.isascii() else unicodedata.normalize("NFC", _stream_safe(text))
+
+
+def match_key(text: str) -> str:
+    """What two names have in common that differ in case, underscores, spaces or Unicode's form only."""
+    composed = text if text.isascii() else unicodedata.normalize("NFKC", _stream_safe(text))
+    return " ".join(composed.replace("_", " ").casefold().split())
+
+
+def _stream_safe(text: str) -> str:
+    """Break up long runs of combining marks, which take the square of their length to normalise."""
+    parts, run = [], 0
+    for char in text:
+        is_mark = unicodedata.combining(char) or char in _HIDDEN_MARKS
+        n_marks = len(unicodedata.normalize("NFKD", char)) if is_mark else 0
+        if run + n_marks > _MAX_MARKS:
+            parts.append("\u034f")  # the joiner that the format puts there
+            run = 0
+        run = run + n_marks if is_mark else 0
+        parts.append(char)
+    return "".join(parts)
 
 
 def format_duration(seconds: float) -> str:

@@ -52,6 +52,8 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
     if as_json:
         click.echo(json.dumps(result.to_dict() | ({"unknown": dataclasses.asdict(unknown)} if unknown else {})))
         return
+    for remark in result.images.remarks():
+        click.echo(printable(remark), err=True)
     unreadable = result.scores.unreadable
     for entry in unreadable[:_SHOWN_UNREADABLE]:
         click.echo(f"skipped {printable(entry.name)}: {printable(entry.reason)}", err=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..classifier import Classifier
-from ..data import ImageSet, open_data
+from ..data import ImageSet, Split, open_data
 from ..description import file_facts
 from ..errors import CompressionError
 from ..evaluation.comparison import AccuracyComparer, Comparison
@@ -155,8 +155,8 @@ class _Inputs:
 def _gather(
     model: SqueezeNet, calibration: Data | None, n_photos: int, data: Data | None, val: Data | None, reporter: Reporter
 ) -> _Inputs:
-    labelled = None if data is None else _opened(data, "train")
-    images = labelled if calibration is None else _opened(calibration, "train", unlabelled=True)
+    labelled = None if data is None else _opened(data, "train", reporter)
+    images = labelled if calibration is None else _opened(calibration, "train", reporter, unlabelled=True)
     photos = choose_calibration(model, images, n_photos=n_photos)
     if photos.is_synthetic:
         reporter.say(f"no calibration photos: {photos.source} stand in, and fidelity is unknown")
@@ -165,7 +165,7 @@ def _gather(
     if labelled is not None and model.labels is not None:
         labelled = labelled.relabel(model.labels.match(labelled.classes), model.labels.names)
     reference = FloatPredictor(model)
-    comparer = None if val is None else AccuracyComparer(reference, _opened(val, "val"))
+    comparer = None if val is None else AccuracyComparer(reference, _opened(val, "val", reporter))
     return _Inputs(reference, photos, labelled, comparer)
 
 
@@ -192,8 +192,13 @@ def _float_model(model: Model) -> SqueezeNet:
     return fold_batch_norm(network)
 
 
-def _opened(data: Data, split: str, *, unlabelled: bool = False) -> ImageSet:
-    return data if isinstance(data, ImageSet) else open_data(data, split=split, unlabelled=unlabelled)  # type: ignore[arg-type]
+def _opened(data: Data, split: Split, reporter: Reporter, *, unlabelled: bool = False) -> ImageSet:
+    if isinstance(data, ImageSet):
+        return data
+    images = open_data(data, split=split, unlabelled=unlabelled)
+    for remark in images.remarks():
+        reporter.say(remark)
+    return images
 
 
 def _described(method: Method, photos: CalibrationPhotos) -> dict[str, str]:

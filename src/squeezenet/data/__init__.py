@@ -5,7 +5,8 @@
 
 from .check import DataCheck, check_data
 from .decode import DecodedBatch, Unreadable, decode_batches
-from .imageset import DataSource, ImageItem, ImageSet, Split, open_data
+from .imageset import DataSource, ImageItem, ImageSet, open_data
+from .layout import Split
 from .sources import expand_pattern
 
 __all__ = [

@@ -17,14 +17,13 @@ from ..errors import DataError, ImageError
 from ..images import MAX_IMAGE_PIXELS, image_size
 from ..preprocess import load_image
 from .decode import Unreadable
-from .imageset import ImageSet
+from .imageset import ImageSet, summed_up
 
 __all__ = ["MAX_UNREADABLE_SHARE", "DataCheck", "check_data", "refuse_unreadable"]
 
 MAX_UNREADABLE_SHARE = 0.1
 
 _HEADER_BYTES = 1 << 16
-_MAX_NAMED = 5
 
 Progress = Callable[[int, int], None]
 
@@ -40,7 +39,6 @@ class DataCheck:
     unreadable: tuple[Unreadable, ...]
     empty_classes: tuple[str, ...]
     """Classes to train on without images."""
-    missing_in_train: tuple[str, ...]
     missing_in_val: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...]
     """Pairs (validation image, training image) of the same bytes."""
@@ -55,28 +53,25 @@ class DataCheck:
             f"{len(self.train)} images to train on, {n_val} to validate on;"
             f" number of classes: {len(self.train.classes)}, with {spread} images each"
         ]
+        lines += self.train.notes
         for problem, names in (
             ("unreadable, skipped", [f"{name} ({reason})" for name, reason in self.unreadable]),
             ("ignored", [f"{name} ({reason})" for name, reason in self.ignored]),
-            ("class folders without images", list(self.empty_classes)),
-            ("classes without images to validate on", list(self.missing_in_val)),
-            ("classes with images to validate on but none to train on", list(self.missing_in_train)),
+            ("class folders without images", self.empty_classes),
+            ("classes without images to validate on", self.missing_in_val),
             (
                 "images to validate on that are also trained on (their accuracy says nothing)",
                 [f"{one} = {other}" for one, other in self.duplicates],
             ),
         ):
-            if names:
-                shown = "; ".join(names[:_MAX_NAMED])
-                more = f"; and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-                lines.append(f"{problem} ({len(names)}): {shown}{more}")
+            lines += summed_up(problem, names)
         return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         n_val = 0 if self.val is None else len(self.val)
         pairs = {name: [list(pair) for pair in getattr(self, name)] for name in ("unreadable", "ignored", "duplicates")}
-        names = {name: list(getattr(self, name)) for name in ("empty_classes", "missing_in_train", "missing_in_val")}
+        names = {name: list(getattr(self, name)) for name in ("empty_classes", "missing_in_val")}
         return {"n_train": len(self.train), "n_val": n_val, "class_counts": self.train.class_counts(), **pairs, **names}
 
 
@@ -99,23 +94,21 @@ def check_data(train: ImageSet, val: ImageSet | None = None, *, on_progress: Pro
     refuse_unreadable(unreadable, total)
     good = [index for index, header in enumerate(train_headers) if not isinstance(header, Unreadable)]
     readable, emptied = _drop_empty_classes(train.subset(good))
-    train_classes = val_classes = set(readable.classes)
     readable_val: ImageSet | None = None
+    missing_in_val: list[str] = []
     if val is not None:
         val_good = [index for index, header in enumerate(val_headers) if not isinstance(header, Unreadable)]
-        readable_val, _ = _drop_empty_classes(val.subset(val_good))
-        val_classes = set(readable_val.classes)
-        readable_val = readable_val.with_classes_of(readable)
+        readable_val = _drop_empty_classes(val.subset(val_good))[0].with_classes_of(readable)
+        missing_in_val = [name for name, count in readable_val.class_counts().items() if not count]
     return DataCheck(
         train=readable,
         val=readable_val,
         train_sizes=np.array([header.size for header in train_headers if isinstance(header, _Header)], np.int64),
         unreadable=tuple(unreadable),
         empty_classes=tuple(sorted({*train.empty_classes, *emptied})),
-        missing_in_train=tuple(sorted(val_classes - train_classes)),
-        missing_in_val=tuple(sorted(train_classes - val_classes)),
+        missing_in_val=tuple(sorted(missing_in_val)),
         duplicates=_find_duplicates(train, train_headers, val, val_headers) if val is not None else (),
-        ignored=train.ignored + (() if val is None or val.ignored == train.ignored else val.ignored),
+        ignored=tuple(dict.fromkeys([*train.ignored, *(val.ignored if val else ())])),
     )
 
 
@@ -158,7 +151,8 @@ def _read_header(images: ImageSet, index: int) -> _Header:
     size = image_size(start)
     if size is None:
         # A header longer than the part read, or no image: the full reader finds out, and words the error.
-        size = load_image(images.read(index)).size
+        data = images.read(index)
+        size = image_size(data) or load_image(data).size
     if size[0] * size[1] > MAX_IMAGE_PIXELS:
         raise ImageError(f"expected at most {MAX_IMAGE_PIXELS} pixels, got {size[0]}x{size[1]}")
     return _Header(size, images.size_bytes(index), hashlib.blake2b(start, digest_size=16).digest())

@@ -1,7 +1,6 @@
 """Labelled images: which files belong to which class and split, read lazily.
 
-Layouts understood, in a folder or a zip: `<class>/...`, `train/<class>/...` with or without `val/<class>/...`, and
-any of these inside one wrapper folder. Several sources join by class name. No image is decoded here.
+`layout.py` has the rule for the folders of one source; several sources join by class name. No image is decoded here.
 """
 
 from __future__ import annotations
@@ -10,23 +9,24 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ..errors import DataError
-from .sources import Listing, Source, open_source
+from ..labels import Labels
+from ..text import match_key, nfc
+from .layout import Split, read_layout, split_of
+from .sources import Listing, NoImages, Source, ZipSource, open_source
 
-__all__ = ["DataSource", "ImageItem", "ImageSet", "Split", "evenly_spaced", "open_data", "open_train_and_val"]
+__all__ = [
+    "DataSource", "ImageItem", "ImageSet", "evenly_spaced", "open_data", "open_everything", "open_train_and_val",
+    "summed_up",
+]  # fmt: skip
 
-Split = Literal["train", "val", "test"]
 DataSource = str | os.PathLike[str]
 
-_SPLIT_FOLDERS: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 _MAX_NAMED = 5
 
 
@@ -57,7 +57,9 @@ class ImageSet:
     empty_classes: tuple[str, ...] = ()
     """Class folders without a single image; they are no classes."""
     ignored: tuple[tuple[str, str], ...] = ()
-    """Name and reason of files that are left out."""
+    """Name and reason of files and folders that are left out."""
+    notes: tuple[str, ...] = ()
+    """What else a person should know about how the folders were read."""
     _sources: tuple[Source, ...] = dataclasses.field(default=(), repr=False)
     _keys: tuple[tuple[int, Any], ...] = dataclasses.field(default=(), repr=False)
 
@@ -82,6 +84,11 @@ class ImageSet:
         """Return the size of an image's file; 0 if it is gone."""
         source, key = self._keys[index]
         return self._sources[source].size_bytes(key)
+
+    def remarks(self) -> list[str]:
+        """Say in lines what a person should know: how the folders were read, and what was left out."""
+        left_out = [f"{name} ({reason})" for name, reason in self.ignored]
+        return [*self.notes, *summed_up("ignored", left_out)]
 
     def class_counts(self) -> dict[str, int]:
         """Count the images of every class, in class order."""
@@ -123,12 +130,14 @@ class ImageSet:
         Raises:
             DataError: If a class of this set is missing in `other`.
         """
-        positions = {name: index for index, name in enumerate(other.classes)}
-        if unknown := [name for name in self.classes if name not in positions]:
+        try:
+            positions = Labels(tuple(other.classes)).match(self.classes)
+        except DataError:
+            unknown = [name for name in self.classes if match_key(name) not in set(map(match_key, other.classes))]
             raise DataError(
                 f"{self.name}: expected only classes of {other.name} ({_shorten(other.classes)}),"
-                f" got also {_shorten(unknown)}: rename or remove these folders"
-            )
+                f" got also {_shorten(unknown or self.classes)}: rename or remove these folders"
+            ) from None
         return self.relabel(positions, other.classes)
 
     def split_holdout(self, share: float) -> tuple[ImageSet, ImageSet]:
@@ -149,6 +158,14 @@ class ImageSet:
             held.update(members[(2 * j + 1) * len(members) // (2 * count)] for j in range(count))
         rest = self.subset(index for index in range(len(self)) if index not in held)
         return rest, self.subset(sorted(held))
+
+
+def summed_up(problem: str, names: Sequence[str]) -> list[str]:
+    """One line about some names, of which the first are shown; no line where there are none."""
+    if not names:
+        return []
+    more = f"; and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return [f"{problem} ({len(names)}): {'; '.join(names[:_MAX_NAMED])}{more}"]
 
 
 def evenly_spaced(total: int, n: int) -> list[int]:
@@ -191,19 +208,42 @@ def open_train_and_val(sources: DataSource | Sequence[DataSource]) -> tuple[Imag
     The latter is None where the sources do not have both. Raises `DataError` as `open_data` does.
     """
     files = _list_files(sources, unlabelled=False)
-    return files.images("train"), files.images("val") if {"train", "val"} <= set(files.splits) else None
+    train = files.images("train")
+    for split in set(files.splits) - {"train", "val"} if len(files.splits) > 1 else ():
+        n_images = sum(entry.split == split for entry in files.entries)
+        train = dataclasses.replace(
+            train, notes=(*train.notes, f"split {split} is left alone; number of images: {n_images}")
+        )
+    return train, files.images("val") if {"train", "val"} <= set(files.splits) else None
+
+
+def open_everything(sources: Sequence[DataSource]) -> ImageSet:
+    """Find the images of some DATA arguments without classes, and all else in them as images that cannot be read.
+
+    Raises:
+        DataError: If a source does not exist, or all of them are empty.
+    """
+    return _list_files(sources, unlabelled=True).everything()
 
 
 def _list_files(sources: DataSource | Sequence[DataSource], *, unlabelled: bool) -> _Files:
     if not (listed := [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)):
         raise DataError("expected at least one folder or zip of images, got none")
-    files = _Files(tuple(open_source(source, any_file=unlabelled) for source in listed), unlabelled)
-    for number, source in enumerate(files.sources):
+    opened = [open_source(source, any_file=unlabelled) for source in listed]
+    # train/ and val/ given one by one are the splits that they are called.
+    own = [split_of(Path(source).stem) for source in listed] if len({str(source) for source in listed}) > 1 else []
+    own = own if len({*own} - {None}) > 1 else [None] * len(listed)
+    files = _Files(opened, unlabelled)
+    for number, (source, split) in enumerate(zip(opened, own, strict=True)):
         listing = source.list_files()
+        if not listing.files and len(opened) > 1 and isinstance(source, ZipSource) and unlabelled:
+            source = opened[number] = NoImages(
+                source.path, "expected an image or a zip of images, got a zip without any"
+            )
+            listing = source.list_files()
         files.ignored += listing.ignored
-        found, found_folders = _arrange(number, source.name, listing)
-        files.entries += found
-        files.folders |= found_folders
+        files.arrange(number, source.name, listing, split)
+    files.join_classes()
     return files
 
 
@@ -213,74 +253,106 @@ class _Entry(NamedTuple):
     name: str
     split: Split | None
     class_name: str | None
+    reason: str
 
 
 @dataclass
 class _Files:
     """Everything that the sources of a DATA argument hold."""
 
-    sources: tuple[Source, ...]
+    sources: list[Source]
     unlabelled: bool
     entries: list[_Entry] = dataclasses.field(default_factory=list)
     ignored: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     folders: set[tuple[Split | None, str]] = dataclasses.field(default_factory=set)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return " + ".join(source.name for source in self.sources)
 
     @property
     def splits(self) -> tuple[Split, ...]:
         return tuple(sorted({entry.split for entry in self.entries if entry.split}))
 
+    def arrange(self, number: int, name: str, listing: Listing, own: Split | None) -> None:
+        """Read splits and classes off the paths of one source, which may be a split itself; empty folders included."""
+        layout = read_layout([parts for parts, _ in listing.files])
+        if layout.problem and not self.unlabelled:
+            raise DataError(f"{name}: {layout.problem}")
+        self.notes += [f"{name}: {layout.note}"] if layout.note else []
+        for parts, key in listing.files:
+            split, class_name, reason = layout.place(parts)
+            class_name = class_name and nfc(class_name)
+            self.entries.append(_Entry(number, key, "/".join((name, *parts)), split or own, class_name, reason))
+        for parts in listing.folders:
+            place = layout.place((*parts, ""))
+            if place.class_name and layout.place(parts).class_name is None:
+                self.folders.add((place.split or own, nfc(place.class_name)))
+
+    def join_classes(self) -> None:
+        """Give folders of different sources and splits one name where their names only differ in case and the like."""
+        places: dict[tuple[int, bool], set[str]] = {}
+        for entry in self.entries:
+            if entry.class_name is not None:
+                places.setdefault((entry.source, entry.split not in (None, "train")), set()).add(entry.class_name)
+        alike: dict[str, dict[str, None]] = {}
+        for _, names in sorted(places.items()):
+            for name in sorted(names):
+                alike.setdefault(match_key(name), {})[name] = None
+        chosen: dict[str | None, str] = {}
+        for same in alike.values():
+            if len(same) > 1 and all(len(same.keys() & found) < 2 for found in places.values()):
+                chosen |= dict.fromkeys(same, next(iter(same)))
+        self.entries = [
+            entry._replace(class_name=chosen.get(entry.class_name, entry.class_name)) for entry in self.entries
+        ]
+        self.folders = {(split, chosen.get(name, name)) for split, name in self.folders}
+
+    def everything(self) -> ImageSet:
+        entries = [entry._replace(class_name=None) for entry in self.entries]
+        left = NoImages(Path(), "")
+        problems = [
+            _Entry(len(self.sources), f"ignored: {reason}", name, None, None, "") for name, reason in self.ignored
+        ]
+        if not entries and not problems:
+            raise DataError(_no_images(self.name, None, [], self.unlabelled))
+        return self._set([*self.sources, left], [*entries, *problems], (), ())
+
     def images(self, split: Split | None) -> ImageSet:
         entries, folders, ignored = self.entries, self.folders, list(self.ignored)
         has_split = split is not None and len(self.splits) > 1
+        if not self.unlabelled:
+            ignored += [(entry.name, entry.reason) for entry in entries if entry.class_name is None]
+            entries = sorted((e for e in entries if e.class_name is not None), key=lambda e: e.class_name or "")
         if has_split:
             # Images of a source without split folders join those to train on.
             entries = [entry for entry in entries if (entry.split or "train") == split]
             folders = {folder for folder in folders if (folder[0] or "train") == split}
-        if not self.unlabelled:
-            ignored += [(entry.name, "outside the class folders") for entry in entries if entry.class_name is None]
-            entries = [entry for entry in entries if entry.class_name is not None]
-            entries.sort(key=lambda entry: entry.class_name or "")
-        name = " + ".join(source.name for source in self.sources)
         if not entries:
-            raise DataError(_no_images(name, split if has_split else None, ignored, self.unlabelled))
+            message = _no_images(self.name, split if has_split else None, ignored, self.unlabelled)
+            raise DataError(message + self._advice(split if has_split else None))
         classes = () if self.unlabelled else tuple(sorted({entry.class_name or "" for entry in entries}))
+        empty = set() if self.unlabelled else {class_name for _, class_name in folders} - set(classes)
+        made = self._set(self.sources, entries, classes, ignored)
+        return dataclasses.replace(made, empty_classes=tuple(sorted(empty)))
+
+    def _set(
+        self, sources: Sequence[Source], entries: Sequence[_Entry], classes: tuple[str, ...], ignored: Sequence[Any]
+    ) -> ImageSet:
         positions = {class_name: index for index, class_name in enumerate(classes)}
-        empty = {class_name for _, class_name in folders} - set(classes)
         return ImageSet(
-            name=name, classes=classes, splits=self.splits, ignored=tuple(ignored),
+            name=self.name, classes=classes, splits=self.splits, ignored=tuple(ignored), notes=tuple(self.notes),
             items=tuple(ImageItem(entry.name, positions.get(entry.class_name or "")) for entry in entries),
-            empty_classes=() if self.unlabelled else tuple(sorted(empty)),
-            _sources=self.sources, _keys=tuple((entry.source, entry.key) for entry in entries),
+            _sources=tuple(sources), _keys=tuple((entry.source, entry.key) for entry in entries),
         )  # fmt: skip
 
-
-def _arrange(number: int, source_name: str, listing: Listing) -> tuple[list[_Entry], set[tuple[Split | None, str]]]:
-    """Read splits and classes off the paths of one source; also returns its class folders, empty ones included."""
-    paths = [parts for parts, _ in listing.files]
-    depth = 1 if _has_wrapper(paths) else 0
-    has_splits = bool(paths) and all(
-        len(parts) > depth + 1 and parts[depth].lower() in _SPLIT_FOLDERS for parts in paths
-    )
-    class_depth = depth + has_splits
-
-    def split_of(parts: tuple[str, ...]) -> Split | None:
-        return _SPLIT_FOLDERS.get(parts[depth].lower()) if has_splits else None
-
-    entries = [
-        _Entry(
-            number, key, "/".join((source_name, *parts)), split_of(parts),
-            parts[class_depth] if len(parts) > class_depth + 1 else None,
-        )
-        for parts, key in listing.files
-    ]  # fmt: skip
-    folders = {(split_of(parts), parts[class_depth]) for parts in listing.folders if len(parts) == class_depth + 1}
-    return entries, folders
-
-
-def _has_wrapper(paths: list[tuple[str, ...]]) -> bool:
-    # One folder around everything that itself holds only folders; a lone `train/` is a split, not a wrapper.
-    tops = {parts[0] for parts in paths if parts}
-    return len(tops) == 1 and all(len(parts) >= 3 for parts in paths) and next(iter(tops)).lower() not in _SPLIT_FOLDERS
+    def _advice(self, split: str | None) -> str:
+        found = {entry.split: entry.name for entry in self.entries if entry.split and entry.class_name}
+        if split is None or not found:
+            return ""
+        folders = sorted(name.removeprefix(f"{self.name}/").split("/")[0] + "/" for name in found.values())
+        return f"; it has {' and '.join(folders)}: name one of these, such as {self.name}/{folders[0]}"
 
 
 def _no_images(name: str, split: str | None, ignored: list[tuple[str, str]], unlabelled: bool) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ..errors import DataError, ImageError, MissingDependencyError
-from ..files import atomic_write
+from ..files import IMAGE_EXTENSIONS, atomic_write
 from .decode import Unreadable
 from .imageset import ImageSet
 
@@ -182,8 +182,9 @@ def write_shards(
                 except ImageError as error:
                     unreadable.append(Unreadable(item.name, error.reason))
                     continue
-                suffix = Path(item.name).suffix.lower().lstrip(".") or "jpg"
-                tar.write({"__key__": f"{place:09d}", suffix: data, "cls": str(labels[index]).encode()})
+                suffix = Path(item.name).suffix.lower()
+                key = suffix[1:] if suffix in IMAGE_EXTENSIONS else "jpg"  # what reads it goes by the bytes
+                tar.write({"__key__": f"{place:09d}", key: data, "cls": str(labels[index]).encode()})
                 counts[images.classes[labels[index]]] += 1
         if written := sum(counts.values()) - before:
             shards[name] = written

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import io
+import itertools
 import os
 import stat
 import struct
@@ -21,15 +22,17 @@ from PIL import Image
 
 from ..errors import DataError, ImageError, MissingDependencyError
 from ..files import IMAGE_EXTENSIONS
-from ..images import MAX_FILE_BYTES
+from ..images import MAX_FILE_BYTES, SIGNATURE_BYTES, is_image_start
 from ..text import file_name
+from .layout import junk_reason
 
 __all__ = [
-    "DigitsSource", "FileSource", "FolderSource", "Listing", "Source", "ZipSource", "expand_pattern",
+    "DigitsSource", "FileSource", "FolderSource", "Listing", "NoImages", "Source", "ZipSource", "expand_pattern",
     "open_source",
 ]  # fmt: skip
 
 _DIGITS = "digits"
+_LOCAL_HEADER_BYTES = 30
 _DIGITS_VAL_EVERY = 5  # every fifth image of a class is for validation
 _READ_ERRORS = (
     OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, struct.error, ValueError,
@@ -41,12 +44,11 @@ class Listing:
     """What a source holds."""
 
     files: list[tuple[tuple[str, ...], Any]] = field(default_factory=list)
-    """Path parts below the root, printable, and the key that `Source.read` takes; only files named like images."""
+    """Path parts below the root, printable, and the key that `Source.read` takes; images by name or by first bytes."""
     folders: set[tuple[str, ...]] = field(default_factory=set)
     """Path parts of every folder seen, empty ones included."""
     ignored: list[tuple[str, str]] = field(default_factory=list)
-    """Name and reason of what is no image: other extensions, devices, unreadable folders. Hidden files and what macOS
-    adds to its zips are passed over in silence."""
+    """Name and reason of what is not an image: other files, devices, unreadable, hidden and junk folders."""
 
 
 class Source(Protocol):
@@ -80,9 +82,8 @@ def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> So
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():
-        raise DataError(
-            f"{file_name(text)}: no such file or folder; expected a folder of class folders, a zip of one, or {_DIGITS}"
-        )
+        wanted = "" if any_file else f"; expected a folder of class folders, a zip of one, or {_DIGITS}"
+        raise DataError(f"{file_name(text)}: no such file or folder{wanted}")
     if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS and _is_zip(path):
         return ZipSource(path)
     if path.is_file() and (any_file or path.suffix.lower() in IMAGE_EXTENSIONS):
@@ -106,20 +107,27 @@ def _is_zip(path: Path) -> bool:
         return zipfile.is_zipfile(stream) or path.suffix.lower() == ".zip"
 
 
-def _is_hidden(part: str) -> bool:
-    return (part.startswith(".") and part != "..") or part == "__MACOSX"
-
-
-def _has_image_extension(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
-
-
-class _DiskSource:
-    """Files by path."""
+class _Files:
+    """Files that are images by their name, or by their first bytes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = file_name(str(path))
+
+    def read(self, key: Any, limit: int | None = None) -> bytes:
+        raise NotImplementedError
+
+    def _is_image(self, name: str, key: Any) -> bool:
+        if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS:
+            return True
+        try:
+            return is_image_start(self.read(key, SIGNATURE_BYTES))
+        except ImageError:
+            return False
+
+
+class _DiskSource(_Files):
+    """Files by path."""
 
     def read(self, key: str, limit: int | None = None) -> bytes:
         """Read one file; see `Source.read`."""
@@ -168,16 +176,17 @@ class FolderSource(_DiskSource):
             folders = []
             for entry in entries:
                 inner = (*parts, file_name(entry.name))
-                if _is_hidden(entry.name):
-                    continue
-                if _entry_is(entry, stat.S_ISDIR):
+                is_folder = _entry_is(entry, stat.S_ISDIR)
+                if reason := junk_reason(entry.name, is_folder=is_folder):
+                    listing.ignored.append((file_name(entry.path), reason))
+                elif is_folder:
                     folders.append((entry.path, inner))
                 elif not _entry_is(entry, stat.S_ISREG):
                     listing.ignored.append((file_name(entry.path), "not a regular file"))
-                elif not _has_image_extension(entry.name):
-                    listing.ignored.append((file_name(entry.path), "not named like an image"))
-                else:
+                elif self._is_image(entry.name, entry.path):
                     listing.files.append((inner, entry.path))
+                else:
+                    listing.ignored.append((file_name(entry.path), "not an image"))
             pending.extend(reversed(folders))
         return listing
 
@@ -197,6 +206,26 @@ def _read_bounded(stream: Any, name: str, size: int, limit: int | None) -> bytes
     return data
 
 
+class NoImages:
+    """What stands for a file that cannot be an image, and for all that was ignored, so that it is said where it is."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.name = file_name(str(path))
+        self._reason = reason
+
+    def list_files(self) -> Listing:
+        """List the file itself."""
+        return Listing(files=[((), self._reason)])
+
+    def read(self, key: str, limit: int | None = None) -> bytes:
+        """Say what is wrong, which is the key; see `Source.read`."""
+        raise ImageError(key)
+
+    def size_bytes(self, key: str) -> int:
+        """Nothing."""
+        return 0
+
+
 class FileSource(_DiskSource):
     """One image file, given by name."""
 
@@ -205,12 +234,11 @@ class FileSource(_DiskSource):
         return Listing(files=[((), str(self.path))])
 
 
-class ZipSource:
+class ZipSource(_Files):
     """A zip archive; nothing is ever extracted, so hostile member names lead nowhere."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = file_name(str(path))
+        super().__init__(path)
         self._handle: tuple[int, zipfile.ZipFile] | None = None
 
     def list_files(self) -> Listing:
@@ -219,28 +247,35 @@ class ZipSource:
         Raises:
             DataError: If the zip is damaged or encrypted.
         """
-        listing = Listing()
+        listing, left_out = Listing(), dict[str, str]()
         try:
             members = self._open().infolist()
+            _refuse_overlaps(members)
         except _READ_ERRORS as error:
             raise DataError(f"{self.name}: expected a zip archive, got one that cannot be read ({error})") from None
         for index, member in enumerate(members):
             path = member.filename.replace("\\", "/")
             parts = tuple(file_name(part) for part in path.split("/") if part not in ("", "."))
-            if not parts or any(map(_is_hidden, parts)):
+            is_folder = path.endswith("/")
+            if not parts:
+                continue
+            if junk := _junk_part(parts, is_folder=is_folder):
+                depth, reason = junk
+                left_out["/".join((self.name, *parts[:depth]))] = reason
                 continue
             if member.flag_bits & 1:
                 raise DataError(f"{self.name}: expected a zip without a password, but {path!r} is encrypted")
             if ".." in parts:
                 listing.ignored.append((f"{self.name}/{path}", "a path that leaves the archive"))
-            elif path.endswith("/"):
+            elif is_folder:
                 listing.folders.update(parts[:depth] for depth in range(1, len(parts) + 1))
-            elif not _has_image_extension(parts[-1]):
-                listing.ignored.append((f"{self.name}/{path}", "not named like an image"))
-            else:
+            elif self._is_image(parts[-1], index):
                 listing.files.append((parts, index))
                 listing.folders.update(parts[:depth] for depth in range(1, len(parts)))
+            else:
+                left_out[f"{self.name}/{path}"] = "not an image"
         listing.files.sort()
+        listing.ignored += left_out.items()
         return listing
 
     def read(self, key: int, limit: int | None = None) -> bytes:
@@ -269,6 +304,26 @@ class ZipSource:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handle": None}
+
+
+def _junk_part(parts: tuple[str, ...], *, is_folder: bool) -> tuple[int, str] | None:
+    """Find the first part of a member's path that is left aside: its depth and the reason."""
+    for depth, part in enumerate(parts, start=1):
+        if reason := junk_reason(part, is_folder=is_folder or depth < len(parts)):
+            return depth, reason
+    return None
+
+
+def _refuse_overlaps(members: list[zipfile.ZipInfo]) -> None:
+    """Refuse a zip whose members share bytes, since a small one could hold any amount of work.
+
+    Raises:
+        BadZipFile: If so.
+    """
+    ordered = sorted(members, key=lambda member: member.header_offset)
+    for member, following in itertools.pairwise(ordered):
+        if member.header_offset + _LOCAL_HEADER_BYTES + member.compress_size > following.header_offset:
+            raise zipfile.BadZipFile(f"{following.filename!r} overlaps another member")
 
 
 class DigitsSource:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..classifier import Answer, Classifier, EngineName, Predictor, sqz_path
-from ..data import DecodedBatch, ImageSet, Unreadable, decode_batches, expand_pattern, open_data
+from ..data import DecodedBatch, ImageSet, Unreadable, decode_batches, expand_pattern
+from ..data.imageset import open_everything
 from ..errors import DataError, ImageError, SqueezeNetError
 from ..fileformat import SqzFile
 from ..images import ImageSource, is_one_image
@@ -148,7 +149,7 @@ def _answers_of_all(predictor: Predictor, images: Any, top: int) -> Iterator[Ans
 def _answers_of_files(predictor: Predictor, paths: list[str], top: int) -> Iterator[Answer]:
     try:
         _refuse_nowhere(paths[0])
-        found = open_data(paths, unlabelled=True)
+        found = open_everything(paths)
     except (SqueezeNetError, OSError) as error:
         if len(paths) > 1:  # one of them spoils the group: each for itself
             for path in paths:

@@ -1,0 +1,176 @@
+"""What the paths of a set mean: the one rule that tells wrappers, splits, classes and junk apart.
+
+docs/train.md states the rule for users. Nothing is read here; `imageset.py` applies it to every source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+__all__ = ["Layout", "Place", "Split", "junk_reason", "read_layout", "split_of"]
+
+Split = Literal["train", "val", "test"]
+_Parts = tuple[str, ...]
+
+_SPLIT_NAME = re.compile(
+    r"(?:(?P<train>train|training)|(?P<val>val|valid|validation|dev|eval|evaluation)|(?P<test>test|testing))"
+    r"(?:[-_ ]?(?:set|data|split|images))?(?:[-_ ]?\d+)?"
+)
+_GENERIC = frozenset({"images", "imgs", "data"})
+_FEW_LOOSE = 0.1  # share of the images in a folder that do not keep it from being a wrapper
+
+_PHOTO_SERVER = "of a photo server"
+_SYSTEM = "of an operating system"
+_THUMBNAILS = "thumbnails: rename the folder if it is a class"
+_JUNK_FOLDERS = {
+    "@eadir": _PHOTO_SERVER, "#recycle": _PHOTO_SERVER, "#snapshot": _PHOTO_SERVER, "@recycle": _PHOTO_SERVER,
+    "@recently-snapshot": _PHOTO_SERVER, "@tmp": _PHOTO_SERVER, "@transcode": _PHOTO_SERVER, "@__thumb": _PHOTO_SERVER,
+    "__macosx": _SYSTEM, "$recycle.bin": _SYSTEM, "recycler": _SYSTEM, "system volume information": _SYSTEM,
+    "lost+found": _SYSTEM, "network trash folder": _SYSTEM, "temporary items": _SYSTEM, "__pycache__": "of Python",
+    "thumbs": _THUMBNAILS, "thumbnails": _THUMBNAILS, "_thumbs": _THUMBNAILS, "_thumbnails": _THUMBNAILS,
+}  # fmt: skip
+_JUNK_FILES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"})
+
+
+def junk_reason(name: str, *, is_folder: bool) -> str | None:
+    """Say why a folder or file is left aside by its name alone; None if it is not."""
+    if name.startswith(".") and name != "..":
+        return "hidden: rename the folder if it is a class" if is_folder else "a hidden file"
+    if is_folder:
+        return _JUNK_FOLDERS.get(name.casefold())
+    return f"a file {_SYSTEM}" if name.casefold() in _JUNK_FILES else None
+
+
+def split_of(folder: str) -> Split | None:
+    """Which split a folder's name stands for; None if it is none.
+
+    Example:
+        >>> split_of("Validation"), split_of("test_set"), split_of("train2017"), split_of("bullet_train")
+        ('val', 'test', 'train', None)
+    """
+    found = _SPLIT_NAME.fullmatch(folder.casefold())
+    return found.lastgroup if found else None  # type: ignore[return-value]
+
+
+class Place(NamedTuple):
+    """What a path stands for: a split, where there are any, and a class; else the reason why it has no class."""
+
+    split: Split | None
+    class_name: str | None
+    reason: str = "outside the class folders"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the paths of one source are to be read."""
+
+    depth: int = 0
+    """Number of folders around everything."""
+    splits: dict[str, Split] = field(default_factory=dict)
+    """Split folders; empty where the classes come first."""
+    inner: frozenset[str] = frozenset()
+    """Split folders whose classes are in another folder inside."""
+    has_splits_inside: bool = False
+    """Whether every class has the split folders inside."""
+    problem: str | None = None
+    """Why the classes cannot be told."""
+    note: str | None = None
+    """What a person should know."""
+
+    def place(self, parts: _Parts) -> Place:
+        """Read a file's path."""
+        rest = parts[self.depth :]
+        split = None
+        if self.splits:
+            split = self.splits.get(rest[0]) if len(rest) > 1 else None
+            if split is None:
+                return Place(None, None, f"beside {_slashed(self.splits)}")
+            rest = rest[2 if rest[0] in self.inner else 1 :]
+        elif self.has_splits_inside and len(rest) > 2:
+            split = split_of(rest[1])
+        return Place(split, rest[0] if len(rest) > 1 else None)
+
+
+def read_layout(paths: Sequence[_Parts]) -> Layout:
+    """Find out how the paths of a source's images are meant.
+
+    Args:
+        paths: Parts of each path below the source's root; junk is not among them.
+    """
+    depth = _wrapper_depth(paths)
+    groups = _by_folder(paths, depth)
+    splits = _find_splits(groups, depth)
+    if splits:
+        inner = {name for name in splits if _has_inner_wrapper(name, groups[name], depth + 1)}
+        return Layout(depth, splits, frozenset(inner))
+    middles = {split_of(parts[depth + 1]) for members in groups.values() for parts in members if len(parts) > depth + 2}
+    if None not in middles and len(middles) > 1:
+        if all(len(parts) <= depth + 3 for parts in paths):
+            return Layout(depth, has_splits_inside=True)
+        names = sorted(groups)[:3]
+        return Layout(
+            depth, problem=f"expected one set, got one in each of {_slashed(names)}: name one of them as DATA"
+        )
+    named = {name: split for name in sorted(groups) if (split := split_of(name))}
+    if named and (len(named) == len(groups) or len(set(named.values())) > 1):
+        problem = f"expected class folders in {_slashed(named)}, got images: move them to <split>/<class>/<image>"
+        return Layout(depth, problem=problem)
+    note = f"{_slashed(named)} is taken for a class, since it lies beside other classes" if named else None
+    return Layout(depth, note=note)
+
+
+def _by_folder(paths: Sequence[_Parts], depth: int) -> dict[str, list[_Parts]]:
+    groups: dict[str, list[_Parts]] = {}
+    for parts in paths:
+        if len(parts) > depth + 1:
+            groups.setdefault(parts[depth], []).append(parts)
+    return groups
+
+
+def _wrapper_depth(paths: Sequence[_Parts]) -> int:
+    """Count the folders around everything: each the only one, with further folders in it; loose images aside."""
+    depth = 0
+    while True:
+        groups = _by_folder(paths, depth)
+        if len(groups) != 1:
+            return depth
+        ((name, members),) = groups.items()
+        inner = _by_folder(members, depth + 1)
+        n_loose = sum(len(parts) == depth + 2 for parts in members)
+        is_wrapper = not n_loose or (len(inner) > 1 and n_loose <= _FEW_LOOSE * len(members))
+        if split_of(name) or not inner or not (is_wrapper or _find_splits(inner, depth + 1)):
+            return depth
+        depth += 1
+
+
+def _find_splits(groups: dict[str, list[_Parts]], depth: int) -> dict[str, Split]:
+    """Tell split folders, which hold class folders, from classes that are only called like splits."""
+    named = {name: split for name in groups if (split := split_of(name))}
+    classes = {name: set(_by_folder(members, depth + 1)) for name, members in groups.items()}
+    with_classes = [
+        name for name in named
+        if 2 * sum(len(parts) > depth + 2 for parts in groups[name]) >= len(groups[name])
+    ]  # fmt: skip
+    if not with_classes:
+        return {}
+    others = set(groups) - set(named)
+    is_clear = not others or len({named[name] for name in with_classes}) > 1
+    # One of several folders may be a class called "train", with folders inside as the other classes have.
+    is_likely = any(len(classes[name]) > 1 for name in with_classes) and not any(classes[name] for name in others)
+    return named if is_clear or is_likely else {}
+
+
+def _has_inner_wrapper(name: str, members: Sequence[_Parts], depth: int) -> bool:
+    """Whether a split's classes are in a folder like train/train/ or train/images/."""
+    inner = _by_folder(members, depth)
+    only = next(iter(inner)) if len(inner) == 1 else ""
+    is_named_so = only.casefold() in _GENERIC or (bool(only) and only.casefold() == name.casefold())
+    return is_named_so and bool(_by_folder(inner[only], depth + 1))
+
+
+def _slashed(names: Sequence[str] | dict[str, Split]) -> str:
+    shown = [f"{name}/" for name in names]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
