@@ -180,17 +180,26 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 
 @pytest.mark.parametrize(
-    ("mode", "bytes_per_pixel"), [("I;16", 7), ("RGBA", 9), ("P", 6), ("LA", 9)]
-)  # decoded, RGB of 4 bytes, and a little
+    ("mode", "bytes_per_pixel"), [("I;16", 2), ("RGBA", 4), ("P", 1), ("LA", 4), ("RGB", 4)]
+)  # as Pillow holds it decoded
 def test_memory_of_large_images_is_that_of_one(tmp_path, mode, bytes_per_pixel):
     side = 4900  # three of them at once are too many
-    image = Image.new("RGBA" if mode == "P" else mode, (side, side), 1)
-    options = {}
-    if mode == "P":
-        image, options = Image.new("P", (side, side), 1), {"transparency": b"\0\x80"}
+    image = Image.new(mode, (side, side), 1)
+    options = {"transparency": b"\0\x80"} if mode == "P" else {}
     (tmp_path / "big.png").write_bytes(encode(image, compress_level=1, **options))
     (tmp_path / "small.png").write_bytes(encode(photo()))
     code = f"import squeezenet.images as i; i.MAX_IMAGE_PIXELS = {side * side}; i._PIXELS.reset()\n" + BIG
     command = [sys.executable, "-c", code, tmp_path / "big.png", tmp_path / "small.png"]
     used = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert used < bytes_per_pixel * side * side + 60_000_000
+
+
+@pytest.mark.parametrize("name", ["WEBP", "JPEG2000"])
+def test_formats_whose_decoders_hold_several_copies_have_a_lower_limit(name, monkeypatch):
+    monkeypatch.setattr(images, "_MAX_DECODER_BYTES", 48 * 32 * 16)
+    data = encode(photo(48, 32), name)
+    if name == "WEBP":
+        assert load_image(data).size == (48, 32)
+        data = encode(photo(48, 33), name)
+    with pytest.raises(ImageError, match=rf"expected at most \d+ pixels of {name}, got 48x3[23]: scale it down first"):
+        load_image(data)

@@ -14,6 +14,7 @@ import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +25,7 @@ from PIL import Image
 from .errors import ImageError
 
 __all__ = [
-    "IMAGE_FORMATS", "MAX_FILE_BYTES", "MAX_IMAGE_PIXELS", "SIGNATURE_BYTES", "ImageSource", "image_size",
+    "Decoded", "IMAGE_FORMATS", "MAX_FILE_BYTES", "MAX_IMAGE_PIXELS", "SIGNATURE_BYTES", "ImageSource", "image_size",
     "is_image_start", "is_one_image", "reading", "source_name",
 ]  # fmt: skip
 
@@ -35,6 +36,9 @@ MAX_FILE_BYTES = 256_000_000
 SIGNATURE_BYTES = 32
 
 _STRIP_PIXELS = 1 << 20
+_MAX_DECODER_BYTES = 500_000_000
+# What decoders need per pixel that hold an image more than once; the others stay below the limit for all images.
+_DECODER_BYTES = {"WEBP": 16, "JPEG2000": 19, "AVIF": 10, "HEIF": 10}
 _EXIF_ORIENTATION = 274
 _ORIENTED_BY = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 _TRANSPOSITIONS = dict(zip((2, 3, 4, 5, 6, 7, 8), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
@@ -83,11 +87,43 @@ def image_size(start: bytes) -> tuple[int, int] | None:
     return None
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """An upright image that becomes 8-bit RGB by strips, so that it needs little memory besides its own."""
+
+    image: Image.Image
+    _grey_factor: float | None
+
+    def strips(self) -> Iterator[tuple[int, Image.Image]]:
+        """Yield the first row of each strip, and its pixels."""
+        image = self.image
+        if image.mode == "RGB" and not image.has_transparency_data:
+            yield 0, image
+            return
+        rows = max(1, _STRIP_PIXELS // image.width)
+        for top in range(0, image.height, rows):
+            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+            yield top, _strip_to_rgb(strip, self._grey_factor)
+
+    def resized(self, width: int, resample: Image.Resampling) -> Image.Image:
+        """Scale the rows to a width; the height stays."""
+        whole = Image.new("RGB", (width, self.image.height))
+        for top, strip in self.strips():
+            whole.paste(strip if width == strip.width else strip.resize((width, strip.height), resample), (0, top))
+        return whole
+
+    def rgb(self) -> Image.Image:
+        """The whole image; the one that was given if it is RGB already."""
+        strips = self.strips()
+        first = next(strips)[1]
+        return first if first.height == self.image.height else self.resized(self.image.width, Image.Resampling.NEAREST)
+
+
 @contextlib.contextmanager
 def reading(
     source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS, draft: Callable[[Image.Image], object] | None = None
-) -> Iterator[Image.Image]:
-    """Decode the first frame as upright 8-bit RGB, for use within the block.
+) -> Iterator[Decoded]:
+    """Decode the first frame, for use within the block.
 
     Threads wait before they decode so that all blocks together hold at most `MAX_IMAGE_PIXELS`.
 
@@ -102,9 +138,11 @@ def reading(
     name = source_name(source)
     with _errors_about(name):
         image = _open(source)
-        if image.width * image.height > max_pixels:
+        limit = min(max_pixels, _MAX_DECODER_BYTES // _DECODER_BYTES.get(image.format or "", 1))
+        if image.width * image.height > limit:
+            kind = f" of {image.format}" if limit < max_pixels else ""
             raise ImageError(
-                f"expected at most {max_pixels} pixels, got {image.width}x{image.height}: scale it down first"
+                f"expected at most {limit} pixels{kind}, got {image.width}x{image.height}: scale it down first"
             )
         if draft:
             draft(image)
@@ -113,9 +151,9 @@ def reading(
             if image is not source:
                 _prepare_transparency(image)
             image.load()
-            rgb = _to_rgb(_upright(image, is_file=image is not source))
-        del image
-        yield rgb
+            image = _upright(image, is_file=image is not source)
+            decoded = Decoded(image, _grey_factor(image))
+        yield decoded
 
 
 @contextlib.contextmanager
@@ -231,24 +269,15 @@ def _grey_factor(image: Image.Image) -> float | None:
     return 255.0 if high <= 1 else 1.0  # type: ignore[operator]
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    factor = _grey_factor(image)
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    rgb = Image.new("RGB", image.size)
-    rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):  # strips, so that what lies between needs little memory
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        rgb.paste(_strip_to_rgb(strip, factor), (0, top))
-    return rgb
-
-
 def _strip_to_rgb(strip: Image.Image, factor: float | None) -> Image.Image:
     if factor is not None:
         values, transparent = np.asarray(strip), strip.info.get("transparency")
         # High bytes of whole numbers, the nearest whole number of floats.
-        scaled = np.floor(values * np.float64(factor) + 0.5 * (strip.mode == "F"))
-        grey = np.nan_to_num(scaled.clip(0, 255), nan=0).astype(np.uint8)
+        if strip.mode.startswith("I;16"):
+            grey = (values >> 8).astype(np.uint8)
+        else:
+            scaled = np.floor(values * np.float64(factor) + 0.5 * (strip.mode == "F"))
+            grey = np.nan_to_num(scaled.clip(0, 255), nan=0).astype(np.uint8)
         if transparent is not None:
             grey[values == transparent] = 255
         strip = Image.fromarray(grey)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import ImageError
-from .images import MAX_IMAGE_PIXELS, ImageSource, reading, source_name
+from .images import MAX_IMAGE_PIXELS, Decoded, ImageSource, reading, source_name
 
 __all__ = ["Preprocessing", "ResizeMode", "load_image"]
 
@@ -43,7 +43,8 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Im
         >>> load_image(np.zeros((2, 3), np.uint8)).size
         (3, 2)
     """
-    with reading(source, max_pixels=max_pixels) as image:
+    with reading(source, max_pixels=max_pixels) as decoded:
+        image = decoded.rgb()
         return image.copy() if image is source else image
 
 
@@ -98,10 +99,11 @@ class Preprocessing:
         Raises:
             ImageError: If the image cannot be read.
         """
-        with reading(source) as image:
-            return self._view(image, source)
+        with reading(source) as decoded:
+            return self._view(decoded, source)
 
-    def _view(self, image: Image.Image, source: ImageSource) -> NDArray[np.uint8]:
+    def _view(self, decoded: Decoded, source: ImageSource) -> NDArray[np.uint8]:
+        image = decoded.image
         width, height = self.resized_size(image.width, image.height)
         if width * max(height, image.height) > MAX_IMAGE_PIXELS:
             # A few pixels wide and many thousands high: a file of some bytes that would resize to gigabytes, in the
@@ -113,7 +115,7 @@ class Preprocessing:
             )
         # Two calls, since Pillow from 13 on takes the rows first where the height shrinks more; the contract does not.
         resample = _RESAMPLE[self.resample]
-        resized = image.resize((width, image.height), resample).resize((width, height), resample)
+        resized = decoded.resized(width, resample).resize((width, height), resample)
         left, top = (_crop_offset(side, self.crop_size) for side in resized.size)
         return np.asarray(resized.crop((left, top, left + self.crop_size, top + self.crop_size)))
 

@@ -71,7 +71,8 @@ def decode_for_crops(data: bytes, short_side: int, *, enlarge: bool = False) -> 
         short = max(1, min(image.size))
         image.draft(None, (short_side * image.width // short, short_side * image.height // short))
 
-    with reading(data, draft=draft) as upright:
+    with reading(data, draft=draft) as decoded:
+        upright = decoded.rgb()
         short = min(upright.size)
         if max(upright.size) > MAX_ASPECT * short:
             width, height = (min(side, MAX_ASPECT * short) for side in upright.size)
