@@ -25,7 +25,7 @@ from PIL import Image
 from .errors import ImageError
 
 __all__ = [
-    "Decoded", "IMAGE_FORMATS", "MAX_FILE_BYTES", "MAX_IMAGE_PIXELS", "SIGNATURE_BYTES", "ImageSource", "image_size",
+    "IMAGE_FORMATS", "MAX_FILE_BYTES", "MAX_IMAGE_PIXELS", "SIGNATURE_BYTES", "Decoded", "ImageSource", "image_size",
     "is_image_start", "is_one_image", "reading", "source_name",
 ]  # fmt: skip
 
@@ -52,8 +52,8 @@ _SIGNATURES = (
     (rb"RIFF....WEBP", "WEBP", "WebPImagePlugin"),
     (rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", "BMP", "BmpImagePlugin"),
     (rb"II[*+]\0|II\0\*|MM\0[*+]|MM\*\0", "TIFF", "TiffImagePlugin"),
-    (rb"....ftypavi[fs]", "AVIF", "AvifImagePlugin"),
-    (rb"....ftyp(hei[cxms]|hev[cms]|mi[af][fs12]|msf1)", "HEIF", ""),
+    (rb"....ftyp(avi[fs]|(mi[af][f12]|msf1)....(....)*?avi[fs])", "AVIF", "AvifImagePlugin"),
+    (rb"....ftyp(he[iv][cxms]|mi[af][f12]|msf1)", "HEIF", ""),
     (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "JPEG2000", "Jpeg2KImagePlugin"),
     (rb"P[1-6f][\s#]", "PPM", "PpmImagePlugin"),
     (rb"\0\0\x01\0[^\0]\0", "ICO", "IcoImagePlugin"),
@@ -181,8 +181,9 @@ def _open(source: Any) -> Image.Image:
             raise ImageError(f"expected at most {MAX_FILE_BYTES} bytes, got {status.st_size}")
         source = Path(source).read_bytes()
     elif hasattr(source, "read"):
-        source.seek(0)
-        source = source.read()
+        if source.seekable():
+            source.seek(0)
+        source = source.read(MAX_FILE_BYTES + 1)
     if not isinstance(source, (bytes, bytearray, memoryview)):
         raise ImageError(
             "expected a path, encoded bytes, a binary stream, a Pillow image or a uint8 array,"
@@ -190,6 +191,8 @@ def _open(source: Any) -> Image.Image:
         )
     if not len(source):
         raise ImageError("the file is empty")
+    if len(source) > MAX_FILE_BYTES:
+        raise ImageError(f"expected at most {MAX_FILE_BYTES} bytes, got more")
     return _open_bytes(source)
 
 

@@ -241,6 +241,7 @@ def _list_files(sources: DataSource | Sequence[DataSource], *, unlabelled: bool)
                 source.path, "expected an image or a zip of images, got a zip without any"
             )
             listing = source.list_files()
+        files.notes += [f"{source.name} is read as split {split}, by its name"] if split else []
         files.ignored += listing.ignored
         files.arrange(number, source.name, listing, split)
     files.join_classes()
@@ -348,11 +349,17 @@ class _Files:
         )  # fmt: skip
 
     def _advice(self, split: str | None) -> str:
-        found = {entry.split: entry.name for entry in self.entries if entry.split and entry.class_name}
-        if split is None or not found:
+        folders: dict[str, None] = {}
+        for entry in self.entries:
+            if entry.split and entry.class_name and split:
+                parts = entry.name.removeprefix(f"{self.name}/").split("/")
+                depth = next((depth for depth, part in enumerate(parts, 1) if split_of(part) == entry.split), 1)
+                folders["/".join(parts[:depth]) + "/"] = None
+        if not folders:
             return ""
-        folders = sorted(name.removeprefix(f"{self.name}/").split("/")[0] + "/" for name in found.values())
-        return f"; it has {' and '.join(folders)}: name one of these, such as {self.name}/{folders[0]}"
+        first, *others = sorted(folders)
+        such = f"name one of these, such as {self.name}/{first}" if Path(self.name).is_dir() else "unpack and name one"
+        return f"; it has {' and '.join([first, *others[:2]])}: {such}"
 
 
 def _no_images(name: str, split: str | None, ignored: list[tuple[str, str]], unlabelled: bool) -> str:

@@ -221,6 +221,9 @@ def test_splits_given_one_by_one_stay_splits(tmp_path):
     root = write_tree(tmp_path / "d", ["train/a/1.png", "train/b/2.png", "val/a/3.png", "val/B/4.png"])
     train, val = open_train_and_val([root / "train", root / "val"])
     assert (seen(train), seen(val)) == ("a/1 b/2", "a/3 b/4")
+    assert [note.rsplit("/", 1)[1] for note in train.notes] == [
+        "train is read as split train, by its name", "val is read as split val, by its name",
+    ]  # fmt: skip
     assert seen(open_data([root / "train", root / "val"], split="val")) == "a/3 b/4"
 
 
@@ -260,3 +263,12 @@ def test_zip_of_overlapping_members_is_refused(tmp_path):
     path.write_bytes(data[: second + 42] + bytes(4) + data[second + 46 :])  # both members at offset 0
     with pytest.raises(DataError, match="cannot be read .'b/2.png' overlaps another member"):
         open_data(path)
+
+
+def test_advice_names_the_folder_of_a_split_in_a_wrapper_and_zips_are_to_be_unpacked(tmp_path):
+    names = ["w/train/a/1.png", "w/train/b/2.png", "w/test/a/3.png"]
+    root, path = write_tree(tmp_path / "d", names), as_zip(tmp_path / "d.zip", names)
+    with pytest.raises(DataError, match=rf"it has w/test/ and w/train/: name one of these, such as {root}/w/test/$"):
+        open_data(root, split="val")
+    with pytest.raises(DataError, match="it has w/test/ and w/train/: unpack and name one$"):
+        open_data(path, split="val")

@@ -1,5 +1,7 @@
 """Image files of every kind: what they are is read off their bytes, and what they cost is bounded."""
 
+import io
+import os
 import struct
 import subprocess
 import sys
@@ -99,6 +101,25 @@ def test_heic_is_read_where_the_package_is_installed(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
     assert load_image(HEIC).size == (5, 4)
+
+
+@pytest.mark.parametrize("brands", [b"avifmif1", b"mif1\0\0\0\0miafavif", b"msf1\0\0\0\0avis"])
+def test_avif_is_told_from_heic_by_all_its_brands(brands):
+    data = b"\0\0\0\x20ftyp" + brands + bytes(40)
+    with pytest.raises(ImageError, match="expected an image|cannot be decoded"):  # and not that HEIC needs a package
+        load_image(data)
+
+
+def test_stream_may_stand_anywhere_or_not_be_seekable():
+    data = encode(photo())
+    stream = io.BytesIO(data)
+    stream.read()
+    assert load_image(stream).size == (48, 32)
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert load_image(pipe).size == (48, 32)
 
 
 def test_previews_in_raw_files_are_not_taken_for_photos():
