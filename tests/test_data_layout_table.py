@@ -92,7 +92,7 @@ TABLE = {
     ),
     "flat splits": (
         "train/1.png val/2.png", "error", "",
-        "expected class folders in train/ and val/, got images: move them to <split>/<class>/<image>",
+        "expected class folders in train/ and val/, got images: the folders must be <split>/<class>/<image>",
     ),
     "flat splits of detection data": (
         "images/train/1.png images/val/2.png labels/train/1.txt", "error", "",
@@ -100,6 +100,10 @@ TABLE = {
     ),
     "flat splits and a class": (
         "train/1.png val/2.png cat/3.png", "error", "", "expected class folders in train/ and val/, got images",
+    ),
+    "splits in a split": (
+        "train/train/cat/1.png train/val/cat/2.png test/cat/3.png", "error", "",
+        "expected class folders in test/ and train/, got train/ and val/: the folders must be",
     ),
     "flat train": ("train/1.png train/2.png", "error", "", "expected class folders in train/, got images"),
     "a class called train": (

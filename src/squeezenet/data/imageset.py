@@ -274,7 +274,9 @@ class _Files:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        return tuple(sorted({entry.split for entry in self.entries if entry.split}))
+        # Images of a source without split folders join those to train on.
+        found = {entry.split or "train" for entry in self.entries if entry.split or entry.class_name}
+        return tuple(sorted(found)) if any(entry.split for entry in self.entries) else ()
 
     def arrange(self, number: int, name: str, listing: Listing, own: Split | None) -> None:
         """Read splits and classes off the paths of one source, which may be a split itself; empty folders included."""
@@ -327,7 +329,6 @@ class _Files:
             ignored += [(entry.name, entry.reason) for entry in entries if entry.class_name is None]
             entries = sorted((e for e in entries if e.class_name is not None), key=lambda e: e.class_name or "")
         if has_split:
-            # Images of a source without split folders join those to train on.
             entries = [entry for entry in entries if (entry.split or "train") == split]
             folders = {folder for folder in folders if (folder[0] or "train") == split}
         if not entries:

@@ -6,8 +6,8 @@ docs/train.md states the rule for users. Nothing is read here; `imageset.py` app
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 __all__ = ["Layout", "Place", "Split", "junk_reason", "read_layout", "split_of"]
@@ -100,26 +100,31 @@ def read_layout(paths: Sequence[_Parts]) -> Layout:
     Args:
         paths: Parts of each path below the source's root; junk is not among them.
     """
+    layout = _find_layout(paths)
+    classes = {place.class_name for place in map(layout.place, paths) if place.class_name}
+    named = sorted(name for name in classes if split_of(name))
+    if layout.problem or not named:
+        return layout
+    if len(named) == len(classes) or len({split_of(name) for name in named}) > 1:
+        where, got = (layout.splits, _slashed(named)) if layout.splits else (named, "images")
+        problem = f"expected class folders in {_slashed(where)}, got {got}: the folders must be <split>/<class>/<image>"
+        return Layout(problem=problem)
+    return replace(layout, note=f"{_slashed(named)} is taken for a class, since it lies beside other classes")
+
+
+def _find_layout(paths: Sequence[_Parts]) -> Layout:
     depth = _wrapper_depth(paths)
     groups = _by_folder(paths, depth)
-    splits = _find_splits(groups, depth)
-    if splits:
+    if splits := _find_splits(groups, depth):
         inner = {name for name in splits if _has_inner_wrapper(name, groups[name], depth + 1)}
         return Layout(depth, splits, frozenset(inner))
     middles = {split_of(parts[depth + 1]) for members in groups.values() for parts in members if len(parts) > depth + 2}
-    if None not in middles and len(middles) > 1:
-        if all(len(parts) <= depth + 3 for parts in paths):
-            return Layout(depth, has_splits_inside=True)
-        names = sorted(groups)[:3]
-        return Layout(
-            depth, problem=f"expected one set, got one in each of {_slashed(names)}: name one of them as DATA"
-        )
-    named = {name: split for name in sorted(groups) if (split := split_of(name))}
-    if named and (len(named) == len(groups) or len(set(named.values())) > 1):
-        problem = f"expected class folders in {_slashed(named)}, got images: move them to <split>/<class>/<image>"
-        return Layout(depth, problem=problem)
-    note = f"{_slashed(named)} is taken for a class, since it lies beside other classes" if named else None
-    return Layout(depth, note=note)
+    if None in middles or len(middles) < 2:
+        return Layout(depth)
+    if all(len(parts) <= depth + 3 for parts in paths):
+        return Layout(depth, has_splits_inside=True)
+    names = _slashed(sorted(groups)[:3])
+    return Layout(depth, problem=f"expected one set, got one in each of {names}: name one of them as DATA")
 
 
 def _by_folder(paths: Sequence[_Parts], depth: int) -> dict[str, list[_Parts]]:
@@ -171,6 +176,6 @@ def _has_inner_wrapper(name: str, members: Sequence[_Parts], depth: int) -> bool
     return is_named_so and bool(_by_folder(inner[only], depth + 1))
 
 
-def _slashed(names: Sequence[str] | dict[str, Split]) -> str:
-    shown = [f"{name}/" for name in names]
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+def _slashed(names: Iterable[str]) -> str:
+    *others, last = (f"{name}/" for name in sorted(names))
+    return f"{', '.join(others)} and {last}" if others else last
