@@ -7,6 +7,7 @@ import torch
 from click.testing import CliRunner
 
 import squeezenet
+from image_files import write_tree
 from networks import tiny_spec
 from squeezenet import Classifier, read_sqz
 from squeezenet.cli import cli
@@ -201,3 +202,12 @@ def test_two_methods_in_one_call_are_python_too(model, tmp_path):
     assert (tmp_path / "a.sqz").read_bytes() == result.encoded
     assert "KL to the float network" in result._repr_html_()
     assert squeezenet.describe(tmp_path / "a.sqz").file.file_bytes == result.file_bytes
+
+
+def test_photos_that_are_left_out_are_named(model, tmp_path):
+    photos = write_tree(tmp_path / "photos", [f"{number}.png" for number in range(9)] + ["notes.txt", "@eaDir/1.png"])
+    (photos / "broken.png").write_bytes(b"text")
+    result = run(model, "-o", tmp_path / "a.sqz", "--preset", "int8", "--calibration", photos)
+    assert result.exit_code == 0, result.output
+    assert f"ignored (2): {photos}/@eaDir (of a photo server); {photos}/notes.txt (not an image)" in result.stderr
+    assert f"unreadable, skipped (1): {photos}/broken.png (expected an image" in result.stderr

@@ -150,3 +150,9 @@ def test_missing_data_is_one_line(model):
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: no/such/folder: no such file or folder")
     assert result.stderr.count("\n") == 1
+
+
+def test_what_is_left_out_is_named(model, data):
+    (data / "notes.txt").write_text("text")
+    result = run("evaluate", model, data)
+    assert f"ignored (1): {data}/notes.txt (not an image)" in result.stderr

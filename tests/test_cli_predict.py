@@ -449,3 +449,10 @@ def test_documents_that_are_zips_without_pictures_are_records_in_their_place(mod
     assert [record.get("error") for record in records] == [
         "expected an image or a zip of images, got a zip without any", None, "no such file or folder",
     ]  # fmt: skip
+    (alone,) = run("predict", model, tmp_path / "report.docx", "--json").stdout.splitlines()
+    assert json.loads(alone) == records[0]
+    with zipfile.ZipFile(tmp_path / "report.docx", "a") as archive:
+        archive.writestr("[Content_Types].xml", "x")
+        archive.writestr("media/1.png", encode(photo()))
+    (picture,) = run("predict", model, tmp_path / "report.docx", "--json").stdout.splitlines()
+    assert json.loads(picture)["image"].endswith("report.docx/media/1.png")

@@ -1,5 +1,6 @@
 """The rule of docs/train.md for folders, over layouts that people have; each as a folder and as a zip."""
 
+import random
 import time
 import unicodedata
 import zipfile
@@ -8,7 +9,8 @@ import pytest
 
 from image_files import contents_of, write_tree
 from squeezenet.data import check_data, open_data
-from squeezenet.data.imageset import open_train_and_val
+from squeezenet.data.imageset import open_everything, open_train_and_val
+from squeezenet.data.layout import split_of
 from squeezenet.errors import DataError
 from squeezenet.labels import Labels
 from squeezenet.text import nfc
@@ -276,3 +278,33 @@ def test_advice_names_the_folder_of_a_split_in_a_wrapper_and_zips_are_to_be_unpa
         open_data(root, split="val")
     with pytest.raises(DataError, match="it has w/test/ and w/train/: unpack and name one$"):
         open_data(path, split="val")
+
+
+FOLDERS = ["train", "val", "test", "dev", "cat", "dog", "Cat", "images", ".net", "@eaDir", "thumbs", NFC, NFD]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_file_disappears_and_no_split_becomes_a_class_in_silence(tmp_path, seed):
+    draw = random.Random(seed)
+    pool = draw.sample(FOLDERS, draw.randint(2, 6))
+    paths = set()
+    for number in range(draw.randint(1, 12)):
+        folders = [draw.choice(pool) for _ in range(draw.choice((0, 1, 1, 2, 2, 2, 3)))]
+        paths.add("/".join([*folders, f"{number}{draw.choice(('.png', '.png', '', '.txt'))}"]))
+    root = write_tree(tmp_path / "d", sorted(paths))
+
+    def missing(names):
+        files = [f"{root}/{path}" for path in paths]
+        return [file for file in files if not any(file == name or file.startswith(f"{name}/") for name in names)]
+
+    assert missing({item.name for item in open_everything([root]).items}) == []
+    files, named = set(), []
+    for split in ("train", "val", "test"):
+        try:
+            images = open_data(root, split=split)
+        except DataError:  # says which folders it found, or is in the way of all splits
+            return
+        files |= {item.name for item in images.items} | {name for name, _ in images.ignored}
+        named.append({split_of(name) for name in images.classes} - {None})
+    assert missing(files) == []
+    assert all(len(kinds) < 2 for kinds in named)

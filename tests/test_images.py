@@ -17,6 +17,7 @@ from PIL import Image
 
 from image_files import encode, photo
 from squeezenet import Classifier, images, load_image
+from squeezenet.data import decode_batches, open_data
 from squeezenet.data.decode import decode_for_crops
 from squeezenet.errors import ImageError
 from squeezenet.images import image_size, is_image_start
@@ -224,3 +225,69 @@ def test_formats_whose_decoders_hold_several_copies_have_a_lower_limit(name, mon
         data = encode(photo(48, 33), name)
     with pytest.raises(ImageError, match=rf"expected at most \d+ pixels of {name}, got 48x3[23]: scale it down first"):
         load_image(data)
+
+
+def odd_files():
+    """Some 400 image files: every format and mode that Pillow writes, sizes, orientations, and cut-off ones."""
+    for name in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO"):
+        for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F", "PA", "HSV", "LAB"):
+            for size in ((1, 1), (7, 3), (40, 30)):
+                image = Image.new(mode, size, 1) if mode in ("PA", "LAB") else photo(*size).convert(mode)
+                try:
+                    data = encode(image, name)
+                except (OSError, ValueError, KeyError, SystemError):
+                    continue
+                yield f"{name} {mode} {size}", data
+                yield f"{name} {mode} {size} cut off", data[: len(data) * 2 // 3]
+    for name in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF"):
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif[274] = orientation
+            yield f"{name} {orientation}", encode(photo(40, 30), name, exif=exif)
+    for name in ("GIF", "PNG", "WEBP", "TIFF", "AVIF"):
+        yield f"{name} animated", encode(photo(), name, save_all=True, append_images=[photo().rotate(180)])
+
+
+def test_predict_evaluate_and_training_see_the_same(tmp_path):
+    files = list(odd_files())
+    (tmp_path / "cat").mkdir()
+    for number, (_, data) in enumerate(files):
+        (tmp_path / "cat" / f"{number:04d}.bin").write_bytes(data)
+    view = Preprocessing.plain(16)
+    found = {}
+    ignored_by_name = {name for name, _ in open_data(tmp_path).ignored}
+    for batch in decode_batches(open_data(tmp_path), view):
+        found |= dict(zip(batch.indices.tolist(), batch.pixels, strict=True))
+    listed = open_data(tmp_path).items
+    positions = {item.name: index for index, item in enumerate(listed)}
+    assert len(files) > 350
+    n_read = 0
+    for number, (name, data) in enumerate(files):
+        path = str(tmp_path / "cat" / f"{number:04d}.bin")
+        try:
+            pixels = view(path)
+        except ImageError:
+            assert path in ignored_by_name or positions[path] not in found, name
+            assert image_size(data) is None or "cut off" in name, name
+            continue
+        n_read += 1
+        assert "cut off" not in name or load_image(data).size == image_size(data), name
+        np.testing.assert_array_equal(found[positions[path]], pixels, name)
+        np.testing.assert_array_equal(view(load_image(path)), pixels, name)
+        upright = load_image(data)
+        np.testing.assert_array_equal(decode_for_crops(data, 4096), np.asarray(upright), name)
+    assert n_read > 180
+
+
+def test_child_of_a_process_that_decodes_has_all_pixels_free():
+    code = (
+        "import os, threading\nfrom squeezenet import images\n"
+        "hold = threading.Event(); taken = threading.Event()\n"
+        "def work():\n    with images._PIXELS.take(images.MAX_IMAGE_PIXELS):\n        taken.set(); hold.wait()\n"
+        "thread = threading.Thread(target=work); thread.start(); taken.wait()\n"
+        "child = os.fork()\n"
+        "if not child:\n    with images._PIXELS.take(1):\n        os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); hold.set()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=30)
+    assert result.stdout == "7\n"

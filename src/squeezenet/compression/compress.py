@@ -13,6 +13,7 @@ import numpy as np
 
 from ..classifier import Classifier
 from ..data import ImageSet, Split, open_data
+from ..data.imageset import summed_up
 from ..description import file_facts
 from ..errors import CompressionError
 from ..evaluation.comparison import AccuracyComparer, Comparison
@@ -166,6 +167,9 @@ def _gather(
         labelled = labelled.relabel(model.labels.match(labelled.classes), model.labels.names)
     reference = FloatPredictor(model)
     comparer = None if val is None else AccuracyComparer(reference, _opened(val, "val", reporter))
+    skipped = [*photos.unreadable, *(comparer.unreadable if comparer else ())]
+    for line in summed_up("unreadable, skipped", [f"{name} ({reason})" for name, reason in skipped]):
+        reporter.say(line)
     return _Inputs(reference, photos, labelled, comparer)
 
 

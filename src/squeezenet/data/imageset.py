@@ -236,7 +236,7 @@ def _list_files(sources: DataSource | Sequence[DataSource], *, unlabelled: bool)
     files = _Files(opened, unlabelled)
     for number, (source, split) in enumerate(zip(opened, own, strict=True)):
         listing = source.list_files()
-        if not listing.files and len(opened) > 1 and isinstance(source, ZipSource) and unlabelled:
+        if not listing.files and isinstance(source, ZipSource) and unlabelled:
             source = opened[number] = NoImages(
                 source.path, "expected an image or a zip of images, got a zip without any"
             )
@@ -331,7 +331,7 @@ class _Files:
         if has_split:
             entries = [entry for entry in entries if (entry.split or "train") == split]
             folders = {folder for folder in folders if (folder[0] or "train") == split}
-        if not entries:
+        if all(isinstance(self.sources[entry.source], NoImages) for entry in entries):
             message = _no_images(self.name, split if has_split else None, ignored, self.unlabelled)
             raise DataError(message + self._advice(split if has_split else None))
         classes = () if self.unlabelled else tuple(sorted({entry.class_name or "" for entry in entries}))

@@ -33,6 +33,7 @@ __all__ = [
 
 _DIGITS = "digits"
 _LOCAL_HEADER_BYTES = 30
+_DOCUMENT_PARTS = frozenset({"[Content_Types].xml", "mimetype", "AndroidManifest.xml", "META-INF/MANIFEST.MF"})
 _DIGITS_VAL_EVERY = 5  # every fifth image of a class is for validation
 _READ_ERRORS = (
     OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, struct.error, ValueError,
@@ -275,7 +276,8 @@ class ZipSource(_Files):
             else:
                 left_out[f"{self.name}/{path}"] = "not an image"
         listing.files.sort()
-        listing.ignored += left_out.items()
+        if not any(member.filename in _DOCUMENT_PARTS for member in members):  # nobody put these other files there
+            listing.ignored += left_out.items()
         return listing
 
     def read(self, key: int, limit: int | None = None) -> bytes:

@@ -87,6 +87,7 @@ class AccuracyComparer:
         """
         self._images = match_classes(reference, images)
         self._scores = collect_logits(reference, self._images)
+        self.unreadable = self._scores.unreadable
 
     def __call__(self, compressed: Predictor) -> Comparison:
         """Classify the images with another network of the same classes."""

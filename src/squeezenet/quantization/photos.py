@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ..data import ImageSet, decode_batches
+from ..data import ImageSet, Unreadable, decode_batches
 from ..data.imageset import evenly_spaced
 from ..errors import DataError
 from ..models import SqueezeNet
@@ -48,6 +48,8 @@ class CalibrationPhotos:
     """Their positions in the set they come from."""
     source: CalibrationSource
     """Where the activation ranges come from."""
+    unreadable: tuple[Unreadable, ...]
+    """Photos that were chosen and could not be read."""
     ranges: Mapping[str, tuple[float, float]] | None
     """Lowest and highest value by quantised tensor, to use instead of those that `pixels` show; None with photos."""
 
@@ -58,8 +60,10 @@ class CalibrationPhotos:
         indices: NDArray[np.int64] | None = None,
         source: CalibrationSource = "photos",
         ranges: Mapping[str, tuple[float, float]] | None = None,
+        unreadable: Sequence[Unreadable] = (),
     ) -> None:
         """Set every fifth photo aside; `indices` are the images' positions in the set they come from."""
+        self.unreadable = tuple(unreadable)
         held = is_held_out(len(pixels)) & (source == "photos")
         self.all_pixels, self.pixels, self.held_out = pixels, pixels[~held], pixels[held]
         self.held_out_indices = indices[held] if indices is not None else np.zeros(0, np.int64)
@@ -98,7 +102,9 @@ def calibration_from_images(images: ImageSet, preprocessing: Preprocessing, *, n
     pixels = np.concatenate([batch.pixels for batch in batches])
     if not len(pixels):
         raise DataError(f"{images.name}: none of {len(chosen)} photos could be read")
-    return CalibrationPhotos(pixels, indices=chosen[np.concatenate([batch.indices for batch in batches])])
+    unreadable = [entry for batch in batches for entry in batch.unreadable]
+    indices = chosen[np.concatenate([batch.indices for batch in batches])]
+    return CalibrationPhotos(pixels, indices=indices, unreadable=unreadable)
 
 
 def calibration_without_photos(model: SqueezeNet) -> CalibrationPhotos:
