@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -134,6 +136,32 @@ def test_stopped_run_classifies_nothing_twice(cluster, job, tmp_path):
 
     again = predict_to_parquet(*arguments)  # finished: nothing is left to do
     assert (again.n_earlier, again.n_errors, again.n_processors) == (640, 40, 0)
+
+
+DRIVER = """
+import sys
+from squeezenet import predict_to_parquet
+model, photos, out, address = sys.argv[1:]
+predict_to_parquet(model, [photos] * 40, out, address=address)
+"""
+
+
+def test_killed_driver_costs_nothing_but_time(cluster, job, tmp_path):
+    out, parts = tmp_path / "out.parquet", tmp_path / "out.parquet.parts"
+    before = 0
+    for _ in range(2):
+        command = [sys.executable, "-c", DRIVER, job / "tiny.sqz", job / "photos", out, cluster.address]
+        driver = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while driver.poll() is None and len(list(parts.glob("*.parquet"))) <= before:
+            time.sleep(0.001)
+        driver.kill()
+        driver.wait()
+        before = len(list(parts.glob("*.parquet")))
+    result = predict_to_parquet(job / "tiny.sqz", [job / "photos"] * 40, out)
+    assert (result.n_images, result.n_earlier) == (640, 128 * before)
+    assert before >= 2
+    check_complete(out, job, 640)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
 
 
 def test_parquet_columns_and_uris_are_read(cluster, job, tmp_path):

@@ -8,6 +8,7 @@ and shapes. Every file is hostile until its sizes have been checked.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -154,7 +155,8 @@ def _load_pth(path: str | os.PathLike[str]) -> Mapping[Any, Any]:
                 unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
             if unpacked_bytes > _MAX_FILE_BYTES:
                 raise WeightsError(f"{path}: expected at most {_MAX_FILE_BYTES} bytes unpacked, got {unpacked_bytes}")
-        with torch.serialization.safe_globals([argparse.Namespace]):  # a script's arguments, often kept beside weights
+        allow = getattr(torch.serialization, "safe_globals", contextlib.nullcontext)  # torch 2.4 has none
+        with allow([argparse.Namespace]):  # a script's arguments, often kept beside weights
             state = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
@@ -288,8 +290,8 @@ def _parse_description(description: Any) -> tuple[ArchSpec, Labels | None, Prepr
 
 def _plain_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
     """Take the prefix of a wrapper off all names; returns it, too, and the counters that were left out."""
-    counters = [name for name in tensors if name.rpartition(".")[2] in _COUNTERS]
-    left = {name: tensor for name, tensor in tensors.items() if name not in counters}
+    counters = sorted({name.rpartition(".")[2] for name in tensors} & {*_COUNTERS})
+    left = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in counters}
     prefixes = [name.removesuffix(_FIRST) for name in left if name.endswith(f".{_FIRST}")]
     prefix = prefixes[0] if len(prefixes) == 1 and all(name.startswith(prefixes[0]) for name in left) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in left.items()}, prefix, counters
@@ -300,7 +302,11 @@ def _torchvision_model(tensors: Mapping[str, Tensor], source: str, place: str = 
     spec = infer_spec({name: tuple(tensor.shape) for name, tensor in tensors.items()}, source=source)
     model = model_from_state(spec, tensors, source=source)
     model.provenance = {"source": Path(source).name}
-    notes = [place, prefix and f"without the prefix `{prefix}`", counters and f"without {len(counters)} counters"]
+    notes = [
+        place,
+        prefix and f"without the prefix `{prefix}`",
+        counters and f"without the counters `{'`, `'.join(counters)}`",
+    ]
     if any(notes):
         model.provenance["tensors"] = ", ".join(str(note) for note in notes if note)
     model.preprocessing = TORCHVISION_PREPROCESSING  # what torchvision's weights and its users' networks expect
