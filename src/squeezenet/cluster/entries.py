@@ -172,13 +172,17 @@ def _parquet_files(root: Path) -> Iterator[Path]:
 
 def _within(places: Sequence[Path]) -> _Test:
     """Test whether a file is one of some places or in one of them, whatever links lead there."""
-    hidden = {Path(os.path.realpath(place)) for place in places}
-    real_folder = functools.cache(os.path.realpath)  # following links takes longer than listing
+    hidden = {os.path.realpath(place) for place in places}
+
+    @functools.cache  # following links takes longer than listing
+    def look(folder: str) -> tuple[str, bool]:
+        real = Path(os.path.realpath(folder))
+        return str(real), not hidden.isdisjoint(map(str, (real, *real.parents)))
 
     def is_within(path: str) -> bool:
         folder, name = os.path.split(path)
-        real = Path(real_folder(folder), name)
-        return not hidden.isdisjoint((real, *real.parents))
+        real, is_hidden = look(folder)
+        return is_hidden or os.path.join(real, name) in hidden
 
     return is_within
 

@@ -302,13 +302,11 @@ def _torchvision_model(tensors: Mapping[str, Tensor], source: str, place: str = 
     spec = infer_spec({name: tuple(tensor.shape) for name, tensor in tensors.items()}, source=source)
     model = model_from_state(spec, tensors, source=source)
     model.provenance = {"source": Path(source).name}
-    notes = [
-        place,
-        prefix and f"without the prefix `{prefix}`",
-        counters and f"without the counters `{'`, `'.join(counters)}`",
-    ]
-    if any(notes):
-        model.provenance["tensors"] = ", ".join(str(note) for note in notes if note)
+    notes = [place] if place else []
+    notes += [f"without the prefix `{prefix}`"] if prefix else []
+    notes += [f"without the counters `{name}`" for name in counters]
+    if notes:
+        model.provenance["tensors"] = ", ".join(notes)
     model.preprocessing = TORCHVISION_PREPROCESSING  # what torchvision's weights and its users' networks expect
     if spec.num_classes == _IMAGENET_CLASSES:
         model.labels = imagenet_labels()
