@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -467,3 +468,32 @@ def test_a_damaged_result_is_made_again(cluster, job, tmp_path):
     arguments[2].write_bytes(data)
     assert predict_to_parquet(*arguments).n_earlier == 0
     check_answers(arguments[2], job, sorted(folder.iterdir()))
+
+
+def test_an_object_store_is_read_and_replaced_objects_are_other_images(cluster, job, tmp_path, monkeypatch):
+    folder, (model, _, output) = small_job(job, tmp_path)
+    pq.write_table(pa.table({"image": [(folder / "a.png").read_bytes()] * 2}), folder / "set.parquet")
+    (folder / ".hidden.png").write_bytes(b"")
+
+    class AnyFileSystem(type):
+        def __instancecheck__(cls, value):
+            return isinstance(value, file_system)
+
+    file_system = pyarrow.fs.FileSystem
+
+    class Store(metaclass=AnyFileSystem):
+        @staticmethod
+        def from_uri(uri):
+            return pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem()), uri.removeprefix("s3://")
+
+    monkeypatch.setattr("pyarrow.fs.FileSystem", Store)
+    for n_earlier in (0, 4):
+        assert predict_to_parquet(model, ["s3://in"], output).n_earlier == n_earlier
+    rows = rows_of(output)
+    names = ["a.png", "b.png", "set.parquet#0", "set.parquet#1"]
+    assert [row["path"] for row in rows] == [f"s3://in/{name}" for name in names]
+    assert {row["error"] for row in rows} == {None}
+    assert rows[0]["probability"] == rows[2]["probability"] == rows[3]["probability"]
+    replace_in_place(folder)
+    assert predict_to_parquet(model, ["s3://in"], output).n_earlier == 0
+    assert rows_of(output)[0]["probability"] != rows[0]["probability"]
