@@ -3,13 +3,19 @@
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from image_files import encode, photo
 from networks import random_network, tiny_spec
@@ -17,6 +23,7 @@ from ray_workers import busy_workers
 from squeezenet import Classifier
 from squeezenet.cli import cli
 from squeezenet.cluster import ClusterTasks, predict_to_parquet
+from squeezenet.cluster.parts import Parts
 from squeezenet.errors import ClusterError, DataError
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
@@ -132,6 +139,32 @@ def test_stopped_run_classifies_nothing_twice(cluster, job, tmp_path):
     assert (again.n_earlier, again.n_errors, again.n_processors) == (640, 40, 0)
 
 
+DRIVER = """
+import sys
+from squeezenet import predict_to_parquet
+model, photos, out, address = sys.argv[1:]
+predict_to_parquet(model, [photos] * 40, out, address=address)
+"""
+
+
+def test_killed_driver_costs_nothing_but_time(cluster, job, tmp_path):
+    out, parts = tmp_path / "out.parquet", tmp_path / "out.parquet.parts"
+    before = 0
+    for _ in range(2):
+        command = [sys.executable, "-c", DRIVER, job / "tiny.sqz", job / "photos", out, cluster.address]
+        driver = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while driver.poll() is None and len(list(parts.glob("*.parquet"))) <= before:
+            time.sleep(0.001)
+        driver.kill()
+        driver.wait()
+        before = len(list(parts.glob("*.parquet")))
+    result = predict_to_parquet(job / "tiny.sqz", [job / "photos"] * 40, out)
+    assert (result.n_images, result.n_earlier) == (640, 128 * before)
+    assert before >= 2
+    check_complete(out, job, 640)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
 def test_parquet_columns_and_uris_are_read(cluster, job, tmp_path):
     names = sorted((job / "photos").iterdir())
     values = [{"bytes": path.read_bytes(), "path": path.name} for path in names[:5]] + [None]
@@ -242,3 +275,225 @@ def test_job_file_that_is_damaged_is_no_traceback(job, tmp_path):
     (parts / "job.json").write_text(json.dumps([1]))
     with pytest.raises(ClusterError, match="got another job"):
         predict_to_parquet(job / "tiny.sqz", [job / "photos"], tmp_path / "out.parquet")
+
+
+def picture(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8))
+
+
+def small_job(job, tmp_path, names=("a.png", "b.png")):
+    """A folder of photos that differ, and the arguments of a job on it; no worker runs where all is done."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(encode(picture(number), "PNG"))
+    return folder, (job / "tiny.sqz", [folder], tmp_path / "out.parquet")
+
+
+def check_answers(path, job, files):
+    """Every row is what the classifier says of the file named, each once."""
+    rows = rows_of(path)
+    assert [Path(row["path"]).name for row in rows] == [file.name for file in files]
+    classifier = Classifier(job / "tiny.sqz")
+    for row, file in zip(rows, files, strict=True):
+        ((best, *_),) = classifier.predict([file])
+        assert (row["class"], row["probability"]) == (best.label, best.probability)
+
+
+def replace_in_place(folder):
+    (folder / "a.png").write_bytes(encode(picture(9), "PNG"))
+
+
+def replace_keeping_size_and_time(folder):
+    path = folder / "a.png"
+    before, data = path.stat(), encode(picture(9), "BMP")
+    path.write_bytes(data[: before.st_size].ljust(before.st_size, b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def exchange_names(folder):
+    (folder / "a.png").rename(folder / "c")
+    (folder / "b.png").rename(folder / "a.png")
+    (folder / "c").rename(folder / "b.png")
+
+
+def turn_a_link_elsewhere(folder):
+    (folder / "a.png").rename(folder.parent / "old.png")
+    (folder.parent / "new.png").write_bytes(encode(picture(11), "PNG"))
+    (folder / "a.png").symlink_to(folder.parent / "new.png")
+
+
+def put_another_folder_there(folder):
+    folder.rename(folder.parent / "before")
+    folder.mkdir()
+    for number, name in enumerate(("a.png", "b.png")):
+        (folder / name).write_bytes(encode(picture(20 + number), "PNG"))
+
+
+CHANGES = [
+    replace_in_place, replace_keeping_size_and_time, exchange_names, turn_a_link_elsewhere, put_another_folder_there,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_finished_result_does_not_stand_for_other_images(cluster, job, tmp_path, change):
+    folder, arguments = small_job(job, tmp_path)
+    assert predict_to_parquet(*arguments).n_earlier == 0
+    assert predict_to_parquet(*arguments).n_earlier == 2
+    change(folder)
+    assert predict_to_parquet(*arguments).n_earlier == 0
+    if change is not replace_keeping_size_and_time:
+        check_answers(arguments[2], job, sorted(folder.iterdir()))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_interrupted_run_does_not_go_on_with_other_images(cluster, job, tmp_path, change):
+    folder, arguments = small_job(job, tmp_path)
+    with pytest.raises(Stop):
+        predict_to_parquet(*arguments, on_progress=stop_at_once)
+    change(folder)
+    with pytest.raises(ClusterError, match="got other images, or changed ones: use the same arguments"):
+        predict_to_parquet(*arguments)
+
+
+def stop_at_once(done, total):
+    raise Stop
+
+
+def test_another_folder_with_the_same_names_is_another_job(cluster, job, tmp_path, monkeypatch):
+    for number, place in enumerate(("x", "y")):
+        (tmp_path / place / "photos").mkdir(parents=True)
+        (tmp_path / place / "photos" / "0.png").write_bytes(encode(picture(number), "PNG"))
+    for place in ("x", "y"):
+        monkeypatch.chdir(tmp_path / place)
+        assert predict_to_parquet(job / "tiny.sqz", ["photos"], "../out.parquet").n_earlier == 0
+        check_answers(tmp_path / "out.parquet", job, [tmp_path / place / "photos" / "0.png"])
+
+
+def test_another_zip_with_the_same_members_is_another_job(cluster, job, tmp_path):
+    for number in range(2):
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            archive.writestr("0.png", encode(picture(number), "PNG"))
+        result = predict_to_parquet(job / "tiny.sqz", [tmp_path / "set.zip"], tmp_path / "out.parquet")
+        assert result.n_earlier == 0
+
+
+@pytest.mark.parametrize("name", ["thesis/chapter.txt", "notes.txt", "000000.parquet", "lock", "job.json"])
+def test_a_folder_of_somebody_else_is_refused_and_left_alone(job, tmp_path, name):
+    _, arguments = small_job(job, tmp_path)
+    path = tmp_path / "out.parquet.parts" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("years of work")
+    with pytest.raises(ClusterError, match="choose another output"):
+        predict_to_parquet(*arguments)
+    assert [entry for entry in (tmp_path / "out.parquet.parts").rglob("*") if entry.is_file()] == [path]
+    assert path.read_text() == "years of work"
+    assert not arguments[2].exists()
+
+
+def test_what_somebody_puts_among_the_parts_stays(cluster, job, tmp_path):
+    _, arguments = small_job(job, tmp_path)
+    with pytest.raises(Stop):
+        predict_to_parquet(*arguments, on_progress=stop_at_once)
+    parts = tmp_path / "out.parquet.parts"
+    (parts / "notes.txt").write_text("mine")
+    assert predict_to_parquet(*arguments).n_earlier == 2
+    assert [path.name for path in parts.iterdir()] == ["notes.txt"]
+    assert predict_to_parquet(*arguments).n_earlier == 2
+
+
+def test_a_link_to_a_folder_may_hold_the_parts(cluster, job, tmp_path):
+    _, arguments = small_job(job, tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out.parquet.parts").symlink_to(tmp_path / "elsewhere")
+    for n_earlier in (0, 2):
+        assert predict_to_parquet(*arguments).n_earlier == n_earlier
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_output_may_lie_in_the_folder_that_is_read(cluster, job, tmp_path):
+    folder, (model, sources, _) = small_job(job, tmp_path)
+    (tmp_path / "way").symlink_to(folder)
+    for place in (folder, tmp_path / "way"):
+        output = place / "out.parquet"
+        with pytest.raises(Stop):
+            predict_to_parquet(model, sources, output, on_progress=stop_at_once)
+        for damage in (folder / "out.parquet.parts").glob("*.parquet"):
+            damage.write_bytes(b"")
+        for n_earlier in (0, 2):  # with damaged parts in it, then with the result in it
+            assert predict_to_parquet(model, sources, output).n_earlier == n_earlier
+        assert predict_to_parquet(model, sources, folder / "second.parquet").n_images == 2
+        for path in folder.glob("*.parquet"):
+            path.unlink()
+
+
+def test_a_folder_that_links_to_itself_is_read_once(cluster, job, tmp_path):
+    folder, _ = small_job(job, tmp_path)
+    pq.write_table(pa.table({"image": [(folder / "a.png").read_bytes()]}), folder / "set.parquet")
+    (folder / "self").symlink_to(folder)
+    for source in (folder, folder.as_uri()):
+        out = tmp_path / "out.parquet"
+        assert predict_to_parquet(job / "tiny.sqz", [source], out).n_images == 3
+        assert [row["path"].rsplit("/")[-1] for row in rows_of(out)] == ["a.png", "b.png", "set.parquet#0"]
+
+
+def test_damaged_parts_are_made_again(cluster, job, tmp_path):
+    folder, arguments = small_job(job, tmp_path)
+    with pytest.raises(Stop):
+        predict_to_parquet(*arguments, on_progress=stop_at_once)
+    (part,) = (tmp_path / "out.parquet.parts").glob("*.parquet")
+    whole, parts = part.read_bytes(), Parts(arguments[2], json.loads((part.parent / "job.json").read_bytes()))
+    rng = np.random.default_rng(0)
+    assert parts_are_read(parts, part)
+    for position in rng.choice(8 * len(whole), 300, replace=False).tolist():
+        damaged = bytearray(whole)
+        damaged[position // 8] ^= 1 << position % 8
+        part.write_bytes(damaged)
+        assert not parts_are_read(parts, part)
+    assert predict_to_parquet(*arguments).n_earlier == 0
+    check_answers(arguments[2], job, sorted(folder.iterdir()))
+
+
+def parts_are_read(parts, part):
+    parts._files[0] = {part}
+    return parts.read(0, 2) is not None
+
+
+def test_a_damaged_result_is_made_again(cluster, job, tmp_path):
+    folder, arguments = small_job(job, tmp_path)
+    predict_to_parquet(*arguments)
+    data = bytearray(arguments[2].read_bytes())
+    position = data.find(b"in/a.png")
+    data[position] ^= 1
+    arguments[2].write_bytes(data)
+    assert predict_to_parquet(*arguments).n_earlier == 0
+    check_answers(arguments[2], job, sorted(folder.iterdir()))
+
+
+def test_an_object_store_is_read_and_replaced_objects_are_other_images(cluster, job, tmp_path, monkeypatch):
+    folder, (model, _, output) = small_job(job, tmp_path)
+    pq.write_table(pa.table({"image": [(folder / "a.png").read_bytes()] * 2}), folder / "set.parquet")
+    (folder / ".hidden.png").write_bytes(b"")
+
+    class AnyFileSystem(type):
+        def __instancecheck__(cls, value):
+            return isinstance(value, file_system)
+
+    file_system = pyarrow.fs.FileSystem
+
+    class Store(metaclass=AnyFileSystem):
+        @staticmethod
+        def from_uri(uri):
+            return pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem()), uri.removeprefix("s3://")
+
+    monkeypatch.setattr("pyarrow.fs.FileSystem", Store)
+    for n_earlier in (0, 4):
+        assert predict_to_parquet(model, ["s3://in"], output).n_earlier == n_earlier
+    rows = rows_of(output)
+    names = ["a.png", "b.png", "set.parquet#0", "set.parquet#1"]
+    assert [row["path"] for row in rows] == [f"s3://in/{name}" for name in names]
+    assert {row["error"] for row in rows} == {None}
+    assert rows[0]["probability"] == rows[2]["probability"] == rows[3]["probability"]
+    replace_in_place(folder)
+    assert predict_to_parquet(model, ["s3://in"], output).n_earlier == 0
+    assert rows_of(output)[0]["probability"] != rows[0]["probability"]

@@ -1,9 +1,11 @@
 """Published weights: fetched once, checked, cached, and refused in one line; all against a server on loopback."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import io
+import os
 import socket
 import time
 
@@ -82,16 +84,37 @@ def test_missing_file_is_refused(server):
     check_refused(f"could not be fetched from {server.url}/{NAME} .HTTP 404 Not Found.:")
 
 
-def test_redirect_out_of_http_is_refused(server, tmp_path):
-    (tmp_path / "secret").write_bytes(CONTENT)
-
+@pytest.mark.parametrize(
+    "place", ["ftp://127.0.0.1/a", "https://127.0.0.1/a", "http://192.0.2.1/a", "file:///etc/passwd"]
+)
+def test_redirects_out_of_the_scheme_or_the_machine_are_refused(server, place):
     def redirect(handler, content):
         handler.send_response(302)
-        handler.send_header("Location", (tmp_path / "secret").as_uri())
+        handler.send_header("Location", place)
         handler.end_headers()
 
     server.answer = redirect
-    check_refused("HTTP 302")
+    check_refused(r"HTTP 302|expected an https:// address, or an http:// one of this machine")
+    assert len(server.requests) == 1
+
+
+def test_redirects_within_the_machine_are_followed(server):
+    def redirect(handler, content):
+        server.answer = Handler.send_whole
+        handler.send_response(301)
+        handler.send_header("Location", f"{server.url}/{NAME}")
+        handler.end_headers()
+
+    server.answer = redirect
+    assert fetch_weights(NAME, progress=False).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com/models", "http://127.0.0.1.example.com", "HTTP://10.0.0.1", "http://[::2]/"]
+)
+def test_plain_text_from_elsewhere_is_refused(server, url):
+    with pytest.raises(DownloadError, match=r"\(expected an https:// address, or an http:// one of this machine\)"):
+        fetch_weights(NAME, base_url=url, progress=False)
 
 
 def test_refused_connection(server, monkeypatch):
@@ -119,21 +142,60 @@ def test_silent_server_is_given_up(server, monkeypatch):
     check_refused("timed out")
 
 
-def test_dripping_server_is_given_up(server, monkeypatch):
-    monkeypatch.setattr(download, "TOTAL_TIMEOUT_S", 0.3)
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "drop"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 256000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        (CHUNKED, b"0"),
+        (CHUNKED + b"0\r\n", b"X: y\r\n"),
+    ],
+    ids=["body", "header", "headers", "chunk size", "trailer"],
+)
+def test_dripping_server_is_given_up(server, monkeypatch, beginning, drop):
+    monkeypatch.setattr(download, "TOTAL_TIMEOUT_S", 0.4)
 
     def drip(handler, content):
-        handler.send_part(b"", len(content))
-        while not server.is_over.wait(0.02):
-            try:
-                handler.wfile.write(b"x")
-            except OSError:
-                return
+        with contextlib.suppress(OSError):
+            handler.wfile.write(beginning)
+            while not server.is_over.wait(0.02):
+                handler.wfile.write(drop)
 
     server.answer = drip
     start_s = time.monotonic()
     check_refused("not complete after 0 s")
     assert time.monotonic() - start_s < 5
+
+
+def test_silence_at_the_deadline_is_not_waited_for(server, monkeypatch):
+    monkeypatch.setattr(download, "TOTAL_TIMEOUT_S", 0.3)
+    server.answer = lambda handler, content: server.is_over.wait(10)
+    start_s = time.monotonic()
+    check_refused("not complete after 0 s")
+    assert time.monotonic() - start_s < 5
+
+
+def test_a_link_in_the_cache_is_replaced_and_what_it_leads_to_stays(server, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / NAME).symlink_to(tmp_path / "precious")
+    path = fetch_weights(NAME, progress=False)
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert (path.read_bytes(), path.is_symlink()) == (CONTENT, False)
+
+
+def test_what_killed_downloads_left_is_removed(server):
+    cache_folder().mkdir(parents=True)
+    old, new = (cache_folder() / f".{digit * 16}.tmp" for digit in "ab")
+    for path in (old, new):
+        path.write_bytes(b"part")
+    os.utime(old, (time.time() - 7200,) * 2)
+    fetch_weights(NAME, progress=False)
+    assert sorted(path.name for path in cache_folder().iterdir()) == [new.name, NAME]
 
 
 def test_answer_that_is_no_http_is_refused(server):

@@ -1,11 +1,13 @@
 """Weight files: safetensors both ways, imported torch files, and what a MODEL argument may be."""
 
+import argparse
 import json
 import os
 import struct
 import time
 import zipfile
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -16,7 +18,16 @@ from squeezenet.architectures import named_spec
 from squeezenet.errors import ModelNotFoundError, WeightsError
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels
-from squeezenet.models import SqueezeNet, import_pth, load_model, load_safetensors, model_from_state, save_safetensors
+from squeezenet.models import (
+    SqueezeNet,
+    create_model,
+    import_pth,
+    load_model,
+    load_safetensors,
+    model_from_state,
+    normalize_pixels,
+    save_safetensors,
+)
 from squeezenet.models.weights import infer_spec
 from squeezenet.preprocess import TORCHVISION_PREPROCESSING, Preprocessing
 
@@ -225,13 +236,15 @@ class Payload:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"state_dict": {"a": torch.zeros(1)}}, "flat dictionary of tensors, got dict under 'state_dict'"),
+        ({"weights": {"a": torch.zeros(1)}}, "flat dictionary of tensors, got dict under 'weights'"),
+        ({"state_dict": {"a": 1}}, "flat dictionary of tensors, got int under 'a'"),
+        ({"state_dict": {"b.a": torch.zeros(1)}}, r"got others: b\.a, \.\.\. \(1 in all\)"),
         ({"a": 1}, "flat dictionary of tensors, got int under 'a'"),
         ({1: torch.zeros(1)}, "flat dictionary of tensors, got Tensor under 1"),
         ([torch.zeros(1)], "expected a dictionary of tensors, got list"),
         (torch.zeros(1), "expected a dictionary of tensors, got Tensor"),
         (Payload(), "cannot be read as plain tensors"),
-        (torch.nn.Linear(1, 1), "cannot be read as plain tensors"),
+        (torch.nn.Linear(1, 1), r"also holds torch\.nn\.modules\.linear\.Linear: save `model\.state_dict\(\)` alone"),
         ({"a": torch.zeros(1)}, "expected the tensors of one of squeezenet1_0"),
         ({"classifier.1.weight": torch.zeros(1, device="meta")}, "expected the tensors of one of"),
     ],
@@ -242,6 +255,79 @@ def test_torch_files_of_anything_else_are_refused(tmp_path, capsys, content, mes
         import_pth(tmp_path / "a.pth")
     assert str(caught.value).isprintable()
     assert capsys.readouterr().out == ""
+
+
+def prefixed(state, prefix):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def counted(state):
+    """As thop leaves a network."""
+    layers = {name.rpartition(".")[0] for name in state}
+    return state | {f"{layer}.{kind}": torch.zeros(1) for layer in layers for kind in ("total_ops", "total_params")}
+
+
+WRAPPED = [
+    (lambda state: prefixed(state, "module."), "without the prefix `module.`"),
+    (lambda state: prefixed(state, "_orig_mod."), "without the prefix `_orig_mod.`"),
+    (lambda state: prefixed(state, "model."), "without the prefix `model.`"),
+    (lambda state: prefixed(state, "_orig_mod.module."), "without the prefix `_orig_mod.module.`"),
+    (lambda state: prefixed(state, "module.") | {"n_averaged": torch.tensor(3)},
+     "without the prefix `module.`, without the counters `n_averaged`"),
+    (counted, "without the counters `total_ops`, without the counters `total_params`"),
+    (lambda state: {"state_dict": state, "epoch": 3}, "those under `state_dict`"),
+    (lambda state: {"epoch": 3, "model": prefixed(state, "module."), "optimizer": {"lr": 0.1}},
+     "those under `model`, without the prefix `module.`"),
+    (lambda state: {"state_dict_ema": state, "arch": "squeezenet"}, "those under `state_dict_ema`"),
+    (lambda state: {"model": {"state_dict": state, "step": 1}}, "those under `model.state_dict`"),
+    (lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, names=["a"])}, "those under `model`"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize(("wrap", "said"), WRAPPED)
+def test_weights_are_found_where_people_keep_them(tmp_path, wrap, said, is_zip):
+    model = create_model("squeezenet1_1", num_classes=3)
+    torch.save(wrap(dict(model.state_dict())), tmp_path / "a.ckpt", _use_new_zipfile_serialization=is_zip)
+    found = import_pth(tmp_path / "a.ckpt")
+    check_same_weights(found, model)
+    assert found.provenance == {"source": "a.ckpt", "tensors": said}
+
+
+def test_safetensors_of_a_wrapped_network_are_read(tmp_path):
+    model = create_model("squeezenet1_0", num_classes=3)
+    safetensors.torch.save_file(prefixed(model.state_dict(), "module."), tmp_path / "a.safetensors")
+    found = load_model(tmp_path / "a.safetensors")
+    check_same_weights(found, model)
+    assert found.provenance["tensors"] == "without the prefix `module.`"
+
+
+def test_of_two_networks_none_is_guessed(tmp_path):
+    state = create_model("squeezenet1_1", num_classes=3).state_dict()
+    torch.save(prefixed(state, "student.") | prefixed(state, "teacher."), tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"got others: student\.features\.0\.weight, .* \(104 in all\)"):
+        import_pth(tmp_path / "a.pth")
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 4967000\n"
+PAGES = ["<!DOCTYPE html><html>", "\ufeff\n <HTML lang=en>", '<?xml version="1.0"?><Error/>', "<!-- x --><html>"]
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.net"])
+@pytest.mark.parametrize(("text", "message"), [(LFS, "git lfs pull"), *((page, "a web page") for page in PAGES)])
+def test_what_stands_for_a_file_is_recognised(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(WeightsError, match=message):
+        import_pth(tmp_path / name) if name == "a.pth" else load_model(tmp_path / name)
+
+
+def test_read_only_pixels_need_no_warning():
+    pixels = np.frombuffer(bytes(range(48)), np.uint8).reshape(1, 4, 4, 3)
+    how = Preprocessing(crop_size=4, resize_size=4)
+    expected = (pixels.astype(np.float32) - 128) / 64
+    for view in (pixels, pixels[:, ::-1]):
+        expected = ((view.astype(np.float32) - 128) / 64).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(normalize_pixels(view, how).numpy(), expected)
 
 
 def test_zip_bomb_is_refused(tmp_path):

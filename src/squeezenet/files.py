@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -159,11 +160,13 @@ def lock_folder(folder: Path, error: type[SqueezeNetError]) -> Iterator[None]:
         yield
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of writers that were killed; a writer at work elsewhere must not use the folder."""
+def remove_leftovers(folder: Path, *, min_age_s: float = 0.0) -> None:
+    """Remove temporary files of writers that were killed; no writer elsewhere may be at work on one so old."""
     for path in folder.glob(_TEMPORARY.format("*")):
         if len(path.name) == len(_TEMPORARY.format("")) + 2 * _TOKEN_BYTES:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if time.time() - path.lstat().st_mtime >= min_age_s:
+                    path.unlink()
 
 
 def _temporary_beside(target: Path) -> Path:

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from ..classifier import sqz_path
 from ..data import expand_pattern
 from ..errors import ClusterError, FormatError
 from ..fileformat import decode_sqz, read_bytes
-from ..files import atomic_write, lock_folder, remove_leftovers
+from ..files import atomic_write
 from .connection import LOCAL
-from .entries import Entry, list_entries
+from .entries import RESULT_KEY, Entry, list_entries
+from .parts import Identity, Parts
 from .tasks import ClusterTasks
 from .worker import classify_block, plan_schema, row_schema
 
@@ -34,7 +34,6 @@ __all__ = ["BulkResult", "predict_to_parquet"]
 
 # A lost worker costs one block: a second of work or so, and minutes where more blocks would burden the driver.
 _MIN_BLOCK, _MAX_BLOCK, _BLOCKS = 128, 100_000, 4_000
-_IDENTITY = b"squeezenet.job"
 _ROW_GROUP = 100_000
 
 
@@ -95,7 +94,8 @@ def predict_to_parquet(
     Raises:
         FormatError: If the model is damaged or not a `.sqz` file.
         DataError: If a source does not exist or has no image.
-        ClusterError: If the cluster cannot be reached or gives up, or another run is under way in `OUT.parts/`.
+        ClusterError: If the cluster cannot be reached or gives up, or `OUT.parts/` is in use or holds anything else
+            than parts of this job: the same model, `top`, and images, none of them replaced.
         OSError: If the output cannot be written.
 
     Example:
@@ -105,21 +105,22 @@ def predict_to_parquet(
     """
     encoded = _checked(sqz_path(model))
     clock = time.monotonic()
-    readers, entries = list_entries([found for source in sources for found in expand_pattern(os.fspath(source))])
+    target = Path(output)
+    hidden = (target, target.with_name(f"{target.name}.parts"))
+    sources = [found for source in sources for found in expand_pattern(os.fspath(source))]
+    readers, entries = list_entries(sources, leave_out=hidden)
     blocks = _blocks(entries)
     n_images = sum(block.count for block in blocks)
     list_s = time.monotonic() - clock
-    identity = _identify(encoded, entries, top)
-    target = Path(output)
     if target.is_dir():  # better now than after hours
         raise FileExistsError(errno.EEXIST, "expected a file to write, got a folder", str(target))
-    parts = target.with_name(f"{target.name}.parts")
-    if not parts.exists() and _identity_of(target) == identity:
-        return BulkResult(n_images, _count_errors(target), n_images, 0, list_s, 0, 0, 0, 0)
-    parts.mkdir(exist_ok=True)
-    with lock_folder(parts, ClusterError):
-        _begin(parts, identity)
-        left = [block for block in blocks if not _is_done(parts, block)]
+    identity = _identify(encoded, entries, top)
+    parts = Parts(target, identity)
+    n_errors = None if parts.is_begun else _errors_in(target, identity, n_images)
+    if n_errors is not None:
+        return BulkResult(n_images, n_errors, n_images, 0, list_s, 0, 0, 0, 0)
+    with parts.open():
+        left = [block for block in blocks if parts.read(block.number, block.count) is None]
         n_earlier = n_images - sum(block.count for block in left)
         processors, start_s, first_s, classify_s = 0, 0.0, 0.0, 0.0
         if left:
@@ -131,7 +132,6 @@ def predict_to_parquet(
                 first_s, classify_s = _classify(tasks, calls, parts, n_earlier, n_images, on_progress)
         clock = time.monotonic()
         n_errors = _merge(parts, blocks, target, identity)
-    shutil.rmtree(parts)
     merge_s = time.monotonic() - clock
     return BulkResult(n_images, n_errors, n_earlier, processors, list_s, start_s, first_s, classify_s, merge_s)
 
@@ -148,7 +148,7 @@ def _checked(path: Path) -> bytes:
 def _classify(
     tasks: ClusterTasks,
     calls: Iterable[tuple[_Block, tuple[Any, ...]]],
-    parts: Path,
+    parts: Parts,
     done: int,
     n_images: int,
     on_progress: Callable[[int, int], None] | None,
@@ -157,7 +157,7 @@ def _classify(
     clock, first_s = time.monotonic(), 0.0
     try:
         for block, rows in tasks.run_all(calls):
-            _write(parts / _part_name(block), rows)
+            parts.write(block.number, rows)
             first_s = first_s or time.monotonic() - clock
             done += block.count
             if on_progress:
@@ -194,91 +194,45 @@ def _plan(block: _Block) -> pyarrow.Table:
     return pa.Table.from_pylist(rows, schema=plan_schema())
 
 
-def _identify(encoded: bytes, entries: Sequence[Entry], top: int) -> dict[str, str | int]:
-    """What must be the same for parts to belong together."""
+def _identify(encoded: bytes, entries: Sequence[Entry], top: int) -> Identity:
     images = hashlib.sha256()
     for entry in entries:
-        images.update(repr((entry.name, entry.row_group, entry.n_images)).encode("utf-8", "surrogateescape"))
+        images.update(repr(entry[1:]).encode("utf-8", "surrogateescape"))
     return {"model": hashlib.sha256(encoded).hexdigest(), "images": images.hexdigest(), "top": top}
 
 
-def _begin(parts: Path, identity: dict[str, str | int]) -> None:
-    """Write what the job is, or compare it with what an earlier call wrote.
-
-    Raises:
-        ClusterError: If that call did something else.
-    """
-    path = parts / "job.json"
-    if path.exists():
-        try:
-            before = json.loads(path.read_bytes())
-            changed = ", ".join(key for key in identity if before.get(key) != identity[key])
-        except (ValueError, AttributeError):
-            changed = "job"
-        if changed:
-            raise ClusterError(
-                f"{parts}: expected the run that was begun here, got another {changed}:"
-                " use the same arguments, or remove that folder"
-            )
-    else:
-        with atomic_write(path) as stream:
-            stream.write(json.dumps(identity).encode())
-    remove_leftovers(parts)
-
-
-def _part_name(block: _Block) -> str:
-    return f"{block.number:06}.parquet"
-
-
-def _is_done(parts: Path, block: _Block) -> bool:
-    import pyarrow
-    from pyarrow.parquet import read_metadata
-
-    try:
-        return bool(read_metadata(parts / _part_name(block)).num_rows == block.count)
-    except (OSError, pyarrow.ArrowException):
-        return False
-
-
-def _write(path: Path, rows: pyarrow.Table) -> None:
-    from pyarrow.parquet import write_table
-
-    with atomic_write(path) as stream:
-        write_table(rows.cast(row_schema()), stream)
-
-
-def _merge(parts: Path, blocks: Sequence[_Block], target: Path, identity: dict[str, str | int]) -> int:
+def _merge(parts: Parts, blocks: Sequence[_Block], target: Path, identity: Identity) -> int:
     """Make one file of all parts, in order; returns the number of errors."""
     import pyarrow as pa
-    from pyarrow.parquet import ParquetWriter, read_table
+    from pyarrow.parquet import ParquetWriter
 
-    schema = row_schema().with_metadata({_IDENTITY: json.dumps(identity).encode()})
+    schema = row_schema().with_metadata({RESULT_KEY: json.dumps(identity).encode()})
     n_errors = 0
-    with atomic_write(target) as stream, ParquetWriter(stream, schema) as writer:
+    with atomic_write(target) as stream, ParquetWriter(stream, schema, write_page_checksum=True) as writer:
         gathered: list[pa.Table] = []
         for block in blocks:
-            rows = read_table(parts / _part_name(block), partitioning=None)
+            rows = parts.read(block.number, block.count)
+            if rows is None:
+                raise ClusterError(f"{parts.folder}: a part was damaged or removed: the same command makes it again")
             n_errors += len(rows) - rows["error"].null_count
-            gathered.append(rows)
+            gathered.append(rows.cast(schema))
             if block is blocks[-1] or sum(map(len, gathered)) >= _ROW_GROUP:
-                writer.write_table(pa.concat_tables(gathered).cast(schema))
+                writer.write_table(pa.concat_tables(gathered))
                 gathered = []
     return n_errors
 
 
-def _identity_of(path: Path) -> dict[str, str | int] | None:
+def _errors_in(path: Path, identity: Identity, n_images: int) -> int | None:
+    """The number of errors in the finished result of a job; None if the file is not that, or is damaged."""
     import pyarrow
-    from pyarrow.parquet import read_schema
+    from pyarrow.parquet import ParquetFile
 
     try:
-        found: dict[str, str | int] = json.loads((read_schema(path).metadata or {}).get(_IDENTITY, b"null"))
-    except (OSError, ValueError, pyarrow.ArrowException):
+        with ParquetFile(path, page_checksum_verification=True) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if json.loads(metadata.get(RESULT_KEY, b"null")) != identity or file.metadata.num_rows != n_images:
+                return None
+            batches = (batch.cast(row_schema()) for batch in file.iter_batches())
+            return int(sum(len(batch) - batch.column("error").null_count for batch in batches))
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException):
         return None
-    return found
-
-
-def _count_errors(path: Path) -> int:
-    from pyarrow.parquet import read_table
-
-    column = read_table(path, columns=["error"])["error"]
-    return len(column) - int(column.null_count)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
     import pyarrow.fs
     import pyarrow.parquet
 
-__all__ = ["Entry", "Reader", "list_entries"]
+__all__ = ["RESULT_KEY", "Entry", "Reader", "list_entries"]
+
+RESULT_KEY = b"squeezenet.job"
+"""In the metadata of results of bulk prediction, which are not read as images."""
+
+_Test = Callable[[str], bool]
 
 _PARQUET = ".parquet"
 _NO_ROW_GROUP = -1
@@ -40,6 +47,8 @@ class Entry(NamedTuple):
     first_row: int
     """Of the row group, counted through the file."""
     n_images: int
+    version: bytes
+    """What differs when the file holds something else, is another file or a link to another; empty if it is gone."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +67,16 @@ class Reader:
             except ImageError as error:
                 yield entry.name, error
             return
-        done = 0
+        numbers = iter(range(entry.first_row, entry.first_row + entry.n_images))
+        reason = "the file has changed"
         try:
-            for data in self._read_rows(entry):
-                row = f"{entry.name}#{entry.first_row + done}"
-                done += 1
-                yield row, ImageError("expected an image, got nothing") if data is None else data
+            for data, number in zip(self._read_rows(entry), numbers, strict=False):
+                missing = ImageError("expected an image, got nothing")
+                yield f"{entry.name}#{number}", missing if data is None else data
         except Exception as error:  # Arrow's own, the store's, and those of damaged files
-            for row_number in range(entry.first_row + done, entry.first_row + entry.n_images):
-                yield f"{entry.name}#{row_number}", ImageError(f"the row cannot be read ({_first_line(error)})")
+            reason = _first_line(error)
+        for number in numbers:
+            yield f"{entry.name}#{number}", ImageError(f"the row cannot be read ({reason})")
 
     def _read_file(self, key: str) -> bytes:
         if self.source is not None:
@@ -92,11 +102,14 @@ class Reader:
                 yield from (values.field(field) if field else values).to_pylist()
 
 
-def list_entries(arguments: Sequence[str | os.PathLike[str]]) -> tuple[list[Reader], list[Entry]]:
-    """Find all images; an image that is named twice is there twice.
+def list_entries(
+    arguments: Sequence[str | os.PathLike[str]], *, leave_out: Sequence[Path] = ()
+) -> tuple[list[Reader], list[Entry]]:
+    """Find all images; an image that is named twice is there twice, a folder that links lead to again is not.
 
     Args:
         arguments: Folders, zips, image files, Parquet files, or URIs of folders and files in an object store.
+        leave_out: Files and folders to pass over; so are results of bulk prediction.
 
     Raises:
         DataError: If a source does not exist or has no image.
@@ -104,9 +117,13 @@ def list_entries(arguments: Sequence[str | os.PathLike[str]]) -> tuple[list[Read
     """
     readers: list[Reader] = []
     entries: list[Entry] = []
+    is_left_out = _within(leave_out)
     for number, source in enumerate(arguments):
         argument = os.fspath(source)
-        reader, found = _list_store(argument, number) if "://" in argument else _list_local(argument, number)
+        if "://" in argument:
+            reader, found = _list_store(argument, number, is_left_out)
+        else:
+            reader, found = _list_local(argument, number, file_name(argument.rstrip("/") or argument), is_left_out)
         if not found:
             raise DataError(f"{argument}: expected images, or Parquet files with a column of images, got none")
         readers.append(reader)
@@ -114,37 +131,85 @@ def list_entries(arguments: Sequence[str | os.PathLike[str]]) -> tuple[list[Read
     return readers, entries
 
 
-def _list_local(argument: str, number: int) -> tuple[Reader, list[Entry]]:
+def _list_local(argument: str, number: int, shown: str, is_left_out: _Test) -> tuple[Reader, list[Entry]]:
     try:
         from pyarrow.fs import LocalFileSystem
     except ImportError:
         raise MissingDependencyError("pyarrow", "ray") from None
     path, filesystem = Path(argument).absolute(), LocalFileSystem()  # a worker may work in another folder
-    shown = file_name(argument.rstrip("/") or argument)
     if path.suffix.lower() == _PARQUET and path.is_file():
-        return Reader(filesystem), _row_groups(filesystem, str(path), shown, number)
+        return Reader(filesystem), _row_groups(filesystem, str(path), shown, number, _file_version(path))
     if not path.exists():
         raise DataError(f"{argument}: no such file or folder")
     source = open_source(path, any_file=True)
-    listing = source.list_files()
-    named = [(os.fsencode(str(key)), "/".join((shown, *parts))) for parts, key in listing.files]
-    entries = [Entry(number, key, name, _NO_ROW_GROUP, 0, 1) for key, name in named]
-    if path.is_dir():
-        for inner in sorted(path.rglob(f"*{_PARQUET}")):
-            if inner.is_file():
-                name = f"{shown}/{file_name(str(inner.relative_to(path)))}"
-                entries += _row_groups(filesystem, str(inner), name, number)
+    whole = _file_version(path) if isinstance(source, ZipSource) else None
+    entries = []
+    for parts, key in source.list_files().files:
+        if whole is not None or not is_left_out(str(key)):
+            version = whole or _file_version(str(key))
+            name = "/".join((shown, *parts))
+            entries.append(Entry(number, os.fsencode(str(key)), name, _NO_ROW_GROUP, 0, 1, version))
+    for inner in sorted(_parquet_files(path)) if path.is_dir() else ():
+        if not is_left_out(str(inner)):
+            name = f"{shown}/{file_name(str(inner.relative_to(path)))}"
+            entries += _row_groups(filesystem, str(inner), name, number, _file_version(inner), in_folder=True)
     return Reader(filesystem, source), entries
 
 
-def _list_store(uri: str, number: int) -> tuple[Reader, list[Entry]]:
+def _parquet_files(root: Path) -> Iterator[Path]:
+    """Find the Parquet files of a folder, as images are found: not in hidden folders, each folder once."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        is_known = (status.st_dev, status.st_ino) in seen
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = [] if is_known else [name for name in folders if not name.startswith(".")]
+        for name in () if is_known else names:
+            path = Path(folder, name)
+            if path.suffix.lower() == _PARQUET and not name.startswith(".") and path.is_file():
+                yield path
+
+
+def _within(places: Sequence[Path]) -> _Test:
+    """Test whether a file is one of some places or in one of them, whatever links lead there."""
+    hidden = {os.path.realpath(place) for place in places}
+
+    @functools.cache  # following links takes longer than listing
+    def look(folder: str) -> tuple[str, bool]:
+        real = Path(os.path.realpath(folder))
+        return str(real), not hidden.isdisjoint(map(str, (real, *real.parents)))
+
+    def is_within(path: str) -> bool:
+        folder, name = os.path.split(path)
+        real, is_hidden = look(folder)
+        return is_hidden or os.path.join(real, name) in hidden
+
+    return is_within
+
+
+def _file_version(path: str | os.PathLike[str]) -> bytes:
+    # Not the device: its number may be another after a restart, and the job is to go on.
+    try:
+        status = os.stat(path)
+    except OSError:
+        return b""
+    return _version(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _version(*facts: object) -> bytes:
+    return hashlib.blake2b(repr(facts).encode(), digest_size=16).digest()
+
+
+def _list_store(uri: str, number: int, is_left_out: _Test) -> tuple[Reader, list[Entry]]:
     try:
         import pyarrow
-        from pyarrow.fs import FileSelector, FileSystem, FileType
+        from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
     except ImportError:
         raise MissingDependencyError("pyarrow", "ray") from None
     try:
         filesystem, root = FileSystem.from_uri(uri)
+        if isinstance(filesystem, LocalFileSystem):
+            return _list_local(root, number, uri.rstrip("/"), is_left_out)
         (info,) = filesystem.get_file_info([root])
         is_folder = info.type == FileType.Directory
         found = filesystem.get_file_info(FileSelector(root, recursive=True)) if is_folder else [info]
@@ -158,22 +223,26 @@ def _list_store(uri: str, number: int) -> tuple[Reader, list[Entry]]:
         if item.type != FileType.File or any(part.startswith(".") for part in inner.split("/")):
             continue
         name = f"{uri.rstrip('/')}/{inner}" if inner else uri
-        suffix = os.path.splitext(item.path)[1].lower()
+        suffix, version = os.path.splitext(item.path)[1].lower(), _version(item.size, item.mtime_ns)
         if suffix == _PARQUET:
-            entries += _row_groups(filesystem, item.path, name, number)
+            entries += _row_groups(filesystem, item.path, name, number, version, in_folder=is_folder)
         elif suffix in IMAGE_EXTENSIONS or not is_folder:
-            entries.append(Entry(number, os.fsencode(item.path), name, _NO_ROW_GROUP, 0, 1))
+            entries.append(Entry(number, os.fsencode(item.path), name, _NO_ROW_GROUP, 0, 1, version))
     return Reader(filesystem), entries
 
 
-def _row_groups(filesystem: pyarrow.fs.FileSystem, path: str, name: str, number: int) -> list[Entry]:
+def _row_groups(
+    filesystem: pyarrow.fs.FileSystem, path: str, name: str, number: int, version: bytes, *, in_folder: bool = False
+) -> list[Entry]:
     entries, first = [], 0
     with _open_parquet(filesystem, path, name) as file:
+        if in_folder and RESULT_KEY in (file.schema_arrow.metadata or {}):
+            return []
         _image_column(file, name)
         for group in range(file.metadata.num_row_groups):
             count = file.metadata.row_group(group).num_rows
             if count:
-                entries.append(Entry(number, os.fsencode(path), name, group, first, count))
+                entries.append(Entry(number, os.fsencode(path), name, group, first, count, version))
             first += count
     return entries
 

@@ -31,7 +31,7 @@ def plan_schema() -> pyarrow.Schema:
     """Columns of a block: the position of the first image among all, and an `Entry`."""
     import pyarrow as pa
 
-    kinds = (pa.int32(), pa.binary(), pa.string(), pa.int64(), pa.int64(), pa.int64())
+    kinds = (pa.int32(), pa.binary(), pa.string(), pa.int64(), pa.int64(), pa.int64(), pa.binary())
     return pa.schema([("index", pa.int64()), *zip(Entry._fields, kinds, strict=True)])
 
 

@@ -6,21 +6,26 @@ The cache is `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`; a mirror can be named
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import http.client
 import importlib.util
+import io
+import ipaddress
 import os
 import re
+import socket
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import DownloadError
-from ..files import atomic_write, cache_folder
+from ..files import atomic_write, cache_folder, remove_leftovers
 from ..text import printable
 
 __all__ = ["WEIGHTS_URL", "fetch_weights"]
@@ -32,6 +37,7 @@ MAX_DOWNLOAD_BYTES = 16 << 20  # the published files have less than 5 MB
 STALL_TIMEOUT_S = 20.0  # for the connection and for every read
 TOTAL_TIMEOUT_S = 600.0
 _CHUNK_BYTES = 1 << 16
+_LEFTOVER_AGE_S = 3600.0  # of temporary files that no download can still be writing
 
 
 def fetch_weights(
@@ -66,6 +72,9 @@ def fetch_weights(
         if path.is_file() and _sha256(path).startswith(sha256):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, min_age_s=_LEFTOVER_AGE_S)
+        if path.is_symlink():  # in a folder that others write to, it may lead to any of the user's files
+            path.unlink()
         with atomic_write(path) as stream:
             digest = _download(url, stream, name=file_name, progress=progress)
             if not digest.startswith(sha256):
@@ -82,14 +91,13 @@ def fetch_weights(
 
 def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
     """Copy what the server sends into a stream, within the limits; return its SHA-256 in hex."""
-    if not url.startswith(("https://", "http://")):  # urllib opens local files, too
-        raise DownloadError("expected an https:// address")
+    _check_address(url)
     deadline_s = time.monotonic() + TOTAL_TIMEOUT_S
     digest = hashlib.sha256()
     received_bytes = 0
     request = urllib.request.Request(url, headers={"User-Agent": "squeezenet"})
     try:
-        response = urllib.request.urlopen(request, timeout=STALL_TIMEOUT_S)
+        response = urllib.request.build_opener(_Timed(deadline_s), _Redirects()).open(request, timeout=STALL_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         with error:  # it is the answer, with an open connection
             raise DownloadError(f"HTTP {error.code} {error.reason}") from None
@@ -100,8 +108,6 @@ def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
                 received_bytes += len(chunk)
                 if received_bytes > MAX_DOWNLOAD_BYTES:
                     raise DownloadError(f"expected at most {MAX_DOWNLOAD_BYTES} bytes")
-                if time.monotonic() > deadline_s:
-                    raise DownloadError(f"not complete after {TOTAL_TIMEOUT_S:.0f} s")
                 stream.write(chunk)
                 digest.update(chunk)
                 if show:
@@ -109,6 +115,76 @@ def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
     if expected_bytes not in (None, received_bytes):
         raise DownloadError(f"expected {expected_bytes} bytes, got {received_bytes}")
     return digest.hexdigest()
+
+
+def _check_address(url: str) -> None:
+    parts = urllib.parse.urlsplit(url)
+    is_loopback = parts.hostname == "localhost"
+    with contextlib.suppress(ValueError):
+        is_loopback |= ipaddress.ip_address(parts.hostname or "").is_loopback
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback):  # urllib opens local files, too
+        raise DownloadError("expected an https:// address, or an http:// one of this machine")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Stays with the scheme: who can read and change plain text could replace the file."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(fp)
+            if urllib.parse.urlsplit(newurl).scheme != req.type:
+                raise DownloadError(f"HTTP {code} leads from {req.type} to {newurl}, which is not followed")
+            _check_address(newurl)
+            stack.pop_all()
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class _TimedReader(io.RawIOBase):
+    """What a socket receives until a deadline, however slowly it comes."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase, deadline_s: float) -> None:
+        self._socket, self._raw, self._deadline_s = sock, raw, deadline_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_s = self._deadline_s - time.monotonic()
+        if left_s > 0:
+            self._socket.settimeout(min(STALL_TIMEOUT_S, left_s))
+            with contextlib.suppress(TimeoutError) if left_s < STALL_TIMEOUT_S else contextlib.nullcontext():
+                return self._raw.readinto(buffer)
+        raise DownloadError(f"not complete after {TOTAL_TIMEOUT_S:.0f} s")
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, deadline_s: float, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), deadline_s))
+
+
+class _Timed(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__()
+        self._deadline_s = deadline_s
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(functools.partial(_connect, http.client.HTTPConnection, self._deadline_s), req)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(functools.partial(_connect, http.client.HTTPSConnection, self._deadline_s), req)
+
+
+def _connect(
+    kind: type[http.client.HTTPConnection], deadline_s: float, host: str, **options: Any
+) -> http.client.HTTPConnection:
+    connection = kind(host, **options)
+    connection.response_class = functools.partial(_TimedResponse, deadline_s=deadline_s)  # type: ignore[assignment]
+    return connection
 
 
 def _sha256(path: Path) -> str:

@@ -67,7 +67,7 @@ def integer_logits(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArra
         terms = [_in_steps_of(out, network.tensor(name), x) for name, x in zip(op.inputs, inputs, strict=True)]
         return _clamp(terms[0] + terms[1], out.zero_point)
 
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    x = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(0, 3, 1, 2)
     logits: NDArray[np.float64] = network.spec.walk(x, conv=conv, pool=pool, add=add, join=join).numpy()
     return logits
 

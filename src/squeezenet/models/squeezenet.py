@@ -269,7 +269,9 @@ def normalize_pixels(pixels: NDArray[np.uint8] | Tensor, preprocessing: Preproce
 
     They are in channels-last memory order; `preprocessing` holds the mean and std to apply.
     """
-    x_NHWC = torch.as_tensor(pixels).float()
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))  # a copy of what cannot be written to
+    x_NHWC = pixels.float()
     mean, std = (x_NHWC.new_tensor(values) for values in (preprocessing.mean, preprocessing.std))
     return ((x_NHWC - mean) / std).permute(0, 3, 1, 2)
 

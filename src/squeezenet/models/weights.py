@@ -7,8 +7,11 @@ and shapes. Every file is hostile until its sizes have been checked.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +41,10 @@ _MAX_TENSORS = 4096  # 64 Fire modules of four convolutions, each with its batch
 _MAX_FILE_BYTES = 8 * MAX_WEIGHTS + _MAX_HEADER_BYTES  # float64 is the widest that is read
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # I64: how many batches a batch norm has seen
 _IMAGENET_CLASSES = 1000
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "ema", "net", "network")
+_FIRST = "features.0.weight"
+_COUNTERS = ("n_averaged", "total_ops", "total_params")  # of torch's averaged models, and of thop
+_WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")
 
 
 def save_safetensors(model: SqueezeNet, path: str | os.PathLike[str]) -> None:
@@ -111,19 +118,24 @@ def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
 
 
 def import_pth(path: str | os.PathLike[str]) -> SqueezeNet:
-    """Read a torchvision SqueezeNet from the file of its state dict that `torch.save` wrote.
+    """Read a torchvision SqueezeNet from a state dict or a checkpoint that `torch.save` wrote.
 
-    No code in the file is run: anything but tensors in a flat dictionary is refused.
+    No code in the file is run. The state dict may be one of several things in a dictionary (under `state_dict`,
+    `model`, ...), its names may have a prefix (`module.`, `_orig_mod.`, ...), and counters of tools are left out;
+    `model.provenance["tensors"]` says so.
 
     Args:
-        path: A `.pth` or `.pt` file, of torchvision's 1.0 or 1.1 with any number of classes. The network gets
-            torchvision's preprocessing, and with 1000 classes the labels of ImageNet; set `model.preprocessing` if it
-            was trained with another.
+        path: The file, of torchvision's 1.0 or 1.1 with any number of classes. The network gets torchvision's
+            preprocessing, and with 1000 classes the labels of ImageNet; set `model.preprocessing` if it was trained
+            with another.
 
     Raises:
         WeightsError: If the file cannot be read, is malformed, or holds no SqueezeNet.
     """
-    return _torchvision_model(read_pth(path), str(path))
+    state, place = _load_pth(path), ""
+    while not _is_flat(state) and (keys := [key for key in _WRAPPERS if isinstance(state.get(key), Mapping)]):
+        state, place = state[keys[0]], f"{place}.{keys[0]}".lstrip(".")
+    return _torchvision_model(_tensors(state, path), str(path), f"those under `{place}`" if place else "")
 
 
 def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -132,6 +144,10 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         WeightsError: If the file cannot be read, or holds anything else.
     """
+    return _tensors(_load_pth(path), path)
+
+
+def _load_pth(path: str | os.PathLike[str]) -> Mapping[Any, Any]:
     check_file(path)
     try:
         if zipfile.is_zipfile(path):
@@ -139,17 +155,29 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
                 unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
             if unpacked_bytes > _MAX_FILE_BYTES:
                 raise WeightsError(f"{path}: expected at most {_MAX_FILE_BYTES} bytes unpacked, got {unpacked_bytes}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        allow = getattr(torch.serialization, "safe_globals", contextlib.nullcontext)  # torch 2.4 has none
+        with allow([argparse.Namespace]):  # a script's arguments, often kept beside weights
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
     except Exception as error:  # the unpickler and the archive reader raise almost anything on broken files
-        reason = printable((str(error).splitlines() or [""])[0].split(". ")[0])
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        first = (str(error).splitlines() or [""])[0].split(". ")[0]
+        reason = f"it also holds {found[1]}: save `model.state_dict()` alone" if found else printable(first)
         raise WeightsError(
             f"{path}: expected a state dict saved by torch.save, got a file that cannot be read as plain tensors"
             f" ({type(error).__name__}: {reason})"
         ) from None
     if not isinstance(state, Mapping):
         raise WeightsError(f"{path}: expected a dictionary of tensors, got {type(state).__name__}")
+    return state
+
+
+def _is_flat(state: Mapping[Any, Any]) -> bool:
+    return all(isinstance(value, Tensor) for value in state.values())
+
+
+def _tensors(state: Mapping[Any, Any], path: str | os.PathLike[str]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise WeightsError(
@@ -180,7 +208,7 @@ def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state di
         else:
             return spec
     # The nearest architecture makes the most useful message.
-    nearest = ""
+    nearest = f": {', '.join(printable(name) for name in [*shapes][:3])}, ... ({len(shapes)} in all)" if shapes else ""
     if differences:
         count, name, key = min(differences)
         nearest = f"; the nearest, {name}, differs in {count} tensors, {printable(key)} the first"
@@ -206,6 +234,15 @@ def check_file(path: str | os.PathLike[str], *, max_bytes: int = _MAX_FILE_BYTES
     if not Path(path).is_file():
         problem = "got a folder or a device" if Path(path).exists() else "but there is none"
         raise WeightsError(f"{path}: expected a weight file, {problem}")
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(100).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{path}: expected weights, got a Git LFS pointer to them: run `git lfs pull` beside it")
+    if start.startswith(_WEB_PAGE):
+        raise WeightsError(f"{path}: expected weights, got a web page: download the file itself, not the page about it")
     size_bytes = Path(path).stat().st_size
     if size_bytes > max_bytes:
         raise WeightsError(f"{path}: expected at most {max_bytes} bytes, got {size_bytes}: this is no SqueezeNet")
@@ -251,10 +288,25 @@ def _parse_description(description: Any) -> tuple[ArchSpec, Labels | None, Prepr
     return spec, labels, preprocessing, parts[2] or {}
 
 
-def _torchvision_model(tensors: Mapping[str, Tensor], source: str) -> SqueezeNet:
+def _plain_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
+    """Take the prefix of a wrapper off all names; returns it, too, and the counters that were left out."""
+    counters = sorted({name.rpartition(".")[2] for name in tensors} & {*_COUNTERS})
+    left = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in counters}
+    prefixes = [name.removesuffix(_FIRST) for name in left if name.endswith(f".{_FIRST}")]
+    prefix = prefixes[0] if len(prefixes) == 1 and all(name.startswith(prefixes[0]) for name in left) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in left.items()}, prefix, counters
+
+
+def _torchvision_model(tensors: Mapping[str, Tensor], source: str, place: str = "") -> SqueezeNet:
+    tensors, prefix, counters = _plain_names(tensors)
     spec = infer_spec({name: tuple(tensor.shape) for name, tensor in tensors.items()}, source=source)
     model = model_from_state(spec, tensors, source=source)
     model.provenance = {"source": Path(source).name}
+    notes = [place] if place else []
+    notes += [f"without the prefix `{prefix}`"] if prefix else []
+    notes += [f"without the counters `{name}`" for name in counters]
+    if notes:
+        model.provenance["tensors"] = ", ".join(notes)
     model.preprocessing = TORCHVISION_PREPROCESSING  # what torchvision's weights and its users' networks expect
     if spec.num_classes == _IMAGENET_CLASSES:
         model.labels = imagenet_labels()
