@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,10 @@ def _open_sets(data: Data, val: Data | None) -> tuple[ImageSet, ImageSet | None]
 def _shard_index(data: Data) -> DataSource | None:
     """The index of shards that DATA names; None if it names something else."""
     sources = [data] if isinstance(data, (str, os.PathLike)) else [] if isinstance(data, ImageSet) else list(data)
+    for source in sources:
+        index = Path(source) / "index.json"
+        if index.is_file() and any(Path(source).glob("*.tar")):
+            raise DataError(f"{source}: expected images in class folders, got shards: give their index, {index}")
     has_index = any(map(is_shard_index, sources))
     if has_index and len(sources) > 1:
         raise DataError(f"expected the index of shards alone, got {len(sources)} sources: pack them together")
