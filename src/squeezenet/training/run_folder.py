@@ -11,6 +11,7 @@ report.html        one page about the network, once the run is finished; README.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import dataclasses
@@ -19,7 +20,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ import PIL
 import torch
 
 from ..errors import MissingDependencyError, TrainingError
-from ..files import atomic_write, remove_leftovers
+from ..files import atomic_write, lock_folder, remove_leftovers
 from ..models import SqueezeNet, fold_batch_norm, save_safetensors
 from ..zoo import RUN_WEIGHTS
-from .recipe import Recipe
+from .state import TrainingState
 
 __all__ = ["LOG_COLUMNS", "EpochRow", "EpochWriter", "RunFolder", "tensorboard_writer"]
 
@@ -76,32 +77,76 @@ class RunFolder:
         self.checkpoint, self.previous_checkpoint = path / "checkpoint.pt", path / "checkpoint.previous.pt"
         self.best, self.last = (path / name for name in RUN_WEIGHTS)
 
-    def prepare(self, *, resume: bool) -> None:
-        """Make the folder, or take over the folder of an interrupted run.
+    @contextlib.contextmanager
+    def taken(self, *, resume: bool) -> Iterator[None]:
+        """Make the folder, or take over that of an interrupted run; no other process may write into it meanwhile.
 
         Raises:
-            TrainingError: If it holds another run and `resume` is off, or cannot be made.
+            TrainingError: If it holds another run and `resume` is off, cannot be made, or is in use.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.path)
         except OSError as error:
             raise TrainingError(f"{self.path}: cannot be made a run folder ({error.strerror})") from None
-        if (self.checkpoint.exists() or self.previous_checkpoint.exists()) and not resume:
+        with lock_folder(self.path, TrainingError):
+            remove_leftovers(self.path)
+            if self.has_checkpoint and not resume:
+                raise TrainingError(
+                    f"{self.path}: expected a new or empty run folder, got one with a checkpoint:"
+                    " continue it with --resume, or choose another folder"
+                )
+            yield
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to continue from."""
+        return self.checkpoint.exists() or self.previous_checkpoint.exists()
+
+    def remember(self, request: Mapping[str, Any]) -> None:
+        """Note how to train, for a process that continues the run before its first checkpoint; the note goes then."""
+        self._write("request.json", json.dumps(request, indent=2) + "\n")
+
+    def remembered(self) -> dict[str, Any] | None:
+        """Read the note of a run without a checkpoint; None where no run was begun.
+
+        Raises:
+            TrainingError: If a run was begun, and it is not known how.
+        """
+        try:
+            note = json.loads((self.path / "request.json").read_text(encoding="utf-8"))
+            if isinstance(note, dict):
+                return note
+        except FileNotFoundError:
+            if not (self.path / "recipe.toml").exists():
+                return None
+        except (OSError, ValueError, RecursionError):
+            pass
+        raise TrainingError(
+            f"{self.path}: expected a checkpoint to continue from, got a run without one:"
+            " begin it again without --resume, or choose another folder"
+        )
+
+    def begin(self, state: TrainingState) -> None:
+        """Save a run before its first step: from here on it continues as what it is.
+
+        Raises:
+            TrainingError: If the folder cannot be written.
+        """
+        try:
+            state.save(self.checkpoint)
+            self._write("recipe.toml", state.recipe.to_toml())
+            (self.path / "request.json").unlink(missing_ok=True)
+        except OSError as error:
             raise TrainingError(
-                f"{self.path}: expected a new or empty run folder, got one with a checkpoint:"
-                " continue it with --resume, or choose another folder"
-            )
+                f"{self.path}: cannot be written ({error.strerror}); nothing was trained yet:"
+                " make room or repair the disk, then begin again"
+            ) from None
 
     def write_model(self, path: Path, model: SqueezeNet, facts: dict[str, Any]) -> None:
         """Write a network in its final form, with facts about its making; the same run gives the same bytes."""
         final = copy.copy(fold_batch_norm(model))  # the facts are the file's, not the running network's
         final.provenance = {**model.provenance, **facts}
         save_safetensors(final, path)
-
-    def write_recipe(self, recipe: Recipe) -> None:
-        """Write the settings of the run."""
-        self._write("recipe.toml", recipe.to_toml())
 
     def write_log(self, history: Sequence[dict[str, float]]) -> None:
         """Write the log of all epochs."""

@@ -36,8 +36,8 @@ _MAX_FILE_BYTES = 1 << 30
 
 # Fields that are plain data and stored as they are.
 _PLAIN = (
-    "precision", "data_id", "teacher_id", "epoch", "step", "loss_sum", "images_seen", "epoch_seconds", "history",
-    "best_top1", "best_epoch", "skipped_steps", "skipped_in_a_row", "alarms", "unreadable",
+    "precision", "data_id", "val_id", "teacher_id", "epoch", "step", "loss_sum", "images_seen", "epoch_seconds",
+    "history", "best_top1", "best_epoch", "skipped_steps", "skipped_in_a_row", "alarms", "unreadable",
 )  # fmt: skip
 
 
@@ -53,6 +53,8 @@ class TrainingState:
     """`float32` or `bfloat16`, chosen when the run began."""
     data_id: str
     """Fingerprint of the images trained on."""
+    val_id: str = ""
+    """Of those validated on."""
     teacher_id: str = ""
     """Fingerprint of the network whose answers are learnt; empty if there is none."""
 
@@ -120,7 +122,7 @@ class TrainingState:
             "format": _FORMAT, "recipe": self.recipe.to_dict(), "spec": self.model.spec.to_dict(),
             "labels": labels.to_dict(), "preprocessing": preprocessing.to_dict(), "provenance": self.model.provenance,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "average": self.average.model.state_dict() if self.average else None,
+            "average": self.average.model.state_dict() if self.average and (self.epoch or self.step) else None,
             **{name: getattr(self, name) for name in _PLAIN},
         }  # fmt: skip
         torch.save(data, buffer)
@@ -180,7 +182,7 @@ class TrainingState:
         model.provenance = dict(data["provenance"])
         state = cls.start(recipe, model, precision=data["precision"], data_id=data["data_id"], device=device)
         state.optimizer.load_state_dict(data["optimizer"])
-        if state.average:
+        if state.average and (data["epoch"] or data["step"]):  # before the first step it is the network itself
             state.average.model.load_state_dict(data["average"])
         for name in _PLAIN:
             if name in data:  # a checkpoint of an earlier version has fewer
