@@ -25,8 +25,9 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
     """Measure top-1 and top-5 accuracy, with 95 % intervals.
 
     \b
-    Where DATA has train and val folders, val is measured. Class folders are matched to the
-    model's classes by id (wnid) or name, never by position.
+    Where DATA has train and val folders, val is measured. Where DATA is what MODEL was trained on,
+    the images that training set aside are. Class folders are matched to the model's classes by
+    id (wnid) or name, never by position.
     """
     from .. import evaluate
     from ..fileformat import store_unknown as store
@@ -52,6 +53,8 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
     if as_json:
         click.echo(json.dumps(result.to_dict() | ({"unknown": dataclasses.asdict(unknown)} if unknown else {})))
         return
+    if result.note:
+        click.echo(result.note, err=True)
     unreadable = result.scores.unreadable
     for entry in unreadable[:_SHOWN_UNREADABLE]:
         click.echo(f"skipped {printable(entry.name)}: {printable(entry.reason)}", err=True)

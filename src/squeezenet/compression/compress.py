@@ -13,6 +13,7 @@ import numpy as np
 
 from ..classifier import Classifier
 from ..data import ImageSet, open_data
+from ..data.holdout import known_part
 from ..description import file_facts
 from ..errors import CompressionError
 from ..evaluation.comparison import AccuracyComparer, Comparison
@@ -155,7 +156,7 @@ class _Inputs:
 def _gather(
     model: SqueezeNet, calibration: Data | None, n_photos: int, data: Data | None, val: Data | None, reporter: Reporter
 ) -> _Inputs:
-    labelled = None if data is None else _opened(data, "train")
+    labelled = None if data is None else known_part(_opened(data, "train"), model.provenance, is_trained=True)[0]
     images = labelled if calibration is None else _opened(calibration, "train", unlabelled=True)
     photos = choose_calibration(model, images, n_photos=n_photos)
     if photos.is_synthetic:
@@ -165,7 +166,12 @@ def _gather(
     if labelled is not None and model.labels is not None:
         labelled = labelled.relabel(model.labels.match(labelled.classes), model.labels.names)
     reference = FloatPredictor(model)
-    comparer = None if val is None else AccuracyComparer(reference, _opened(val, "val"))
+    comparer = None
+    if val is not None:
+        images, note = known_part(_opened(val, "val"), model.provenance)
+        if note:
+            reporter.say(f"--val: {note}")
+        comparer = AccuracyComparer(reference, images)
     return _Inputs(reference, photos, labelled, comparer)
 
 
