@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from squeezenet.errors import TrainingError
+from squeezenet.errors import DataError, TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import SqueezeNet, load_model
 from squeezenet.progress import PlainReporter
@@ -335,3 +335,19 @@ def test_run_goes_on_while_the_disk_is_full_and_fails_only_at_its_end(data, tmp_
             train(data, tmp_path / "run", progress=PlainReporter(stream), checkpoint_every_s=-1)
     assert "WARNING" in stream.getvalue()
     assert train(data, tmp_path / "run", resume=True).is_finished
+
+
+def test_failed_attempt_to_continue_forgets_nothing(data, whole_run, tmp_path, monkeypatch):
+    Moments(monkeypatch).die("prepare_data", data, tmp_path / "run")
+    with pytest.raises(DataError):
+        train(tmp_path / "missing", tmp_path / "run", None, resume=True)
+    assert digests(train(data, tmp_path / "run", None, resume=True)) == digests(whole_run)
+
+
+def test_full_disk_at_the_first_byte_names_the_folder(data, tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("squeezenet.training.run_folder.atomic_write", full)
+    with pytest.raises(TrainingError, match=r"run: cannot be written \(No space left on device\)"):
+        train(data, tmp_path / "run")

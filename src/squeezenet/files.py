@@ -103,7 +103,7 @@ def load_toml(path: Path, build: Callable[[dict[str, Any]], _T], error: type[Squ
         if path.exists() and not path.is_file():
             raise error(f"{path}: expected a file, got a folder or a device")
         with path.open("rb") as stream:
-            text = stream.read(_MAX_TOML_BYTES).decode("utf-8")
+            text = stream.read(_MAX_TOML_BYTES).decode("utf-8-sig")  # Notepad begins files with a mark
         return build(tomllib.loads(text))
     except error as problem:
         raise error(f"{path}: {str(problem).removeprefix(f'{path}: ')}") from None

@@ -75,11 +75,14 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoint, self.previous_checkpoint = path / "checkpoint.pt", path / "checkpoint.previous.pt"
+        self.request = path / "request.json"
         self.best, self.last = (path / name for name in RUN_WEIGHTS)
 
     @contextlib.contextmanager
-    def taken(self, *, resume: bool) -> Iterator[None]:
+    def taken(self, request: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
         """Make the folder, or take over that of an interrupted run; no other process may write into it meanwhile.
+
+        `request` says how to train. It is noted until the first checkpoint, for a process that continues the run.
 
         Raises:
             TrainingError: If it holds another run and `resume` is off, cannot be made, or is in use.
@@ -95,16 +98,23 @@ class RunFolder:
                     f"{self.path}: expected a new or empty run folder, got one with a checkpoint:"
                     " continue it with --resume, or choose another folder"
                 )
-            yield
+            is_begun = self.has_checkpoint or (resume and self.request.exists())
+            try:
+                if not is_begun:
+                    self._write(self.request.name, json.dumps(request, indent=2) + "\n")
+            except OSError as error:
+                raise TrainingError(f"{self.path}: cannot be written ({error.strerror})") from None
+            try:
+                yield
+            except Exception:
+                if not is_begun and not self.has_checkpoint:  # nothing was begun that could be continued
+                    self.request.unlink(missing_ok=True)
+                raise
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is something to continue from."""
         return self.checkpoint.exists() or self.previous_checkpoint.exists()
-
-    def remember(self, request: Mapping[str, Any]) -> None:
-        """Note how to train, for a process that continues the run before its first checkpoint; the note goes then."""
-        self._write("request.json", json.dumps(request, indent=2) + "\n")
 
     def remembered(self) -> dict[str, Any] | None:
         """Read the note of a run without a checkpoint; None where no run was begun.
@@ -113,7 +123,7 @@ class RunFolder:
             TrainingError: If a run was begun, and it is not known how.
         """
         try:
-            note = json.loads((self.path / "request.json").read_text(encoding="utf-8"))
+            note = json.loads(self.request.read_text(encoding="utf-8"))
             if isinstance(note, dict):
                 return note
         except FileNotFoundError:
@@ -135,7 +145,7 @@ class RunFolder:
         try:
             state.save(self.checkpoint)
             self._write("recipe.toml", state.recipe.to_toml())
-            (self.path / "request.json").unlink(missing_ok=True)
+            self.request.unlink(missing_ok=True)
         except OSError as error:
             raise TrainingError(
                 f"{self.path}: cannot be written ({error.strerror}); nothing was trained yet:"

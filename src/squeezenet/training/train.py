@@ -107,8 +107,7 @@ def train_model(
         workers = stack.enter_context(join_workers())
         reporter = reporter_of(progress) if workers.is_first else SilentReporter()
         if workers.is_first:
-            stack.enter_context(folder.taken(resume=resume))
-            wanted.note(folder)
+            stack.enter_context(folder.taken(wanted.to_dict(), resume=resume))
         workers.wait()
         prepared = prepare_data(data, val, reporter)
         resumed = _resume(folder, prepared, target, wanted, reporter)
@@ -168,14 +167,6 @@ class _Wanted:
             "teacher": self.teacher and os.fspath(self.teacher),
             "epochs": self.epochs,
         }
-
-    def note(self, folder: RunFolder) -> None:
-        """Leave a note for a process that continues the run before its first checkpoint."""
-        if not folder.has_checkpoint:
-            try:
-                folder.remember(self.to_dict())
-            except OSError as error:
-                raise TrainingError(f"{folder.path}: cannot be written ({error.strerror})") from None
 
     def settings(self, prepared: TrainingData, reporter: Reporter) -> Recipe:
         recipe = self.recipe or choose_recipe(prepared, has_init=self.init is not None, reporter=reporter)
