@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from squeezenet import evaluate
 from squeezenet.errors import DataError, TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import SqueezeNet, load_model
@@ -17,6 +19,7 @@ from squeezenet.progress import PlainReporter
 from squeezenet.training import load_recipe
 from squeezenet.training import step as step_module
 from squeezenet.training import train as train_module
+from squeezenet.training.run_report import write_evaluation_page
 from squeezenet.training.state import TrainingState
 from training_runs import TINY, digests, train, write_images
 
@@ -351,3 +354,71 @@ def test_full_disk_at_the_first_byte_names_the_folder(data, tmp_path, monkeypatc
     monkeypatch.setattr("squeezenet.training.run_folder.atomic_write", full)
     with pytest.raises(TrainingError, match=r"run: cannot be written \(No space left on device\)"):
         train(data, tmp_path / "run")
+
+
+def tampered(data):
+    """Checkpoints of other contents, each whole: what a run's code would stumble over, and what it must say."""
+    flat = {"history": [], "epoch": 0}
+    row = {**data["history"][0]}
+    yield "pixels", {"preprocessing": {**data["preprocessing"], "crop_size": 1024, "resize_size": 1024}}
+    yield "labels", {"labels": {"names": ["a", "b"]}}
+    for name in ("epoch", "step", "best_epoch", "images_seen", "skipped_steps"):
+        yield name, {name: -1}
+        yield name, {name: "1"}
+    yield "epoch", {"epoch": 10**9}
+    yield "epoch", {"epoch": 1}
+    yield "best_epoch", {"best_epoch": 3}
+    yield "history", {"history": [{}, {}]}
+    yield "history", {"history": [row, {**row, "top1": "99"}]}
+    yield "history", {"history": 5}
+    yield "history", {"history": [row]}
+    yield "alarms", {"alarms": [1]}
+    yield "unreadable", {"unreadable": [["a"]]}
+    yield "unreadable", {"unreadable": [[1, 2]]}
+    yield "precision", {"precision": "float8"}
+    yield "optimizer", {"optimizer": {}}
+    yield "optimizer", {"optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}}}
+    yield "optimizer", {"optimizer": {"state": {99: {"momentum_buffer": torch.zeros(3)}}}}
+    yield "recipe", {"recipe": {**data["recipe"], "epochs": 1}}
+    yield "flat", {**flat, "best_epoch": 2}
+
+
+def test_tampered_checkpoints_are_named_errors(data, tmp_path):
+    run = train(data, tmp_path / "run")
+    checkpoint = run.run_dir / "checkpoint.pt"
+    (run.run_dir / "checkpoint.previous.pt").unlink()
+    contents = torch.load(checkpoint, weights_only=True)
+    assert train(data, tmp_path / "run", None, resume=True).is_finished
+    for number, (name, changes) in enumerate(tampered(contents)):
+        torch.save({**contents, **changes}, checkpoint)
+        with pytest.raises(TrainingError, match=r"run/checkpoint\.pt: expected") as caught:
+            train(data, tmp_path / "run", None, resume=True)
+        assert "\n" not in str(caught.value), (number, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("run.json", "[]"),
+        ("run.json", '{"recipe": [1], "data": 5, "hardware": "x", "versions": [2]}'),
+        ("run.json", '{"training_seconds": "long", "seconds": null, "processes": {}}'),
+        ("run.json", "[" * 100_000),
+        ("log.csv", "epoch\n1\n"),
+        ("log.csv", "epoch,train_loss\n1,2,3,4\n"),
+        ("log.csv", "\0"),
+        ("log.csv", "x" * 200_000 + "\n"),
+    ],
+)
+def test_evaluation_page_of_a_tampered_run_is_written(data, whole_run, tmp_path, name, text):
+    shutil.copytree(whole_run.run_dir, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(text)
+    write_evaluation_page(evaluate(tmp_path / "run", data), tmp_path / "page.html")
+    assert "<html" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["run.json", "log.csv"])
+def test_evaluation_page_does_not_wait_for_a_pipe(data, whole_run, tmp_path, name):
+    shutil.copytree(whole_run.run_dir, tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    os.mkfifo(tmp_path / "run" / name)
+    write_evaluation_page(evaluate(tmp_path / "run", data), tmp_path / "page.html")

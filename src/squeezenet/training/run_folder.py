@@ -33,7 +33,6 @@ from ..errors import MissingDependencyError, TrainingError
 from ..files import atomic_write, lock_folder, remove_leftovers
 from ..models import SqueezeNet, fold_batch_norm, save_safetensors
 from ..zoo import RUN_WEIGHTS
-from .state import TrainingState
 
 __all__ = ["LOG_COLUMNS", "EpochRow", "EpochWriter", "RunFolder", "tensorboard_writer"]
 
@@ -136,15 +135,15 @@ class RunFolder:
             " begin it again without --resume, or choose another folder"
         )
 
-    def begin(self, state: TrainingState) -> None:
-        """Save a run before its first step: from here on it continues as what it is.
+    def begin(self, save: Callable[[Path], None], recipe: str) -> None:
+        """Save a run before its first step, and the text of its recipe: from here on it continues as what it is.
 
         Raises:
             TrainingError: If the folder cannot be written.
         """
         try:
-            state.save(self.checkpoint)
-            self._write("recipe.toml", state.recipe.to_toml())
+            save(self.checkpoint)
+            self._write("recipe.toml", recipe)
             self.request.unlink(missing_ok=True)
         except OSError as error:
             raise TrainingError(

@@ -208,7 +208,7 @@ def _open_run(
     if is_new:
         state.teacher_id = digest
         if workers.is_first:
-            folder.begin(state)
+            folder.begin(state.save, state.recipe.to_toml())
     elif digest != state.teacher_id:
         raise TrainingError(
             f"{folder.path}: expected the teacher that this run began with, got other weights in"
