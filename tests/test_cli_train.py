@@ -1,6 +1,10 @@
 import inspect
 import io
 import math
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -11,10 +15,13 @@ from squeezenet.cli import cli
 from squeezenet.cli.train import command
 from squeezenet.data import open_data
 from squeezenet.models import SqueezeNet
+from squeezenet.process import StopSignals, ending_at_ctrl_c
 from squeezenet.progress import PlainReporter, RichReporter, SilentReporter, reporter_for
 from squeezenet.training import train_model
 from squeezenet.training.alarms import dead_network_alarm
 from training_runs import TINY, train, write_images
+
+ARGV = ["squeezenet", "train", "digits", "-o", "run", "--epochs", "10000"]
 
 
 @pytest.fixture
@@ -180,3 +187,25 @@ def test_alarm_of_a_run_fits_its_network(tmp_path, monkeypatch, normed, has_init
     init = SqueezeNet(recipe.spec(3)) if has_init else None
     train(write_images(tmp_path / "data"), tmp_path / "run", recipe, init=init)
     assert seen == [not normed and not has_init]
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.3, 0.8, 1.5])
+def test_ctrl_c_is_never_swallowed(tmp_path, delay_s):
+    """Whatever is being imported when it comes, the process ends; here it waits for `click` to be there first."""
+    script = f"import click, sys; print('up', flush=True); from squeezenet.cli import main; sys.argv = {ARGV!r}; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout.readline() == b"up\n"
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) in (-signal.SIGINT, 1, 130)
+
+
+def test_ctrl_c_acts_at_once_while_modules_load():
+    before = signal.getsignal(signal.SIGINT)
+    with ending_at_ctrl_c():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is before
+    with StopSignals(), ending_at_ctrl_c():  # somebody else's handler stays
+        assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
