@@ -1,8 +1,9 @@
 """Kill training at random moments, resume it, and compare the final weights with those of a run left alone.
 
 Every trial is a run of its own in a process of its own: killed with SIGKILL at a random moment between its first line
-of training code and its end, up to three times, then left to finish. `--ranks 2` trains through torchrun with two gloo
-processes and kills one of them; torchrun's elastic restart resumes both. Writes results/kills.json.
+of training code and its end, up to three times, then left to finish; once begun, `resume` alone continues it.
+`--ranks 2` trains through torchrun with two gloo processes and kills one of them; torchrun's elastic restart resumes
+both. Writes results/kills.json.
 
     python benchmarks/kills.py                       # 200 kills of one process
     python benchmarks/kills.py --ranks 2 --kills 20  # one of two processes
@@ -62,15 +63,15 @@ def digests(run: Path) -> list[str]:
 
 
 def train_here(folder: Path, run: Path) -> None:
-    """Train in this process; the folder may hold a run that was cut off."""
+    """Train in this process; a run that was begun and killed is continued by `resume` alone."""
     import torch
 
     from squeezenet.training import train_model
 
     torch.set_num_threads(1)
-    train_model(
-        folder / "data", run_dir=run, recipe=folder / "tiny.toml", resume=True, progress=False, checkpoint_every_s=0
-    )
+    is_begun = any((run / name).exists() for name in ("request.json", "checkpoint.pt"))
+    recipe = None if is_begun else folder / "tiny.toml"
+    train_model(folder / "data", run_dir=run, recipe=recipe, resume=True, progress=False, checkpoint_every_s=0)
 
 
 def measure_alone(folder: Path, kills: int, generator: random.Random) -> dict[str, Any]:

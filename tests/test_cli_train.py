@@ -1,5 +1,10 @@
 import inspect
 import io
+import math
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -8,9 +13,15 @@ from rich.console import Console
 
 from squeezenet.cli import cli
 from squeezenet.cli.train import command
+from squeezenet.data import open_data
+from squeezenet.models import SqueezeNet
+from squeezenet.process import StopSignals, ending_at_ctrl_c
 from squeezenet.progress import PlainReporter, RichReporter, SilentReporter, reporter_for
 from squeezenet.training import train_model
-from training_runs import TINY, write_images
+from squeezenet.training.alarms import dead_network_alarm
+from training_runs import TINY, train, write_images
+
+ARGV = ["squeezenet", "train", "digits", "-o", "run", "--epochs", "10000"]
 
 
 @pytest.fixture
@@ -99,3 +110,102 @@ def test_silence_is_silent(capsys):
         task.update(1)
         SilentReporter().say("hello")
     assert capsys.readouterr() == ("", "")
+
+
+HOSTILE = "\x1b]0;a title by a file name\x07\x1b[31mred"
+
+
+def test_names_that_a_terminal_would_obey_are_shown_as_escapes(tmp_path, run_cli):
+    data = write_images(tmp_path / "data", classes=("dark", "light", f"ra\x1b[2Jmp{chr(0x202E)}"))
+    for number in range(2):
+        (data / "dark" / f"{HOSTILE}{number}.png").write_bytes(b"no picture")
+    (tmp_path / "tiny.toml").write_text(TINY.replace(name=HOSTILE).to_toml())
+    done = run_cli(data, "--recipe", tmp_path / "tiny.toml", "--epochs", 1, "-o", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert r"\x1b]0;a title by a file name\x07" in done.output
+    card = (tmp_path / "run/README.md").read_text()
+    for text in (done.output, card):
+        assert not set(text) & {"\x1b", "\x07", "\u202e"}
+
+
+@pytest.mark.parametrize("kind", [PlainReporter, RichReporter])
+def test_reporters_show_no_controls(kind):
+    stream = io.StringIO()
+    reporter = kind()
+    if kind is PlainReporter:
+        reporter = kind(stream, every_s=0)
+    else:
+        reporter.console.file = stream
+    reporter.say(f"skipped {HOSTILE}")
+    with reporter.task(HOSTILE, 10) as task:
+        task.update(5, HOSTILE)
+    shown = stream.getvalue()
+    assert r"skipped \x1b]0;a title" in shown
+    assert "\x07" not in shown
+    assert "\x1b]0" not in shown
+
+
+def test_recipe_with_a_byte_order_mark_is_read(tmp_path, run_cli):
+    data = write_images(tmp_path / "data")
+    (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf" + TINY.to_toml().encode())
+    assert run_cli(data, "--recipe", tmp_path / "bom.toml", "--epochs", 1, "-o", tmp_path / "run").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("epoch = 3", "expected only the settings"),
+        ("epochs = 3\nlr = 1000", "expected `lr` from 0 to 100"),
+        ("epochs = ", "expected TOML"),
+        ('epochs = 3\nlr = 0.1\nteacher = "nothing"', "there is no MODEL 'nothing'"),
+    ],
+)
+def test_recipe_is_looked_at_before_the_photos(tmp_path, run_cli, monkeypatch, recipe, message):
+    monkeypatch.setattr("squeezenet.training.train.prepare_data", None)
+    (tmp_path / "r.toml").write_text(recipe)
+    result = run_cli(write_images(tmp_path / "data"), "--recipe", tmp_path / "r.toml", "-o", tmp_path / "run")
+    assert result.exit_code == 1
+    assert message in result.output.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_alarm_gives_no_advice_that_is_followed_already(tmp_path):
+    images = open_data(write_images(tmp_path / "data"))
+    recipe = TINY.replace(epochs=100, warmup_epochs=0.0, label_smoothing=0.0)
+    where = {"epoch": 60, "steps_per_epoch": 4, "train_loss": math.log(3)}
+    assert dead_network_alarm(images, recipe, **where).endswith("(=0) or `batch_norm = true`")
+    text = dead_network_alarm(images, recipe, **where, may_norm=False)
+    assert "batch_norm" not in text
+    assert text.endswith("use a smaller `lr` (=0.05) or a longer `warmup_epochs` (=0)")
+
+
+@pytest.mark.parametrize(("normed", "has_init"), [(True, False), (False, True), (False, False)])
+def test_alarm_of_a_run_fits_its_network(tmp_path, monkeypatch, normed, has_init):
+    seen = []
+    monkeypatch.setattr("squeezenet.training.run.dead_network_alarm", lambda *_, may_norm, **__: seen.append(may_norm))
+    recipe = TINY.replace(epochs=1, warmup_epochs=0.0, batch_norm=normed, lr=0.001)
+    init = SqueezeNet(recipe.spec(3)) if has_init else None
+    train(write_images(tmp_path / "data"), tmp_path / "run", recipe, init=init)
+    assert seen == [not normed and not has_init]
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.3, 0.8, 1.5])
+def test_ctrl_c_is_never_swallowed(tmp_path, delay_s):
+    """Whatever is being imported when it comes, the process ends; here it waits for `click` to be there first."""
+    script = f"import click, sys; print('up', flush=True); from squeezenet.cli import main; sys.argv = {ARGV!r}; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout.readline() == b"up\n"
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) in (-signal.SIGINT, 1, 130)
+
+
+def test_ctrl_c_acts_at_once_while_modules_load():
+    before = signal.getsignal(signal.SIGINT)
+    with ending_at_ctrl_c():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is before
+    with StopSignals(), ending_at_ctrl_c():  # somebody else's handler stays
+        assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL

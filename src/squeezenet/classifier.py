@@ -80,6 +80,8 @@ class Predictor(abc.ABC):
     spec: ArchSpec
     preprocessing: Preprocessing
     labels: Labels | None
+    provenance: object = None
+    """Where the network comes from: plain data; None if that is not known."""
     unknown_below: float | None = None
     """Probability below which a best answer is better given as "unknown"; None if that was not measured."""
 
@@ -176,6 +178,7 @@ class Classifier(Predictor):
             raise ValueError(f"expected `engine` to be one of {get_args(EngineName)}, got {engine!r}")
         contents = model if isinstance(model, SqzFile) else read_sqz(sqz_path(model))
         self.contents = contents
+        self.provenance = contents.facts.get("provenance")
         self.spec = contents.network.spec
         self.labels = contents.labels
         self.preprocessing = contents.preprocessing_or_default

@@ -108,7 +108,7 @@ def load_toml(path: Path, build: Callable[[dict[str, Any]], _T], error: type[Squ
         if path.exists() and not path.is_file():
             raise error(f"{path}: expected a file, got a folder or a device")
         with path.open("rb") as stream:
-            text = stream.read(_MAX_TOML_BYTES).decode("utf-8")
+            text = stream.read(_MAX_TOML_BYTES).decode("utf-8-sig")  # Notepad begins files with a mark
         return build(tomllib.loads(text))
     except error as problem:
         raise error(f"{path}: {str(problem).removeprefix(f'{path}: ')}") from None
@@ -144,20 +144,51 @@ def lock_folder(folder: Path, error: type[SqueezeNetError]) -> Iterator[None]:
     """Keep other processes out of a folder; the lock goes with the process, however it ends.
 
     Args:
-        folder: It must exist; a file `lock` is left in it.
-        error: Raised if another process has the lock.
+        folder: It must exist; a file `lock` is in it as long as it is locked.
+        error: Raised if another process has the lock, or none can be made.
     """
     try:
         import fcntl
     except ImportError:  # Windows: two processes there are the user's own care
         yield
         return
-    with (folder / "lock").open("w") as stream:
+    lock = folder / "lock"
+    while True:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        except OSError as problem:
+            raise error(f"{lock}: cannot be written ({problem.strerror})") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(handle)
+            if lock.exists() and os.path.samestat(held, lock.stat()):
+                break
+            os.close(handle)  # its owner has just removed it
         except OSError:
+            os.close(handle)
             raise error(f"{folder}: another process is at work here: wait for it, or stop it") from None
+    _locks.add(handle)
+    try:
         yield
+    finally:
+        if handle in _locks:  # not in a forked child
+            if stat.S_ISREG(held.st_mode) and not held.st_size:
+                lock.unlink(missing_ok=True)
+            _locks.discard(handle)
+            os.close(handle)
+
+
+_locks = set[int]()
+
+
+def _leave_locks() -> None:
+    """Close a forked child's copies of locks, which would outlive the process that holds them."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks)
 
 
 def remove_leftovers(folder: Path, *, min_age_s: float = 0.0) -> None:

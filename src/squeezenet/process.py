@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["EXIT_INTERRUPTED", "StopSignals", "keep_freed_memory", "spare_blas_threads", "usable_cores"]
+__all__ = [
+    "EXIT_INTERRUPTED", "StopSignals", "ending_at_ctrl_c", "keep_freed_memory", "spare_blas_threads", "usable_cores",
+]  # fmt: skip
 
 EXIT_INTERRUPTED = 130
 """Exit code that shells report for a command that Ctrl-C ended."""
@@ -44,6 +48,20 @@ def usable_cores() -> int:
     """Count the processor cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return cores or 1
+
+
+@contextlib.contextmanager
+def ending_at_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process at once while heavy modules load, some of which swallow Python's exception."""
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class StopSignals:

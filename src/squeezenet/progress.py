@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Protocol, TextIO
 
-from .text import format_duration
+from .text import format_duration, printable
 
 __all__ = ["PlainReporter", "Reporter", "RichReporter", "SilentReporter", "Task", "reporter_for", "reporter_of"]
 
@@ -34,7 +34,7 @@ class Reporter(Protocol):
     """A place for messages and progress."""
 
     def say(self, text: str) -> None:
-        """Show a line."""
+        """Show a line; characters that a terminal would obey come from names, and are shown as escapes."""
 
     def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> contextlib.AbstractContextManager[Task]:
         """Show a job of `total` units, of which `done` were finished earlier."""
@@ -73,7 +73,7 @@ class PlainReporter:
 
     def say(self, text: str) -> None:
         """Write a line."""
-        print(text, file=self.stream, flush=True)
+        print(printable(text), file=self.stream, flush=True)
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> Iterator[Task]:
@@ -99,7 +99,7 @@ class RichReporter:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(printable(text), markup=False, highlight=False)
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> Iterator[Task]:
@@ -109,5 +109,5 @@ class RichReporter:
         name, note = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False)
         columns = (name, BarColumn(), MofNCompleteColumn(), note)
         with Progress(*columns, console=self.console, transient=True) as progress:
-            bar = progress.add_task(title, total=total, completed=done, note="")
-            yield Task(lambda done, text: progress.update(bar, completed=done, note=text), total, unit, done)
+            bar = progress.add_task(printable(title), total=total, completed=done, note="")
+            yield Task(lambda done, text: progress.update(bar, completed=done, note=printable(text)), total, unit, done)

@@ -25,8 +25,9 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
     """Measure top-1 and top-5 accuracy, with 95 % intervals.
 
     \b
-    Where DATA has train and val folders, val is measured. Class folders are matched to the
-    model's classes by id (wnid) or name, never by position.
+    Where DATA has train and val folders, val is measured. Where DATA is what MODEL was trained on,
+    the images that training set aside are. Class folders are matched to the model's classes by
+    id (wnid) or name, never by position.
     """
     from .. import evaluate
     from ..fileformat import store_unknown as store
@@ -54,6 +55,8 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
         return
     for remark in result.images.remarks():
         click.echo(printable(remark), err=True)
+    if result.note:
+        click.echo(result.note, err=True)
     unreadable = result.scores.unreadable
     for entry in unreadable[:_SHOWN_UNREADABLE]:
         click.echo(f"skipped {printable(entry.name)}: {printable(entry.reason)}", err=True)

@@ -44,8 +44,10 @@ def command(
     """
     if preset and space:
         raise click.UsageError("--preset and --space exclude each other: a space file says what to vary")
-    from ..exploration import explore
-    from ..process import keep_freed_memory
+    from ..process import ending_at_ctrl_c, keep_freed_memory
+
+    with ending_at_ctrl_c():
+        from ..exploration import explore
 
     keep_freed_memory()
     result = explore(list(data), list(val) or None, study_dir=output, space=space or preset or "pareto", **options)

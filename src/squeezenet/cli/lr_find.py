@@ -20,8 +20,11 @@ def command(data: tuple[str, ...], init: str | None, recipe: str | None, steps: 
 
     The suggestion is where the loss falls fastest. Put it into a copy of the recipe as `lr`.
     """
+    from ..process import ending_at_ctrl_c
     from ..text import printable, table
-    from ..training.lr_finder import find_learning_rate
+
+    with ending_at_ctrl_c():
+        from ..training.lr_finder import find_learning_rate
 
     found = find_learning_rate(list(data), recipe=recipe, init=init, n_steps=steps)
     shown = range(0, len(found.rates), max(1, len(found.rates) // 12))

@@ -35,8 +35,10 @@ def command(
 
     Started by torchrun (`torchrun --nproc-per-node 2 -m squeezenet train ...`), processes train one network together.
     """
-    from ..process import keep_freed_memory
-    from ..training import train_model
+    from ..process import ending_at_ctrl_c, keep_freed_memory
+
+    with ending_at_ctrl_c():
+        from ..training import train_model
 
     keep_freed_memory()
     result = train_model(

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..classifier import Classifier
 from ..data import ImageSet, Split, open_data
+from ..data.holdout import known_part
 from ..data.imageset import summed_up
 from ..description import file_facts
 from ..errors import CompressionError
@@ -156,7 +157,9 @@ class _Inputs:
 def _gather(
     model: SqueezeNet, calibration: Data | None, n_photos: int, data: Data | None, val: Data | None, reporter: Reporter
 ) -> _Inputs:
-    labelled = None if data is None else _opened(data, "train", reporter)
+    labelled = None
+    if data is not None:
+        labelled = known_part(_opened(data, "train", reporter), model.provenance, is_trained=True)[0]
     images = labelled if calibration is None else _opened(calibration, "train", reporter, unlabelled=True)
     photos = choose_calibration(model, images, n_photos=n_photos)
     if photos.is_synthetic:
@@ -166,7 +169,12 @@ def _gather(
     if labelled is not None and model.labels is not None:
         labelled = labelled.relabel(model.labels.match(labelled.classes), model.labels.names)
     reference = FloatPredictor(model)
-    comparer = None if val is None else AccuracyComparer(reference, _opened(val, "val", reporter))
+    comparer = None
+    if val is not None:
+        held, note = known_part(_opened(val, "val", reporter), model.provenance)
+        if note:
+            reporter.say(f"--val: {note}")
+        comparer = AccuracyComparer(reference, held)
     skipped = [*photos.unreadable, *(comparer.unreadable if comparer else ())]
     for line in summed_up("unreadable, skipped", [f"{name} ({reason})" for name, reason in skipped]):
         reporter.say(line)

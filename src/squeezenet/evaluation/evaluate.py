@@ -10,6 +10,7 @@ from typing import Any
 
 from ..classifier import Predictor
 from ..data import ImageSet, Split, open_data
+from ..data.holdout import known_part
 from ..text import html_table
 from .metrics import Accuracy
 from .predictor import Model, Scores, collect_logits, match_classes, open_model
@@ -35,6 +36,8 @@ class Evaluation:
     """The images, numbered as the network numbers its classes."""
     ms_per_image: float
     """Milliseconds, reading and decoding included."""
+    note: str | None = None
+    """What to know about the images where the network was trained on them, or on some of them."""
 
     @property
     def reliability(self) -> Reliability:
@@ -51,6 +54,7 @@ class Evaluation:
         return {
             "model": self.model, "data": self.images.name, **self.accuracy.to_dict(),
             "n_unreadable": len(self.scores.unreadable), "ms_per_image": self.ms_per_image,
+            **({"note": self.note} if self.note else {}),
         }  # fmt: skip
 
     def rows(self) -> list[tuple[str, str, str, str]]:
@@ -68,7 +72,7 @@ class Evaluation:
 
 
 def evaluate(model: Model, data: Data, *, split: Split = "val") -> Evaluation:
-    """Measure top-1 and top-5 accuracy.
+    """Measure top-1 and top-5 accuracy; of a folder that training set images of aside, on these alone.
 
     Args:
         model: See `open_model`.
@@ -88,12 +92,15 @@ def evaluate(model: Model, data: Data, *, split: Split = "val") -> Evaluation:
         355
     """
     predictor = open_model(model)
-    images = match_classes(predictor, data if isinstance(data, ImageSet) else open_data(data, split=split))
+    opened = data if isinstance(data, ImageSet) else open_data(data, split=split)
+    part, note = known_part(opened, predictor.provenance, is_trained=split == "train")
+    images = match_classes(predictor, part)
     start = time.perf_counter()
     scores = collect_logits(predictor, images)
     ms_per_image = 1000 * (time.perf_counter() - start) / len(scores.labels)
     name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
     accuracy = Accuracy.of(scores.logits, scores.labels)
     return Evaluation(
-        model=name, accuracy=accuracy, scores=scores, predictor=predictor, images=images, ms_per_image=ms_per_image
-    )
+        model=name, accuracy=accuracy, scores=scores, predictor=predictor, images=images, ms_per_image=ms_per_image,
+        note=note,
+    )  # fmt: skip

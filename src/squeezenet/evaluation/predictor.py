@@ -42,7 +42,7 @@ class FloatPredictor(Predictor):
 
     def __init__(self, model: SqueezeNet) -> None:
         """Wrap a network; without a preprocessing of its own it gets that of new networks."""
-        self.spec = model.spec
+        self.spec, self.provenance = model.spec, model.provenance
         self.labels = model.labels
         self.preprocessing = model.preprocessing or Preprocessing.plain(model.spec.input_size)
         self._model = model.eval()

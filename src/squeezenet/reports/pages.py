@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..errors import MissingDependencyError
+from ..text import printable
 
 __all__ = ["render"]
 
@@ -28,5 +29,5 @@ def render(name: str, **values: object) -> str:
 
 
 def _plain(text: object) -> str:
-    """Text from outside in Markdown: no markup, no line ends."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~])", r"\\\1", re.sub(r"[\r\n]", " ", str(text)))
+    """Text from outside in Markdown: no markup, no line ends, nothing that a terminal would obey."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~])", r"\\\1", printable(re.sub(r"[\r\n]", " ", str(text))))

@@ -16,9 +16,18 @@ _DEAD_AFTER_STEPS = 50  # after the warm-up: sooner, a slow start looks the same
 
 
 def dead_network_alarm(
-    images: ImageSet | ShardSet, recipe: Recipe, *, epoch: int, steps_per_epoch: int, train_loss: float
+    images: ImageSet | ShardSet,
+    recipe: Recipe,
+    *,
+    epoch: int,
+    steps_per_epoch: int,
+    train_loss: float,
+    may_norm: bool = True,
 ) -> str | None:
-    """Advise what to do if the mean loss of an epoch, from 0, is that of guessing; None if not, or too early to say."""
+    """Advise what to do if the mean loss of an epoch, from 0, is that of guessing; None if not, or too early to say.
+
+    `may_norm` says whether the network could have batch norm, and has none.
+    """
     steps_after_warmup = (epoch + 1 - recipe.warmup_epochs) * steps_per_epoch
     if steps_after_warmup < _DEAD_AFTER_STEPS or len(images.classes) < 2 or recipe.teacher:
         return None
@@ -29,8 +38,9 @@ def dead_network_alarm(
         return None
     return (
         f"ALARM: after epoch {epoch + 1} the loss sits at ln(classes) = {highest:.3f}, as if guessed: the"
-        f" network has learnt nothing. Its ReLUs may be dead: use a smaller `lr` (={recipe.lr}), a longer"
-        f" `warmup_epochs` (={recipe.warmup_epochs:g}) or `batch_norm = true`"
+        f" network has learnt nothing. Its ReLUs may be dead: use a smaller `lr` (={recipe.lr})"
+        f"{',' if may_norm else ' or'} a longer `warmup_epochs` (={recipe.warmup_epochs:g})"
+        f"{' or `batch_norm = true`' if may_norm else ''}"
     )
 
 

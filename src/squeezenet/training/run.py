@@ -11,6 +11,7 @@ import torch
 
 from ..data.check import refuse_unreadable
 from ..data.decode import Unreadable
+from ..data.holdout import TRAINED_ON
 from ..errors import TrainingError
 from ..evaluation.metrics import Accuracy
 from ..process import StopSignals
@@ -143,9 +144,11 @@ class Run:
         """Sum up the epoch that ends."""
         state, n_steps = self.state, self.steps_per_epoch
         train_loss = self._train_loss()
+        may_norm = not state.model.spec.batch_norm and "init" not in state.model.provenance
         alarm = dead_network_alarm(
-            self.batches.images, state.recipe, epoch=state.epoch, steps_per_epoch=n_steps, train_loss=train_loss
-        )
+            self.batches.images, state.recipe, epoch=state.epoch, steps_per_epoch=n_steps, train_loss=train_loss,
+            may_norm=may_norm,
+        )  # fmt: skip
         return EpochRow(
             epoch=state.epoch + 1, train_loss=train_loss, val_loss=val_loss, top1=accuracy.top1, top5=accuracy.top5,
             lr=learning_rate(state.recipe, step=(state.epoch + 1) * n_steps - 1, steps_per_epoch=n_steps),
@@ -159,6 +162,7 @@ class Run:
             "recipe": state.recipe.name, "data": self.batches.images.name.rsplit("/", 1)[-1],
             "n_train_images": self.batches.n_images, "epoch": state.epoch, "top1": accuracy.top1,
             "top5": accuracy.top5, "n_images": accuracy.n_images,
+            **({TRAINED_ON: self.prepared.mark} if self.prepared.mark else {}),
         }  # fmt: skip
         try:
             # Weights before the checkpoint: files that an interruption leaves unwritten are written again, the same.
@@ -201,6 +205,7 @@ class Run:
         return {
             "recipe": state.recipe.to_dict(), "spec": state.model.spec.name, "precision": state.precision,
             "device": str(state.device), "processes": self.workers.size, "data": self.prepared.facts(),
+            TRAINED_ON: self.prepared.mark,
             "epochs_done": state.epoch, "best_epoch": state.best_epoch, "top1": best["top1"], "top5": best["top5"],
             "n_images": self.n_val_images, "training_seconds": sum(row["seconds"] for row in state.history),
             "seconds": time.monotonic() - self.started, "skipped_steps": state.skipped_steps,

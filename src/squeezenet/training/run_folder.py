@@ -11,6 +11,7 @@ report.html        one page about the network, once the run is finished; README.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import dataclasses
@@ -19,7 +20,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,9 @@ import PIL
 import torch
 
 from ..errors import MissingDependencyError, TrainingError
-from ..files import atomic_write, remove_leftovers
+from ..files import atomic_write, lock_folder, remove_leftovers
 from ..models import SqueezeNet, fold_batch_norm, save_safetensors
 from ..zoo import RUN_WEIGHTS
-from .recipe import Recipe
 
 __all__ = ["LOG_COLUMNS", "EpochRow", "EpochWriter", "RunFolder", "tensorboard_writer"]
 
@@ -74,34 +74,88 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoint, self.previous_checkpoint = path / "checkpoint.pt", path / "checkpoint.previous.pt"
+        self.request = path / "request.json"
         self.best, self.last = (path / name for name in RUN_WEIGHTS)
 
-    def prepare(self, *, resume: bool) -> None:
-        """Make the folder, or take over the folder of an interrupted run.
+    @contextlib.contextmanager
+    def taken(self, request: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
+        """Make the folder, or take over that of an interrupted run; no other process may write into it meanwhile.
+
+        `request` says how to train. It is noted until the first checkpoint, for a process that continues the run.
 
         Raises:
-            TrainingError: If it holds another run and `resume` is off, or cannot be made.
+            TrainingError: If it holds another run and `resume` is off, cannot be made, or is in use.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.path)
         except OSError as error:
             raise TrainingError(f"{self.path}: cannot be made a run folder ({error.strerror})") from None
-        if (self.checkpoint.exists() or self.previous_checkpoint.exists()) and not resume:
+        with lock_folder(self.path, TrainingError):
+            remove_leftovers(self.path)
+            if self.has_checkpoint and not resume:
+                raise TrainingError(
+                    f"{self.path}: expected a new or empty run folder, got one with a checkpoint:"
+                    " continue it with --resume, or choose another folder"
+                )
+            is_begun = self.has_checkpoint or (resume and self.request.exists())
+            try:
+                if not is_begun:
+                    self._write(self.request.name, json.dumps(request, indent=2) + "\n")
+            except OSError as error:
+                raise TrainingError(f"{self.path}: cannot be written ({error.strerror})") from None
+            try:
+                yield
+            except Exception:
+                if not is_begun and not self.has_checkpoint:  # nothing was begun that could be continued
+                    self.request.unlink(missing_ok=True)
+                raise
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to continue from."""
+        return self.checkpoint.exists() or self.previous_checkpoint.exists()
+
+    def remembered(self) -> dict[str, Any] | None:
+        """Read the note of a run without a checkpoint; None where no run was begun.
+
+        Raises:
+            TrainingError: If a run was begun, and it is not known how.
+        """
+        try:
+            note = json.loads(self.request.read_text(encoding="utf-8"))
+            if isinstance(note, dict):
+                return note
+        except FileNotFoundError:
+            if not (self.path / "recipe.toml").exists():
+                return None
+        except (OSError, ValueError, RecursionError):
+            pass
+        raise TrainingError(
+            f"{self.path}: expected a checkpoint to continue from, got a run without one:"
+            " begin it again without --resume, or choose another folder"
+        )
+
+    def begin(self, save: Callable[[Path], None], recipe: str) -> None:
+        """Save a run before its first step, and the text of its recipe: from here on it continues as what it is.
+
+        Raises:
+            TrainingError: If the folder cannot be written.
+        """
+        try:
+            save(self.checkpoint)
+            self._write("recipe.toml", recipe)
+            self.request.unlink(missing_ok=True)
+        except OSError as error:
             raise TrainingError(
-                f"{self.path}: expected a new or empty run folder, got one with a checkpoint:"
-                " continue it with --resume, or choose another folder"
-            )
+                f"{self.path}: cannot be written ({error.strerror}); nothing was trained yet:"
+                " make room or repair the disk, then begin again"
+            ) from None
 
     def write_model(self, path: Path, model: SqueezeNet, facts: dict[str, Any]) -> None:
         """Write a network in its final form, with facts about its making; the same run gives the same bytes."""
         final = copy.copy(fold_batch_norm(model))  # the facts are the file's, not the running network's
         final.provenance = {**model.provenance, **facts}
         save_safetensors(final, path)
-
-    def write_recipe(self, recipe: Recipe) -> None:
-        """Write the settings of the run."""
-        self._write("recipe.toml", recipe.to_toml())
 
     def write_log(self, history: Sequence[dict[str, float]]) -> None:
         """Write the log of all epochs."""

@@ -14,7 +14,7 @@ from ..files import atomic_write
 from ..models import load_model
 from ..reports.network_page import build_report, render_card, render_html
 from .recipe import Recipe
-from .run_folder import RunFolder
+from .run_folder import LOG_COLUMNS, RunFolder
 from .setup import TrainingData
 
 __all__ = ["run_facts", "run_history", "shown_facts", "write_run_report"]
@@ -26,21 +26,30 @@ _MAX_MEASURED = 10_000  # images; a page needs no more, and the processor classi
 def run_history(run_dir: Path) -> list[dict[str, float]]:
     """Read the log of a run; empty if it is missing or unreadable."""
     try:
-        with (run_dir / "log.csv").open(encoding="utf-8") as stream:
-            rows = csv.DictReader(stream.read(_MAX_FILE_BYTES).splitlines())
-            return [{key: float(value) for key, value in row.items()} for row in rows]
-    except (OSError, ValueError, TypeError, csv.Error):
+        rows = list(csv.DictReader(_text(run_dir / "log.csv").splitlines()))
+        return [{name: float(row[name]) for name in LOG_COLUMNS} for row in rows]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error):
         return []
 
 
 def run_facts(run_dir: Path) -> dict[str, Any]:
     """Read the facts of a run; empty if they are missing or unreadable."""
     try:
-        with (run_dir / "run.json").open(encoding="utf-8") as stream:
-            facts = json.loads(stream.read(_MAX_FILE_BYTES))
+        facts = json.loads(_text(run_dir / "run.json"))
     except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
+
+
+def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise OSError("expected a file, got a folder or a device")
+    with path.open(encoding="utf-8") as stream:
+        return stream.read(_MAX_FILE_BYTES)
+
+
+def _seconds(value: object) -> str | None:
+    return f"{value:.0f} s" if isinstance(value, (int, float)) else None
 
 
 def _plain(value: object) -> object:
@@ -49,7 +58,9 @@ def _plain(value: object) -> object:
 
 def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Choose the facts of a run that a report shows, in words."""
-    recipe, data, hardware = (facts.get(key) or {} for key in ("recipe", "data", "hardware"))
+    recipe, data, hardware, versions = (
+        part if isinstance(part := facts.get(key), dict) else {} for key in ("recipe", "data", "hardware", "versions")
+    )
     usual = {field.name: _plain(field.default) for field in dataclasses.fields(Recipe)}
     changed = {key: value for key, value in recipe.items() if key not in ("name", "description")}
     shown = {
@@ -58,13 +69,13 @@ def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         "images trained on": data.get("n_train"),
         "epochs": facts.get("epochs_done"),
         "best epoch": facts.get("best_epoch"),
-        "time in training steps": f"{facts.get('training_seconds', 0):.0f} s",
-        "time in all": f"{facts.get('seconds', 0):.0f} s",
+        "time in training steps": _seconds(facts.get("training_seconds", 0)),
+        "time in all": _seconds(facts.get("seconds", 0)),
         "steps undone": facts.get("skipped_steps"),
         "precision": facts.get("precision"),
         "machine": f"{hardware.get('machine')}, {facts.get('device')}, {facts.get('processes', 1)} processes of"
         f" {hardware.get('threads')} threads",
-        "versions": ", ".join(f"{name} {version}" for name, version in (facts.get("versions") or {}).items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "command": facts.get("command"),
     }
     return [(name, str(value)) for name, value in shown.items() if value not in (None, "", [], {})]

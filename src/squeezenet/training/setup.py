@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from ..architectures import DEFAULT_INPUT_SIZE, SMALL_INPUT
 from ..data.check import DataCheck, check_data
+from ..data.holdout import HOLDOUT_SHARE, training_mark
 from ..data.imageset import DataSource, ImageSet, open_data, open_train_and_val
 from ..data.shards import ShardSet, is_shard_index, open_shards
 from ..errors import DataError
@@ -28,14 +30,11 @@ from .feed.shards import ShardBatches
 from .recipe import Recipe, load_recipe
 
 __all__ = [
-    "HOLDOUT_SHARE", "Data", "TrainingData", "choose_recipe", "open_batches", "prepare_data", "start_model",
+    "Data", "TrainingData", "choose_recipe", "open_batches", "prepare_data", "start_model",
     "with_epochs",
 ]  # fmt: skip
 
 Data = DataSource | Sequence[DataSource] | ImageSet
-
-HOLDOUT_SHARE = 0.1
-"""Part of the images that is set aside for validation where no others are given."""
 
 _MAX_NAMED = 5
 
@@ -48,6 +47,8 @@ class TrainingData:
     val: ImageSet
     check: DataCheck
     """What was found in the files; images in shards are not looked at."""
+    mark: str = ""
+    """By which the images trained on are recognised later; shards are not."""
 
     @property
     def images(self) -> ImageSet:
@@ -107,7 +108,7 @@ def prepare_data(data: Data, val: Data | None, reporter: Reporter) -> TrainingDa
     for line in check.summary():
         reporter.say(line)
     assert check.val is not None
-    return TrainingData(train=check.train, val=check.val, check=check)
+    return TrainingData(train=check.train, val=check.val, check=check, mark=training_mark(train))
 
 
 def _open_sets(data: Data, val: Data | None) -> tuple[ImageSet, ImageSet | None]:
@@ -120,6 +121,10 @@ def _open_sets(data: Data, val: Data | None) -> tuple[ImageSet, ImageSet | None]
 def _shard_index(data: Data) -> DataSource | None:
     """The index of shards that DATA names; None if it names something else."""
     sources = [data] if isinstance(data, (str, os.PathLike)) else [] if isinstance(data, ImageSet) else list(data)
+    for source in sources:
+        index = Path(source) / "index.json"
+        if index.is_file() and any(Path(source).glob("*.tar")):
+            raise DataError(f"{source}: expected images in class folders, got shards: give their index, {index}")
     has_index = any(map(is_shard_index, sources))
     if has_index and len(sources) > 1:
         raise DataError(f"expected the index of shards alone, got {len(sources)} sources: pack them together")

@@ -26,6 +26,7 @@ from ..models import SqueezeNet, model_from_state
 from ..preprocess import Preprocessing
 from ..spec import ArchSpec
 from .recipe import Recipe
+from .run_folder import LOG_COLUMNS
 from .schedule import WeightAverage, build_optimizer
 
 __all__ = ["TrainingState", "data_fingerprint", "seed_step"]
@@ -34,11 +35,12 @@ _FORMAT = 1
 _ADVICE = ": start the run again"
 _MAX_FILE_BYTES = 1 << 30
 
-# Fields that are plain data and stored as they are.
-_PLAIN = (
-    "precision", "data_id", "teacher_id", "epoch", "step", "loss_sum", "images_seen", "epoch_seconds", "history",
-    "best_top1", "best_epoch", "skipped_steps", "skipped_in_a_row", "alarms", "unreadable",
-)  # fmt: skip
+# Fields that are plain data and stored as they are, with what they are.
+_PLAIN: dict[str, type] = {
+    "precision": str, "data_id": str, "val_id": str, "teacher_id": str, "epoch": int, "step": int, "loss_sum": float,
+    "images_seen": int, "epoch_seconds": float, "history": list, "best_top1": float, "best_epoch": int,
+    "skipped_steps": int, "skipped_in_a_row": int, "alarms": list, "unreadable": list,
+}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -53,6 +55,8 @@ class TrainingState:
     """`float32` or `bfloat16`, chosen when the run began."""
     data_id: str
     """Fingerprint of the images trained on."""
+    val_id: str = ""
+    """Of those validated on."""
     teacher_id: str = ""
     """Fingerprint of the network whose answers are learnt; empty if there is none."""
 
@@ -120,7 +124,7 @@ class TrainingState:
             "format": _FORMAT, "recipe": self.recipe.to_dict(), "spec": self.model.spec.to_dict(),
             "labels": labels.to_dict(), "preprocessing": preprocessing.to_dict(), "provenance": self.model.provenance,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "average": self.average.model.state_dict() if self.average else None,
+            "average": self.average.model.state_dict() if self.average and (self.epoch or self.step) else None,
             **{name: getattr(self, name) for name in _PLAIN},
         }  # fmt: skip
         torch.save(data, buffer)
@@ -162,8 +166,10 @@ class TrainingState:
             return cls._from_data(_read(path), device)
         except OSError as error:
             raise TrainingError(f"{path}: cannot be read ({error.strerror})") from None
-        except TrainingError:
-            raise
+        except TrainingError as error:
+            if str(error).startswith(f"{path}: "):
+                raise
+            raise TrainingError(f"{path}: {error}{_ADVICE}") from None
         except Exception as error:  # the unpickler raises almost anything on broken files
             is_ours = isinstance(error, SqueezeNetError)
             reason = (str(error).splitlines() or [""])[0] if is_ours else type(error).__name__
@@ -179,13 +185,44 @@ class TrainingState:
         model.preprocessing = Preprocessing.from_dict(data["preprocessing"])
         model.provenance = dict(data["provenance"])
         state = cls.start(recipe, model, precision=data["precision"], data_id=data["data_id"], device=device)
-        state.optimizer.load_state_dict(data["optimizer"])
-        if state.average:
+        # Rates and groups are the recipe's; the file has only what the steps have left.
+        state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": data["optimizer"]["state"]})
+        for parameter, found in state.optimizer.state.items():
+            if any(t is not None and t.numel() > 1 and t.shape != parameter.shape for t in found.values()):
+                raise TrainingError("expected an optimiser of this network's shapes, got others")
+        if state.average and (data["epoch"] or data["step"]):  # before the first step it is the network itself
             state.average.model.load_state_dict(data["average"])
-        for name in _PLAIN:
+        for name, kind in _PLAIN.items():
             if name in data:  # a checkpoint of an earlier version has fewer
+                if not isinstance(data[name], (int, float) if kind is float else kind):
+                    raise TrainingError(f"expected `{name}` to be {kind.__name__}, got {type(data[name]).__name__}")
                 setattr(state, name, data[name])
+        state._check()
         return state
+
+    def _check(self) -> None:
+        """Refuse what no run has saved."""
+        assert self.model.labels is not None
+        assert self.model.preprocessing is not None
+        sizes = self.model.preprocessing.crop_size, self.model.spec.input_size
+        if sizes[0] != sizes[1] or len(self.model.labels) != self.model.spec.num_classes:
+            raise TrainingError(f"expected labels and pixels of this network, got {sizes[0]} pixels for {sizes[1]}")
+        counters = (self.epoch, self.step, self.best_epoch, self.images_seen, self.skipped_steps, self.skipped_in_a_row)
+        is_known = all(
+            isinstance(row, dict)
+            and set(row) == set(LOG_COLUMNS)
+            and all(type(n) in (int, float) for n in row.values())
+            for row in self.history
+        )
+        is_text = all(isinstance(text, str) for text in (*self.alarms, *(t for pair in self.unreadable for t in pair)))
+        if (
+            min(counters) < 0
+            or self.precision not in ("float32", "bfloat16")
+            or not (is_known and is_text and len(self.history) == self.epoch <= self.recipe.epochs)
+            or self.best_epoch > self.epoch
+            or any(len(pair) != 2 for pair in self.unreadable)
+        ):
+            raise TrainingError("expected counters and a log that fit together, got others")
 
 
 def _read(path: Path) -> dict[str, Any]:

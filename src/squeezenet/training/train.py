@@ -5,6 +5,7 @@ An epoch is in `run`, a step in `step`, what a run remembers in `state`, what it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from .teacher import open_teacher
 
 __all__ = ["TrainResult", "train", "train_model"]
 
+_IN_MEMORY = "a network in memory"  # what a note says of `init` where it is no MODEL
 _TEACHER_SHARE = 0.5  # of the loss, where a teacher is given and the recipe has no share
 
 
@@ -100,26 +102,25 @@ def train_model(
     started = time.monotonic()
     wanted = _Wanted(None if recipe is None else load_recipe(recipe), init, teacher, epochs)
     target, folder = choose_device(device), RunFolder(Path(run_dir))
-    if not (resume and folder.checkpoint.exists()):
-        wanted.find_models()
-    with join_workers() as workers:
+    wanted = wanted.checked(folder, resume=resume)
+    with contextlib.ExitStack() as stack:
+        workers = stack.enter_context(join_workers())
         reporter = reporter_of(progress) if workers.is_first else SilentReporter()
         if workers.is_first:
-            folder.prepare(resume=resume)
+            stack.enter_context(folder.taken(wanted.to_dict(), resume=resume))
         workers.wait()
         prepared = prepare_data(data, val, reporter)
-        state = _resume(folder, prepared, target, wanted, reporter)
-        if state is None:
-            state = _begin(wanted, prepared, target, reporter)
-            if workers.is_first:
-                folder.write_recipe(state.recipe)
+        resumed = _resume(folder, prepared, target, wanted, reporter)
+        if resume and resumed is None:
+            reporter.say(f"no checkpoint in {folder.path}: the run begins")
+        state = resumed or _begin(wanted, prepared, target, reporter)
         if compile:
             reporter.say("compiling the network: the first step takes minutes")
             state.compile_features()
         workers.wait()  # until all have read the checkpoint that the first may write next
         writers = [tensorboard_writer(folder)] if tensorboard and workers.is_first else []
         run = _open_run(
-            state, prepared, folder, workers, cache_bytes, reporter=reporter, started=started,
+            state, prepared, folder, workers, cache_bytes, is_new=resumed is None, reporter=reporter, started=started,
             checkpoint_every_s=checkpoint_every_s, epoch_writers=(*writers, *([on_epoch] if on_epoch else [])),
         )  # fmt: skip
         return _carry_out(run)
@@ -137,11 +138,35 @@ class _Wanted:
     teacher: str | os.PathLike[str] | None
     epochs: int | None
 
-    def find_models(self) -> None:
-        """Refuse a MODEL that names nothing, before anything is read or written."""
-        for model in (self.init, self.teacher, self.recipe.teacher if self.recipe else None):
+    def checked(self, folder: RunFolder, *, resume: bool) -> _Wanted:
+        """Add what a run that has no checkpoint yet was begun with, and find the MODELs, before anything is written."""
+        if resume and folder.has_checkpoint:
+            return self
+        wanted = self
+        if resume and (note := folder.remembered()):
+            changed = [name for name, value in self.to_dict().items() if value not in (None, note.get(name))]
+            if changed:
+                raise TrainingError(
+                    f"{folder.path}: expected the {changed[0]} that this run began with, got another:"
+                    " resume without it, or choose another folder"
+                )
+            if note.get("init") == _IN_MEMORY and self.init is None:
+                raise TrainingError(f"{folder.path}: expected the network that this run began with as `init`, got none")
+            recipe = None if note.get("recipe") is None else Recipe.from_dict(note["recipe"])
+            wanted = _Wanted(recipe, self.init or note.get("init"), note.get("teacher"), note.get("epochs"))
+        for model in (wanted.init, wanted.teacher, wanted.recipe.teacher if wanted.recipe else None):
             if isinstance(model, (str, os.PathLike)):
                 find_model(model)
+        return wanted
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "recipe": self.recipe and self.recipe.to_dict(),
+            "init": _IN_MEMORY if isinstance(self.init, SqueezeNet) else self.init and os.fspath(self.init),
+            "teacher": self.teacher and os.fspath(self.teacher),
+            "epochs": self.epochs,
+        }
 
     def settings(self, prepared: TrainingData, reporter: Reporter) -> Recipe:
         recipe = self.recipe or choose_recipe(prepared, has_init=self.init is not None, reporter=reporter)
@@ -167,17 +192,28 @@ def _begin(wanted: _Wanted, prepared: TrainingData, device: torch.device, report
     model, prepared = start_model(settings, wanted.init, prepared, reporter)
     precision = choose_precision(device) if settings.precision == "auto" else settings.precision
     data_id = data_fingerprint(prepared.train)
-    return TrainingState.start(settings, model, precision=precision, data_id=data_id, device=device)
+    state = TrainingState.start(settings, model, precision=precision, data_id=data_id, device=device)
+    state.val_id = data_fingerprint(prepared.val)
+    return state
 
 
 def _open_run(
     state: TrainingState, prepared: TrainingData, folder: RunFolder, workers: Workers, cache_bytes: int, *,
-    reporter: Reporter, **options: Any,
+    is_new: bool, reporter: Reporter, **options: Any,
 ) -> Run:  # fmt: skip
     """Load the teacher and the images; `options` are fields of `Run`."""
     prepared = prepared.with_labels(state.model.labels)
     teacher = open_teacher(state.recipe, state.model)
-    _check_same_teacher(state, teacher.digest if teacher else "", folder)
+    digest = teacher.digest if teacher else ""
+    if is_new:
+        state.teacher_id = digest
+        if workers.is_first:
+            folder.begin(state.save, state.recipe.to_toml())
+    elif digest != state.teacher_id:
+        raise TrainingError(
+            f"{folder.path}: expected the teacher that this run began with, got other weights in"
+            f" {state.recipe.teacher}: put them back, or begin a new run with --init and this folder"
+        )
     preprocessing = state.model.preprocessing
     assert preprocessing is not None
     batches = open_batches(
@@ -241,19 +277,10 @@ def _check_same_run(state: TrainingState, prepared: TrainingData, wanted: _Wante
             f"{folder.path}: expected the recipe that this run began with, got another {', '.join(changed)}:"
             " resume without a recipe, or begin a new run with --init and this folder"
         )
-    if state.data_id != data_fingerprint(prepared.with_labels(state.model.labels).train):
+    numbered = prepared.with_labels(state.model.labels)
+    ids = data_fingerprint(numbered.train), data_fingerprint(numbered.val)
+    if state.data_id != ids[0] or state.val_id not in ("", ids[1]):
         raise TrainingError(
             f"{folder.path}: expected the images that this run began with, got others:"
             " give the same data, or begin a new run with --init and this folder"
         )
-
-
-def _check_same_teacher(state: TrainingState, digest: str, folder: RunFolder) -> None:
-    if state.epoch or state.step:
-        if digest != state.teacher_id:
-            raise TrainingError(
-                f"{folder.path}: expected the teacher that this run began with, got other weights in"
-                f" {state.recipe.teacher}: put them back, or begin a new run with --init and this folder"
-            )
-    else:
-        state.teacher_id = digest

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import itertools
 import random
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -21,6 +24,7 @@ from ...data.decode import Unreadable, View, thread_pool
 from ...data.shards import ShardSet
 from ...errors import DataError, ImageError, MissingDependencyError
 from ...files import IMAGE_EXTENSIONS
+from ...images import MAX_FILE_BYTES
 from ..recipe import Recipe
 from .augment import Augmentation, EpochDraw, augment
 from .batches import Batch
@@ -28,6 +32,8 @@ from .batches import Batch
 __all__ = ["ShardBatches"]
 
 _SHUFFLE_BUFFER = 1000  # images among which a process shuffles
+_MAX_DIGITS = 9  # of a class's number
+_MAX_NAME_BYTES = 1 << 16  # of a member's name and further properties
 _LEAST_HELD = 0.5  # share of the images that an index counts; damaged shards take some
 _Sample = tuple[str, bytes, int]
 
@@ -92,7 +98,7 @@ class ShardBatches:
         """This process's images of an epoch, and again from the start if they run out."""
         try:
             import webdataset
-            from webdataset.tariterators import group_by_keys, tar_file_expander
+            from webdataset.tariterators import group_by_keys
         except ImportError:
             raise MissingDependencyError("webdataset", "webdataset") from None
         rank, size = share
@@ -110,8 +116,9 @@ class ShardBatches:
         def members() -> Iterator[Any]:
             for url, _ in mine:
                 try:
-                    with webdataset.gopen(url) as stream:
-                        yield from tar_file_expander([{"url": url, "stream": stream}], handler=note)
+                    for name, data in _members(url):
+                        yield {"fname": name, "data": data, "__url__": url}
+                    yield {}  # the last sample of a shard is whole
                 except Exception as error:  # whatever the transport raises, the other shards are still there
                     note(error)
 
@@ -124,7 +131,7 @@ class ShardBatches:
                 kind = next((key for key in sample if f".{key.lower()}" in IMAGE_EXTENSIONS), None)
                 text = sample.get("cls", b"").decode("ascii", "replace").strip()
                 name = f"{sample.get('__url__', self.images.name)}/{sample.get('__key__', '')}"
-                if kind is None or not text.isdecimal() or int(text) >= len(labels):
+                if kind is None or not text.isdecimal() or len(text) > _MAX_DIGITS or int(text) >= len(labels):
                     damages.append(Unreadable(name, "expected an image and the number of a class"))
                     continue
                 n_samples += 1
@@ -137,3 +144,40 @@ class ShardBatches:
                     f"{self.images.name}: expected {n_claimed} images in {len(mine)} shards, got {n_samples}:"
                     " pack the shards again with `squeezenet shards`"
                 )
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A member whose name is not larger than names are."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and self.size > _MAX_NAME_BYTES:
+            raise tarfile.ReadError(f"expected at most {_MAX_NAME_BYTES} bytes of names, got {self.size}")
+        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]
+
+
+def _members(location: str) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of a plain tar's images and labels, in order.
+
+    Only http(s) is fetched; everything else is the path of a file, whatever it looks like.
+    """
+    import webdataset
+
+    is_url = urlsplit(location).scheme in ("http", "https")
+    with (
+        webdataset.gopen(location) if is_url else Path(location).open("rb") as stream,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarInfo) as tar,
+    ):
+        for member in tar:
+            suffix = member.name.rpartition(".")[2].lower()
+            tar.members = []  # type: ignore[attr-defined] # they would pile up
+            if not member.isreg() or member.issparse() or (suffix != "cls" and f".{suffix}" not in IMAGE_EXTENSIONS):
+                continue
+            limit = MAX_FILE_BYTES if suffix != "cls" else _MAX_NAME_BYTES
+            if member.size > limit:
+                raise DataError(f"{member.name[:80]}: expected at most {limit} bytes, got {member.size}")
+            file = tar.extractfile(member)
+            assert file is not None
+            data = file.read()
+            if len(data) < member.size:
+                raise tarfile.ReadError("it ends too soon")
+            yield member.name, data

@@ -1,0 +1,77 @@
+"""Which images a network was trained on: a mark goes with its weights, and the same images are recognised later."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator, Mapping
+
+from ..errors import ImageError
+from .imageset import ImageSet
+
+__all__ = ["HOLDOUT_SHARE", "TRAINED_ON", "known_part", "training_mark"]
+
+HOLDOUT_SHARE = 0.1
+"""Part of every class that training sets aside for validation where no other images are given."""
+
+TRAINED_ON = "trained_on"
+"""Where a network's provenance has the mark."""
+
+_N_READ = 16  # images whose bytes are looked at; of all others name and size
+_MAX_DEPTH = 8  # weights that began as other weights
+
+
+def training_mark(images: ImageSet) -> str:
+    """Tell sets apart by their classes, file names and sizes and the contents of a few files, wherever they lie.
+
+    Returns:
+        The number of images and 16 hexadecimal digits: "162-0123456789abcdef".
+    """
+    names = [unicodedata.normalize("NFC", item.name.rsplit("/", 1)[-1]) for item in images.items]
+    classes = [unicodedata.normalize("NFC", name) for name in images.classes]
+    rows = sorted((classes[label], names[i], images.size_bytes(i), i) for i, label in enumerate(images.labels))
+    digest = hashlib.sha256(repr([row[:3] for row in rows]).encode("utf-8", "backslashreplace"))
+    for row in rows[:: max(1, len(rows) // _N_READ)]:
+        try:
+            digest.update(hashlib.sha256(images.read(row[3])).digest())
+        except ImageError:
+            digest.update(b"unreadable")
+    return f"{len(rows)}-{digest.hexdigest()[:16]}"
+
+
+def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False) -> tuple[ImageSet, str | None]:
+    """Choose the images of a set that a network was not trained on, where it is the set that it was trained on.
+
+    Args:
+        images: Labelled images, with the class names of their folders.
+        provenance: Of the network; anything but a mapping says nothing.
+        is_trained: Choose those that it was trained on instead.
+
+    Returns:
+        The images, and what a person should know about them; None where the set is another.
+    """
+    marks = set(_marks(provenance))
+
+    def is_known(part: ImageSet) -> bool:
+        is_as_large = any(mark.startswith(f"{len(part)}-") for mark in marks)
+        return is_as_large and training_mark(part) in marks
+
+    if not marks:
+        return images, None
+    rest, held = images.split_holdout(HOLDOUT_SHARE)
+    if is_known(rest) and is_trained:
+        return rest, None
+    if is_known(rest):
+        text = f"trained on {len(rest)} of these {len(images)} images: the {len(held)} that were set aside are measured"
+        return held, text
+    if is_known(images) and not is_trained:
+        return images, "WARNING: trained on these very images: their accuracy says nothing"
+    return images, None
+
+
+def _marks(provenance: object, depth: int = 0) -> Iterator[str]:
+    if isinstance(provenance, Mapping) and depth < _MAX_DEPTH:
+        if isinstance(mark := provenance.get(TRAINED_ON), str):
+            yield mark
+        for name in ("init", "provenance"):
+            yield from _marks(provenance.get(name), depth + 1)
