@@ -7,9 +7,11 @@ interpreter lock is released while it runs, and pixels are read where they are.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +67,7 @@ class NativeEngine:
             threads: Threads to share the work, by default one for each core; results do not depend on it.
             kernels: One of `native_kernels()`; by default the environment's SQUEEZENET_KERNEL, else the best.
         """
+        self._options: dict[str, Any] = {"threads": threads, "kernels": kernels}
         library = load_library()
         if library is None:
             raise ImportError(why_not_loaded())
@@ -96,7 +99,12 @@ class NativeEngine:
         # One arena and one pool serve one call at a time; further threads of Python wait for them.
         self._lock = threading.Lock()
         self._arena = np.empty(sizes.arena_bytes, np.uint8)
-        self._pool = _Pool(library, threads) if threads > 1 else None
+        self._pool: _Pool | None = None  # its threads start with the first call
+        _engines.add(self)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copies and pickles hold the network and what was asked for; the engine is built anew where they arrive."""
+        return functools.partial(type(self), **self._options), (self.network,)
 
     @property
     def kernels(self) -> str:
@@ -142,12 +150,30 @@ class NativeEngine:
         self.network.check_pixels(pixels)
         pixels = np.ascontiguousarray(pixels)
         with self._lock:
+            if self._pool is None and self.threads > 1:
+                self._pool = _Pool(self._library, self.threads)
             status = self._library.sqz_run(
                 self._model, self._pool.handle if self._pool else None, self._arena.ctypes.data, self._arena.nbytes,
                 pixels.ctypes.data, len(pixels), None if scores is None else scores.ctypes.data,
                 None if maps is None else maps.ctypes.data,
             )  # fmt: skip
         check_status(self._library, status, "network")
+
+
+_engines: weakref.WeakSet[NativeEngine] = weakref.WeakSet()
+
+
+def _forget_threads() -> None:
+    """In a forked process: the pools' threads, and whoever held a lock, stayed behind in the parent."""
+    for engine in _engines:
+        engine._lock = threading.Lock()
+        if engine._pool:
+            engine._pool.end.detach()  # it would wait for them
+            engine._pool = None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 class _Pool:
@@ -159,7 +185,7 @@ class _Pool:
         status = library.sqz_pool_create(threads, memory.ctypes.data, memory.nbytes, self.handle)
         check_status(library, status, f"{threads} threads")
         # The finaliser holds the memory until the threads have ended.
-        weakref.finalize(
+        self.end = weakref.finalize(
             self, lambda library, handle, memory: library.sqz_pool_destroy(handle), library, self.handle, memory
         )
 
