@@ -29,7 +29,7 @@ from .errors import (
 )
 from .files import atomic_write
 from .labels import Labels
-from .network import IntegerNetwork, TensorQuant, quantized_tensors
+from .network import IntegerNetwork, TensorQuant, check_tensors, quantized_tensors
 from .preprocess import Preprocessing
 from .spec import ArchSpec, Bypass, FireSpec, StemSpec
 
@@ -365,6 +365,10 @@ def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
         raise BadTable(f"ARCH: {error}") from None
     tensors = {tensor: TensorQuant(*reader.unpack(_TENSOR)) for tensor in quantized_tensors(spec)}
     reader.finish()
+    try:
+        check_tensors(spec, tensors)
+    except QuantizationError as error:
+        raise BadTable(f"ARCH: {error}") from None
     return spec, tensors
 
 
