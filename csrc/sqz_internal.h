@@ -37,10 +37,17 @@ int memcmp(const void *a, const void *b, size_t count);
 #define SQZ_INLINE static inline
 #endif
 
-#if defined(_MSC_VER)
+#if defined(_MSC_VER) || defined(__cplusplus)
 #define SQZ_RESTRICT __restrict
 #else
 #define SQZ_RESTRICT restrict
+#endif
+
+/* To begin a struct with. */
+#if defined(__cplusplus)
+#define SQZ_ZEROS {}
+#else
+#define SQZ_ZEROS {0}
 #endif
 
 /* For loops over registers, with constant bounds. */

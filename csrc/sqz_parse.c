@@ -107,7 +107,7 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
     static const uint8_t signature[8] = {0x89, 'S', 'Q', 'Z', '\r', '\n', 0x1A, '\n'};
     static const char known[4][5] = {"ARCH", "WGHT", "META", "HASH"};
     static const sqz_limits defaults = {(size_t)64 << 20, (size_t)1 << 24};
-    const uint8_t *bytes = data, *seen[PARSE_MAX_CHUNKS];
+    const uint8_t *bytes = (const uint8_t *)data, *seen[PARSE_MAX_CHUNKS];
     size_t left, offset = sizeof signature, lengths[4] = {0, 0, 0, 0}, offsets[4] = {0, 0, 0, 0};
     int n_seen = 0, last_known = -1, is_in_order = 1;
     sqz_sizes sizes;

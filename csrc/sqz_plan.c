@@ -130,6 +130,7 @@ static sqz_conv *plan_conv(plan_walk *walk, int in_channels, int out_channels, i
     const uint64_t products = (uint64_t)in_channels * (uint64_t)(kernel * kernel);
     const int out_size = plan_conv_size(walk->size, kernel, stride, padding);
     const uint64_t positions = (uint64_t)out_size * (uint64_t)out_size;
+    const sqz_conv_shape shape = {in_channels, out_channels, kernel};
     sqz_conv *conv = walk->memory ? &walk->model->convs[index] : &walk->spare_convs[index % 4];
     size_t lanes;
     memset(conv, 0, sizeof *conv);
@@ -146,12 +147,12 @@ static sqz_conv *plan_conv(plan_walk *walk, int in_channels, int out_channels, i
     conv->panel_bytes = (size_t)(conv->runs * conv->groups) * 4 * SQZ_LANES;
     if (kernels && kernels->pack != SQZ_PACK_S8) conv->panel_bytes *= 2;
     lanes = (size_t)conv->panels * SQZ_LANES;
-    conv->weights = plan_take(walk, conv->panel_bytes * (size_t)conv->panels);
-    conv->kinds = plan_take(walk, lanes);
-    conv->bias = plan_take(walk, 4 * lanes);
-    conv->multiplier = plan_take(walk, 4 * lanes);
-    conv->plain_bias = plan_take(walk, 4 * lanes);
-    plan_note_shape(walk->model, (sqz_conv_shape){in_channels, out_channels, kernel});
+    conv->weights = (uint8_t *)plan_take(walk, conv->panel_bytes * (size_t)conv->panels);
+    conv->kinds = (uint8_t *)plan_take(walk, lanes);
+    conv->bias = (int32_t *)plan_take(walk, 4 * lanes);
+    conv->multiplier = (float *)plan_take(walk, 4 * lanes);
+    conv->plain_bias = (int32_t *)plan_take(walk, 4 * lanes);
+    plan_note_shape(walk->model, shape);
     walk->weights += (products + 1) * (uint64_t)out_channels;
     walk->activations += (uint64_t)out_channels * positions;
     walk->sizes.n_macs += products * (uint64_t)out_channels * positions;
@@ -261,8 +262,8 @@ sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, sqz_model 
     model->n_fires = spec->n_fires;
     model->shape_hash = 14695981039346656037u;
     plan_take(&walk, sizeof *model);
-    model->fires = plan_take(&walk, sizeof(sqz_fire) * spec->n_fires);
-    model->convs = plan_take(&walk, sizeof(sqz_conv) * (2 + 4 * (size_t)spec->n_fires)); /* at most */
+    model->fires = (sqz_fire *)plan_take(&walk, sizeof(sqz_fire) * spec->n_fires);
+    model->convs = (sqz_conv *)plan_take(&walk, sizeof(sqz_conv) * (2 + 4 * (size_t)spec->n_fires)); /* at most */
     plan_stem(&walk);
     for (int i = 0; i < spec->n_fires; i++) {
         if (walk.size < 1) return SQZ_BAD_TABLE;

@@ -129,10 +129,10 @@ static void run_unfold_row(const sqz_model *model, const uint8_t *pixels, int ro
 
 static void run_stem_rows(const run_worker *worker, const void *layer, int first, int last, uint8_t *y) {
     const sqz_model *model = worker->model;
-    const run_stem_layer *stem = layer;
+    const run_stem_layer *stem = (const run_stem_layer *)layer;
     size_t pixel = sqz_pixel_bytes(model->stem->out_channels);
     for (int row = first; row < last; row++, y += (size_t)model->stem_size * pixel) {
-        sqz_conv_job job = {0};
+        sqz_conv_job job = SQZ_ZEROS;
         run_unfold_row(model, stem->pixels, row, stem->columns);
         job.x = stem->columns;
         job.x_pixel = (size_t)model->stem->groups * 4;
@@ -173,7 +173,7 @@ static void run_squeeze(const run_worker *worker, const sqz_fire *fire, const ui
     int size = fire->size, zero = fire->squeeze->out_zero;
     int first = run_first(worker, size);
     int last = run_last(worker, size);
-    sqz_conv_job job = {0};
+    sqz_conv_job job = SQZ_ZEROS;
     if (worker->part == 0) memset(squeezed, zero, row);
     if (worker->part == worker->parts - 1) memset(squeezed + (size_t)(size + 1) * row, zero, row);
     for (int i = first; i < last; i++) {
@@ -194,7 +194,7 @@ static void run_squeeze(const run_worker *worker, const sqz_fire *fire, const ui
 static void run_expand(const run_worker *worker, const run_fire_layer *layer, int first, int last, uint8_t *y) {
     const sqz_fire *fire = layer->fire;
     size_t in_pixel = sqz_pixel_bytes(fire->squeeze->out_channels), in_row = (size_t)(fire->size + 2) * in_pixel;
-    sqz_conv_job job = {0};
+    sqz_conv_job job = SQZ_ZEROS;
     job.x_pixel = in_pixel;
     job.x_run = job.x_row = in_row;
     job.rows = last - first;
@@ -210,7 +210,7 @@ static void run_expand(const run_worker *worker, const run_fire_layer *layer, in
 }
 
 static void run_fire_rows(const run_worker *worker, const void *of, int first, int last, uint8_t *y) {
-    const run_fire_layer *layer = of;
+    const run_fire_layer *layer = (const run_fire_layer *)of;
     const sqz_fire *fire = layer->fire;
     size_t row = (size_t)fire->size * sqz_pixel_bytes(fire->out_channels);
     size_t in_pixel = sqz_pixel_bytes(fire->in_channels), in_row = (size_t)fire->size * in_pixel;
@@ -222,7 +222,7 @@ static void run_fire_rows(const run_worker *worker, const void *of, int first, i
         const uint8_t *x = layer->x + (size_t)i * in_row, *other = x;
         run_expand(worker, layer, i, i + 1, layer->joined);
         if (fire->bypass) {
-            sqz_conv_job job = {0};
+            sqz_conv_job job = SQZ_ZEROS;
             job.x = x;
             job.x_pixel = in_pixel;
             job.rows = 1;
@@ -317,7 +317,7 @@ static void run_head(const run_worker *worker, const uint8_t *x, double *logits,
         part.bias += first_class;
         part.multiplier += first_class;
         for (int first = 0; first < pixels; first += SQZ_HEAD_PIXELS) {
-            sqz_conv_job job = {0};
+            sqz_conv_job job = SQZ_ZEROS;
             job.x_pixel = sqz_pixel_bytes(head->in_channels);
             job.x = x + (size_t)first * job.x_pixel;
             job.rows = 1;
@@ -374,7 +374,7 @@ static int run_items(const sqz_model *model, int stage) {
 /* A part of a stage of the first image, or all stages of image `part`. */
 static void run_part(void *argument, int thread, int stage, int part) {
     const uint64_t floats = sqz_usual_floats();
-    const run_context *context = argument;
+    const run_context *context = (const run_context *)argument;
     const sqz_model *model = context->model;
     const size_t image = context->parts ? 0 : (size_t)part, side = (size_t)model->input_size;
     const size_t map_side = (size_t)(model->head_size + 2 * model->head_padding);
