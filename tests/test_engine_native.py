@@ -17,6 +17,7 @@ from networks import random_network, random_pixels, random_spec, tiny_spec
 from squeezenet import Classifier, FireSpec, SqzFile, StemSpec, named_spec, native_library
 from squeezenet.classifier import _warn_of_slow_engine
 from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
+from squeezenet.errors import SqueezeNetError
 from squeezenet.native_library import load_library
 from squeezenet.network import ConvParams, IntegerNetwork
 
@@ -146,6 +147,10 @@ def test_unknown_kernels_and_threads_are_refused(monkeypatch):
         NativeEngine(network, threads=-1)
     monkeypatch.setenv("SQUEEZENET_KERNEL", "scalar")
     assert NativeEngine(network).kernels == "scalar"
+    monkeypatch.setenv("SQUEEZENET_KERNEL", "foo")
+    with pytest.raises(SqueezeNetError, match="^SQUEEZENET_KERNEL: expected one of .*scalar, got 'foo'$"):
+        NativeEngine(network)
+    assert NativeEngine(network, kernels="scalar").kernels == "scalar"
 
 
 def test_classifier_takes_the_native_engine_and_agrees_with_the_other():

@@ -1,5 +1,8 @@
 """Exported C: compiled with every warning an error, run here and on ARM, compared to the bit."""
 
+import contextlib
+import errno
+import os
 import re
 import subprocess
 
@@ -228,3 +231,29 @@ def test_files_are_named_after_the_output(tmp_path):
     assert '#include "_2_nets.h"' in (tmp_path / "2 nets.c").read_text()
     with pytest.raises(DataError, match=r"expected an output named \*\.c, got "):
         export(tmp_path / "m.sqz", tmp_path / "m.cpp", to="c")
+
+
+@pytest.mark.parametrize("fails_at", range(4))
+def test_a_pair_that_cannot_be_written_leaves_the_old_pair(tmp_path, monkeypatch, fails_at):
+    """A full disk shows when files are synced: both before either takes its place, then the folder, twice."""
+    export(SqzFile(network=random_network(tiny_spec(num_classes=3))), tmp_path / "m.c")
+    old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    sync, calls = os.fsync, []
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) == fails_at + 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with contextlib.suppress(OSError):
+        export(SqzFile(network=random_network(tiny_spec(num_classes=10))), tmp_path / "m.c")
+    assert len(calls) > fails_at
+    classes = [
+        re.search(r"(?:M_CLASSES|labels\[)\s*(\d+)", (tmp_path / name).read_text())[1] for name in ("m.h", "m.c")
+    ]
+    assert classes[0] == classes[1], "the header is of one network, the source of another"
+    assert {path.name for path in tmp_path.iterdir()} == set(old)
+    if fails_at < 2:
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old

@@ -7,6 +7,7 @@ with a file.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Mapping
@@ -137,8 +138,10 @@ def read_bytes(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) ->
     """Read a file's bytes, one more than `limits` allow if there are more, so that decoding refuses them.
 
     Raises:
-        OSError: If the file cannot be opened.
+        OSError: If the file cannot be opened, or is a pipe or a device.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise FileNotFoundError(errno.ENOENT, "expected a file, got a folder or a device", os.fspath(path))
     with Path(path).open("rb") as stream:
         return stream.read(limits.file_bytes + 1)
 

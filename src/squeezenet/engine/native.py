@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SpecError
+from ..errors import SpecError, SqueezeNetError
 from ..native_library import Sizes, Spec, check_status, load_library, why_not_loaded
 from ..network import IntegerNetwork, quantized_tensors
 from ..process import usable_cores
@@ -71,7 +71,12 @@ class NativeEngine:
         library = load_library()
         if library is None:
             raise ImportError(why_not_loaded())
-        kernels = kernels or os.environ.get(_KERNELS_VARIABLE) or None
+        wanted = os.environ.get(_KERNELS_VARIABLE)
+        if not kernels and wanted and wanted not in native_kernels():
+            raise SqueezeNetError(
+                f"expected one of {', '.join(native_kernels())}, got {wanted!r}", source=_KERNELS_VARIABLE
+            )
+        kernels = kernels or wanted or None
         if kernels is not None and kernels not in native_kernels():
             raise ValueError(f"expected `kernels` to be one of {native_kernels()}, got {kernels!r}")
         threads = threads or min(usable_cores(), _MAX_THREADS)
