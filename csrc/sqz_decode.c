@@ -277,7 +277,8 @@ SQZ_INLINE int decode_symbol(decode_stream *stream, sqz_decoder *decoder, int64_
 
 SQZ_INLINE int64_t decode_step(int64_t error, int shift) {
     int64_t step = (error + ((int64_t)1 << (shift - 1))) >> shift;
-    return step > DECODE_MAX_STEP ? DECODE_MAX_STEP : step < -DECODE_MAX_STEP ? -DECODE_MAX_STEP : step;
+    const int64_t most = DECODE_MAX_STEP;
+    return step > most ? most : step < -most ? -most : step;
 }
 
 /* What all weights of a layer share. */
@@ -432,7 +433,7 @@ static size_t decode_layout(const sqz_decoder_needs *needs, sqz_decoder *decoder
     size_t bytes = sqz_round_up(sizeof *decoder, SQZ_ALIGN);
     for (size_t kernel = 0; kernel <= DECODE_MAX_KERNEL; kernel++) {
         int is_needed = needs->kernels >> kernel & 1;
-        if (decoder) decoder->predictors[kernel] = is_needed ? (void *)((uint8_t *)decoder + bytes) : NULL;
+        if (decoder) decoder->predictors[kernel] = is_needed ? (decode_predictor *)(void *)((uint8_t *)decoder + bytes) : NULL;
         if (is_needed) bytes += sqz_round_up(sizeof(decode_predictor) * kernel * kernel, SQZ_ALIGN);
     }
     if (decoder) {
@@ -496,7 +497,7 @@ sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *data, size_t size, 
     for (int i = 0; i < DECODE_CONTEXTS; i++) {
         if (decoder->contexts[i].n > DECODE_RELAXED) decoder->contexts[i].n = DECODE_RELAXED;
     }
-    decode_start(&stream, data, size);
+    decode_start(&stream, (const uint8_t *)data, size);
     decode_multipliers(&stream, decoder, shape->out_channels, multiplier);
     decode_biases(&stream, decoder, shape->out_channels, bias);
     n_values = decode_codebook(&stream, decoder, values, &zero);

@@ -37,10 +37,17 @@ int memcmp(const void *a, const void *b, size_t count);
 #define SQZ_INLINE static inline
 #endif
 
-#if defined(_MSC_VER)
+#if defined(_MSC_VER) || defined(__cplusplus)
 #define SQZ_RESTRICT __restrict
 #else
 #define SQZ_RESTRICT restrict
+#endif
+
+/* To begin a struct with. */
+#if defined(__cplusplus)
+#define SQZ_ZEROS {}
+#else
+#define SQZ_ZEROS {0}
 #endif
 
 /* For loops over registers, with constant bounds. */
@@ -57,6 +64,7 @@ int memcmp(const void *a, const void *b, size_t count);
 enum {
     SQZ_LANES = 16,       /* outputs of a panel */
     SQZ_ALIGN = 64,       /* of every block of memory */
+    SQZ_MAX_NAME = 64,    /* bytes */
     SQZ_MAX_SIZE = 1024,  /* limits of a spec, as in spec.py */
     SQZ_MAX_CHANNELS = 4096,
     SQZ_HEAD_PIXELS = 28, /* positions of the head at a time, */
@@ -69,6 +77,29 @@ enum {
 #define SQZ_MIN_SCALE (1.0f / (float)((int64_t)1 << 40))
 #define SQZ_MAX_SCALE ((float)((int64_t)1 << 40))
 #define SQZ_MAX_MULTIPLIER ((float)(1 << 20))
+
+/* Rounding to nearest and no flushing of small numbers, whatever other code of the process has asked for; returns what
+ * it was, for `sqz_restore_floats`. Where there is no instruction for it here, the caller has to see to it. */
+#if !defined(SQZ_PORTABLE_ONLY) && (defined(__x86_64__) || defined(_M_X64))
+#include <xmmintrin.h>
+SQZ_INLINE void sqz_restore_floats(uint64_t floats) { _mm_setcsr((unsigned)floats); }
+SQZ_INLINE uint64_t sqz_usual_floats(void) {
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(0x1F80);
+    return before;
+}
+#elif !defined(SQZ_PORTABLE_ONLY) && defined(__aarch64__)
+SQZ_INLINE void sqz_restore_floats(uint64_t floats) { __asm__ volatile("msr fpcr, %0" : : "r"(floats)); }
+SQZ_INLINE uint64_t sqz_usual_floats(void) {
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    sqz_restore_floats(0);
+    return before;
+}
+#else
+SQZ_INLINE void sqz_restore_floats(uint64_t floats) { (void)floats; }
+SQZ_INLINE uint64_t sqz_usual_floats(void) { return 0; }
+#endif
 
 SQZ_INLINE size_t sqz_round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 SQZ_INLINE int sqz_min(int a, int b) { return a < b ? a : b; }
@@ -252,6 +283,7 @@ struct sqz_model {
     size_t wide_bytes;
     size_t integer_bytes; /* of the largest convolution, as decoded: (O, I, k, k), (O), (O) */
     sqz_decoder_needs needs;
+    uint64_t n_macs;
     uint64_t shape_hash; /* of all convolutions: whether a file is of this architecture */
 };
 
@@ -276,13 +308,11 @@ void sqz_sha256(const uint8_t *data, size_t size, uint8_t digest[32]);
 
 /* --- threads ------------------------------------------------------------------------------------------------------ */
 
-typedef struct {
-    int32_t arrived, generation;
-    int32_t count;
-} sqz_barrier;
+enum { SQZ_MAX_STAGES = 2 + 2 * SQZ_MAX_FIRES, SQZ_MAX_PARTS = 0xFFFF };
 
-void sqz_barrier_wait(sqz_barrier *barrier);
-/* Calls task(context, thread) once on each thread of the pool, and returns when all are done. */
-void sqz_pool_run(sqz_pool *pool, void (*task)(void *context, int thread), void *context);
+typedef void sqz_task(void *context, int thread, int stage, int part);
+/* Calls `task` once for each of `parts[stage]` parts of each stage; a stage begins when the one before it is done.
+ * Returns when all are. Wakes up to `threads` - 1 threads for it, but any that is awake may take parts. */
+void sqz_pool_run(sqz_pool *pool, int threads, int stages, const int *parts, sqz_task *task, void *context);
 
 #endif

@@ -32,13 +32,16 @@ sqz_status sqz_create(const sqz_spec *spec, const char *kernels, void *memory, s
     sqz_model *model;
     uint8_t *base;
     sqz_status status;
+    uint64_t floats;
     if (!memory || !result) return SQZ_BAD_ARGUMENT;
     status = sqz_measure(spec, kernels, 1, &sizes);
     if (status) return status;
     if (bytes < sizes.model_bytes) return SQZ_NO_MEMORY;
     base = (uint8_t *)memory + model_align(memory);
     model = (sqz_model *)(void *)base;
+    floats = sqz_usual_floats();
     status = sqz_plan(spec, sqz_find_kernels(kernels), model, base, &sizes);
+    sqz_restore_floats(floats);
     *result = model;
     return status;
 }
@@ -119,8 +122,8 @@ sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data
     const uint8_t *chunk;
     uint8_t *integers;
     size_t size, next = 0, at = 0;
-    uint64_t length;
-    sqz_status status;
+    uint64_t length, left = 0;
+    sqz_status status, late = SQZ_OK;
     if (!model || !header || !data || !scratch) return SQZ_BAD_ARGUMENT;
     status = sqz_plan(&header->spec, NULL, &planned, NULL, &sizes);
     if (status) return status;
@@ -131,19 +134,25 @@ sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data
     decoder = sqz_decoder_begin(&model->needs, scratch);
     integers = (uint8_t *)scratch + sqz_decoder_bytes_for(&model->needs);
     integers += model_align(integers);
-    for (size_t i = 0; i < model->n_convs && !status; i++) status = model_stream_length(chunk, size, &at, &length);
-    for (size_t i = 0; i < model->n_convs && !status; i++) { /* streams follow all lengths */
+    /* All lengths, then streams that take what is left: only then is a stream believed. */
+    for (size_t i = 0, total = 0; i < model->n_convs && !status; i++) {
+        status = model_stream_length(chunk, size, &at, &length);
+        total = length > SIZE_MAX - total ? SIZE_MAX : total + (size_t)length;
+        left = total;
+    }
+    if (status) return status;
+    if (left != size - at) return left > size - at ? SQZ_TRUNCATED : SQZ_BAD_TABLE;
+    for (size_t i = 0; i < model->n_convs && !status; i++) {
         sqz_conv_shape shape;
         sqz_conv_shape_of(model, i, &shape);
         int32_t *bias = (int32_t *)(void *)integers;
         float *multiplier = (float *)(void *)(bias + shape.out_channels);
         int8_t *weight = (int8_t *)(multiplier + shape.out_channels);
         status = model_stream_length(chunk, size, &next, &length);
-        if (!status && length > size - at) status = SQZ_TRUNCATED;
         if (!status) status = sqz_decode_conv(decoder, chunk + at, (size_t)length, &shape, weight, bias, multiplier);
-        if (!status) status = sqz_set_conv(model, i, weight, bias, multiplier);
+        /* Integers out of range count once all streams have been decoded. */
+        if (!status && !late) late = sqz_set_conv(model, i, weight, bias, multiplier);
         at += (size_t)length;
     }
-    if (!status && at != size) status = SQZ_BAD_TABLE;
-    return status;
+    return status ? status : late;
 }

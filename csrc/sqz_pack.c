@@ -58,7 +58,7 @@ void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight) {
         int first = panel * SQZ_LANES, outputs = sqz_min(SQZ_LANES, conv->out_channels - first);
         uint8_t *to = conv->weights + (size_t)panel * conv->panel_bytes;
         pack_panel(conv, weight, first, outputs, pack == SQZ_PACK_S16, to);
-        conv->kinds[panel] = pack == SQZ_PACK_MIX ? (uint8_t)pack_kind(conv, to) : SQZ_PANEL_WIDE;
+        conv->kinds[panel] = (uint8_t)(pack == SQZ_PACK_MIX ? pack_kind(conv, to) : (int)SQZ_PANEL_WIDE);
         if (pack == SQZ_PACK_MIX && conv->kinds[panel] == SQZ_PANEL_WIDE) {
             pack_panel(conv, weight, first, outputs, 1, to);
         }

@@ -48,9 +48,11 @@ static int parse_is_utf8(const uint8_t *text, size_t size) {
     return 1;
 }
 
-static sqz_status parse_arch(const uint8_t *data, size_t size, sqz_spec *spec) {
+/* Everything is taken in the order of the page and refused where it stands first; `left` is what follows the tensors,
+ * which `sqz_plan` counts. */
+static sqz_status parse_arch(const uint8_t *data, size_t size, sqz_spec *spec, size_t *left) {
     parse_reader reader = {data, size, 0, 0};
-    uint32_t flags, n_pools, name_bytes;
+    uint32_t flags, n_fires, n_pools, name_bytes;
     const uint8_t *pools, *name;
     memset(spec, 0, sizeof *spec);
     if (size && data[0] != PARSE_VERSION) return SQZ_UNSUPPORTED_VERSION;
@@ -67,32 +69,35 @@ static sqz_status parse_arch(const uint8_t *data, size_t size, sqz_spec *spec) {
     spec->stem_kernel = (uint8_t)parse_uint(&reader, 1);
     spec->stem_stride = (uint8_t)parse_uint(&reader, 1);
     spec->stem_padding = (uint8_t)parse_uint(&reader, 1);
-    spec->n_fires = (uint8_t)parse_uint(&reader, 1);
+    n_fires = parse_uint(&reader, 1);
     if (reader.failed) return SQZ_TRUNCATED;
-    if (spec->n_fires > SQZ_MAX_FIRES) return SQZ_BAD_TABLE;
-    for (int i = 0; i < spec->n_fires; i++) {
-        spec->fires[i].squeeze_channels = (uint16_t)parse_uint(&reader, 2);
-        spec->fires[i].expand1x1_channels = (uint16_t)parse_uint(&reader, 2);
-        spec->fires[i].expand3x3_channels = (uint16_t)parse_uint(&reader, 2);
+    if (spec->bypass > SQZ_BYPASS_COMPLEX) return SQZ_BAD_TABLE;
+    for (uint32_t i = 0; i < n_fires; i++) {
+        sqz_fire_spec *fire = &spec->fires[i % SQZ_MAX_FIRES];
+        fire->squeeze_channels = (uint16_t)parse_uint(&reader, 2);
+        fire->expand1x1_channels = (uint16_t)parse_uint(&reader, 2);
+        fire->expand3x3_channels = (uint16_t)parse_uint(&reader, 2);
     }
     n_pools = parse_uint(&reader, 1);
     pools = parse_take(&reader, n_pools);
     name_bytes = parse_uint(&reader, 1);
+    if (reader.failed) return SQZ_TRUNCATED;
+    if (name_bytes > SQZ_MAX_NAME) return SQZ_BAD_TABLE;
     name = parse_take(&reader, name_bytes);
     if (reader.failed) return SQZ_TRUNCATED;
+    if (n_fires > SQZ_MAX_FIRES) return SQZ_BAD_TABLE;
+    spec->n_fires = (uint8_t)n_fires;
     for (uint32_t i = 0; i < n_pools; i++) {
         if (pools[i] < 1 || pools[i] > spec->n_fires + 1 || (i && pools[i] <= pools[i - 1])) return SQZ_BAD_TABLE;
         spec->has_pool[pools[i]] = 1;
     }
     if (!parse_is_utf8(name, name_bytes)) return SQZ_BAD_TABLE;
-    /* How many tensors there are follows from the rest; `sqz_plan` compares. */
-    while (!reader.failed && reader.offset < size) {
+    while (size - reader.offset >= 5 && spec->n_tensors < SQZ_MAX_TENSORS) {
         uint32_t bits = parse_uint(&reader, 4);
-        uint32_t zero = parse_uint(&reader, 1);
-        if (reader.failed || spec->n_tensors == SQZ_MAX_TENSORS) return SQZ_BAD_TABLE;
         memcpy(&spec->tensors[spec->n_tensors].scale, &bits, 4);
-        spec->tensors[spec->n_tensors++].zero_point = (uint8_t)zero;
+        spec->tensors[spec->n_tensors++].zero_point = (uint8_t)parse_uint(&reader, 1);
     }
+    *left = size - reader.offset;
     return SQZ_OK;
 }
 
@@ -102,9 +107,9 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
     static const uint8_t signature[8] = {0x89, 'S', 'Q', 'Z', '\r', '\n', 0x1A, '\n'};
     static const char known[4][5] = {"ARCH", "WGHT", "META", "HASH"};
     static const sqz_limits defaults = {(size_t)64 << 20, (size_t)1 << 24};
-    const uint8_t *bytes = data, *seen[PARSE_MAX_CHUNKS];
-    size_t offset = sizeof signature, lengths[4] = {0, 0, 0, 0}, offsets[4] = {0, 0, 0, 0};
-    int n_seen = 0, last_known = -1;
+    const uint8_t *bytes = (const uint8_t *)data, *seen[PARSE_MAX_CHUNKS];
+    size_t left, offset = sizeof signature, lengths[4] = {0, 0, 0, 0}, offsets[4] = {0, 0, 0, 0};
+    int n_seen = 0, last_known = -1, is_in_order = 1;
     sqz_sizes sizes;
     sqz_model model;
     sqz_status status;
@@ -122,10 +127,10 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
         length = parse_uint32_at(chunk);
         if (length > size - offset - PARSE_OVERHEAD) return SQZ_TRUNCATED;
         if (sqz_crc32(chunk + 4, length + 4) != parse_uint32_at(chunk + 8 + length)) return SQZ_CHECKSUM_MISMATCH;
+        if (n_seen == PARSE_MAX_CHUNKS) return SQZ_LIMIT_EXCEEDED;
         for (int i = 0; i < n_seen; i++) {
             if (!memcmp(seen[i] + 4, chunk + 4, 4)) return SQZ_BAD_TABLE;
         }
-        if (n_seen == PARSE_MAX_CHUNKS) return SQZ_LIMIT_EXCEEDED;
         seen[n_seen++] = chunk;
         for (int i = 0; i < 4; i++) {
             if (!memcmp(chunk + 4, known[i], 4)) which = i;
@@ -140,18 +145,18 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
         }
         if (which < 0 && !(chunk[4] & 32)) return SQZ_UNSUPPORTED_VERSION;
         if (which >= 0) {
-            if (which < last_known) return SQZ_BAD_TABLE;
+            if (which < last_known) is_in_order = 0;
             last_known = which;
             offsets[which] = offset + 8;
             lengths[which] = length;
         }
         offset += PARSE_OVERHEAD + length;
     } while (last_known != 3);
-    if (offset != size || !offsets[0] || !offsets[1]) return SQZ_BAD_TABLE;
-    status = parse_arch(bytes + offsets[0], lengths[0], &header->spec);
+    if (offset != size || !is_in_order || !offsets[0] || !offsets[1]) return SQZ_BAD_TABLE;
+    status = parse_arch(bytes + offsets[0], lengths[0], &header->spec, &left);
     if (status) return status;
     status = sqz_plan(&header->spec, NULL, &model, NULL, &sizes);
-    if (status) return status;
+    if (status || left) return status ? status : SQZ_BAD_TABLE;
     if (sizes.n_weights > limits->weights) return SQZ_LIMIT_EXCEEDED;
     header->weights_offset = offsets[1];
     header->weights_bytes = lengths[1];

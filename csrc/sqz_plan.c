@@ -9,6 +9,7 @@ enum {
     PLAN_MAX_WEIGHTS = 1 << 24, /* as in spec.py */
     PLAN_MAX_ACTIVATIONS = 1 << 27
 };
+#define PLAN_MAX_MACS ((uint64_t)1 << 37)
 
 typedef struct {
     const sqz_spec *spec;
@@ -18,6 +19,7 @@ typedef struct {
     sqz_conv spare_convs[4]; /* no layer has more */
     sqz_fire spare_fire;
     int channels, size, next_tensor;
+    int is_relu_shifted; /* whether a ReLU writes a tensor whose zero-point is not 0 */
     sqz_tensor tensor; /* the tensor that the next layer reads */
     uint64_t weights, activations;
     sqz_sizes sizes;
@@ -128,6 +130,7 @@ static sqz_conv *plan_conv(plan_walk *walk, int in_channels, int out_channels, i
     const uint64_t products = (uint64_t)in_channels * (uint64_t)(kernel * kernel);
     const int out_size = plan_conv_size(walk->size, kernel, stride, padding);
     const uint64_t positions = (uint64_t)out_size * (uint64_t)out_size;
+    const sqz_conv_shape shape = {in_channels, out_channels, kernel};
     sqz_conv *conv = walk->memory ? &walk->model->convs[index] : &walk->spare_convs[index % 4];
     size_t lanes;
     memset(conv, 0, sizeof *conv);
@@ -144,12 +147,12 @@ static sqz_conv *plan_conv(plan_walk *walk, int in_channels, int out_channels, i
     conv->panel_bytes = (size_t)(conv->runs * conv->groups) * 4 * SQZ_LANES;
     if (kernels && kernels->pack != SQZ_PACK_S8) conv->panel_bytes *= 2;
     lanes = (size_t)conv->panels * SQZ_LANES;
-    conv->weights = plan_take(walk, conv->panel_bytes * (size_t)conv->panels);
-    conv->kinds = plan_take(walk, lanes);
-    conv->bias = plan_take(walk, 4 * lanes);
-    conv->multiplier = plan_take(walk, 4 * lanes);
-    conv->plain_bias = plan_take(walk, 4 * lanes);
-    plan_note_shape(walk->model, (sqz_conv_shape){in_channels, out_channels, kernel});
+    conv->weights = (uint8_t *)plan_take(walk, conv->panel_bytes * (size_t)conv->panels);
+    conv->kinds = (uint8_t *)plan_take(walk, lanes);
+    conv->bias = (int32_t *)plan_take(walk, 4 * lanes);
+    conv->multiplier = (float *)plan_take(walk, 4 * lanes);
+    conv->plain_bias = (int32_t *)plan_take(walk, 4 * lanes);
+    plan_note_shape(walk->model, shape);
     walk->weights += (products + 1) * (uint64_t)out_channels;
     walk->activations += (uint64_t)out_channels * positions;
     walk->sizes.n_macs += products * (uint64_t)out_channels * positions;
@@ -180,6 +183,7 @@ static void plan_stem(plan_walk *walk) {
     model->stem->in_zero = plan_next_tensor(walk).zero_point;
     walk->tensor = plan_next_tensor(walk);
     model->stem->out_zero = walk->tensor.zero_point;
+    walk->is_relu_shifted |= walk->tensor.zero_point != 0;
     walk->channels = spec->stem_channels;
     model->stem_size = walk->size = plan_conv_size(walk->size, kernel, stride, padding);
     model->stem_out_size = plan_pool(walk, 1, &model->stem_has_pool);
@@ -219,6 +223,7 @@ static void plan_fire(plan_walk *walk, int index) {
     fire->expand3x3 = plan_conv(walk, squeeze, widths->expand3x3_channels, 3, 1, 1);
     squeezed = plan_next_tensor(walk);
     joined = walk->tensor = plan_next_tensor(walk);
+    walk->is_relu_shifted |= (spec->squeeze_relu && squeezed.zero_point) || joined.zero_point;
     fire->squeeze->in_zero = input.zero_point;
     fire->squeeze->out_zero = fire->expand1x1->in_zero = fire->expand3x3->in_zero = squeezed.zero_point;
     fire->expand1x1->out_zero = fire->expand3x3->out_zero = joined.zero_point;
@@ -257,8 +262,8 @@ sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, sqz_model 
     model->n_fires = spec->n_fires;
     model->shape_hash = 14695981039346656037u;
     plan_take(&walk, sizeof *model);
-    model->fires = plan_take(&walk, sizeof(sqz_fire) * spec->n_fires);
-    model->convs = plan_take(&walk, sizeof(sqz_conv) * (2 + 4 * (size_t)spec->n_fires)); /* at most */
+    model->fires = (sqz_fire *)plan_take(&walk, sizeof(sqz_fire) * spec->n_fires);
+    model->convs = (sqz_conv *)plan_take(&walk, sizeof(sqz_conv) * (2 + 4 * (size_t)spec->n_fires)); /* at most */
     plan_stem(&walk);
     for (int i = 0; i < spec->n_fires; i++) {
         if (walk.size < 1) return SQZ_BAD_TABLE;
@@ -267,13 +272,15 @@ sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, sqz_model 
     if (walk.size < 1) return SQZ_BAD_TABLE;
     plan_head(&walk);
     if (walk.weights > PLAN_MAX_WEIGHTS || walk.activations > PLAN_MAX_ACTIVATIONS) return SQZ_BAD_TABLE;
+    if (walk.sizes.n_macs > PLAN_MAX_MACS) return SQZ_BAD_TABLE;
     if (walk.next_tensor > spec->n_tensors) return SQZ_TRUNCATED;
-    if (walk.next_tensor < spec->n_tensors) return SQZ_BAD_TABLE;
+    if (walk.next_tensor < spec->n_tensors || walk.is_relu_shifted) return SQZ_BAD_TABLE;
     for (int i = 0; i < spec->n_tensors; i++) {
         float scale = spec->tensors[i].scale;
         if (!(scale >= SQZ_MIN_SCALE && scale <= SQZ_MAX_SCALE)) return SQZ_BAD_TABLE; /* NaN fails as well */
     }
     model->n_convs = walk.sizes.n_convs;
+    model->n_macs = walk.sizes.n_macs;
     walk.sizes.n_weights = (size_t)walk.weights;
     walk.sizes.model_bytes = walk.next_byte;
     *sizes = walk.sizes;

@@ -5,30 +5,33 @@
  * in each thread's scratch memory and never see a whole tensor. */
 #include "sqz_internal.h"
 
+#ifndef SQZ_MACS_PER_THREAD
+#define SQZ_MACS_PER_THREAD (1 << 26) /* what is worth a thread: 0.4 to some milliseconds of one */
+#endif
+enum { RUN_PARTS_PER_THREAD = 2 }; /* of a stage */
+
 typedef struct {
     const sqz_model *model;
-    const uint8_t *pixels;
-    size_t count;
+    const uint8_t *pixels; /* of the images of this run */
     double *logits, *map;
     uint8_t *arena;
-    int threads;
-    sqz_barrier *barrier; /* NULL when alone */
+    size_t threads; /* whose memory the arena holds */
+    const int *parts; /* of each stage of an image; NULL where a part is an image */
 } run_context;
 
 typedef struct {
-    const run_context *context;
     const sqz_model *model;
     uint8_t *trunk, *scratch;
-    int thread, threads; /* this thread's share of an image */
-    sqz_barrier *barrier;
+    int part, parts; /* of a stage */
 } run_worker;
 
-static void run_wait(const run_worker *worker) {
-    if (worker->barrier) sqz_barrier_wait(worker->barrier);
+/* First item of the worker's part of `count` items, or the first that is no longer in it. */
+static int run_first(const run_worker *worker, int count) {
+    return (int)((int64_t)count * worker->part / worker->parts);
 }
-
-/* First item of thread `thread`'s share of `count` items. */
-static int run_share(int count, int thread, int threads) { return (int)((int64_t)count * thread / threads); }
+static int run_last(const run_worker *worker, int count) {
+    return (int)((int64_t)count * (worker->part + 1) / worker->parts);
+}
 
 static void run_conv(const run_worker *worker, const sqz_conv *conv, sqz_conv_job *job) {
     const sqz_model *model = worker->model;
@@ -126,10 +129,10 @@ static void run_unfold_row(const sqz_model *model, const uint8_t *pixels, int ro
 
 static void run_stem_rows(const run_worker *worker, const void *layer, int first, int last, uint8_t *y) {
     const sqz_model *model = worker->model;
-    const run_stem_layer *stem = layer;
+    const run_stem_layer *stem = (const run_stem_layer *)layer;
     size_t pixel = sqz_pixel_bytes(model->stem->out_channels);
     for (int row = first; row < last; row++, y += (size_t)model->stem_size * pixel) {
-        sqz_conv_job job = {0};
+        sqz_conv_job job = SQZ_ZEROS;
         run_unfold_row(model, stem->pixels, row, stem->columns);
         job.x = stem->columns;
         job.x_pixel = (size_t)model->stem->groups * 4;
@@ -146,8 +149,8 @@ static void run_stem(const run_worker *worker, const uint8_t *pixels, uint8_t *y
     size_t columns = sqz_round_up((size_t)model->stem_size * (size_t)model->stem->groups * 4 + SQZ_SLACK, SQZ_ALIGN);
     size_t pixel = sqz_pixel_bytes(model->stem->out_channels);
     run_stem_layer stem = {pixels, worker->scratch};
-    int first = run_share(model->stem_out_size, worker->thread, worker->threads);
-    int last = run_share(model->stem_out_size, worker->thread + 1, worker->threads);
+    int first = run_first(worker, model->stem_out_size);
+    int last = run_last(worker, model->stem_out_size);
     if (model->stem_has_pool) {
         run_pooled(worker, run_stem_rows, &stem, model->stem_size, model->stem_out_size, pixel, first, last,
                    worker->scratch + columns, y);
@@ -168,11 +171,11 @@ static void run_squeeze(const run_worker *worker, const sqz_fire *fire, const ui
     size_t pixel = sqz_pixel_bytes(fire->squeeze->out_channels), in_pixel = sqz_pixel_bytes(fire->in_channels);
     size_t row = (size_t)(fire->size + 2) * pixel;
     int size = fire->size, zero = fire->squeeze->out_zero;
-    int first = run_share(size, worker->thread, worker->threads);
-    int last = run_share(size, worker->thread + 1, worker->threads);
-    sqz_conv_job job = {0};
-    if (worker->thread == 0) memset(squeezed, zero, row);
-    if (worker->thread == worker->threads - 1) memset(squeezed + (size_t)(size + 1) * row, zero, row);
+    int first = run_first(worker, size);
+    int last = run_last(worker, size);
+    sqz_conv_job job = SQZ_ZEROS;
+    if (worker->part == 0) memset(squeezed, zero, row);
+    if (worker->part == worker->parts - 1) memset(squeezed + (size_t)(size + 1) * row, zero, row);
     for (int i = first; i < last; i++) {
         memset(squeezed + (size_t)(i + 1) * row, zero, pixel);
         memset(squeezed + (size_t)(i + 2) * row - pixel, zero, pixel);
@@ -191,7 +194,7 @@ static void run_squeeze(const run_worker *worker, const sqz_fire *fire, const ui
 static void run_expand(const run_worker *worker, const run_fire_layer *layer, int first, int last, uint8_t *y) {
     const sqz_fire *fire = layer->fire;
     size_t in_pixel = sqz_pixel_bytes(fire->squeeze->out_channels), in_row = (size_t)(fire->size + 2) * in_pixel;
-    sqz_conv_job job = {0};
+    sqz_conv_job job = SQZ_ZEROS;
     job.x_pixel = in_pixel;
     job.x_run = job.x_row = in_row;
     job.rows = last - first;
@@ -207,7 +210,7 @@ static void run_expand(const run_worker *worker, const run_fire_layer *layer, in
 }
 
 static void run_fire_rows(const run_worker *worker, const void *of, int first, int last, uint8_t *y) {
-    const run_fire_layer *layer = of;
+    const run_fire_layer *layer = (const run_fire_layer *)of;
     const sqz_fire *fire = layer->fire;
     size_t row = (size_t)fire->size * sqz_pixel_bytes(fire->out_channels);
     size_t in_pixel = sqz_pixel_bytes(fire->in_channels), in_row = (size_t)fire->size * in_pixel;
@@ -219,7 +222,7 @@ static void run_fire_rows(const run_worker *worker, const void *of, int first, i
         const uint8_t *x = layer->x + (size_t)i * in_row, *other = x;
         run_expand(worker, layer, i, i + 1, layer->joined);
         if (fire->bypass) {
-            sqz_conv_job job = {0};
+            sqz_conv_job job = SQZ_ZEROS;
             job.x = x;
             job.x_pixel = in_pixel;
             job.rows = 1;
@@ -233,22 +236,19 @@ static void run_fire_rows(const run_worker *worker, const void *of, int first, i
     }
 }
 
-static void run_fire(const run_worker *worker, const sqz_fire *fire, const uint8_t *x, uint8_t *squeezed, uint8_t *y) {
+static void run_expands(const run_worker *worker, const sqz_fire *fire, const uint8_t *x, uint8_t *squeezed, uint8_t *y) {
     size_t pixel = sqz_pixel_bytes(fire->out_channels);
     size_t row = sqz_round_up((size_t)fire->size * pixel + SQZ_SLACK, SQZ_ALIGN);
     run_fire_layer layer = {fire, x, squeezed, worker->scratch, worker->scratch + row};
     uint8_t *strip = worker->scratch;
-    int first = run_share(fire->out_size, worker->thread, worker->threads);
-    int last = run_share(fire->out_size, worker->thread + 1, worker->threads);
+    int first = run_first(worker, fire->out_size);
+    int last = run_last(worker, fire->out_size);
     if (fire->has_add) strip += fire->bypass ? 2 * row : row;
-    run_squeeze(worker, fire, x, squeezed);
-    run_wait(worker);
     if (fire->has_pool) {
         run_pooled(worker, run_fire_rows, &layer, fire->size, fire->out_size, pixel, first, last, strip, y);
     } else {
         run_fire_rows(worker, &layer, first, last, y + (size_t)first * (size_t)fire->size * pixel);
     }
-    run_wait(worker);
 }
 
 /* --- head --------------------------------------------------------------------------------------------------------- */
@@ -304,9 +304,9 @@ static void run_head(const run_worker *worker, const uint8_t *x, double *logits,
     const sqz_model *model = worker->model;
     const sqz_conv *head = model->head;
     int pixels = model->head_size * model->head_size, side = model->head_size + 2 * model->head_padding;
-    int last = run_share(head->panels, worker->thread + 1, worker->threads), count;
+    int last = run_last(worker, head->panels), count;
     int32_t *raw = (int32_t *)(void *)worker->scratch;
-    for (int panel = run_share(head->panels, worker->thread, worker->threads); panel < last; panel += count) {
+    for (int panel = run_first(worker, head->panels); panel < last; panel += count) {
         int64_t totals[SQZ_HEAD_PANELS * SQZ_LANES] = {0};
         sqz_conv part = *head;
         int first_class = panel * SQZ_LANES;
@@ -317,7 +317,7 @@ static void run_head(const run_worker *worker, const uint8_t *x, double *logits,
         part.bias += first_class;
         part.multiplier += first_class;
         for (int first = 0; first < pixels; first += SQZ_HEAD_PIXELS) {
-            sqz_conv_job job = {0};
+            sqz_conv_job job = SQZ_ZEROS;
             job.x_pixel = sqz_pixel_bytes(head->in_channels);
             job.x = x + (size_t)first * job.x_pixel;
             job.rows = 1;
@@ -335,58 +335,105 @@ static void run_head(const run_worker *worker, const uint8_t *x, double *logits,
 
 /* --- a whole network ---------------------------------------------------------------------------------------------- */
 
-static void run_image(const run_worker *worker, size_t index) {
+/* The stages of an image: the stem, of each Fire module squeeze and expand, the head. A tensor between layers lies at
+ * the bottom of the trunk or ends at its top, in turns; what is squeezed lies beside what a Fire module reads. */
+static void run_stage(const run_worker *worker, int stage, const uint8_t *pixels, double *logits, double *map) {
     const sqz_model *model = worker->model;
-    const run_context *context = worker->context;
-    int classes = model->head->out_channels, side = model->head_size + 2 * model->head_padding;
-    uint8_t *bottom = worker->trunk, *top = bottom + model->trunk_bytes, *x = bottom;
-    run_stem(worker, context->pixels + index * (size_t)model->input_size * (size_t)model->input_size * 3, x);
-    run_wait(worker);
-    for (int i = 0; i < model->n_fires; i++) {
-        const sqz_fire *fire = &model->fires[i];
-        size_t in_bytes = sqz_tensor_bytes(fire->size, fire->in_channels, 0);
-        size_t squeezed_bytes = sqz_tensor_bytes(fire->size, fire->squeeze->out_channels, 1);
-        int is_at_bottom = i % 2 == 0;
-        uint8_t *squeezed = is_at_bottom ? x + in_bytes : x - squeezed_bytes;
-        uint8_t *y = is_at_bottom ? top - sqz_tensor_bytes(fire->out_size, fire->out_channels, 0) : bottom;
-        run_fire(worker, fire, x, squeezed, y);
-        x = y;
+    const int index = (stage - 1) / 2, reads_bottom = index % 2 == 0;
+    uint8_t *bottom = worker->trunk, *top = bottom + model->trunk_bytes, *x = bottom, *squeezed, *y;
+    const sqz_fire *fire = &model->fires[index];
+    if (stage == 0) {
+        run_stem(worker, pixels, bottom);
+        return;
     }
-    run_head(worker, x, context->logits ? context->logits + index * (size_t)classes : NULL,
-             context->map ? context->map + index * (size_t)(side * side) * (size_t)classes : NULL);
-    run_wait(worker);
+    if (!reads_bottom) {
+        x = top - sqz_tensor_bytes(fire[-1].out_size, fire[-1].out_channels, 0);
+    }
+    if (index == model->n_fires) {
+        run_head(worker, x, logits, map);
+        return;
+    }
+    squeezed = reads_bottom ? x + sqz_tensor_bytes(fire->size, fire->in_channels, 0)
+                            : x - sqz_tensor_bytes(fire->size, fire->squeeze->out_channels, 1);
+    y = reads_bottom ? top - sqz_tensor_bytes(fire->out_size, fire->out_channels, 0) : bottom;
+    if (stage % 2) {
+        run_squeeze(worker, fire, x, squeezed);
+    } else {
+        run_expands(worker, fire, x, squeezed, y);
+    }
 }
 
-/* Each thread takes whole images as long as there is one for each; the rest are shared by rows. */
-static void run_thread(void *argument, int thread) {
-    const run_context *context = argument;
+/* How many rows, or panels of classes, a stage makes. */
+static int run_items(const sqz_model *model, int stage) {
+    const sqz_fire *fire = &model->fires[(stage - 1) / 2];
+    if (stage == 0) return model->stem_out_size;
+    if (stage == 2 * model->n_fires + 1) return model->head->panels;
+    return stage % 2 ? fire->size : fire->out_size;
+}
+
+/* A part of a stage of the first image, or all stages of image `part`. */
+static void run_part(void *argument, int thread, int stage, int part) {
+    const uint64_t floats = sqz_usual_floats();
+    const run_context *context = (const run_context *)argument;
     const sqz_model *model = context->model;
-    size_t threads = (size_t)context->threads, alone = context->count / threads * threads;
-    uint8_t *scratch = context->arena + threads * model->trunk_bytes + (size_t)thread * model->scratch_bytes;
-    run_worker worker = {context, model, context->arena + (size_t)thread * model->trunk_bytes, scratch, 0, 1, NULL};
-    for (size_t i = (size_t)thread; i < alone; i += threads) run_image(&worker, i);
-    if (alone == context->count) return;
-    worker.trunk = context->arena;
-    worker.thread = thread;
-    worker.threads = context->threads;
-    worker.barrier = context->barrier;
-    run_wait(&worker); /* the first thread's trunk is free now */
-    for (size_t i = alone; i < context->count; i++) run_image(&worker, i);
+    const size_t image = context->parts ? 0 : (size_t)part, side = (size_t)model->input_size;
+    const size_t map_side = (size_t)(model->head_size + 2 * model->head_padding);
+    const size_t classes = (size_t)model->head->out_channels;
+    const uint8_t *pixels = context->pixels + image * side * side * 3;
+    double *logits = context->logits ? context->logits + image * classes : NULL;
+    double *map = context->map ? context->map + image * map_side * map_side * classes : NULL;
+    run_worker worker = {model, context->arena, NULL, part, 1};
+    worker.scratch = context->arena + context->threads * model->trunk_bytes + (size_t)thread * model->scratch_bytes;
+    if (context->parts) {
+        worker.parts = context->parts[stage];
+        run_stage(&worker, stage, pixels, logits, map);
+    } else {
+        worker.trunk += (size_t)thread * model->trunk_bytes;
+        worker.part = 0;
+        for (int i = 0; i < 2 * model->n_fires + 2; i++) run_stage(&worker, i, pixels, logits, map);
+    }
+    sqz_restore_floats(floats);
+}
+
+/* For how many threads some images are work enough. */
+static int run_sharers(const sqz_model *model, size_t images, int threads) {
+    const uint64_t worth = model->n_macs * (images < 1024 ? images : 1024) / SQZ_MACS_PER_THREAD;
+    return worth < (uint64_t)threads ? sqz_max((int)worth, 1) : threads;
 }
 
 sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes, const uint8_t *pixels,
                    size_t count, double *logits, double *map) {
-    int threads = pool ? sqz_pool_threads(pool) : 1;
-    size_t pad = (SQZ_ALIGN - (uintptr_t)arena % SQZ_ALIGN) % SQZ_ALIGN;
-    sqz_barrier barrier = {0, 0, threads};
-    run_context context = {model, pixels, count, logits, map, (uint8_t *)arena + pad, threads, NULL};
+    const int threads = pool ? sqz_pool_threads(pool) : 1;
+    size_t pad = (SQZ_ALIGN - (uintptr_t)arena % SQZ_ALIGN) % SQZ_ALIGN, classes, image_bytes, map_values, step;
+    run_context context = {model, pixels, logits, map, (uint8_t *)arena + pad, (size_t)threads, NULL};
+    int parts[SQZ_MAX_STAGES], stages, sharers;
     if (!model || !arena || (!pixels && count) || model->n_set != model->n_convs) return SQZ_BAD_ARGUMENT;
     if (arena_bytes < (model->trunk_bytes + model->scratch_bytes) * (size_t)threads + pad) return SQZ_NO_MEMORY;
-    if (threads == 1) {
-        run_thread(&context, 0);
-    } else {
-        context.barrier = &barrier;
-        sqz_pool_run(pool, run_thread, &context);
+    classes = (size_t)model->head->out_channels;
+    image_bytes = (size_t)model->input_size * (size_t)model->input_size * 3;
+    map_values = (size_t)(model->head_size + 2 * model->head_padding);
+    map_values *= map_values * classes;
+    stages = 2 * model->n_fires + 2;
+    sharers = run_sharers(model, 1, threads);
+    for (int i = 0; i < stages; i++) parts[i] = sqz_min(run_items(model, i), sharers * RUN_PARTS_PER_THREAD);
+    for (; count; count -= step) {
+        /* Each thread takes whole images as long as there is one for each; the rest are shared, if that pays. */
+        const int is_shared = sharers > 1 && count < (size_t)threads;
+        int images;
+        step = is_shared ? 1 : sharers > 1 ? count / (size_t)threads * (size_t)threads : count;
+        if (step > SQZ_MAX_PARTS) step = SQZ_MAX_PARTS / (size_t)threads * (size_t)threads;
+        images = (int)step;
+        context.parts = is_shared ? parts : NULL;
+        if (is_shared) {
+            sqz_pool_run(pool, sharers, stages, parts, run_part, &context);
+        } else if (run_sharers(model, step, threads) > 1) {
+            sqz_pool_run(pool, run_sharers(model, step, threads), 1, &images, run_part, &context);
+        } else {
+            for (int i = 0; i < images; i++) run_part(&context, 0, 0, i);
+        }
+        context.pixels += step * image_bytes;
+        if (logits) context.logits += step * classes;
+        if (map) context.map += step * map_values;
     }
     return SQZ_OK;
 }

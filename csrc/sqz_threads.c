@@ -1,7 +1,8 @@
-/* sqz_threads.c - a small pool of waiting threads, and the barrier that keeps them in step.
+/* sqz_threads.c - a small pool of waiting threads that share the parts of one stage after the other.
  *
- * The calling thread is thread 0 and works with the others. Waits spin for some microseconds, since stages are short,
- * then give the processor away, so that a crowded machine is not made worse. */
+ * The calling thread is thread 0 and works with the others. Nobody has a share of his own: whoever is awake takes the
+ * next part, so that a thread which the system keeps waiting holds up no more than the part that it has begun. Waits
+ * spin for some microseconds, since stages are short, and then sleep, so that a crowded machine gets its processors. */
 #include "sqz_internal.h"
 
 #if defined(SQZ_NO_THREADS) || defined(SQZ_FREESTANDING)
@@ -17,12 +18,17 @@ sqz_status sqz_pool_create(int threads, void *memory, size_t bytes, sqz_pool **p
 
 void sqz_pool_destroy(sqz_pool *pool) { (void)pool; }
 int sqz_pool_threads(const sqz_pool *pool) { (void)pool; return 1; }
-void sqz_pool_run(sqz_pool *pool, void (*task)(void *, int), void *context) { (void)pool, task(context, 0); }
-void sqz_barrier_wait(sqz_barrier *barrier) { (void)barrier; }
+
+void sqz_pool_run(sqz_pool *pool, int threads, int stages, const int *parts, sqz_task *task, void *context) {
+    (void)pool, (void)threads;
+    for (int stage = 0; stage < stages; stage++) {
+        for (int part = 0; part < parts[stage]; part++) task(context, 0, stage, part);
+    }
+}
 
 #else
 
-enum { THREADS_SPINS = 4000, THREADS_MAX = 1024 };
+enum { THREADS_SPINS = 1000, THREADS_MAX = 1024 };
 
 #if defined(_WIN32)
 #include <windows.h>
@@ -35,13 +41,11 @@ typedef CONDITION_VARIABLE threads_condition;
 #define threads_lock_destroy(lock) ((void)(lock))
 #define threads_condition_init(condition) (InitializeConditionVariable(condition), 0)
 #define threads_condition_wait(condition, lock) SleepConditionVariableSRW(condition, lock, INFINITE, 0)
-#define threads_condition_wake(condition) WakeAllConditionVariable(condition)
+#define threads_condition_wake(condition) WakeConditionVariable(condition)
 #define threads_condition_destroy(condition) ((void)(condition))
-#define threads_give_way() SwitchToThread()
 #define THREADS_RESULT DWORD WINAPI
 #else
 #include <pthread.h>
-#include <sched.h>
 typedef pthread_t threads_handle;
 typedef pthread_mutex_t threads_lock;
 typedef pthread_cond_t threads_condition;
@@ -51,23 +55,33 @@ typedef pthread_cond_t threads_condition;
 #define threads_lock_destroy(lock) pthread_mutex_destroy(lock)
 #define threads_condition_init(condition) pthread_cond_init(condition, NULL)
 #define threads_condition_wait(condition, lock) pthread_cond_wait(condition, lock)
-#define threads_condition_wake(condition) pthread_cond_broadcast(condition)
+#define threads_condition_wake(condition) pthread_cond_signal(condition)
 #define threads_condition_destroy(condition) pthread_cond_destroy(condition)
-#define threads_give_way() sched_yield()
 #define THREADS_RESULT void *
 #endif
 
+/* All of them in one order that every thread sees: who goes to sleep and who wakes must not miss each other. */
 #if defined(_MSC_VER) && !defined(__clang__)
 static int32_t threads_load(int32_t *at) { return (int32_t)InterlockedCompareExchange((volatile LONG *)at, 0, 0); }
 static void threads_store(int32_t *at, int32_t value) { InterlockedExchange((volatile LONG *)at, value); }
 static int32_t threads_add(int32_t *at, int32_t by) {
     return (int32_t)InterlockedExchangeAdd((volatile LONG *)at, by) + by;
 }
+static int threads_swap(int64_t *at, int64_t *old, int64_t value) {
+    int64_t found = InterlockedCompareExchange64((volatile LONG64 *)at, value, *old);
+    int is_swapped = found == *old;
+    *old = found;
+    return is_swapped;
+}
 #define threads_pause() YieldProcessor()
 #else
-static int32_t threads_load(int32_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
-static void threads_store(int32_t *at, int32_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
-static int32_t threads_add(int32_t *at, int32_t by) { return __atomic_add_fetch(at, by, __ATOMIC_ACQ_REL); }
+static int32_t threads_load(int32_t *at) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }
+static void threads_store(int32_t *at, int32_t value) { __atomic_store_n(at, value, __ATOMIC_SEQ_CST); }
+static int32_t threads_add(int32_t *at, int32_t by) { return __atomic_add_fetch(at, by, __ATOMIC_SEQ_CST); }
+/* Replaces *at if it is *old, which becomes what was found. */
+static int threads_swap(int64_t *at, int64_t *old, int64_t value) {
+    return __atomic_compare_exchange_n(at, old, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
 #if defined(__x86_64__) || defined(__i386__)
 #define threads_pause() __builtin_ia32_pause()
 #elif defined(__aarch64__)
@@ -83,63 +97,84 @@ typedef struct {
     threads_handle handle;
 } threads_worker;
 
+/* Parts of a stage that are still to be taken, and how many are done. `ticket` is run << 32 | parts << 16 | next: who is
+ * late, and still in another run, cannot take a part of this one. */
+typedef struct {
+    int64_t ticket;
+    int32_t done;
+} threads_stage;
+
+/* Where threads sleep. */
+typedef struct {
+    threads_condition condition;
+    int32_t sleepers;
+} threads_room;
+
 struct sqz_pool {
     int threads;
     int started;      /* workers that exist */
-    int32_t ticket;   /* rises with every task; -1 ends the workers */
-    int32_t sleepers; /* workers that wait on `wake` */
-    int32_t running;  /* workers that still work on the task */
-    void (*task)(void *context, int thread);
+    int32_t run;      /* changes with every run; -1 ends the workers */
+    int32_t stages_of_run;
+    sqz_task *task;   /* read only by those who have taken a part, while the run cannot end */
     void *context;
     threads_lock lock;
-    threads_condition wake;
+    threads_room idle, step; /* who waits for a run, and for the end of a stage */
+    threads_stage stages[SQZ_MAX_STAGES];
     threads_worker workers[1]; /* threads - 1 of them */
 };
 
-/* Waits until *at differs from `value`; returns 0 if it still does not after spinning. */
-static int threads_spin(int32_t *at, int32_t value) {
+/* Waits until so many parts are done, or the pool's run is another one than `run`. */
+static void threads_wait(sqz_pool *pool, threads_room *room, int32_t run, int32_t *done, int32_t parts) {
+#define THREADS_IS_OVER (threads_load(done) == parts || threads_load(&pool->run) != run)
     for (int i = 0; i < THREADS_SPINS; i++) {
-        if (threads_load(at) != value) return 1;
+        if (THREADS_IS_OVER) return;
         threads_pause();
     }
-    return 0;
+    threads_lock_enter(&pool->lock);
+    threads_add(&room->sleepers, 1);
+    while (!THREADS_IS_OVER) threads_condition_wait(&room->condition, &pool->lock);
+    threads_add(&room->sleepers, -1);
+    threads_lock_leave(&pool->lock);
 }
 
-void sqz_barrier_wait(sqz_barrier *barrier) {
-    int32_t generation = threads_load(&barrier->generation);
-    if (threads_add(&barrier->arrived, 1) == barrier->count) {
-        threads_store(&barrier->arrived, 0);
-        threads_add(&barrier->generation, 1);
-        return;
+/* Wakes so many threads, if they sleep. */
+static void threads_wake(sqz_pool *pool, threads_room *room, int count) {
+    if (!threads_load(&room->sleepers)) return;
+    threads_lock_enter(&pool->lock); /* nobody is between asking and sleeping */
+    while (count-- > 0) threads_condition_wake(&room->condition);
+    threads_lock_leave(&pool->lock);
+}
+
+/* Takes parts of a run, as long as there are any and it is the pool's run. */
+static void threads_work(sqz_pool *pool, int32_t run, int thread) {
+    for (int32_t i = 0; i < threads_load(&pool->stages_of_run); i++) {
+        threads_stage *stage = &pool->stages[i];
+        int64_t ticket = 0;
+        int32_t parts;
+        threads_swap(&stage->ticket, &ticket, 0); /* reads it */
+        for (;;) {
+            parts = (int32_t)(ticket >> 16 & 0xFFFF);
+            if (ticket >> 32 != run) return;
+            if ((ticket & 0xFFFF) == parts) break;
+            if (!threads_swap(&stage->ticket, &ticket, ticket + 1)) continue;
+            pool->task(pool->context, thread, i, (int)(ticket & 0xFFFF));
+            if (threads_add(&stage->done, 1) == parts) threads_wake(pool, &pool->step, pool->threads);
+            ticket++;
+        }
+        threads_wait(pool, &pool->step, run, &stage->done, parts);
     }
-    while (!threads_spin(&barrier->generation, generation)) threads_give_way();
 }
 
 static THREADS_RESULT threads_main(void *argument) {
     threads_worker *worker = argument;
     sqz_pool *pool = worker->pool;
-    int32_t seen = 0, ticket;
+    int32_t run = 0, never = 0;
     for (;;) {
-        if (!threads_spin(&pool->ticket, seen)) {
-            threads_lock_enter(&pool->lock);
-            threads_add(&pool->sleepers, 1);
-            while (threads_load(&pool->ticket) == seen) threads_condition_wait(&pool->wake, &pool->lock);
-            threads_add(&pool->sleepers, -1);
-            threads_lock_leave(&pool->lock);
-        }
-        ticket = threads_load(&pool->ticket);
-        if (ticket < 0) return 0;
-        seen = ticket;
-        pool->task(pool->context, worker->number);
-        threads_add(&pool->running, -1);
+        threads_wait(pool, &pool->idle, run, &never, -1);
+        run = threads_load(&pool->run);
+        if (run < 0) return 0;
+        threads_work(pool, run, worker->number);
     }
-}
-
-static void threads_announce(sqz_pool *pool, int32_t ticket) {
-    threads_lock_enter(&pool->lock);
-    threads_store(&pool->ticket, ticket);
-    if (threads_load(&pool->sleepers)) threads_condition_wake(&pool->wake);
-    threads_lock_leave(&pool->lock);
 }
 
 size_t sqz_pool_bytes(int threads) {
@@ -155,7 +190,12 @@ sqz_status sqz_pool_create(int threads, void *memory, size_t bytes, sqz_pool **r
     memset(pool, 0, sizeof *pool);
     pool->threads = threads;
     if (threads_lock_init(&pool->lock)) return SQZ_NO_MEMORY;
-    if (threads_condition_init(&pool->wake)) {
+    if (threads_condition_init(&pool->idle.condition)) {
+        threads_lock_destroy(&pool->lock);
+        return SQZ_NO_MEMORY;
+    }
+    if (threads_condition_init(&pool->step.condition)) {
+        threads_condition_destroy(&pool->idle.condition);
         threads_lock_destroy(&pool->lock);
         return SQZ_NO_MEMORY;
     }
@@ -182,7 +222,8 @@ sqz_status sqz_pool_create(int threads, void *memory, size_t bytes, sqz_pool **r
 
 void sqz_pool_destroy(sqz_pool *pool) {
     if (!pool) return;
-    threads_announce(pool, -1);
+    threads_store(&pool->run, -1);
+    threads_wake(pool, &pool->idle, pool->threads);
     for (int i = 0; i < pool->started; i++) {
 #if defined(_WIN32)
         WaitForSingleObject(pool->workers[i].handle, INFINITE);
@@ -191,22 +232,26 @@ void sqz_pool_destroy(sqz_pool *pool) {
         pthread_join(pool->workers[i].handle, NULL);
 #endif
     }
-    threads_condition_destroy(&pool->wake);
+    threads_condition_destroy(&pool->step.condition);
+    threads_condition_destroy(&pool->idle.condition);
     threads_lock_destroy(&pool->lock);
 }
 
 int sqz_pool_threads(const sqz_pool *pool) { return pool->threads; }
 
-void sqz_pool_run(sqz_pool *pool, void (*task)(void *context, int thread), void *context) {
-    int32_t next = (threads_load(&pool->ticket) + 1) & INT32_MAX, left;
+void sqz_pool_run(sqz_pool *pool, int threads, int stages, const int *parts, sqz_task *task, void *context) {
+    int32_t run = (threads_load(&pool->run) & (INT32_MAX >> 1)) + 1;
     pool->task = task;
     pool->context = context;
-    threads_store(&pool->running, pool->threads - 1);
-    threads_announce(pool, next);
-    task(context, 0);
-    while ((left = threads_load(&pool->running)) != 0) {
-        if (!threads_spin(&pool->running, left)) threads_give_way();
+    for (int i = 0; i < stages; i++) {
+        int64_t ticket = 0; /* what is found is of an earlier run, all of whose parts are taken */
+        while (!threads_swap(&pool->stages[i].ticket, &ticket, (int64_t)run << 32 | (int64_t)parts[i] << 16)) continue;
+        threads_store(&pool->stages[i].done, 0);
     }
+    threads_store(&pool->stages_of_run, stages);
+    threads_store(&pool->run, run);
+    threads_wake(pool, &pool->idle, threads - 1);
+    threads_work(pool, run, 0);
 }
 
 #endif

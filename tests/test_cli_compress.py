@@ -159,6 +159,15 @@ def test_missing_output_folder_is_refused_before_the_work(model, tmp_path):
     assert "expected a folder to write to" in result.stderr
 
 
+@pytest.mark.parametrize("kind", ["folder", "device"])
+def test_output_that_is_no_file_is_refused_before_the_work(model, tmp_path, kind):
+    output = tmp_path / "there" if kind == "folder" else "/dev/null"
+    (tmp_path / "there").mkdir()
+    result = run(model, "-o", output, "--calibration", tmp_path / "no-photos")
+    assert result.exit_code == 2
+    assert "expected a file to write, got a folder or a device" in result.stderr
+
+
 def test_failure_leaves_nothing_behind(model, tmp_path):
     result = run(model, "-o", tmp_path / "a.sqz", "--calibration", tmp_path / "no-photos")
     assert result.exit_code == 1

@@ -1,9 +1,12 @@
 """The native engine gives the reference's bits: every kernel set, any number of threads, the whole spec space."""
 
+import ctypes
 import dataclasses
+import platform
 import re
 import shutil
 import subprocess
+import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -11,9 +14,10 @@ import numpy as np
 import pytest
 
 from networks import random_network, random_pixels, random_spec, tiny_spec
-from squeezenet import Classifier, FireSpec, SqzFile, named_spec, native_library
+from squeezenet import Classifier, FireSpec, SqzFile, StemSpec, named_spec, native_library
 from squeezenet.classifier import _warn_of_slow_engine
 from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
+from squeezenet.errors import SqueezeNetError
 from squeezenet.native_library import load_library
 from squeezenet.network import ConvParams, IntegerNetwork
 
@@ -90,6 +94,38 @@ def test_batches_of_any_length_equal_single_images():
     assert NativeEngine(network).logits(pixels[:0]).shape == (0, 5)
 
 
+@pytest.mark.parametrize("options", [{}, {"bypass": "complex", "head_padding": 1, "pools": (1, 2, 3)}])
+def test_images_that_are_worth_several_threads_are_shared_to_the_bit(options):
+    fires = (FireSpec(squeeze_channels=60, expand1x1_channels=100, expand3x3_channels=140),) * 2
+    stem = StemSpec(channels=40, kernel=5, stride=1, padding=2)
+    spec = tiny_spec(**{"fires": fires, "stem": stem, "input_size": 90, "pools": (), "num_classes": 77, **options})
+    network, pixels = random_network(spec, seed=3), random_pixels(spec, 5, seed=3)
+    reference = ReferenceEngine(network)
+    expected, maps = reference.logits(pixels), reference.activation_map(pixels)
+    for threads in (2, 3, 7):
+        engine = NativeEngine(network, threads=threads)
+        for count in (1, 2, 3, 5):
+            np.testing.assert_array_equal(engine.logits(pixels[:count]), expected[:count])
+        np.testing.assert_array_equal(engine.activation_map(pixels), maps)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's numbers of the rounding modes")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_another_library_may_change_the_rounding_of_floats(threads):
+    network = random_network(tiny_spec(bypass="simple"), seed=2)
+    pixels = random_pixels(network.spec, 200)
+    expected = ReferenceEngine(network).logits(pixels)
+    math = ctypes.CDLL("libm.so.6")
+    upwards = {"x86_64": 0x800, "aarch64": 0x400000}[platform.machine()]
+    assert math.fesetround(upwards) == 0
+    try:
+        found = NativeEngine(network, threads=threads).logits(pixels)
+        assert math.fegetround() == upwards, "the caller's mode is kept"
+    finally:
+        math.fesetround(0)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_pixels_that_are_not_contiguous_are_read_right():
     network = random_network(tiny_spec(), seed=1)
     pixels = random_pixels(network.spec, 4)
@@ -111,6 +147,10 @@ def test_unknown_kernels_and_threads_are_refused(monkeypatch):
         NativeEngine(network, threads=-1)
     monkeypatch.setenv("SQUEEZENET_KERNEL", "scalar")
     assert NativeEngine(network).kernels == "scalar"
+    monkeypatch.setenv("SQUEEZENET_KERNEL", "foo")
+    with pytest.raises(SqueezeNetError, match="^SQUEEZENET_KERNEL: expected one of .*scalar, got 'foo'$"):
+        NativeEngine(network)
+    assert NativeEngine(network, kernels="scalar").kernels == "scalar"
 
 
 def test_classifier_takes_the_native_engine_and_agrees_with_the_other():

@@ -18,6 +18,7 @@ from sqz_bytes import join
 ROOT = Path(__file__).parents[1]
 DRIVER = ROOT / "tests" / "native" / "run_model.c"
 FLAGS = ["-std=c99", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-pthread"]
+SHARED = "-DSQZ_MACS_PER_THREAD=1"  # threads share even these small images
 ODD_FIRES = (
     FireSpec(squeeze_channels=5, expand1x1_channels=13, expand3x3_channels=18),
     FireSpec(squeeze_channels=17, expand1x1_channels=3, expand3x3_channels=28),
@@ -57,13 +58,20 @@ def build(folder: Path, compiler: str, *flags: str) -> Path:
 @pytest.fixture(scope="module")
 def arm_program(tmp_path_factory) -> Path:
     need("aarch64-linux-gnu-gcc", "qemu-aarch64")
-    return build(tmp_path_factory.mktemp("arm"), "aarch64-linux-gnu-gcc", "-static")
+    return build(tmp_path_factory.mktemp("arm"), "aarch64-linux-gnu-gcc", "-static", SHARED)
 
 
 @pytest.fixture(scope="module")
 def x86_program(tmp_path_factory) -> Path:
     need("gcc")
-    return build(tmp_path_factory.mktemp("x86"), "gcc", "-DSQZ_AVXVNNI_AS_AVX512VL")
+    return build(tmp_path_factory.mktemp("x86"), "gcc", "-DSQZ_AVXVNNI_AS_AVX512VL", SHARED)
+
+
+@pytest.fixture(scope="module")
+def race_program(tmp_path_factory) -> Path:
+    need("gcc")
+    flags = ("-g", "-fsanitize=thread", "-fno-sanitize-recover=all", "-O1", SHARED)
+    return build(tmp_path_factory.mktemp("race"), "gcc", *flags)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +110,13 @@ def run(*command: object) -> bytes:
 def test_arm_gives_equal_bits(arm_program, case, kernels, threads):
     paths, expected = case
     assert run("qemu-aarch64", arm_program, *paths, kernels, threads) == expected
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_race_for_nothing(race_program, case, threads):
+    paths, expected = case
+    for _ in range(10):
+        assert run(race_program, *paths, "scalar", threads) == expected
 
 
 def test_web_assembly_gives_equal_bits(web_engine, case):

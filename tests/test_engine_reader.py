@@ -6,24 +6,22 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lockstep import Header, compare, verdict_c, verdict_python
 from networks import random_network, tiny_spec
 from squeezenet.codec.native_weights import decode_convs_fast
 from squeezenet.codec.weights import decode_convs, encode_convs
-from squeezenet.errors import FormatError
+from squeezenet.errors import FormatError, SpecError
 from squeezenet.fileformat import SqzFile, encode_sqz
 from squeezenet.labels import Labels
 from squeezenet.native_library import Sizes, Spec, load_library
-from squeezenet.spec import StemSpec
+from squeezenet.spec import FireSpec, StemSpec
+from sqz_bytes import split, with_chunk
 
 library = load_library()
 if library is None:
     pytest.skip("needs the native engine: no C compiler was found at installation", allow_module_level=True)
 
 BAD_MAGIC, TRUNCATED, CHECKSUM, VERSION, LIMIT, BAD_TABLE = range(1, 7)
-
-
-class Header(ctypes.Structure):
-    _fields_ = [("spec", Spec), *((name, ctypes.c_size_t) for name in ("weights", "n_weights", "meta", "n_meta"))]
 
 
 def load(data: bytes) -> int:
@@ -136,3 +134,41 @@ def test_other_files_are_refused_by_name(file):
     assert load(b"PK\x03\x04" + file) == BAD_MAGIC
     assert load(file + b"\0") == BAD_TABLE
     assert load(file.replace(b"META", b"METB")) == CHECKSUM
+
+
+def test_both_readers_refuse_the_same_files_with_the_same_error():
+    found = compare(4000, seed=0)
+    assert all(found.values()), found  # every error was met
+
+
+def test_c_refuses_what_the_format_forbids():
+    network = random_network(tiny_spec(name="x"))
+    good = encode_sqz(SqzFile(network=network))
+    arch = dict(split(good))[b"ARCH"]
+    name = arch.index(b"\x01x")
+    long = with_chunk(good, b"ARCH", arch[:name] + b"\xc8" + b"n" * 200 + arch[name + 2 :])
+    zero = name + 2 + 5 + 4  # conv1's zero-point, behind the input's five bytes and a scale
+    after_relu = with_chunk(good, b"ARCH", arch[:zero] + b"\x4d" + arch[zero + 1 :])
+    for data in (long, after_relu):
+        assert (verdict_c(data), verdict_python(data, own_decoder=True)) == ("BadTable", "BadTable")
+    assert verdict_c(good) == "read"
+
+
+@pytest.mark.parametrize(("input_size", "is_within"), [(96, True), (97, False)])
+def test_both_bound_the_multiply_accumulates_at_2_to_the_37(input_size, is_within):
+    fires = (FireSpec(squeeze_channels=330, expand1x1_channels=2048, expand3x3_channels=2048),) * 2
+    stem = StemSpec(channels=16, kernel=3, stride=1, padding=1)
+    spec = Spec(input_size=input_size, num_classes=5, stem_channels=16, stem_kernel=3, stem_stride=1, stem_padding=1)
+    spec.n_fires, spec.n_tensors = 2, 6
+    for index in range(2):
+        spec.fires[index] = (330, 2048, 2048)
+    for index in range(6):
+        spec.tensors[index] = (1.0, 0)
+    sizes = Sizes()
+    assert library.sqz_measure(spec, b"scalar", 1, sizes) == (0 if is_within else BAD_TABLE)
+    if is_within:
+        named = tiny_spec(fires=fires, input_size=input_size, pools=(), stem=stem)
+        assert sizes.n_macs == sum(op.macs for op in named.convs) > 0.99 * 2**37
+    else:
+        with pytest.raises(SpecError, match="expected at most 137438953472 multiply-accumulates"):
+            tiny_spec(fires=fires, input_size=input_size, pools=(), stem=stem)

@@ -1,5 +1,8 @@
 """Exported C: compiled with every warning an error, run here and on ARM, compared to the bit."""
 
+import contextlib
+import errno
+import os
 import re
 import subprocess
 
@@ -14,6 +17,7 @@ from squeezenet.exports import build_c_source
 from squeezenet.exports.c_source import STACK_BYTES
 from squeezenet.fileformat import encode_sqz
 
+CPP = ["-x", "c++", "-Wall", "-Wextra", "-Werror"]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
 
 # Reads images, writes logits and maps; everything lies at an odd address and between marks that must stay.
@@ -148,13 +152,44 @@ def test_two_networks_link_into_one_program(tmp_path):
     run([tmp_path / "program"])
 
 
-@pytest.mark.parametrize("name", ["model", "run", "plan", "pack", "parse", "decode", "hash", "kernels", "threads"])
-def test_names_of_the_engines_own_functions_are_free_to_take(tmp_path, name):
-    need("gcc")
+LEGAL_NAMES = """squeezenet SqueezeNet SQUEEZENET sqz SQZ sqz_internal model run plan pack parse decode hash kernels
+    threads scalar SCALAR class std STDINT _STDINT stdlib NULL int8_t UINT32 SIZE EOF errno _ x X9 __net api"""
+
+
+@pytest.mark.parametrize("name", LEGAL_NAMES.split())
+def test_any_legal_name_compiles_as_c_and_as_cpp(tmp_path, name):
+    need("gcc", "g++")
     source = build_c_source(bytes_of("plain"), name)
     (tmp_path / f"{name}.c").write_text(source.source)
     (tmp_path / f"{name}.h").write_text(source.header)
-    subprocess.run(["gcc", *STRICT, "-fsyntax-only", f"{name}.c"], cwd=tmp_path, check=True)
+    for command in (["gcc", *STRICT], ["g++", *CPP]):
+        subprocess.run([*command, "-fsyntax-only", f"{name}.c"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_compiled_as_cpp_it_gives_equal_bits(tmp_path, compiler):
+    pixels = pixels_for(contents_of("odd"), 2)
+    program = build(tmp_path, bytes_of("odd"), compiler=compiler, flags=(*CPP, "-pedantic", "-std=c++11", "-O1"))
+    assert run([program], pixels.tobytes()) == expected_output(contents_of("odd"), pixels)
+
+
+@pytest.mark.parametrize("command", [["gcc", *STRICT], ["g++", *CPP]])
+def test_two_networks_can_be_included_into_one_file(tmp_path, command):
+    """As sketches for small boards do; nothing but the networks' own names is defined."""
+    need(command[0])
+    lines = []
+    for name in ("one", "decode"):
+        source = build_c_source(bytes_of("plain"), name)
+        (tmp_path / f"{name}.c").write_text(source.source)
+        (tmp_path / f"{name}.h").write_text(source.header)
+        lines.append(f'#include "{name}.c"')
+        defined = re.findall(r"^#define (\w+)", source.source + source.header, re.MULTILINE)
+        assert [macro for macro in defined if not macro.upper().startswith(f"{name.upper()}_")] == []
+    (tmp_path / "main.c").write_text(
+        "\n".join(lines) + "\nint main(void) { return one_label(0)[0] != decode_label(0)[0]; }\n"
+    )
+    subprocess.run([*command, "main.c", "-o", "program"], cwd=tmp_path, check=True)
+    run([tmp_path / "program"])
 
 
 def test_source_takes_no_memory_and_keeps_no_state():
@@ -196,3 +231,29 @@ def test_files_are_named_after_the_output(tmp_path):
     assert '#include "_2_nets.h"' in (tmp_path / "2 nets.c").read_text()
     with pytest.raises(DataError, match=r"expected an output named \*\.c, got "):
         export(tmp_path / "m.sqz", tmp_path / "m.cpp", to="c")
+
+
+@pytest.mark.parametrize("fails_at", range(4))
+def test_a_pair_that_cannot_be_written_leaves_the_old_pair(tmp_path, monkeypatch, fails_at):
+    """A full disk shows when files are synced: both before either takes its place, then the folder, twice."""
+    export(SqzFile(network=random_network(tiny_spec(num_classes=3))), tmp_path / "m.c")
+    old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    sync, calls = os.fsync, []
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) == fails_at + 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with contextlib.suppress(OSError):
+        export(SqzFile(network=random_network(tiny_spec(num_classes=10))), tmp_path / "m.c")
+    assert len(calls) > fails_at
+    classes = [
+        re.search(r"(?:M_CLASSES|labels\[)\s*(\d+)", (tmp_path / name).read_text())[1] for name in ("m.h", "m.c")
+    ]
+    assert classes[0] == classes[1], "the header is of one network, the source of another"
+    assert {path.name for path in tmp_path.iterdir()} == set(old)
+    if fails_at < 2:
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old

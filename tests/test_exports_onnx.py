@@ -8,7 +8,7 @@ import torch
 
 from exported import SPECS, contents_of, pixels_for
 from networks import random_network, tiny_spec
-from squeezenet import Labels, Preprocessing, SqzFile, export, write_sqz
+from squeezenet import Labels, Preprocessing, SqzFile, export, find_model, read_sqz, write_sqz
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import ModelNotFoundError
 from squeezenet.exports import (
@@ -39,8 +39,10 @@ def with_preprocessing(name):
     )
 
 
-def session(model):
+def session(model, *, optimized=True):
     options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -61,15 +63,30 @@ def test_float_graph_gives_torch_s_logits(name):
     assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("optimized", [True, False])
 @pytest.mark.parametrize("name", SPECS)
-def test_int8_graph_gives_the_engine_s_logits(name):
+def test_int8_graph_gives_the_engine_s_logits(name, optimized):
     contents = with_preprocessing(name)
     pixels, images = images_for(contents, 4)
     expected = ReferenceEngine(contents.network).logits(pixels)
-    actual = session(build_onnx_int8(contents)).run(None, {"input": images.numpy()})[0]
-    # Additions need true ratios of scales, which a runtime may round the other way once in a while.
-    tolerance = 1e-5 if contents.network.spec.bypass == "none" else 0.02
-    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
+    actual = session(build_onnx_int8(contents), optimized=optimized).run(None, {"input": images.numpy()})[0]
+    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("optimized", [True, False])
+@pytest.mark.parametrize("name", ["cifar10", "imagenette"])
+def test_bundled_networks_give_their_logits_as_int8(name, optimized):
+    """Both have bypasses; on noise, smooth pictures and plain ones."""
+    contents = read_sqz(find_model(name).path)
+    size, rng = contents.network.spec.input_size, np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (8, 4, 4, 3)).astype(np.uint8).repeat(size // 4, 1).repeat(size // 4, 2)
+    noise = rng.integers(0, 256, (8, size, size, 3)).astype(np.uint8)
+    plain = np.broadcast_to(np.array([0, 128, 255], np.uint8)[:, None, None, None], (3, size, size, 3))
+    pixels = np.concatenate([coarse, noise, plain])
+    images = normalize_pixels(pixels, contents.preprocessing_or_default).contiguous()
+    expected = ReferenceEngine(contents.network).logits(pixels)
+    actual = session(build_onnx_int8(contents), optimized=optimized).run(None, {"input": images.numpy()})[0]
+    assert np.abs(actual - expected).max() <= 1e-5
 
 
 def test_file_without_preprocessing_is_normalised_as_everywhere():

@@ -11,7 +11,7 @@ from PIL import Image
 from exported import need_browser
 from image_files import encode
 from networks import random_network, tiny_spec
-from squeezenet import Labels, Preprocessing, SqzFile
+from squeezenet import Labels, Preprocessing, SqzFile, StemSpec
 from squeezenet.classifier import Classifier
 from squeezenet.exports import build_page
 from squeezenet.exports.browser import classify_in_page, open_browser, open_page
@@ -153,6 +153,18 @@ def test_result_has_bars_and_a_heat_map_for_the_chosen_class(page):
     page.fill("#slider", "0")
     assert page.evaluate("getComputedStyle(document.getElementById('heat')).opacity") == "0"
     assert page.inner_text("#time").endswith(" ms")
+
+
+def test_maps_of_any_size_are_drawn(browser, tmp_path):
+    stem = StemSpec(channels=4, kernel=1, stride=1)
+    network = random_network(tiny_spec(stem=stem, pools=(), input_size=400))  # 160,000 positions
+    (tmp_path / "page.html").write_bytes(build_page(encode_sqz(SqzFile(network=network)))[0])
+    page = open_page(browser, tmp_path / "page.html")
+    choose(page, FILES["png"])
+    page.wait_for_selector("#results button, #error:not([hidden])")
+    assert page.locator("#error").is_hidden(), page.inner_text("#error")
+    assert page.evaluate("document.getElementById('heat').width") == 960
+    page.context.close()
 
 
 def test_result_is_spoken_and_everything_is_reached_by_keyboard(page):

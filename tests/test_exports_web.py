@@ -96,13 +96,14 @@ def test_page_names_no_address():
     assert not re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|importScripts)\b", page)
 
 
-@pytest.mark.parametrize("name", ["</script><script>alert(1)</script>", "@blocks@", "<!--", '"????????"'])
+@pytest.mark.parametrize("name", ["</script><script>alert(1)</script>", "@blocks@", "<!--", "????????", "0"])
 def test_names_of_files_cannot_leave_their_place(name):
     contents = SqzFile(
         network=random_network(tiny_spec(name=name)), labels=Labels(tuple(f"{name}{i}" for i in range(5)))
     )
     page = build_page(encode_sqz(contents))[0].decode()
-    assert json.loads(element(page, "facts"))["name"] == name
+    facts = json.loads(element(page, "facts"))
+    assert (facts["name"], facts["page_bytes"]) == (name, len(page.encode()))
     assert page.count("<script") == 5  # the script, the worker, facts, engine, model
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import stat
 import zlib
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from networks import random_network, random_pixels, tiny_spec
-from squeezenet import fileformat
+from squeezenet import Classifier, fileformat, store_unknown
 from squeezenet.architectures import named_spec
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import BadTable, LimitExceeded, Truncated
@@ -301,3 +302,11 @@ def test_facts_of_every_json_kind_come_back():
 def test_metadata_that_contradict_the_network_are_refused(meta):
     with pytest.raises(BadTable):
         decode_sqz(with_meta(encode_sqz(contents()), meta))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("read", [read_sqz, Classifier, lambda path: store_unknown(path, 0.5)])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "net.sqz")
+    with pytest.raises(FileNotFoundError, match="expected a file, got a folder or a device"):
+        read(tmp_path / "net.sqz")

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,8 +183,17 @@ class Classifier(Predictor):
         self.labels = contents.labels
         self.preprocessing = contents.preprocessing_or_default
         self.unknown_below = contents.unknown_below
+        self._options = (engine, threads)
         self.engine = _build_engine(contents.network, engine, threads)
         """What runs the network."""
+
+    def __getstate__(self) -> dict[str, object]:
+        """Copies and pickles hold the contents of the file; the engine is built anew where they arrive."""
+        return {name: value for name, value in vars(self).items() if name != "engine"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.engine = _build_engine(self.contents.network, *self._options)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute class scores, bit-identical on every engine; see `Predictor.logits`."""

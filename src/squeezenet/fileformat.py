@@ -7,6 +7,7 @@ with a file.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ from .errors import (
 )
 from .files import atomic_write
 from .labels import Labels
-from .network import IntegerNetwork, TensorQuant, quantized_tensors
+from .network import IntegerNetwork, TensorQuant, check_tensors, quantized_tensors
 from .preprocess import Preprocessing
 from .spec import ArchSpec, Bypass, FireSpec, StemSpec
 
@@ -137,8 +138,10 @@ def read_bytes(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) ->
     """Read a file's bytes, one more than `limits` allow if there are more, so that decoding refuses them.
 
     Raises:
-        OSError: If the file cannot be opened.
+        OSError: If the file cannot be opened, or is a pipe or a device.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise FileNotFoundError(errno.ENOENT, "expected a file, got a folder or a device", os.fspath(path))
     with Path(path).open("rb") as stream:
         return stream.read(limits.file_bytes + 1)
 
@@ -365,6 +368,10 @@ def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
         raise BadTable(f"ARCH: {error}") from None
     tensors = {tensor: TensorQuant(*reader.unpack(_TENSOR)) for tensor in quantized_tensors(spec)}
     reader.finish()
+    try:
+        check_tensors(spec, tensors)
+    except QuantizationError as error:
+        raise BadTable(f"ARCH: {error}") from None
     return spec, tensors
 
 

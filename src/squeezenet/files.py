@@ -60,8 +60,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            if not stream.closed:  # by `write_together`, which has done the same
+                stream.flush()
+                os.fsync(stream.fileno())
         if permissions is not None:
             temporary.chmod(permissions)
         temporary.replace(target)
@@ -87,6 +88,8 @@ def write_together(files: Mapping[Path, bytes]) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        for stream, _ in streams:
+            stream.close()  # whatever can fail has failed before the first rename
 
 
 def cache_folder() -> Path:

@@ -22,7 +22,7 @@ from .spec import ArchSpec, Op
 
 __all__ = [
     "INT32_MAX", "MAX_ABS_WEIGHT", "ConvParams", "FloatConv", "FloatNetwork", "IntegerNetwork", "TensorQuant",
-    "largest_sum", "quantized_source", "quantized_tensors",
+    "check_tensors", "largest_sum", "quantized_source", "quantized_tensors",
 ]  # fmt: skip
 
 MAX_ABS_WEIGHT = 127
@@ -101,20 +101,10 @@ class IntegerNetwork:
         """Prove that every engine can run this network in int32."""
         if self.spec.batch_norm:
             raise QuantizationError("expected a network with its batch norm folded: call `fold_batch_norm` first")
-        _check_names("tensors", self.tensors, quantized_tensors(self.spec))
+        check_tensors(self.spec, self.tensors)
         _check_names("convolutions", self.convs, [op.name for op in self.spec.convs])
-        for name, quant in self.tensors.items():
-            zero, scale = quant.zero_point, quant.scale
-            if not 0 <= zero <= 255 or zero != int(zero):
-                raise QuantizationError(f"tensor {name}: expected a whole zero-point from 0 to 255, got {zero}")
-            if not MIN_SCALE <= scale <= MAX_SCALE or float(np.float32(scale)) != scale:
-                raise QuantizationError(f"tensor {name}: expected a float32 scale from 2^-40 to 2^40, got {scale!r}")
         for op in self.spec.convs:
             _check_conv(op, self.convs[op.name])
-            # The clamp at 0 is the ReLU; with another zero-point it would let negative values through.
-            zero_point = 0 if op.is_head else self.tensors[op.output].zero_point
-            if op.relu and zero_point:
-                raise QuantizationError(f"tensor {op.output}: expected the zero-point 0 after a ReLU, got {zero_point}")
 
     def check_pixels(self, pixels: NDArray[np.uint8]) -> None:
         """Raise ValueError where pixels are not uint8 of shape (N, H, W, 3), H = W = the network's input size."""
@@ -166,6 +156,26 @@ def quantized_tensors(spec: ArchSpec) -> list[str]:
         if op.kind != "max_pool" and not op.is_head and op.output not in names:
             names.append(op.output)
     return names
+
+
+def check_tensors(spec: ArchSpec, tensors: Mapping[str, TensorQuant]) -> None:
+    """Check the quantisation of a network's activations.
+
+    Raises:
+        QuantizationError: If tensors are missing or unknown, or a scale or zero-point is out of range.
+    """
+    _check_names("tensors", tensors, quantized_tensors(spec))
+    for name, quant in tensors.items():
+        zero, scale = quant.zero_point, quant.scale
+        if not 0 <= zero <= 255 or zero != int(zero):
+            raise QuantizationError(f"tensor {name}: expected a whole zero-point from 0 to 255, got {zero}")
+        if not MIN_SCALE <= scale <= MAX_SCALE or float(np.float32(scale)) != scale:
+            raise QuantizationError(f"tensor {name}: expected a float32 scale from 2^-40 to 2^40, got {scale!r}")
+    for op in spec.convs:
+        # The clamp at 0 is the ReLU; with another zero-point it would let negative values through.
+        zero = 0 if op.is_head else tensors[op.output].zero_point
+        if op.relu and zero:
+            raise QuantizationError(f"tensor {op.output}: expected the zero-point 0 after a ReLU, got {zero}")
 
 
 def quantized_source(spec: ArchSpec, tensor: str) -> str:

@@ -121,8 +121,8 @@ def compress(
     """
     start, chosen = time.monotonic(), method or RateDistortion()
     chosen.check(has_data=data is not None, has_val=val is not None)
-    if output is not None and not Path(output).parent.is_dir():  # minutes of work must not end without a place to go
-        raise CompressionError(f"expected a folder to write to, got {str(Path(output).parent)!r}: make it first")
+    if output is not None:
+        _check_place(Path(output))
     reporter = reporter_of(progress)
     network = _float_model(model)
     inputs = _gather(network, calibration, n_photos, data, val, reporter)
@@ -195,6 +195,16 @@ def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter)
         model=model, photos=inputs.photos, data=inputs.labelled, points_lost=points_lost if comparer else None,
         overhead_bytes=overhead + (_UNKNOWN_BYTES if comparer else 0), reporter=reporter,
     )  # fmt: skip
+
+
+def _check_place(output: Path) -> None:
+    """Refuse a place that cannot be written to, before minutes of work."""
+    if not output.parent.is_dir():
+        raise CompressionError(f"expected a folder to write to, got {str(output.parent)!r}: make it first")
+    if output.exists() and not output.is_file():
+        raise CompressionError(f"expected a file to write, got a folder or a device: {str(output)!r}")
+    if not os.access(output.parent, os.W_OK):
+        raise CompressionError(f"expected a folder that can be written to, got {str(output.parent)!r}")
 
 
 def _float_model(model: Model) -> SqueezeNet:

@@ -7,14 +7,16 @@ interpreter lock is released while it runs, and pixels are read where they are.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SpecError
+from ..errors import SpecError, SqueezeNetError
 from ..native_library import Sizes, Spec, check_status, load_library, why_not_loaded
 from ..network import IntegerNetwork, quantized_tensors
 from ..process import usable_cores
@@ -65,10 +67,16 @@ class NativeEngine:
             threads: Threads to share the work, by default one for each core; results do not depend on it.
             kernels: One of `native_kernels()`; by default the environment's SQUEEZENET_KERNEL, else the best.
         """
+        self._options: dict[str, Any] = {"threads": threads, "kernels": kernels}
         library = load_library()
         if library is None:
             raise ImportError(why_not_loaded())
-        kernels = kernels or os.environ.get(_KERNELS_VARIABLE) or None
+        wanted = os.environ.get(_KERNELS_VARIABLE)
+        if not kernels and wanted and wanted not in native_kernels():
+            raise SqueezeNetError(
+                f"expected one of {', '.join(native_kernels())}, got {wanted!r}", source=_KERNELS_VARIABLE
+            )
+        kernels = kernels or wanted or None
         if kernels is not None and kernels not in native_kernels():
             raise ValueError(f"expected `kernels` to be one of {native_kernels()}, got {kernels!r}")
         threads = threads or min(usable_cores(), _MAX_THREADS)
@@ -96,7 +104,12 @@ class NativeEngine:
         # One arena and one pool serve one call at a time; further threads of Python wait for them.
         self._lock = threading.Lock()
         self._arena = np.empty(sizes.arena_bytes, np.uint8)
-        self._pool = _Pool(library, threads) if threads > 1 else None
+        self._pool: _Pool | None = None  # its threads start with the first call
+        _engines.add(self)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copies and pickles hold the network and what was asked for; the engine is built anew where they arrive."""
+        return functools.partial(type(self), **self._options), (self.network,)
 
     @property
     def kernels(self) -> str:
@@ -142,12 +155,30 @@ class NativeEngine:
         self.network.check_pixels(pixels)
         pixels = np.ascontiguousarray(pixels)
         with self._lock:
+            if self._pool is None and self.threads > 1:
+                self._pool = _Pool(self._library, self.threads)
             status = self._library.sqz_run(
                 self._model, self._pool.handle if self._pool else None, self._arena.ctypes.data, self._arena.nbytes,
                 pixels.ctypes.data, len(pixels), None if scores is None else scores.ctypes.data,
                 None if maps is None else maps.ctypes.data,
             )  # fmt: skip
         check_status(self._library, status, "network")
+
+
+_engines: weakref.WeakSet[NativeEngine] = weakref.WeakSet()
+
+
+def _forget_threads() -> None:
+    """In a forked process: the pools' threads, and whoever held a lock, stayed behind in the parent."""
+    for engine in _engines:
+        engine._lock = threading.Lock()
+        if engine._pool:
+            engine._pool.end.detach()  # it would wait for them
+            engine._pool = None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 class _Pool:
@@ -159,7 +190,7 @@ class _Pool:
         status = library.sqz_pool_create(threads, memory.ctypes.data, memory.nbytes, self.handle)
         check_status(library, status, f"{threads} threads")
         # The finaliser holds the memory until the threads have ended.
-        weakref.finalize(
+        self.end = weakref.finalize(
             self, lambda library, handle, memory: library.sqz_pool_destroy(handle), library, self.handle, memory
         )
 

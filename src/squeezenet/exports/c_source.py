@@ -25,6 +25,8 @@ _FILES = (
     "squeezenet.h", "sqz_internal.h", "sqz_hash.c", "kernels_scalar.c", "kernels.c", "sqz_threads.c", "sqz_decode.c",
     "sqz_plan.c", "sqz_pack.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
 )  # fmt: skip
+# What names of the engine begin with.
+_PREFIXES = "sqz|squeezenet|decode|hash|kernels|model|pack|parse|plan|run|scalar|threads"
 _ALIGN = 64  # SQZ_ALIGN
 _KEYWORDS = re.compile(
     "auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|main|"
@@ -78,12 +80,10 @@ def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> C
         "map": sizes.map_size, "arena": arena_bytes, "stack": STACK_BYTES,
         "preprocessing": _describe_preprocessing(contents),
     }  # fmt: skip
-    engine = "\n".join(_engine_part(file) for file in _FILES)
-    engine = re.sub(r"\bsqz_", f"{name}_sqz_", engine)
     source = "\n".join(
         (
             _fill("prelude.c", words),
-            engine,
+            *(_with_prefix(_engine_part(file), name) for file in _FILES),
             f"static const unsigned char {name}_sqz_file[{len(data)}] = {{",
             *("".join(f"{byte}," for byte in data[start : start + 30]) for start in range(0, len(data), 30)),
             "};\n",
@@ -110,6 +110,19 @@ def _engine_part(file: str) -> str:
     return re.sub(r'^#include "(squeezenet|sqz_internal)\.h"\n', "", text, flags=re.MULTILINE)
 
 
+def _with_prefix(code: str, name: str) -> str:
+    """The engine's code with its functions, types, constants and macros named after the network.
+
+    Two networks can then be linked into one program, or included into one file, whatever their names are.
+    """
+
+    def renamed(match: re.Match[str]) -> str:
+        prefix = f"{name}_sqz_" if match[0].islower() else f"{name.upper()}_SQZ_"
+        return prefix if match[0] in ("sqz_", "SQZ_") else prefix + match[0]
+
+    return re.sub(rf"\b(({_PREFIXES})_(?=[a-z])|({_PREFIXES.upper()})_(?=[A-Z]))", renamed, code)
+
+
 def _c_string(text: str) -> str:
     """A string literal of printable ASCII: foreign text can neither end it nor form a trigraph."""
     plain = b" ,.'()-_:;/+&!"
@@ -130,5 +143,5 @@ def _describe_preprocessing(contents: SqzFile) -> str:
 
 
 def _fill(file: str, words: dict[str, object]) -> str:
-    template = (Path(__file__).with_name("c") / file).read_text(encoding="utf-8")
+    template = _with_prefix((Path(__file__).with_name("c") / file).read_text(encoding="utf-8"), str(words["name"]))
     return re.sub(r"@(\w+)@", lambda match: str(words[match[1]]), template)

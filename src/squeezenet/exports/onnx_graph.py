@@ -5,8 +5,8 @@ int8 graph every tensor of the integer network is a QuantizeLinear and Dequantiz
 zero-point, and every weight an int8 initializer; runtimes fuse them into integer kernels. A runtime computes its
 multipliers as in_scale * weight_scale / out_scale, rounded: with activation scales that are powers of two, weight
 scales take up the rest, and the quotient is the integer network's multiplier to the bit, so that rounding goes the
-same way. Only tensors that an addition reads or writes keep their true scales, whose ratios it needs. The head's sums
-are averaged in floats, where the engines average exact sums.
+same way. An addition multiplies both terms by the engines' own quotients of scales. The head's sums are averaged in
+floats, where the engines average exact sums.
 
 Labels and preprocessing travel in the model's metadata, as JSON under `labels` and `preprocessing`.
 """
@@ -71,7 +71,7 @@ def build_onnx_int8(contents: SqzFile) -> bytes:
     """
     network, how = contents.network, contents.preprocessing_or_default
     graph = _Graph()
-    scales = _exact_scales(network)
+    scales = {name: 2.0 ** round(math.log2(quant.scale)) for name, quant in network.tensors.items()}
     quant = network.tensors["input"]
     # Normalised values back to the network's own: (pixel - zero_point) * scale, whose quantised form is the pixel.
     shape = (1, 3, 1, 1)
@@ -90,11 +90,20 @@ def build_onnx_int8(contents: SqzFile) -> bytes:
     def node(kind: str, op: Op, *inputs: str, **attributes: Any) -> str:
         return pairs.add(op.output, graph.node(kind, inputs, f"{op.output}.real", **attributes))
 
+    def add(op: Op, *inputs: str) -> str:
+        terms = []
+        for name, x in zip(op.inputs, inputs, strict=True):
+            factor = np.float32(network.tensor(name).scale / network.tensor(op.output).scale)
+            factor *= np.float32(pairs.scale(op.output) / pairs.scale(name))  # a power of two: nothing is rounded
+            term = f"{op.name}.{name}"
+            terms.append(graph.node("Mul", (x, graph.constant(f"{term}.factor", factor)), term))
+        return node("Add", op, *terms)
+
     network.spec.walk(
         pairs.add("input", "pixel"),
         conv=conv,
         pool=lambda op, x: node("MaxPool", op, x, **_pool_attributes(op)),
-        add=lambda op, a, b: node("Add", op, a, b),
+        add=add,
         join=lambda op, a, b: pairs.add(op.output, graph.node("Concat", (a, b), f"{op.output}.joined", axis=1)),
     )
     _add_mean(graph, network.spec)
@@ -167,7 +176,7 @@ class _Pairs:
     def add(self, tensor: str, real: str, *, name: str | None = None) -> str:
         """Round a real tensor to the steps of a quantised one; returns the rounded real tensor."""
         graph, name = self._graph, name or tensor
-        scale = graph.constant(f"{name}.scale", np.float32(self._scale(tensor)))
+        scale = graph.constant(f"{name}.scale", np.float32(self.scale(tensor)))
         zero_point = graph.constant(f"{name}.zero_point", np.uint8(self._network.tensor(tensor).zero_point))
         graph.node("QuantizeLinear", (real, scale, zero_point), f"{name}.quantized")
         return graph.node("DequantizeLinear", (f"{name}.quantized", scale, zero_point), f"{name}.dequantized")
@@ -175,9 +184,9 @@ class _Pairs:
     def weights(self, op: Op) -> Iterator[str]:
         """Add a convolution's weight and bias; returns their real tensors."""
         graph, params = self._graph, self._network.convs[op.name]
-        out_scale = 1.0 if op.is_head else self._scale(op.output)
+        out_scale = 1.0 if op.is_head else self.scale(op.output)
         bias_scale = params.multiplier.astype(np.float64) * out_scale
-        weight_scale = bias_scale / self._scale(op.inputs[0])
+        weight_scale = bias_scale / self.scale(op.inputs[0])
         for part, values, steps in (("weight", params.weight, weight_scale), ("bias", params.bias, bias_scale)):
             name = f"{op.name}.{part}"
             inputs = (
@@ -187,20 +196,8 @@ class _Pairs:
             )
             yield graph.node("DequantizeLinear", inputs, name, axis=0)
 
-    def _scale(self, tensor: str) -> float:
+    def scale(self, tensor: str) -> float:
         return self._scales[quantized_source(self._network.spec, tensor)]
-
-
-def _exact_scales(network: IntegerNetwork) -> dict[str, float]:
-    """A scale for each quantised tensor: a power of two near its own, or its own where an addition needs ratios."""
-    spec = network.spec
-    added = {
-        quantized_source(spec, name) for op in spec.graph() if op.kind == "add" for name in (*op.inputs, op.output)
-    }
-    return {
-        name: quant.scale if name in added else 2.0 ** round(math.log2(quant.scale))
-        for name, quant in network.tensors.items()
-    }
 
 
 def _add_mean(graph: _Graph, spec: ArchSpec) -> None:

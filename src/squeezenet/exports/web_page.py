@@ -69,18 +69,16 @@ def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, Pag
         "name": contents.network.spec.name,
         "file_bytes": len(data),
         "fp32_bytes": network_cost(contents.network.spec).fp32_bytes,
-        "page_bytes": "?" * (_PAGE_BYTES_DIGITS - 2),
     }
     parts = {"policy": _policy(script, style), "style": style, "script": script, "worker": worker} | {
-        # "<" could end the element that holds the text.
-        "facts": json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c"),
         "blocks": engine + labels + model,
     }
-    # In one pass: what goes in may look like a placeholder itself.
-    page = re.sub("@([a-z]+)@", lambda match: parts[match[1]], _compact((PARTS / "page.html").read_text()))
-    encoded = page.encode()
-    size = f"{len(encoded):>{_PAGE_BYTES_DIGITS}}"  # JSON does not mind the spaces
-    encoded = encoded.replace(b'"' + b"?" * (_PAGE_BYTES_DIGITS - 2) + b'"', size.encode(), 1)
+    template, encoded = _compact((PARTS / "page.html").read_text()), b""
+    for _ in range(2):  # the second time with the page's own size, which JSON allows to stand behind spaces
+        text = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")  # which could end the element
+        parts["facts"] = f'{text[:-1]},"page_bytes":{len(encoded):>{_PAGE_BYTES_DIGITS}}}}'
+        # In one pass: what goes in may look like a placeholder itself.
+        encoded = re.sub("@([a-z]+)@", lambda match: parts[match[1]], template).encode()
     return encoded, PageSizes(
         page_bytes=len(encoded), model_bytes=len(model.encode()), label_bytes=len(labels.encode())
     )

@@ -6,10 +6,10 @@
  *     @name@_run(arena, pixels, logits, NULL);
  *
  * No malloc, no files, no threads, no global state; at most @stack@ bytes of stack, compiled with -O1 or more. Compile
- * with -std=c99 and link nothing. Do not use -ffast-math, and where the compiler fuses products and sums, add
+ * with -std=c99 (or as C++) and link nothing. Do not use -ffast-math, and where the compiler fuses products and sums, add
  * -ffp-contract=off: the logits are then bit-identical to those of every other engine. */
-#ifndef @NAME@_H
-#define @NAME@_H
+#ifndef SQZ_API_H
+#define SQZ_API_H
 
 #include <stddef.h>
 #include <stdint.h>

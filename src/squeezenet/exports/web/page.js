@@ -191,7 +191,7 @@
   function drawHeat() {
     const map = last.maps[chosen];
     const side = Math.sqrt(map.length);
-    const highest = Math.max(...map, Number.MIN_VALUE);
+    const highest = map.reduce((most, value) => Math.max(most, value), Number.MIN_VALUE);
     const small = new OffscreenCanvas(side, side);
     const colors = new ImageData(side, side);
     map.forEach((value, i) => {
@@ -200,7 +200,7 @@
     });
     small.getContext("2d").putImageData(colors, 0, 0);
     const canvas = $("heat");
-    canvas.width = canvas.height = 24 * side;
+    canvas.width = canvas.height = Math.max(side, Math.min(24 * side, 960));
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
