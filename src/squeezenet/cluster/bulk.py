@@ -71,14 +71,9 @@ class _Block:
 
 
 def predict_to_parquet(
-    model: str | os.PathLike[str],
-    sources: Sequence[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
-    *,
-    address: str = LOCAL,
-    top: int = 5,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> BulkResult:
+    model: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *,
+    address: str = LOCAL, top: int = 5, on_progress: Callable[[int, int], None] | None = None,
+) -> BulkResult:  # fmt: skip
     """Classify images on a Ray cluster; continues an interrupted call with the same arguments.
 
     Args:

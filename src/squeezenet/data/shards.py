@@ -192,9 +192,7 @@ def write_shards(
             on_progress(min(start + images_per_shard, len(order)), len(order))
     if empty := [name for name, count in counts.items() if not count]:
         raise DataError(f"{images.name}: expected readable images of every class, got none of {empty[0]}")
-    index = target / f"index{INDEX_SUFFIX}"
     table = {"format": _FORMAT, "classes": counts, "shards": shards}
-    with atomic_write(index) as stream:
+    with atomic_write(index := target / f"index{INDEX_SUFFIX}") as stream:
         stream.write(json.dumps(table, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-    n_images = sum(shards.values())
-    return PackedShards(index=index, n_images=n_images, n_shards=len(shards), unreadable=tuple(unreadable))
+    return PackedShards(index=index, n_images=sum(shards.values()), n_shards=len(shards), unreadable=tuple(unreadable))

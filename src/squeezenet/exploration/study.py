@@ -86,11 +86,10 @@ def explore(
         [{'base_e': 8}, {'base_e': 16}]
     """
     reporter = reporter_of(progress)
-    chosen = space if isinstance(space, Space) else load_space(space)
+    folder, chosen = Path(study_dir), space if isinstance(space, Space) else load_space(space)
     given = None if recipe is None else load_recipe(recipe)
     prepared = prepare_data(data, val, reporter)
     settings = given or choose_recipe(prepared, has_init=False, reporter=reporter)
-    folder = Path(study_dir)
     try:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
     except OSError as error:

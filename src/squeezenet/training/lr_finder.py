@@ -96,8 +96,7 @@ def find_learning_rate(
         TrainingError: If the loss is never finite.
 
     Example:
-        >>> found = find_learning_rate("digits", n_steps=5, progress=False)
-        >>> len(found.rates) <= 5
+        >>> len(find_learning_rate("digits", n_steps=5, progress=False).rates) <= 5
         True
     """
     reporter = reporter_of(progress)
@@ -127,9 +126,7 @@ def find_learning_rate(
             task.update(len(tried), f"lr {rate:.2g}, loss {losses[-1]:.3f}")
             if losses[-1] > _DIVERGED * min(losses):
                 break
-    if len(losses) < 3:
-        raise TrainingError(f"expected a finite loss at a learning rate of {low:g}, got none: start lower")
-    suggested, lowest = _choose(tried, losses)
+    suggested, lowest = _choose(tried, losses, low)
     weights = init.spec.name if isinstance(init, SqueezeNet) else os.fspath(init or "none")
     return LearningRates(
         rates=tuple(tried), losses=tuple(losses), suggested=suggested, lowest=lowest, data=prepared.train.name,
@@ -143,8 +140,10 @@ def _endless(state: TrainingState, batches: TrainBatches | ShardBatches) -> Iter
         state.epoch, state.step = state.epoch + 1, 0
 
 
-def _choose(rates: list[float], losses: list[float]) -> tuple[float, float]:
+def _choose(rates: list[float], losses: list[float], low: float) -> tuple[float, float]:
     """Rates where the loss falls fastest and where it is lowest."""
+    if len(losses) < 3:
+        raise TrainingError(f"expected a finite loss at a learning rate of {low:g}, got none: start lower")
     lowest = int(np.argmin(losses))
     # Slopes over a tenth of the curve either way: neighbouring losses differ by which images they are of.
     reach = max(1, len(losses) // 10)

@@ -24,6 +24,7 @@ from ..files import atomic_write, keep_as
 from ..labels import Labels
 from ..models import SqueezeNet, model_from_state
 from ..preprocess import Preprocessing
+from ..progress import Reporter
 from ..spec import ArchSpec
 from .recipe import Recipe
 from .run_folder import LOG_COLUMNS
@@ -96,8 +97,9 @@ class TrainingState:
         """Run the features as they are; `compile_features` makes a faster function of it."""
         self.forward_features: Callable[[torch.Tensor], torch.Tensor] = self.model.forward_features
 
-    def compile_features(self) -> None:
+    def compile_features(self, reporter: Reporter) -> None:
         """Let torch write kernels for the features, and record their launches: a GPU waits for Python otherwise."""
+        reporter.say("compiling the network: the first step takes minutes")
         self.forward_features = torch.compile(self.model.forward_features, mode="reduce-overhead")
 
     @property

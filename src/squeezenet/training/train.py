@@ -95,9 +95,8 @@ def train_model(
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     result = train_model("digits", run_dir=folder, epochs=1, progress=False)
-        ...     result.best.name, len(result.history)
-        ('best.safetensors', 1)
+        ...     train_model("digits", run_dir=folder, epochs=1, progress=False).best.name
+        'best.safetensors'
     """
     started = time.monotonic()
     wanted = _Wanted(None if recipe is None else load_recipe(recipe), init, teacher, epochs)
@@ -110,13 +109,10 @@ def train_model(
             stack.enter_context(folder.taken(wanted.to_dict(), resume=resume))
         workers.wait()
         prepared = prepare_data(data, val, reporter)
-        resumed = _resume(folder, prepared, target, wanted, reporter)
-        if resume and resumed is None:
-            reporter.say(f"no checkpoint in {folder.path}: the run begins")
+        resumed = _resume(folder, prepared, target, wanted, reporter, is_asked=resume)
         state = resumed or _begin(wanted, prepared, target, reporter)
         if compile:
-            reporter.say("compiling the network: the first step takes minutes")
-            state.compile_features()
+            state.compile_features(reporter)
         workers.wait()  # until all have read the checkpoint that the first may write next
         writers = [tensorboard_writer(folder)] if tensorboard and workers.is_first else []
         run = _open_run(
@@ -177,13 +173,16 @@ class _Wanted:
 
 
 def _resume(
-    folder: RunFolder, prepared: TrainingData, device: torch.device, wanted: _Wanted, reporter: Reporter
-) -> TrainingState | None:
+    folder: RunFolder, prepared: TrainingData, device: torch.device, wanted: _Wanted, reporter: Reporter, *,
+    is_asked: bool,
+) -> TrainingState | None:  # fmt: skip
     checkpoints = (folder.checkpoint, folder.previous_checkpoint)
     state = TrainingState.load_newest(checkpoints, device, lambda text: reporter.say(f"passed over {text}"))
     if state:
         _check_same_run(state, prepared, wanted, folder)
         reporter.say(f"continuing {folder.path} at epoch {state.epoch + 1}, step {state.step + 1}")
+    elif is_asked:
+        reporter.say(f"no checkpoint in {folder.path}: the run begins")
     return state
 
 
