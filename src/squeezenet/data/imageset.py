@@ -314,7 +314,7 @@ class _Files:
 
     def everything(self) -> ImageSet:
         entries = [entry._replace(class_name=None) for entry in self.entries]
-        left = NoImages(Path(), "")
+        left = NoImages(Path())
         problems = [
             _Entry(len(self.sources), f"ignored: {reason}", name, None, None, "") for name, reason in self.ignored
         ]
