@@ -27,10 +27,11 @@ from ..text import file_name
 from .layout import junk_reason
 
 __all__ = [
-    "DigitsSource", "FileSource", "FolderSource", "Listing", "NoImages", "Source", "ZipSource", "expand_pattern",
-    "open_source",
+    "ALREADY_LISTED", "DigitsSource", "FileSource", "FolderSource", "Listing", "NoImages", "Source", "ZipSource",
+    "expand_pattern", "open_source",
 ]  # fmt: skip
 
+ALREADY_LISTED = "a link to a folder already listed"
 _DIGITS = "digits"
 _LOCAL_HEADER_BYTES = 30
 _DOCUMENT_PARTS = frozenset({"[Content_Types].xml", "mimetype", "AndroidManifest.xml", "META-INF/MANIFEST.MF"})
@@ -166,7 +167,7 @@ class FolderSource(_DiskSource):
                 listing.ignored.append((file_name(folder), f"cannot be listed: {error.strerror}"))
                 continue
             if (status.st_dev, status.st_ino) in seen:
-                listing.ignored.append((file_name(folder), "a link to a folder already listed"))
+                listing.ignored.append((file_name(folder), ALREADY_LISTED))
                 continue
             seen.add((status.st_dev, status.st_ino))
             if parts:
