@@ -154,5 +154,6 @@ def test_missing_data_is_one_line(model):
 
 def test_what_is_left_out_is_named(model, data):
     (data / "notes.txt").write_text("text")
-    result = run("evaluate", model, data)
-    assert f"ignored (1): {data}/notes.txt (not an image)" in result.stderr
+    for options in ((), ("--json",)):
+        result = run("evaluate", model, data, *options)
+        assert f"ignored (1): {data}/notes.txt (not an image)" in result.stderr

@@ -17,15 +17,17 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from image_files import encode, photo
+from image_files import encode, photo, write_tree
 from networks import random_network, tiny_spec
 from ray_workers import busy_workers
 from squeezenet import Classifier
 from squeezenet.cli import cli
 from squeezenet.cluster import ClusterTasks, predict_to_parquet
+from squeezenet.cluster.entries import list_entries
 from squeezenet.cluster.parts import Parts
 from squeezenet.errors import ClusterError, DataError
 from squeezenet.fileformat import SqzFile, write_sqz
+from squeezenet.images import IMAGE_FORMATS
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
 
@@ -88,7 +90,7 @@ def check_complete(path, job, n_images):
             )  # fmt: skip
     broken = rows[3::N_PHOTOS]
     assert {(row["class"], row["error"]) for row in broken} == {
-        (None, "expected an image (JPEG, PNG, WEBP, BMP, GIF), got something else")
+        (None, f"expected an image ({', '.join(IMAGE_FORMATS)}), got something else")
     }
 
 
@@ -174,7 +176,7 @@ def test_parquet_columns_and_uris_are_read(cluster, job, tmp_path):
     rows = rows_of(tmp_path / "out.parquet")
     assert [row["path"].rsplit("/", 1)[-1] for row in rows[:7]] == [*(f"set.parquet#{n}" for n in range(6)), "00.jpg"]
     assert rows[5]["error"] == "expected an image, got nothing"
-    assert rows[3]["error"] == "expected an image (JPEG, PNG, WEBP, BMP, GIF), got something else"
+    assert rows[3]["error"] == f"expected an image ({', '.join(IMAGE_FORMATS)}), got something else"
     assert [row["probability"] for row in rows[:3]] == [row["probability"] for row in rows[6:9]]
     assert len(rows) == 6 + N_PHOTOS
     assert len(rows[0]["top_classes"]) == len(rows[0]["top_probabilities"]) == 2
@@ -497,3 +499,18 @@ def test_an_object_store_is_read_and_replaced_objects_are_other_images(cluster, 
     replace_in_place(folder)
     assert predict_to_parquet(model, ["s3://in"], output).n_earlier == 0
     assert rows_of(output)[0]["probability"] != rows[0]["probability"]
+
+
+def test_files_that_are_not_images_are_rows_with_a_reason(tmp_path):
+    folder = write_tree(tmp_path / "photos", ["a.png", "notes.txt", "@eaDir/a.png"])
+    with zipfile.ZipFile(tmp_path / "report.docx", "w") as archive:
+        archive.writestr("a.xml", "x")
+    readers, entries = list_entries([str(folder), str(tmp_path / "report.docx")])
+    rows = {name: str(data) for entry in entries for name, data in readers[entry.source].read(entry)}
+    assert list(rows) == [*(f"{folder}/{name}" for name in ("a.png", "@eaDir", "notes.txt")), f"{tmp_path}/report.docx"]
+    assert list(rows.values())[1:] == [
+        "ignored: of a photo server", "ignored: not an image",
+        "expected an image or a zip of images, got a zip without any",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="expected images, got none"):
+        list_entries([str(tmp_path / "report.docx")])

@@ -159,6 +159,14 @@ def test_arrays_of_other_libraries_are_one_image():
     assert len(classifier.predict(torch.zeros((2, 9, 9, 3), dtype=torch.uint8))) == 2
 
 
+def test_columns_of_paths_are_collections(tmp_path):
+    for name in "ab":
+        photo().save(tmp_path / f"{name}.png")
+    paths = np.array([str(tmp_path / "a.png"), str(tmp_path / "b.png")])
+    assert len(Classifier("imagenette").predict(paths)) == 2
+    assert len(Classifier("imagenette").predict(paths.astype(object))) == 2
+
+
 def test_warnings_of_the_process_stay_as_they_were():
     before = list(warnings.filters)
     data = encode(photo(), "JPEG")

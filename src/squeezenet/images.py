@@ -70,9 +70,12 @@ def is_image_start(start: bytes) -> bool:
 
 def is_one_image(images: object) -> bool:
     """Whether an argument is one `ImageSource` and not a collection of them."""
-    if hasattr(images, "__array__") and not isinstance(images, Image.Image):
-        return getattr(images, "ndim", 3) != 4
-    return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(images, "read")
+    if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(images, "read"):
+        return True
+    if not hasattr(images, "__array__"):
+        return False
+    array = np.asarray(images)
+    return array.ndim != 4 and array.dtype.kind not in "OU"  # a column of paths is a collection
 
 
 def source_name(source: ImageSource) -> str:
@@ -171,7 +174,7 @@ def _errors_about(name: str) -> Iterator[None]:
 def _open(source: Any) -> Image.Image:
     if isinstance(source, Image.Image):
         return source
-    if hasattr(source, "__array__"):
+    if hasattr(source, "__array__") and not isinstance(source, (str, bytes)):
         return _from_array(np.asarray(source))
     if isinstance(source, (str, os.PathLike)):
         status = os.stat(source)

@@ -50,18 +50,18 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
     unknown = result.unknown if store_unknown else None
     if unknown and found.path:
         store(found.path, unknown.unknown_below)
-    if as_json:
-        click.echo(json.dumps(result.to_dict() | ({"unknown": dataclasses.asdict(unknown)} if unknown else {})))
-        return
     for remark in result.images.remarks():
         click.echo(printable(remark), err=True)
-    if result.note:
-        click.echo(result.note, err=True)
     unreadable = result.scores.unreadable
     for entry in unreadable[:_SHOWN_UNREADABLE]:
         click.echo(f"skipped {printable(entry.name)}: {printable(entry.reason)}", err=True)
     if len(unreadable) > _SHOWN_UNREADABLE:
         click.echo(f"skipped {len(unreadable) - _SHOWN_UNREADABLE} more unreadable images", err=True)
+    if as_json:
+        click.echo(json.dumps(result.to_dict() | ({"unknown": dataclasses.asdict(unknown)} if unknown else {})))
+        return
+    if result.note:
+        click.echo(result.note, err=True)
     for name, percent, right, interval in result.rows():
         click.echo(f"{name}  {percent:>8}  ({right}; 95 % interval {interval})")
     click.echo(f"{result.ms_per_image:.1f} ms per image, reading and decoding included")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data.sources import Source, ZipSource, open_source
+from ..data.sources import ALREADY_LISTED, Source, ZipSource, open_source
 from ..errors import DataError, ImageError, MissingDependencyError
 from ..files import IMAGE_EXTENSIONS
 from ..images import MAX_FILE_BYTES
@@ -29,6 +29,7 @@ _Test = Callable[[str], bool]
 
 _PARQUET = ".parquet"
 _NO_ROW_GROUP = -1
+_LEFT_OUT = -2
 _MAX_ROW_GROUP_BYTES = 4_000_000_000
 _ROWS_AT_ONCE = 32
 
@@ -43,7 +44,7 @@ class Entry(NamedTuple):
     name: str
     """Of the file, for people."""
     row_group: int
-    """-1 for an image file."""
+    """-1 for an image file; -2 for what is not one, whose key is the reason."""
     first_row: int
     """Of the row group, counted through the file."""
     n_images: int
@@ -61,6 +62,9 @@ class Reader:
 
     def read(self, entry: Entry) -> Iterator[tuple[str, bytes | ImageError]]:
         """Give an entry's images: the name, and the encoded bytes or what is wrong with them; never raises."""
+        if entry.row_group == _LEFT_OUT:
+            yield entry.name, ImageError(entry.key.decode())
+            return
         if entry.row_group == _NO_ROW_GROUP:
             try:
                 yield entry.name, self._read_file(os.fsdecode(entry.key))
@@ -128,6 +132,8 @@ def list_entries(
             raise DataError(f"{argument}: expected images, or Parquet files with a column of images, got none")
         readers.append(reader)
         entries += found
+    if all(entry.row_group == _LEFT_OUT for entry in entries):
+        raise DataError(f"{os.fspath(arguments[0])}: expected images, got none, but such as {entries[0].name}")
     return readers, entries
 
 
@@ -144,7 +150,13 @@ def _list_local(argument: str, number: int, shown: str, is_left_out: _Test) -> t
     source = open_source(path, any_file=True)
     whole = _file_version(path) if isinstance(source, ZipSource) else None
     entries = []
-    for parts, key in source.list_files().files:
+    listing = source.list_files()
+    left_out = [("", "expected an image or a zip of images, got a zip without any")]
+    if listing.files or not isinstance(source, ZipSource):
+        rows = [(name.removeprefix(source.name), why) for name, why in listing.ignored if why != ALREADY_LISTED]
+        rows = [row for row in rows if not row[0].lower().endswith(_PARQUET) and not is_left_out(f"{path}{row[0]}")]
+        left_out = [(name, f"ignored: {why}") for name, why in rows]
+    for parts, key in listing.files:
         if whole is not None or not is_left_out(str(key)):
             version = whole or _file_version(str(key))
             name = "/".join((shown, *parts))
@@ -153,6 +165,7 @@ def _list_local(argument: str, number: int, shown: str, is_left_out: _Test) -> t
         if not is_left_out(str(inner)):
             name = f"{shown}/{file_name(str(inner.relative_to(path)))}"
             entries += _row_groups(filesystem, str(inner), name, number, _file_version(inner), in_folder=True)
+    entries += [Entry(number, why.encode(), f"{shown}{name}", _LEFT_OUT, 0, 1, b"") for name, why in left_out]
     return Reader(filesystem, source), entries
 
 
@@ -228,6 +241,8 @@ def _list_store(uri: str, number: int, is_left_out: _Test) -> tuple[Reader, list
             entries += _row_groups(filesystem, item.path, name, number, version, in_folder=is_folder)
         elif suffix in IMAGE_EXTENSIONS or not is_folder:
             entries.append(Entry(number, os.fsencode(item.path), name, _NO_ROW_GROUP, 0, 1, version))
+        else:
+            entries.append(Entry(number, b"ignored: not named like an image", name, _LEFT_OUT, 0, 1, b""))
     return Reader(filesystem), entries
 
 

@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..labels import Labels
 from ..text import match_key, nfc
 from .layout import Split, read_layout, split_of
-from .sources import Listing, NoImages, Source, ZipSource, open_source
+from .sources import ALREADY_LISTED, Listing, NoImages, Source, ZipSource, open_source
 
 __all__ = [
     "DataSource", "ImageItem", "ImageSet", "evenly_spaced", "open_data", "open_everything", "open_train_and_val",
@@ -314,9 +314,11 @@ class _Files:
 
     def everything(self) -> ImageSet:
         entries = [entry._replace(class_name=None) for entry in self.entries]
-        left = NoImages(Path(), "")
+        left = NoImages(Path())
         problems = [
-            _Entry(len(self.sources), f"ignored: {reason}", name, None, None, "") for name, reason in self.ignored
+            _Entry(len(self.sources), f"ignored: {reason}", name, None, None, "")
+            for name, reason in self.ignored
+            if reason != ALREADY_LISTED
         ]
         if not entries and not problems:
             raise DataError(_no_images(self.name, None, [], self.unlabelled))

@@ -6,9 +6,9 @@ read beyond `MAX_FILE_BYTES`.
 
 from __future__ import annotations
 
+import abc
 import glob
 import io
-import itertools
 import os
 import stat
 import struct
@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
 
@@ -27,10 +27,11 @@ from ..text import file_name
 from .layout import junk_reason
 
 __all__ = [
-    "DigitsSource", "FileSource", "FolderSource", "Listing", "NoImages", "Source", "ZipSource", "expand_pattern",
-    "open_source",
+    "ALREADY_LISTED", "DigitsSource", "FileSource", "FolderSource", "Listing", "NoImages", "Source", "ZipSource",
+    "expand_pattern", "open_source",
 ]  # fmt: skip
 
+ALREADY_LISTED = "a link to a folder already listed"
 _DIGITS = "digits"
 _LOCAL_HEADER_BYTES = 30
 _DOCUMENT_PARTS = frozenset({"[Content_Types].xml", "mimetype", "AndroidManifest.xml", "META-INF/MANIFEST.MF"})
@@ -52,19 +53,33 @@ class Listing:
     """Name and reason of what is not an image: other files, devices, unreadable, hidden and junk folders."""
 
 
-class Source(Protocol):
+class Source(abc.ABC):
     """A place that encoded images can be read from; may be pickled and used from several threads."""
 
-    name: str
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = file_name(str(path))
 
+    @abc.abstractmethod
     def list_files(self) -> Listing:
-        """Find every file named like an image, in an order that does not depend on the file system."""
+        """Find every image, in an order that does not depend on the file system."""
 
+    @abc.abstractmethod
     def read(self, key: Any, limit: int | None = None) -> bytes:
         """Return a file's bytes, or its first `limit`; raises `ImageError` if it is gone, damaged or too large."""
 
     def size_bytes(self, key: Any) -> int:
         """Return a file's size; 0 if it is gone."""
+        return len(self.read(key))
+
+    def _why_ignored(self, name: str, key: Any) -> str | None:
+        """Say why a file is not taken for an image; None if its name or its first bytes are those of one."""
+        if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS:
+            return None
+        try:
+            return None if is_image_start(self.read(key, SIGNATURE_BYTES)) else "not an image"
+        except ImageError as error:
+            return error.reason
 
 
 def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> Source:
@@ -104,30 +119,13 @@ def expand_pattern(path: str) -> list[str]:
 
 def _is_zip(path: Path) -> bool:
     with path.open("rb") as stream:
+        if is_image_start(stream.read(SIGNATURE_BYTES)):  # with a zip behind it
+            return False
         # A damaged zip is still meant as one: the suffix counts too, so that the error names the damage.
         return zipfile.is_zipfile(stream) or path.suffix.lower() == ".zip"
 
 
-class _Files:
-    """Files that are images by their name, or by their first bytes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = file_name(str(path))
-
-    def read(self, key: Any, limit: int | None = None) -> bytes:
-        raise NotImplementedError
-
-    def _is_image(self, name: str, key: Any) -> bool:
-        if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS:
-            return True
-        try:
-            return is_image_start(self.read(key, SIGNATURE_BYTES))
-        except ImageError:
-            return False
-
-
-class _DiskSource(_Files):
+class _DiskSource(Source):
     """Files by path."""
 
     def read(self, key: str, limit: int | None = None) -> bytes:
@@ -169,7 +167,7 @@ class FolderSource(_DiskSource):
                 listing.ignored.append((file_name(folder), f"cannot be listed: {error.strerror}"))
                 continue
             if (status.st_dev, status.st_ino) in seen:
-                listing.ignored.append((file_name(folder), "a link to a folder already listed"))
+                listing.ignored.append((file_name(folder), ALREADY_LISTED))
                 continue
             seen.add((status.st_dev, status.st_ino))
             if parts:
@@ -184,10 +182,10 @@ class FolderSource(_DiskSource):
                     folders.append((entry.path, inner))
                 elif not _entry_is(entry, stat.S_ISREG):
                     listing.ignored.append((file_name(entry.path), "not a regular file"))
-                elif self._is_image(entry.name, entry.path):
-                    listing.files.append((inner, entry.path))
+                elif reason := self._why_ignored(entry.name, entry.path):
+                    listing.ignored.append((file_name(entry.path), reason))
                 else:
-                    listing.ignored.append((file_name(entry.path), "not an image"))
+                    listing.files.append((inner, entry.path))
             pending.extend(reversed(folders))
         return listing
 
@@ -207,11 +205,11 @@ def _read_bounded(stream: Any, name: str, size: int, limit: int | None) -> bytes
     return data
 
 
-class NoImages:
+class NoImages(Source):
     """What stands for a file that cannot be an image, and for all that was ignored, so that it is said where it is."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        self.name = file_name(str(path))
+    def __init__(self, path: Path, reason: str = "") -> None:
+        super().__init__(path)
         self._reason = reason
 
     def list_files(self) -> Listing:
@@ -222,10 +220,6 @@ class NoImages:
         """Say what is wrong, which is the key; see `Source.read`."""
         raise ImageError(key)
 
-    def size_bytes(self, key: str) -> int:
-        """Nothing."""
-        return 0
-
 
 class FileSource(_DiskSource):
     """One image file, given by name."""
@@ -235,7 +229,7 @@ class FileSource(_DiskSource):
         return Listing(files=[((), str(self.path))])
 
 
-class ZipSource(_Files):
+class ZipSource(Source):
     """A zip archive; nothing is ever extracted, so hostile member names lead nowhere."""
 
     def __init__(self, path: Path) -> None:
@@ -250,8 +244,9 @@ class ZipSource(_Files):
         """
         listing, left_out = Listing(), dict[str, str]()
         try:
-            members = self._open().infolist()
-            _refuse_overlaps(members)
+            archive = self._open()
+            members = archive.infolist()
+            _refuse_overlaps(members, archive.start_dir)
         except _READ_ERRORS as error:
             raise DataError(f"{self.name}: expected a zip archive, got one that cannot be read ({error})") from None
         for index, member in enumerate(members):
@@ -270,11 +265,11 @@ class ZipSource(_Files):
                 listing.ignored.append((f"{self.name}/{path}", "a path that leaves the archive"))
             elif is_folder:
                 listing.folders.update(parts[:depth] for depth in range(1, len(parts) + 1))
-            elif self._is_image(parts[-1], index):
+            elif problem := self._why_ignored(parts[-1], index):
+                left_out[f"{self.name}/{path}"] = problem
+            else:
                 listing.files.append((parts, index))
                 listing.folders.update(parts[:depth] for depth in range(1, len(parts)))
-            else:
-                left_out[f"{self.name}/{path}"] = "not an image"
         listing.files.sort()
         if not any(member.filename in _DOCUMENT_PARTS for member in members):  # nobody put these other files there
             listing.ignored += left_out.items()
@@ -316,28 +311,28 @@ def _junk_part(parts: tuple[str, ...], *, is_folder: bool) -> tuple[int, str] | 
     return None
 
 
-def _refuse_overlaps(members: list[zipfile.ZipInfo]) -> None:
+def _refuse_overlaps(members: list[zipfile.ZipInfo], end: int) -> None:
     """Refuse a zip whose members share bytes, since a small one could hold any amount of work.
 
     Raises:
         BadZipFile: If so.
     """
     ordered = sorted(members, key=lambda member: member.header_offset)
-    for member, following in itertools.pairwise(ordered):
-        if member.header_offset + _LOCAL_HEADER_BYTES + member.compress_size > following.header_offset:
-            raise zipfile.BadZipFile(f"{following.filename!r} overlaps another member")
+    ends = [member.header_offset for member in ordered[1:]] + [end]
+    for member, next_start in zip(ordered, ends, strict=False):
+        if member.header_offset + _LOCAL_HEADER_BYTES + member.compress_size > next_start:
+            raise zipfile.BadZipFile(f"{member.filename!r} overlaps what follows")
 
 
-class DigitsSource:
+class DigitsSource(Source):
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels, as PNG files `<split>/<digit>/<number>.png`."""
-
-    name = _DIGITS
 
     def __init__(self) -> None:
         try:
             from sklearn.datasets import load_digits
         except ImportError:
             raise MissingDependencyError("scikit-learn", "train") from None
+        super().__init__(Path(_DIGITS))
         digits = load_digits()
         self._labels = [int(label) for label in digits.target]
         # Values are 0 to 16 (counts of set pixels in 4x4 blocks).
@@ -359,7 +354,3 @@ class DigitsSource:
         buffer = io.BytesIO()
         Image.fromarray(self._pixels[key]).save(buffer, "PNG")
         return buffer.getvalue()[:limit]
-
-    def size_bytes(self, key: int) -> int:
-        """Encode and measure; see `Source.size_bytes`."""
-        return len(self.read(key))
