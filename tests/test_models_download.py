@@ -227,11 +227,7 @@ def test_cache_is_in_the_home_folder_by_default(monkeypatch, tmp_path):
 def test_progress_is_plain_lines_where_there_is_no_terminal(server, capsys):
     fetch_weights(NAME)
     out, err = capsys.readouterr()
-    lines = err.splitlines()
-    assert out == ""
-    assert lines[0] == f"downloading {NAME} (0.3 MB)"
-    assert lines[-1] == f"downloading {NAME}: 100 %"
-    assert len(lines) <= 5
+    assert (out, err) == ("", f"downloading {NAME} (0.3 MB)\n")
 
 
 def test_progress_is_a_bar_on_a_terminal(server, monkeypatch):
@@ -244,7 +240,7 @@ def test_progress_is_a_bar_on_a_terminal(server, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     fetch_weights(NAME)
-    assert "256.0/256.0 kB" in terminal.getvalue()
+    assert "256/256" in terminal.getvalue()
     assert "━" in terminal.getvalue()
 
 

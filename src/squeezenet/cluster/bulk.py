@@ -98,15 +98,12 @@ def predict_to_parquet(
         >>> predict_to_parquet("cifar10", ["s3://bucket/photos"], "out.parquet").n_errors  # doctest: +SKIP
         0
     """
-    encoded = _checked(sqz_path(model))
-    clock = time.monotonic()
-    target = Path(output)
+    encoded, target, clock = _checked(sqz_path(model)), Path(output), time.monotonic()
     hidden = (target, target.with_name(f"{target.name}.parts"))
     sources = [found for source in sources for found in expand_pattern(os.fspath(source))]
     readers, entries = list_entries(sources, leave_out=hidden)
     blocks = _blocks(entries)
-    n_images = sum(block.count for block in blocks)
-    list_s = time.monotonic() - clock
+    n_images, list_s = sum(block.count for block in blocks), time.monotonic() - clock
     if target.is_dir():  # better now than after hours
         raise FileExistsError(errno.EEXIST, "expected a file to write, got a folder", str(target))
     identity = _identify(encoded, entries, top)
@@ -127,8 +124,8 @@ def predict_to_parquet(
                 first_s, classify_s = _classify(tasks, calls, parts, n_earlier, n_images, on_progress)
         clock = time.monotonic()
         n_errors = _merge(parts, blocks, target, identity)
-    merge_s = time.monotonic() - clock
-    return BulkResult(n_images, n_errors, n_earlier, processors, list_s, start_s, first_s, classify_s, merge_s)
+    spent_s = list_s, start_s, first_s, classify_s, time.monotonic() - clock
+    return BulkResult(n_images, n_errors, n_earlier, processors, *spent_s)
 
 
 def _checked(path: Path) -> bytes:

@@ -41,12 +41,9 @@ class ClusterTasks:
     @classmethod
     @contextlib.contextmanager
     def open(cls, address: str, function: Callable[..., Any], *, use_gpus: bool = True) -> Iterator[ClusterTasks]:
-        """Join a cluster while the block runs; leaving it ends the calls that are under way.
+        """Join a cluster, as by `connected`, while the block runs; leaving it ends the calls that are under way.
 
-        Args:
-            address: As for `connected`.
-            function: To be called; arguments and results travel between processes.
-            use_gpus: Whether a call needs a GPU where the cluster has any.
+        Arguments and results of the function travel between processes; with `use_gpus` a call takes a GPU if there are.
         """
         with connected(address) as processors:
             import ray
@@ -70,10 +67,7 @@ class ClusterTasks:
         self._under_way[self._call.remote(*arguments)] = tag
 
     def run_all(self, calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[Any, Any]]:
-        """Make any number of calls; yields tag and result of each as it ends.
-
-        Args:
-            calls: Tag and arguments of each; taken as processors become free.
+        """Make any number of calls, given by tag and arguments; yields tag and result of each as it ends.
 
         Raises:
             ClusterError: If a call was lost again and again, or raised.
@@ -100,13 +94,7 @@ class ClusterTasks:
         return result
 
     def next_result(self, is_stopped: Callable[[], bool]) -> tuple[Any, Any] | None:
-        """Wait for any call to end.
-
-        Args:
-            is_stopped: Asked now and then; if true, the wait is over.
-
-        Returns:
-            Tag and result; None if stopped.
+        """Wait for any call to end; returns tag and result, or None once `is_stopped`, which is asked now and then.
 
         Raises:
             ClusterError: If a call was lost again and again, or raised.

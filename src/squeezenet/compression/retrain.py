@@ -33,12 +33,7 @@ class Retrainer:
     """Labelled data, ready to train on again and again."""
 
     def __init__(self, images: ImageSet, model: SqueezeNet, reporter: Reporter) -> None:
-        """Check and decode the data.
-
-        Args:
-            images: Images whose classes are numbered as the model's; all of them are trained on.
-            model: Its preprocessing says at what size.
-            reporter: Shows progress.
+        """Check and decode images, whose classes are numbered as the model's, at the size that it takes.
 
         Raises:
             DataError: If the images cannot be used.

@@ -9,23 +9,21 @@ import contextlib
 import functools
 import hashlib
 import http.client
-import importlib.util
 import io
 import ipaddress
 import os
 import re
 import socket
-import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DownloadError
 from ..files import atomic_write, cache_folder, remove_leftovers
+from ..progress import Reporter, SilentReporter, reporter_of
 from ..text import printable
 
 __all__ = ["WEIGHTS_URL", "fetch_weights"]
@@ -41,7 +39,7 @@ _LEFTOVER_AGE_S = 3600.0  # of temporary files that no download can still be wri
 
 
 def fetch_weights(
-    file_name: str, *, sha256: str | None = None, base_url: str | None = None, progress: bool = True
+    file_name: str, *, sha256: str | None = None, base_url: str | None = None, progress: Reporter | bool = True
 ) -> Path:
     """Find a published file in the cache, or download it there first.
 
@@ -52,7 +50,7 @@ def fetch_weights(
         file_name: Published name, with the first digits of the file's SHA-256 in it, as in `name-b8a52dc0.pth`.
         sha256: The file's whole digest in hex, or its first digits. Default: those in its name.
         base_url: Address of the folder it is published in. Default: `$SQUEEZENET_WEIGHTS_URL`, or `WEIGHTS_URL`.
-        progress: Show how far the download is, on standard error.
+        progress: Where to show how far the download is: a `Reporter`, True for standard error, False for nowhere.
 
     Returns:
         Path of the file; its hash has been checked.
@@ -76,7 +74,7 @@ def fetch_weights(
         if path.is_symlink():  # in a folder that others write to, it may lead to any of the user's files
             path.unlink()
         with atomic_write(path) as stream:
-            digest = _download(url, stream, name=file_name, progress=progress)
+            digest = _download(url, stream, name=file_name, reporter=reporter_of(progress))
             if not digest.startswith(sha256):
                 raise DownloadError(f"expected a SHA-256 that starts with {sha256}, got {digest[: len(sha256)]}")
     # HTTPException: an answer that breaks the protocol. ValueError: an address that is none.
@@ -89,7 +87,7 @@ def fetch_weights(
     return path
 
 
-def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
+def _download(url: str, stream: BinaryIO, *, name: str, reporter: Reporter) -> str:
     """Copy what the server sends into a stream, within the limits; return its SHA-256 in hex."""
     _check_address(url)
     deadline_s = time.monotonic() + TOTAL_TIMEOUT_S
@@ -103,15 +101,16 @@ def _download(url: str, stream: BinaryIO, *, name: str, progress: bool) -> str:
             raise DownloadError(f"HTTP {error.code} {error.reason}") from None
     with response:
         expected_bytes = response.length  # None if the server does not say
-        with _progress(name, expected_bytes) if progress else contextlib.nullcontext() as show:
+        reporter.say(f"downloading {name}" + (f" ({expected_bytes / 1e6:.1f} MB)" if expected_bytes else ""))
+        known = reporter if expected_bytes else SilentReporter()
+        with known.task(name, (expected_bytes or 0) // 1000, "kB") as task:
             while chunk := response.read1(_CHUNK_BYTES):
                 received_bytes += len(chunk)
                 if received_bytes > MAX_DOWNLOAD_BYTES:
                     raise DownloadError(f"expected at most {MAX_DOWNLOAD_BYTES} bytes")
                 stream.write(chunk)
                 digest.update(chunk)
-                if show:
-                    show(received_bytes)
+                task.update(received_bytes // 1000)
     if expected_bytes not in (None, received_bytes):
         raise DownloadError(f"expected {expected_bytes} bytes, got {received_bytes}")
     return digest.hexdigest()
@@ -132,8 +131,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
         with contextlib.ExitStack() as stack:
             stack.enter_context(fp)
-            if urllib.parse.urlsplit(newurl).scheme != req.type:
-                raise DownloadError(f"HTTP {code} leads from {req.type} to {newurl}, which is not followed")
+            if urllib.parse.urlsplit(newurl).scheme != urllib.parse.urlsplit(req.full_url).scheme:
+                raise DownloadError(f"HTTP {code} leads to {newurl}, another kind of address, which is not followed")
             _check_address(newurl)
             stack.pop_all()
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -190,35 +189,3 @@ def _connect(
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _progress(name: str, total_bytes: int | None) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-    """Give what to call with the bytes received so far: a bar on a terminal, plain lines elsewhere."""
-    if sys.stderr.isatty() and importlib.util.find_spec("rich"):
-        return _bar(name, total_bytes)
-    return contextlib.nullcontext(_lines(name, total_bytes))
-
-
-@contextlib.contextmanager
-def _bar(name: str, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=total_bytes)
-        yield lambda received_bytes: bar.update(task, completed=received_bytes)
-
-
-def _lines(name: str, total_bytes: int | None) -> Callable[[int], None]:
-    print(f"downloading {name}" + (f" ({total_bytes / 1e6:.1f} MB)" if total_bytes else ""), file=sys.stderr)
-    quarters_shown = 0
-
-    def show(received_bytes: int) -> None:
-        nonlocal quarters_shown
-        quarters = 4 * received_bytes // total_bytes if total_bytes else 0
-        if quarters > quarters_shown:
-            print(f"downloading {name}: {25 * quarters} %", file=sys.stderr)
-            quarters_shown = quarters
-
-    return show

@@ -145,6 +145,5 @@ def _float64(tensor: Tensor | None) -> Tensor:
 
 
 def _list(names: list[str]) -> str:
-    shown = ", ".join(printable(name) for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{shown}{more} {'is' if len(names) == 1 else 'are'}"
+    return f"{', '.join(map(printable, names[:3]))}{more} {'is' if len(names) == 1 else 'are'}"

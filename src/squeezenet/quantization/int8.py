@@ -17,12 +17,7 @@ __all__ = ["compress_int8", "quantize_int8", "quantize_with_ranges"]
 
 
 def quantize_int8(model: SqueezeNet, calibration: CalibrationPhotos, reporter: Reporter) -> IntegerNetwork:
-    """Quantise a float network with a calibration's ranges, or those that its photos show.
-
-    Args:
-        model: Float network, batch norm folded.
-        calibration: From `choose_calibration`.
-        reporter: Shows how many photos are done.
+    """Quantise a float network, batch norm folded, with a calibration's ranges or those that its photos show.
 
     Raises:
         QuantizationError: If the network has no integer form.
@@ -51,7 +46,7 @@ def quantize_with_ranges(
     """Quantise a float network with given activation ranges.
 
     Args:
-        model: Float network, batch norm folded.
+        model: Batch norm folded.
         ranges: Lowest and highest value of each tensor of `quantized_tensors`; that of the input is not needed.
         one_step: Give all output channels of a layer the same weight step, so that equal weights are equal integers.
 

@@ -50,13 +50,10 @@ class Equations:
 def refit_kept_weights(
     model: SqueezeNet, teacher: SqueezeNet, masks: Mapping[str, Tensor], photos: Iterable[NDArray[np.uint8]]
 ) -> None:
-    """Change the kept weights and the biases of a pruned network, in place, so that its layers give what they gave.
+    """Change the kept weights and the biases of a pruned network, in place, so that its layers do what they did.
 
-    Args:
-        model: Pruned; in eval mode, without batch norm.
-        teacher: The network it was pruned from.
-        masks: Of each weight, bool of its shape; `True` means kept. Layers that keep everything are left alone.
-        photos: Pixels (N, H, W, 3), uint8, in batches.
+    `teacher` is the network it was pruned from; layers whose mask keeps everything are left alone. The rest is as for
+    `layer_equations`.
     """
     convs = model.convs
     for name, equations in layer_equations(model, teacher, photos):

@@ -151,14 +151,9 @@ def _price_codes(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Move centroids so that damage and entropy together cost least; unused ones go.
 
-    Args:
-        values: Of each code, code 0 being zero.
-        weight: Of one layer, shape (n,); zeros are pruned.
-        importance: Nats for a squared error of each weight.
-        nats_per_bit: Price of entropy; without one nothing moves.
-
-    Returns:
-        Each code's value, rising from code 1 on, and its price in nats.
+    Takes the values of all codes (code 0 is zero), the weights (n,) of a layer (zeros are pruned), nats for a squared
+    error of each, and the price of entropy, without which nothing moves. Returns each code's value, rising from code 1
+    on, and its price in nats.
 
     Source: Chou, Lookabaugh and Gray 1989, "Entropy-constrained vector quantization".
     """

@@ -58,15 +58,9 @@ def round_network(
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, IntegerConv]:
-    """Round every convolution at one slope.
+    """Round every convolution at one slope: nats of KL that a bit is worth.
 
-    Args:
-        net: The float network.
-        row_grams: Sensitivities, from `collect_statistics`.
-        photos: Pixels, (N, H, W, 3), uint8.
-        slope: Nats of KL that a bit is worth.
-        seed: Of the choice of positions.
-        progress: Called with the share that is done.
+    `row_grams` are the sensitivities from `collect_statistics`, `photos` pixels (N, H, W, 3); `seed` chooses positions.
     """
     generator = torch.Generator().manual_seed(seed)
     x = net.pixels(photos).half()
