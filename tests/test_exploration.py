@@ -1,9 +1,12 @@
 """Studies on a handful of tiny images: finished, refused, cut off and continued."""
 
+import contextlib
 import io
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -224,3 +227,24 @@ def test_alarm_of_a_trial_is_shown_with_its_title(images, tmp_path):
     assert (number, len(outcome.top1_by_epoch)) == (7, 59)
     assert outcome.alarms
     assert [line for line in stream.getvalue().splitlines() if line] == [f"trial 7: {text}" for text in outcome.alarms]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trial_user_attributes SET value_json = '{}' WHERE key = 'spec'",
+        "UPDATE trial_user_attributes SET value_json = '[1' WHERE key = 'measured'",
+        """UPDATE trial_user_attributes SET value_json = '{"params": 1}' WHERE key = 'measured'""",
+        "UPDATE trial_user_attributes SET value_json = '7' WHERE key = 'measured'",
+        "DELETE FROM trial_user_attributes WHERE key = 'measured'",
+        "UPDATE study_user_attributes SET value_json = '[]'",
+        "UPDATE trial_params SET distribution_json = 'x'",
+    ],
+)
+def test_damaged_study_is_one_line(images, study, tmp_path, change):
+    copy = shutil.copytree(study[1], tmp_path / study[1].name)
+    with contextlib.closing(sqlite3.connect(copy / "study.db")) as base, base:
+        base.execute(change)
+    with pytest.raises(StudyError) as caught:
+        run(images, copy)
+    assert "\n" not in str(caught.value)

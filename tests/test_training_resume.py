@@ -16,10 +16,11 @@ from squeezenet.errors import DataError, TrainingError
 from squeezenet.labels import Labels
 from squeezenet.models import SqueezeNet, load_model
 from squeezenet.progress import PlainReporter
+from squeezenet.reports.network_page import write_evaluation_page
 from squeezenet.training import load_recipe
 from squeezenet.training import step as step_module
 from squeezenet.training import train as train_module
-from squeezenet.training.run_report import write_evaluation_page
+from squeezenet.training.run_report import run_facts, run_history, shown_facts
 from squeezenet.training.state import TrainingState
 from training_runs import TINY, digests, train, write_images
 
@@ -396,6 +397,12 @@ def test_tampered_checkpoints_are_named_errors(data, tmp_path):
         assert "\n" not in str(caught.value), (number, name)
 
 
+def write_page(folder, data):
+    run = folder / "run"
+    facts = shown_facts(run_facts(run))
+    write_evaluation_page(evaluate(run, data), folder / "page.html", history=run_history(run), facts=facts)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -412,7 +419,7 @@ def test_tampered_checkpoints_are_named_errors(data, tmp_path):
 def test_evaluation_page_of_a_tampered_run_is_written(data, whole_run, tmp_path, name, text):
     shutil.copytree(whole_run.run_dir, tmp_path / "run")
     (tmp_path / "run" / name).write_text(text)
-    write_evaluation_page(evaluate(tmp_path / "run", data), tmp_path / "page.html")
+    write_page(tmp_path, data)
     assert "<html" in (tmp_path / "page.html").read_text()
 
 
@@ -421,4 +428,4 @@ def test_evaluation_page_does_not_wait_for_a_pipe(data, whole_run, tmp_path, nam
     shutil.copytree(whole_run.run_dir, tmp_path / "run")
     (tmp_path / "run" / name).unlink()
     os.mkfifo(tmp_path / "run" / name)
-    write_evaluation_page(evaluate(tmp_path / "run", data), tmp_path / "page.html")
+    write_page(tmp_path, data)

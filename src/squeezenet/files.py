@@ -60,7 +60,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
-            if not stream.closed:  # by `write_together`, which has done the same
+            with contextlib.suppress(ValueError):  # `write_together` has done the same, and closed it
                 stream.flush()
                 os.fsync(stream.fileno())
         if permissions is not None:

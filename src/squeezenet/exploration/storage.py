@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError, StudyError
 from ..progress import Reporter
-from .findings import DIRECTIONS
+from .findings import DIRECTIONS, findings_of
 from .space import Range, Space, Value
 
 if TYPE_CHECKING:
@@ -57,14 +57,17 @@ def open_study(folder: Path, storage: str | None, identity: Mapping[str, Any], *
             load_if_exists=True,
         )
         before = study.user_attrs.get("identity")
+        for finding in findings_of(study):  # a damaged storage is found before a trial is trained
+            _ = [float(getattr(finding.measured, name)) for name in DIRECTIONS], dict(finding.point)
         if before is None:
             study.set_user_attr("identity", dict(identity))
     except Exception as error:  # SQLAlchemy's and every driver's own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StudyError(f"{url}: cannot be opened as an Optuna storage ({reason})") from None
+        raise StudyError(f"{url}: cannot be opened as an Optuna storage ({reason[:200]})") from None
     wanted = json.loads(json.dumps(identity))
     if before is not None and before != wanted:
-        changed = sorted(key for key in wanted if before.get(key) != wanted[key])
+        known = before if isinstance(before, dict) else {}
+        changed = sorted(key for key in wanted if known.get(key) != wanted[key])
         raise StudyError(
             f"{folder}: expected the study that was begun here, got another {', '.join(changed)}:"
             " use the same settings, or another folder"

@@ -85,9 +85,8 @@ def explore(
         >>> [finding.point for finding in result.findings]
         [{'base_e': 8}, {'base_e': 16}]
     """
-    reporter = reporter_of(progress)
+    reporter, given = reporter_of(progress), None if recipe is None else load_recipe(recipe)
     folder, chosen = Path(study_dir), space if isinstance(space, Space) else load_space(space)
-    given = None if recipe is None else load_recipe(recipe)
     prepared = prepare_data(data, val, reporter)
     settings = given or choose_recipe(prepared, has_init=False, reporter=reporter)
     try:

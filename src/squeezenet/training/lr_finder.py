@@ -16,10 +16,8 @@ from ..progress import Reporter, reporter_of
 from ..reports.charts import line_chart
 from ..reports.pages import render
 from ..zoo import find_model
-from .feed.batches import TrainBatches
-from .feed.shards import ShardBatches
 from .recipe import Recipe, load_recipe
-from .setup import Data, choose_recipe, open_batches, prepare_data, start_model
+from .setup import Data, TrainingData, choose_recipe, open_batches, prepare_data, start_model
 from .state import TrainingState
 from .step import Step, choose_device, choose_precision, epoch_steps
 
@@ -27,7 +25,9 @@ __all__ = ["LearningRates", "find_learning_rate"]
 
 _SMOOTHING = 0.9  # share of the loss so far in its running mean
 _DIVERGED = 4.0  # times the best loss so far
-_LONG = 100_000  # epochs of a schedule that stays where it starts
+# A schedule so long that it stays where it starts.
+_LEVEL = {"epochs": 100_000, "schedule": "linear", "warmup_epochs": 0.0, "freeze_features_epochs": 0, "ema_decay": 0.0,
+          "teacher": None}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,20 +99,17 @@ def find_learning_rate(
         >>> len(find_learning_rate("digits", n_steps=5, progress=False).rates) <= 5
         True
     """
-    reporter = reporter_of(progress)
-    target, given = choose_device(device), None if recipe is None else load_recipe(recipe)
+    reporter, target = reporter_of(progress), choose_device(device)
+    given = None if recipe is None else load_recipe(recipe)
     if isinstance(init, (str, os.PathLike)):
         find_model(init)
     prepared = prepare_data(data, None, reporter)
     settings = given or choose_recipe(prepared, has_init=init is not None, reporter=reporter)
-    settings = settings.replace(
-        epochs=_LONG, schedule="linear", warmup_epochs=0.0, freeze_features_epochs=0, ema_decay=0.0, teacher=None
-    )
+    settings = settings.replace(**_LEVEL)
     model, prepared = start_model(settings, init, prepared, reporter)
-    assert model.preprocessing is not None
     precision = choose_precision(target) if settings.precision == "auto" else settings.precision
     state = TrainingState.start(settings, model, precision=precision, data_id="", device=target)
-    steps = _endless(state, open_batches(settings, model.preprocessing, prepared, reporter))
+    steps = _endless(state, prepared, reporter)
     tried, losses, mean = list[float](), list[float](), 0.0
     with reporter.task("trying learning rates", n_steps, "steps") as task:
         for rate in np.geomspace(low, high, n_steps).tolist():
@@ -127,14 +124,15 @@ def find_learning_rate(
             if losses[-1] > _DIVERGED * min(losses):
                 break
     suggested, lowest = _choose(tried, losses, low)
-    weights = init.spec.name if isinstance(init, SqueezeNet) else os.fspath(init or "none")
     return LearningRates(
         rates=tuple(tried), losses=tuple(losses), suggested=suggested, lowest=lowest, data=prepared.train.name,
-        weights=weights, recipe=settings.name,
+        weights=init.spec.name if isinstance(init, SqueezeNet) else os.fspath(init or "none"), recipe=settings.name,
     )  # fmt: skip
 
 
-def _endless(state: TrainingState, batches: TrainBatches | ShardBatches) -> Iterator[Step]:
+def _endless(state: TrainingState, prepared: TrainingData, reporter: Reporter) -> Iterator[Step]:
+    assert state.model.preprocessing is not None
+    batches = open_batches(state.recipe, state.model.preprocessing, prepared, reporter)
     while True:
         yield from epoch_steps(state, batches)
         state.epoch, state.step = state.epoch + 1, 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,9 @@ def train_model(
         ...     train_model("digits", run_dir=folder, epochs=1, progress=False).best.name
         'best.safetensors'
     """
-    started = time.monotonic()
-    wanted = _Wanted(None if recipe is None else load_recipe(recipe), init, teacher, epochs)
-    target, folder = choose_device(device), RunFolder(Path(run_dir))
-    wanted = wanted.checked(folder, resume=resume)
+    started, target, folder = time.monotonic(), choose_device(device), RunFolder(Path(run_dir))
+    given = None if recipe is None else load_recipe(recipe)
+    wanted = _Wanted(given, init, teacher, epochs, resume).checked(folder)
     with contextlib.ExitStack() as stack:
         workers = stack.enter_context(join_workers())
         reporter = reporter_of(progress) if workers.is_first else SilentReporter()
@@ -109,20 +108,23 @@ def train_model(
             stack.enter_context(folder.taken(wanted.to_dict(), resume=resume))
         workers.wait()
         prepared = prepare_data(data, val, reporter)
-        resumed = _resume(folder, prepared, target, wanted, reporter, is_asked=resume)
+        resumed = _resume(folder, prepared, target, wanted, reporter)
         state = resumed or _begin(wanted, prepared, target, reporter)
         if compile:
             state.compile_features(reporter)
-        workers.wait()  # until all have read the checkpoint that the first may write next
-        writers = [tensorboard_writer(folder)] if tensorboard and workers.is_first else []
-        run = _open_run(
+        writers = _writers(folder, on_epoch, tensorboard=tensorboard and workers.is_first)
+        return _carry_out(_open_run(
             state, prepared, folder, workers, cache_bytes, is_new=resumed is None, reporter=reporter, started=started,
-            checkpoint_every_s=checkpoint_every_s, epoch_writers=(*writers, *([on_epoch] if on_epoch else [])),
-        )  # fmt: skip
-        return _carry_out(run)
+            checkpoint_every_s=checkpoint_every_s, epoch_writers=writers,
+        ))  # fmt: skip
 
 
 train = train_model
+
+
+def _writers(folder: RunFolder, on_epoch: EpochWriter | None, *, tensorboard: bool) -> tuple[EpochWriter, ...]:
+    board = (tensorboard_writer(folder),) if tensorboard else ()
+    return (*board, on_epoch) if on_epoch else board
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,14 @@ class _Wanted:
     init: SqueezeNet | str | os.PathLike[str] | None
     teacher: str | os.PathLike[str] | None
     epochs: int | None
+    is_resumed: bool
 
-    def checked(self, folder: RunFolder, *, resume: bool) -> _Wanted:
+    def checked(self, folder: RunFolder) -> _Wanted:
         """Add what a run that has no checkpoint yet was begun with, and find the MODELs, before anything is written."""
-        if resume and folder.has_checkpoint:
+        if self.is_resumed and folder.has_checkpoint:
             return self
         wanted = self
-        if resume and (note := folder.remembered()):
+        if self.is_resumed and (note := folder.remembered()):
             changed = [name for name, value in self.to_dict().items() if value not in (None, note.get(name))]
             if changed:
                 raise TrainingError(
@@ -149,7 +152,8 @@ class _Wanted:
             if note.get("init") == _IN_MEMORY and self.init is None:
                 raise TrainingError(f"{folder.path}: expected the network that this run began with as `init`, got none")
             recipe = None if note.get("recipe") is None else Recipe.from_dict(note["recipe"])
-            wanted = _Wanted(recipe, self.init or note.get("init"), note.get("teacher"), note.get("epochs"))
+            init = self.init or note.get("init")
+            wanted = replace(self, recipe=recipe, init=init, teacher=note.get("teacher"), epochs=note.get("epochs"))
         for model in (wanted.init, wanted.teacher, wanted.recipe.teacher if wanted.recipe else None):
             if isinstance(model, (str, os.PathLike)):
                 find_model(model)
@@ -173,15 +177,14 @@ class _Wanted:
 
 
 def _resume(
-    folder: RunFolder, prepared: TrainingData, device: torch.device, wanted: _Wanted, reporter: Reporter, *,
-    is_asked: bool,
-) -> TrainingState | None:  # fmt: skip
+    folder: RunFolder, prepared: TrainingData, device: torch.device, wanted: _Wanted, reporter: Reporter
+) -> TrainingState | None:
     checkpoints = (folder.checkpoint, folder.previous_checkpoint)
     state = TrainingState.load_newest(checkpoints, device, lambda text: reporter.say(f"passed over {text}"))
     if state:
         _check_same_run(state, prepared, wanted, folder)
         reporter.say(f"continuing {folder.path} at epoch {state.epoch + 1}, step {state.step + 1}")
-    elif is_asked:
+    elif wanted.is_resumed:
         reporter.say(f"no checkpoint in {folder.path}: the run begins")
     return state
 
@@ -201,6 +204,7 @@ def _open_run(
     is_new: bool, reporter: Reporter, **options: Any,
 ) -> Run:  # fmt: skip
     """Load the teacher and the images; `options` are fields of `Run`."""
+    workers.wait()  # until all have read the checkpoint that the first may write next
     prepared = prepared.with_labels(state.model.labels)
     teacher = open_teacher(state.recipe, state.model)
     digest = teacher.digest if teacher else ""

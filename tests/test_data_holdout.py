@@ -6,12 +6,12 @@ import zipfile
 
 import pytest
 
+from commands import run
 from squeezenet import compress, evaluate
 from squeezenet.compression.methods import Int8
 from squeezenet.data import open_data
 from squeezenet.data.holdout import known_part, training_mark
 from squeezenet.models import load_safetensors
-from test_cli_predict import run
 from training_runs import TINY, train, write_images
 
 
