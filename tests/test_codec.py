@@ -1,5 +1,7 @@
 """The weight coder: what goes in comes out, in few bytes, and nothing else is accepted."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from codec_checks import check_round_trip, conv_op, conv_params, laplacian
 from networks import random_network, tiny_spec
 from squeezenet.codec.numbers import code_magnitude
 from squeezenet.codec.range_coder import Contexts, RangeEncoder
+from squeezenet.codec.references import choose_references
 from squeezenet.codec.weights import decode_convs, encode_convs, round_multiplier
 from squeezenet.errors import BadTable, CodecError, FormatError, Truncated
 
@@ -214,3 +217,16 @@ def test_reference_outside_the_layer_is_refused(distance):
 def test_multipliers_round_up_to_few_bits():
     rounded = round_multiplier(np.array([1.0, 1.001, 1.1, 3.0]), fraction_bits=2)
     np.testing.assert_array_equal(rounded, np.array([1.0, 1.25, 1.25, 3.0], np.float32))
+
+
+def test_references_of_thousands_of_classes_take_little_memory():
+    rng = np.random.default_rng(0)
+    rows = rng.integers(-60, 61, (700, 12))[rng.integers(700, size=4000)]  # each of them some six times
+    tracemalloc.start()
+    try:
+        references = choose_references(rows)
+        assert tracemalloc.get_traced_memory()[1] < 80e6  # a table of all pairs alone takes 128 MB
+    finally:
+        tracemalloc.stop()
+    same = sum((rows[row] == rows[reference]).all() for row, reference in enumerate(references) if row)
+    assert same > 0.8 * 4000 - 700

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
 from squeezenet.errors import SqueezeNetError
 from squeezenet.native_library import load_library
 from squeezenet.network import ConvParams, IntegerNetwork
+from squeezenet.process import usable_cores
 
 if not native_kernels():
     pytest.skip("needs the native engine: no C compiler was found at installation", allow_module_level=True)
@@ -107,6 +109,35 @@ def test_images_that_are_worth_several_threads_are_shared_to_the_bit(options):
         for count in (1, 2, 3, 5):
             np.testing.assert_array_equal(engine.logits(pixels[:count]), expected[:count])
         np.testing.assert_array_equal(engine.activation_map(pixels), maps)
+
+
+@pytest.fixture
+def busy_cores():
+    """As many processes that compute without pause as there are cores."""
+    command = [sys.executable, "-c", "while True: sum(range(10**6))"]
+    others = [subprocess.Popen(command) for _ in range(usable_cores())]
+    yield
+    for other in others:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize("input_size", [32, 224])
+def test_on_a_busy_machine_two_threads_are_not_slower_than_one(busy_cores, input_size):
+    """One photo at a time, of a network that gets one thread and of one that gets two; by turns, since load varies."""
+    spec = named_spec("squeezenet1_1", input_size=input_size, num_classes=10)
+    network, pixels = random_network(spec), random_pixels(spec, 1)
+    engines = {threads: NativeEngine(network, threads=threads) for threads in (1, 2)}
+    for _ in range(4):  # one that the machine leaves alone is enough
+        times = {threads: [] for threads in engines}
+        for turn in range(2000 if input_size < 100 else 300):
+            start = time.perf_counter()
+            engines[1 + turn % 2].logits(pixels)
+            times[1 + turn % 2].append(time.perf_counter() - start)
+        ratio = np.percentile(times[2], 95) / np.percentile(times[1], 95)
+        if ratio <= 3:
+            return
+    pytest.fail(f"the 95th percentile on two threads is {ratio:.1f} times that on one")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's numbers of the rounding modes")

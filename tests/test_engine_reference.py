@@ -6,7 +6,7 @@ import pytest
 
 from networks import random_network, random_pixels, tiny_spec
 from reference_oracle import float32, oracle_logits
-from squeezenet.engine import ReferenceEngine, reference
+from squeezenet.engine import ReferenceEngine, measure_memory, native_kernels, reference
 from squeezenet.network import ConvParams, IntegerNetwork, TensorQuant
 from squeezenet.spec import ArchSpec, FireSpec, StemSpec
 
@@ -191,3 +191,48 @@ def test_mean_of_the_activation_map_is_the_logit(head_relu):
     assert maps.shape == (2, 7, 7, 5)
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), engine.logits(pixels), rtol=1e-12)
     assert (maps.min() < 0) == (not head_relu)
+
+
+def extreme_specs():
+    """Networks near 2^27 elements: wide tensors of few products, additions, channels that fill no group of four."""
+    fire = lambda squeeze, wide: FireSpec(  # noqa: E731
+        squeeze_channels=squeeze, expand1x1_channels=wide - wide // 2, expand3x3_channels=wide // 2
+    )
+    common = {"pools": (), "num_classes": 1, "name": ""}
+    stem = StemSpec(channels=24, kernel=1, stride=1)
+    yield tiny_spec(stem=StemSpec(channels=1, kernel=1, stride=1), fires=(fire(1, 124),), input_size=1024, **common)
+    yield tiny_spec(stem=stem, fires=(fire(1, 24),) * 2, input_size=1024, bypass="simple", **common)
+    yield tiny_spec(stem=StemSpec(channels=200, kernel=11, stride=1), fires=(fire(1, 201),), input_size=580, **common)
+
+
+@pytest.mark.parametrize("spec", list(extreme_specs()))
+def test_memory_stays_within_the_table_of_the_format(spec):
+    assert sum(op.out_channels * op.out_size**2 for op in spec.graph()) > 0.9 * 2**27
+    network = random_network(spec)
+    if native_kernels():
+        for kernels in native_kernels():
+            one, three = (measure_memory(network, kernels=kernels, threads=threads) for threads in (1, 3))
+            assert one.model_bytes + one.load_bytes < 64e6
+            assert three.arena_bytes - one.arena_bytes < 2 * 160e6
+            assert one.arena_bytes < 160e6
+    engine, pixels = ReferenceEngine(network), np.zeros((3, spec.input_size, spec.input_size, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        engine.logits(pixels)
+        assert tracemalloc.get_traced_memory()[1] < 400e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not native_kernels(), reason="needs the native engine")
+def test_memory_of_weights_stays_within_the_table_of_the_format():
+    fires = (
+        FireSpec(squeeze_channels=403, expand1x1_channels=2048, expand3x3_channels=2048),
+        FireSpec(squeeze_channels=330, expand1x1_channels=2048, expand3x3_channels=2048),
+    )
+    spec = tiny_spec(fires=fires, input_size=8, pools=(), stem=StemSpec(channels=8, kernel=1, stride=1))
+    assert sum(op.params for op in spec.convs) > 0.97 * 2**24
+    network = random_network(spec)
+    for kernels in native_kernels():
+        sizes = measure_memory(network, kernels=kernels)
+        assert sizes.model_bytes + sizes.load_bytes < 64e6

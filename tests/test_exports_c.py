@@ -229,6 +229,7 @@ def test_files_are_named_after_the_output(tmp_path):
     written = export(tmp_path / "m.sqz", tmp_path / "2 nets.c")
     assert [path.name for path in written.files] == ["2 nets.c", "_2_nets.h"]
     assert '#include "_2_nets.h"' in (tmp_path / "2 nets.c").read_text()
+    assert [path.name for path in export(tmp_path / "m.sqz", tmp_path / "花.c").files] == ["花.c", "network.h"]
     with pytest.raises(DataError, match=r"expected an output named \*\.c, got "):
         export(tmp_path / "m.sqz", tmp_path / "m.cpp", to="c")
 

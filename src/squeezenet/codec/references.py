@@ -13,7 +13,8 @@ __all__ = ["choose_references"]
 
 # What a correlation is worth in practice, relative to a Gaussian's -log2(1 - r^2) / 2 a weight.
 _REALISED_SHARE = 0.6
-_MAX_ROWS = 8192  # beyond, the table of all pairs of rows would cost more memory than the bits are worth
+_MAX_ROWS = 8192  # beyond, all pairs of rows would cost more time than the bits are worth
+_BLOCK = 256  # rows that are compared with the earlier ones at a time
 
 
 def choose_references(rows: NDArray[np.int64]) -> list[int]:
@@ -31,17 +32,21 @@ def choose_references(rows: NDArray[np.int64]) -> list[int]:
         return previous
     floats = rows.astype(np.float64)
     norms = np.sqrt((floats**2).sum(axis=1))
-    correlation = (floats @ floats.T) / np.maximum(np.outer(norms, norms), 1.0)
-    worth = -0.5 * _REALISED_SHARE * rows.shape[1] * np.log2(1 - np.clip(correlation, 0, 0.995) ** 2)
-    distance = np.subtract.outer(np.arange(count), np.arange(count))
-    cost = np.where(distance > 1, np.floor(np.log2(np.maximum(distance, 1))) + 3, 1)
-    net = np.where(distance >= 1, worth - cost, -np.inf)
-    best = net[2:].argmax(axis=1)
-    chosen = np.arange(2, count)
-    # Of many earlier rows the best one looks similar by chance: worth about log2(rows) bits, on top of its cost.
-    gains = worth[chosen, best] - worth[chosen, chosen - 1]
-    penalty = np.where(best == chosen - 1, 1, 2 * np.log2(chosen))
-    if (gains - penalty).sum() <= 0:
+    best, gains = np.empty(count, np.int64), np.empty(count)
+    for start in range(2, count, _BLOCK):
+        chosen = np.arange(start, min(start + _BLOCK, count))
+        earlier = np.arange(chosen[-1])
+        # Sums of products of whole numbers, exact in any order.
+        correlation = (floats[chosen] @ floats[earlier].T) / np.maximum(np.outer(norms[chosen], norms[earlier]), 1.0)
+        worth = -0.5 * _REALISED_SHARE * rows.shape[1] * np.log2(1 - np.clip(correlation, 0, 0.995) ** 2)
+        distance = np.subtract.outer(chosen, earlier)
+        cost = np.where(distance > 1, np.floor(np.log2(np.maximum(distance, 1))) + 3, 1)
+        found = np.where(distance >= 1, worth - cost, -np.inf).argmax(axis=1)
+        # Of many earlier rows the best one looks similar by chance: worth about log2(rows) bits, on top of its cost.
+        penalty = np.where(found == chosen - 1, 1, 2 * np.log2(chosen))
+        own = np.arange(len(chosen))
+        best[chosen], gains[chosen] = found, worth[own, found] - worth[own, chosen - 1] - penalty
+    if gains[2:].sum() <= 0:
         return previous
-    references: list[int] = previous[:2] + best.tolist()
+    references: list[int] = previous[:2] + best[2:].tolist()
     return references

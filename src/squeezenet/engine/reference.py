@@ -57,7 +57,7 @@ class _Conv:
             The band and its sums, shape (N, band, W, O).
         """
         op = self.op
-        row_bytes = len(x_NHWC) * op.out_size * op.products_per_sum * self.w_KO.itemsize
+        row_bytes = len(x_NHWC) * op.out_size * max(op.products_per_sum, op.out_channels) * self.w_KO.itemsize
         height = max(1, _COLUMN_BYTES // row_bytes)
         for top in range(0, op.out_size, height):
             band = slice(top, min(top + height, op.out_size))
@@ -174,8 +174,13 @@ class ReferenceEngine:
 
     def _add(self, op: Op, *inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:
         out = self.network.tensor(op.output)
-        terms = [_rescale(x, self.network.tensor(name), out) for name, x in zip(op.inputs, inputs, strict=True)]
-        return _round_and_clamp(terms[0] + terms[1], out.zero_point)
+        y, quants = np.empty_like(inputs[0]), [self.network.tensor(name) for name in op.inputs]
+        height = max(1, _COLUMN_BYTES // (4 * y[:, 0].size))
+        for top in range(0, op.out_size, height):
+            band = slice(top, top + height)
+            terms = [_rescale(x[:, band], quant, out) for x, quant in zip(inputs, quants, strict=True)]
+            y[:, band] = _round_and_clamp(terms[0] + terms[1], out.zero_point)
+        return y
 
 
 def _rescale(x: NDArray[np.uint8], quant: TensorQuant, out: TensorQuant) -> NDArray[np.float32]:

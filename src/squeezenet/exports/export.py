@@ -167,4 +167,6 @@ def read_compressed(model: Model) -> tuple[bytes, SqzFile]:
 def _identifier(text: str) -> str:
     """A C identifier that resembles a file's name."""
     word = re.sub(r"[^A-Za-z0-9_]+", "_", text)
+    if not word.strip("_"):  # of other letters alone
+        return "network"
     return f"_{word}" if word[:1].isdigit() else word
