@@ -299,3 +299,14 @@ def test_child_of_a_process_that_decodes_has_all_pixels_free():
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=30)
     assert result.stdout == "7\n"
+
+
+def test_damaged_files_print_nothing(tmp_path):
+    data = bytearray(encode(photo(), "TIFF"))
+    offset = struct.unpack_from("<I", data, 4)[0]
+    for entry in range(offset + 2, offset + 2 + 12 * struct.unpack_from("<H", data, offset)[0], 12):
+        if struct.unpack_from("<H", data, entry)[0] == 277:
+            struct.pack_into("<H", data, entry + 8, 250)  # samples per pixel
+    (tmp_path / "damaged.tif").write_bytes(data)
+    code = f"import squeezenet\ntry: squeezenet.load_image({str(tmp_path / 'damaged.tif')!r})\nexcept ValueError: pass"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stderr == b""

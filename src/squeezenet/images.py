@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import os
 import re
 import stat
@@ -34,6 +35,8 @@ MAX_IMAGE_PIXELS = 100_000_000
 """Of one image, and of all that are decoded at the same time in a process."""
 MAX_FILE_BYTES = 256_000_000
 SIGNATURE_BYTES = 32
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Pillow prints about damaged files
 
 _STRIP_PIXELS = 1 << 20
 _MAX_DECODER_BYTES = 500_000_000
