@@ -100,6 +100,7 @@ def test_offsets_of_this_file_point_where_they_say():
         (zipped(), BadMagic, "expected a .sqz file, got one that starts with b'PK"),
         (pickled(), BadMagic, "expected a .sqz file"),
         (b"<!DOCTYPE html><html>404</html>", BadMagic, "starts with b'<!DOCTYP'"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", BadMagic, "a Git LFS pointer: run `git lfs pull`"),
         (b"\x89PNG\r\n\x1a\n", BadMagic, "PNG"),
         (GOOD.replace(b"\r\n", b"\n"), BadMagic, "expected a .sqz file"),  # a text-mode transfer
         # Frames.

@@ -77,7 +77,8 @@ def split_chunks(data: bytes, limits: Limits) -> dict[bytes, bytes]:
     if data[: len(SIGNATURE)] != SIGNATURE:
         if SIGNATURE.startswith(data[: len(SIGNATURE)]):
             raise Truncated(f"the file ends after {len(data)} bytes, inside its signature")
-        raise BadMagic(f"expected a .sqz file, got one that starts with {data[:8]!r}")
+        hint = ", a Git LFS pointer: run `git lfs pull`" if data.startswith(b"version https://git-lfs") else ""
+        raise BadMagic(f"expected a .sqz file, got one that starts with {data[:8]!r}{hint}")
     chunks: dict[bytes, bytes] = {}
     offset = len(SIGNATURE)
     while b"HASH" not in chunks:
