@@ -209,3 +209,22 @@ def test_ctrl_c_acts_at_once_while_modules_load():
     assert signal.getsignal(signal.SIGINT) is before
     with StopSignals(), ending_at_ctrl_c():  # somebody else's handler stays
         assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.5, 1.0, 2.0])
+def test_command_killed_while_torch_loads_continues_as_itself(tmp_path, run_cli, delay_s):
+    data = write_images(tmp_path / "data")
+    (tmp_path / "tiny.toml").write_text(TINY.to_toml())
+    options = ["--recipe", str(tmp_path / "tiny.toml"), "--epochs", "1"]
+    assert run_cli(data, "-o", tmp_path / "whole", *options).exit_code == 0
+    arguments = ["squeezenet", "train", str(data), "-o", str(tmp_path / "run"), *options]
+    script = f"import sys; sys.argv = {arguments!r}; from squeezenet.cli import main; main()"
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
+        while not (tmp_path / "run/request.json").exists():
+            time.sleep(0.01)
+        time.sleep(delay_s)
+        process.kill()
+    done = run_cli(data, "-o", tmp_path / "run", "--resume")
+    assert done.exit_code == 0, done.output
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

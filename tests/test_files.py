@@ -1,11 +1,14 @@
 import errno
 import os
+import signal
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
-from squeezenet.files import atomic_write
+from squeezenet.errors import DataError
+from squeezenet.files import atomic_write, lock_folder
 
 
 def write(path, data=b"new"):
@@ -181,3 +184,43 @@ def test_two_writers_do_not_mix(tmp_path):
         assert path.read_bytes() == b"other"
     assert path.read_bytes() == b"one"
     assert names_in(tmp_path) == ["file"]
+
+
+def test_lock_goes_with_its_process_whatever_children_it_has(tmp_path):
+    pytest.importorskip("fcntl")
+    with lock_folder(tmp_path, DataError):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        with pytest.raises(DataError, match="another process is at work"), lock_folder(tmp_path, DataError):
+            pass
+        assert (tmp_path / "lock").exists()
+    try:
+        with lock_folder(tmp_path, DataError):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_harms_no_file_of_its_name(tmp_path):
+    pytest.importorskip("fcntl")
+    (tmp_path / "diary").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/lock").symlink_to(tmp_path / "diary")
+    with lock_folder(tmp_path / "folder", DataError):
+        pass
+    assert (tmp_path / "diary").read_text() == "mine"
+    (tmp_path / "lock").write_text("mine")
+    with lock_folder(tmp_path, DataError):
+        pass
+    assert (tmp_path / "lock").read_text() == "mine"
+
+
+def test_lock_that_cannot_be_made_is_one_error(tmp_path):
+    pytest.importorskip("fcntl")
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(DataError, match="lock: cannot be written"), lock_folder(tmp_path, DataError):
+        pass

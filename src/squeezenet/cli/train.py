@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
+from ..errors import ModelNotFoundError, RecipeError, SqueezeNetError, TrainingError
+from ..files import atomic_write, lock_folder
 from ..process import EXIT_INTERRUPTED
+from ..zoo import find_model
 
 
 @click.command()
@@ -37,12 +45,43 @@ def command(
     """
     from ..process import ending_at_ctrl_c, keep_freed_memory
 
-    with ending_at_ctrl_c():
-        from ..training import train_model
+    with _noted(Path(output), **options):
+        with ending_at_ctrl_c():
+            from ..training import train_model
 
-    keep_freed_memory()
-    result = train_model(
-        list(data), list(val) or None, run_dir=output, checkpoint_every_s=checkpoint_every, compile=compiled, **options
-    )
+        keep_freed_memory()
+        result = train_model(
+            list(data), list(val) or None, run_dir=output, checkpoint_every_s=checkpoint_every, compile=compiled,
+            **options,
+        )  # fmt: skip
     if not result.is_finished:
         ctx.exit(EXIT_INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _noted(folder: Path, *, resume: bool, **options: Any) -> Iterator[None]:
+    """Note how to train before the seconds that torch takes to load: a run killed then is continued as itself."""
+    note, is_new = folder / "request.json", not folder.exists()
+    known = ("checkpoint.pt", "checkpoint.previous.pt", *(("request.json", "recipe.toml") if resume else ()))
+    if "RANK" in os.environ or any((folder / name).exists() for name in known):  # torchrun's processes do it later
+        yield
+        return
+    request = {name: options[name] for name in ("recipe", "init", "teacher", "epochs")}
+    for model in filter(None, (request["init"], request["teacher"])):
+        find_model(model)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock_folder(folder, TrainingError), atomic_write(note) as stream:
+            stream.write(json.dumps(request).encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be made a run folder ({error.strerror})") from None
+    try:
+        yield
+    except SqueezeNetError as error:
+        with contextlib.suppress(TrainingError), lock_folder(folder, TrainingError):  # not another process's note
+            if not (folder / "checkpoint.pt").exists():
+                note.unlink(missing_ok=True)
+        if is_new and isinstance(error, (RecipeError, ModelNotFoundError)):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise

@@ -143,6 +143,8 @@ class _Wanted:
             return self
         wanted = self
         if self.is_resumed and (note := folder.remembered()):
+            if isinstance(note.get("recipe"), str):  # as the command line notes it
+                note["recipe"] = load_recipe(note["recipe"]).to_dict()
             changed = [name for name, value in self.to_dict().items() if value not in (None, note.get(name))]
             if changed:
                 raise TrainingError(
