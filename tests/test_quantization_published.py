@@ -34,6 +34,7 @@ def test_published_weights_have_ranges_for_every_tensor(name):
     assert ["input", *ranges] == quantized_tensors(model.spec)
     assert all(low == 0 < high for low, high in ranges.values())  # every tensor comes from a ReLU
     assert choose_calibration(model, None).source == "published activation ranges"
+    assert choose_calibration(model, None, takes_ranges=False).source == "synthetic pictures"
 
 
 def test_rounding_to_float16_does_not_hide_the_weights():

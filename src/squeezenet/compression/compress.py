@@ -28,7 +28,7 @@ from ..network import IntegerNetwork
 from ..progress import Reporter, reporter_of
 from ..quantization.photos import CalibrationPhotos, choose_calibration
 from ..text import html_table
-from .methods import Method, RateDistortion
+from .methods import Int8, Method, RateDistortion
 from .outcome import Job, Outcome, RDPoint
 from .plot import plot_points
 from .report import CompressionReport, Fidelity
@@ -125,7 +125,7 @@ def compress(
         _check_place(Path(output))
     reporter = reporter_of(progress)
     network = _float_model(model)
-    inputs = _gather(network, calibration, n_photos, data, val, reporter)
+    inputs = _gather(network, chosen, calibration, n_photos, data, val, reporter)
     outcome = chosen.run(_job(network, inputs, chosen, reporter))
     contents = SqzFile.of(network, outcome.network, **_described(chosen, inputs.photos))
     encoded, comparison = _judge(encode_sqz(contents, weights=outcome.weights), inputs.comparer)
@@ -155,13 +155,14 @@ class _Inputs:
 
 
 def _gather(
-    model: SqueezeNet, calibration: Data | None, n_photos: int, data: Data | None, val: Data | None, reporter: Reporter
-) -> _Inputs:
+    model: SqueezeNet, method: Method, calibration: Data | None, n_photos: int, data: Data | None, val: Data | None,
+    reporter: Reporter,
+) -> _Inputs:  # fmt: skip
     labelled = None
     if data is not None:
         labelled = known_part(_opened(data, "train", reporter), model.provenance, is_trained=True)[0]
     images = labelled if calibration is None else _opened(calibration, "train", reporter, unlabelled=True)
-    photos = choose_calibration(model, images, n_photos=n_photos)
+    photos = choose_calibration(model, images, n_photos=n_photos, takes_ranges=isinstance(method, Int8))
     if photos.is_synthetic:
         reporter.say(f"no calibration photos: {photos.source} stand in, and fidelity is unknown")
     if labelled is not None and calibration is None:  # what fidelity is measured on is not trained on

@@ -79,15 +79,19 @@ class CalibrationPhotos:
         return list(_batches(self.pixels, batch_size))
 
 
-def choose_calibration(model: SqueezeNet, images: ImageSet | None, *, n_photos: int = 250) -> CalibrationPhotos:
+def choose_calibration(
+    model: SqueezeNet, images: ImageSet | None, *, n_photos: int = 250, takes_ranges: bool = True
+) -> CalibrationPhotos:
     """Calibrate on at most `n_photos` photos where there are any, else on what is known without them.
+
+    `takes_ranges` says whether published ranges are of use: a method that looks at pixels gets synthetic ones alone.
 
     Raises:
         DataError: If none of the photos can be read.
         QuantizationError: If the model has no preprocessing.
     """
     if images is None:
-        return calibration_without_photos(model)
+        return calibration_without_photos(model, takes_ranges=takes_ranges)
     return calibration_from_images(images, required_preprocessing(model), n_images=n_photos)
 
 
@@ -107,7 +111,7 @@ def calibration_from_images(images: ImageSet, preprocessing: Preprocessing, *, n
     return CalibrationPhotos(pixels, indices=indices, unreadable=unreadable)
 
 
-def calibration_without_photos(model: SqueezeNet) -> CalibrationPhotos:
+def calibration_without_photos(model: SqueezeNet, *, takes_ranges: bool = True) -> CalibrationPhotos:
     """Take the published ranges of published weights; for other networks, twice the range that noise shows.
 
     The pixels are `noise_pictures` and `leaf_pictures` in turn.
@@ -118,7 +122,7 @@ def calibration_without_photos(model: SqueezeNet) -> CalibrationPhotos:
     size = required_preprocessing(model).crop_size
     noise = noise_pictures(size)
     pixels = np.stack([noise, leaf_pictures(size)], axis=1).reshape(-1, size, size, 3)
-    if published := published_ranges(model):
+    if takes_ranges and (published := published_ranges(model)):
         return CalibrationPhotos(pixels, source="published activation ranges", ranges=published)
     shown = activation_ranges(model, _batches(noise, 16))
     ranges = {name: (_NOISE_RANGE_FACTOR * low, _NOISE_RANGE_FACTOR * high) for name, (low, high) in shown.items()}
