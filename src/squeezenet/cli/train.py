@@ -77,11 +77,11 @@ def _noted(folder: Path, *, resume: bool, **options: Any) -> Iterator[None]:
         raise TrainingError(f"{folder}: cannot be made a run folder ({error.strerror})") from None
     try:
         yield
-    except SqueezeNetError as error:
+    except (SqueezeNetError, ImportError) as error:  # ImportError: an extra that is missing
         with contextlib.suppress(TrainingError), lock_folder(folder, TrainingError):  # not another process's note
             if not (folder / "checkpoint.pt").exists():
                 note.unlink(missing_ok=True)
-        if is_new and isinstance(error, (RecipeError, ModelNotFoundError)):
+        if is_new and isinstance(error, (RecipeError, ModelNotFoundError, ImportError)):
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
