@@ -18,7 +18,7 @@ from squeezenet.cli import cli
 from squeezenet.errors import ModelNotFoundError, SqueezeNetError
 from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.labels import Labels, imagenet_labels
-from squeezenet.models import SqueezeNet, create_model, pretrained, save_safetensors
+from squeezenet.models import SqueezeNet, pretrained, save_safetensors
 from squeezenet.preprocess import Preprocessing
 from squeezenet.quantization import published
 
@@ -169,8 +169,8 @@ def test_imagenet_that_was_never_made_is_made_by_open_model_alone(place, monkeyp
     zoo.imagenet_path().unlink()
     with pytest.raises(ModelNotFoundError, match="imagenet is not in the cache yet"):
         squeezenet.Classifier("imagenet")
-    model = create_model("squeezenet1_1")
-    model.labels, model.preprocessing = imagenet_labels(), Preprocessing.plain(224)
+    model = SqueezeNet(tiny_spec(input_size=16, num_classes=1000))
+    model.labels, model.preprocessing = imagenet_labels(), Preprocessing.plain(16)
     monkeypatch.setattr(published, "create_model", lambda name, **options: model)
     assert squeezenet.open_model("imagenet").spec.num_classes == 1000
     assert zoo.imagenet_path().is_file()
