@@ -21,7 +21,7 @@ from ..evaluation.comparison import AccuracyComparer, Comparison
 from ..evaluation.evaluate import Data
 from ..evaluation.predictor import FloatPredictor, Model
 from ..evaluation.reliability import unknown_threshold
-from ..fileformat import SqzFile, encode_sqz, overhead_bytes, with_facts
+from ..fileformat import SqzFile, decode_sqz, encode_sqz, overhead_bytes, with_facts
 from ..files import write_together
 from ..models import SqueezeNet, fold_batch_norm, load_model
 from ..network import IntegerNetwork
@@ -233,7 +233,7 @@ def _judge(encoded: bytes, comparer: AccuracyComparer | None) -> tuple[bytes, Co
     """Measure accuracy on the file as it is decoded, and store when an answer is better given as "unknown"."""
     if comparer is None:
         return encoded, None
-    comparison = comparer(Classifier(file_facts(encoded).contents))
+    comparison = comparer(Classifier(decode_sqz(encoded)))
     found = unknown_threshold(comparison.compressed_logits, comparison.labels)
     return with_facts(encoded, unknown_below=found.unknown_below), comparison
 

@@ -140,8 +140,7 @@ def _write_int8(weights: Path, train: ImageSet, path: Path, reporter: Reporter) 
     assert model.preprocessing is not None
     photos = calibration_from_images(train, model.preprocessing, n_images=CALIBRATION_PHOTOS)
     network = quantize_int8(model, photos, reporter)
-    facts = {"provenance": {**model.provenance, "compressed": {"preset": "int8"}}}
-    encoded = encode_sqz(SqzFile(network=network, labels=model.labels, preprocessing=model.preprocessing, facts=facts))
+    encoded = encode_sqz(SqzFile.of(model, network, preset="int8"))
     with atomic_write(path) as stream:
         stream.write(encoded)
     return encoded

@@ -30,8 +30,6 @@ def imagenet_file(reporter: Reporter) -> Path:
     model = create_model("squeezenet1_1", pretrained=True).eval()
     calibration = calibration_without_photos(model)
     network = quantize_int8(model, calibration, reporter)
-    facts = {"provenance": {**model.provenance, "compressed": {"preset": "int8", "calibration": calibration.source}}}
-    contents = SqzFile(network=network, labels=model.labels, preprocessing=model.preprocessing, facts=facts)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_sqz(path, contents)
+    write_sqz(path, SqzFile.of(model, network, preset="int8", calibration=calibration.source))
     return path
