@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fixture_files import FOLDER, fixtures, formula_pixels
-from reference_oracle import oracle_logits
+from read_sqz import read_sqz, run
 from squeezenet import container, errors, fileformat, preprocess, spec
 from squeezenet.engine import ReferenceEngine
 from squeezenet.fileformat import decode_sqz, encode_sqz
@@ -27,8 +27,8 @@ def test_vector_predicts_the_logits_of_the_page():
     assert len(LOGITS) == 3
 
 
-def test_second_implementation_predicts_the_logits_of_the_page():
-    assert oracle_logits(decode_sqz(VECTOR).network, formula_pixels(8)[0])[0] == LOGITS
+def test_second_reader_predicts_the_logits_of_the_page():
+    assert run(read_sqz(VECTOR), formula_pixels(8)[0])[0] == LOGITS
 
 
 def test_network_of_the_vector_encodes_to_its_bytes():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from image_files import encode, photo
-from resize_oracle import crop, resize, resized_size
+from read_sqz import preprocess
 from squeezenet.errors import ImageError
 from squeezenet.preprocess import CAFFE_PREPROCESSING, TORCHVISION_PREPROCESSING, Preprocessing, load_image
 
@@ -305,10 +305,9 @@ def test_thin_image_whose_columns_alone_would_resize_to_gigabytes_is_refused():
 def test_resize_is_the_one_of_the_format_to_the_bit(width, height, size, mode, resample):
     image = noise(width, height, seed=width)
     image[: height // 2] = np.where(image[: height // 2] > 127, 255, 0)  # bicubic overshoots here
-    preprocessing = Preprocessing(crop_size=16, resize_size=size, resize_mode=mode, resample=resample)
-    new_width, new_height = resized_size(width, height, size, mode)
-    expected = crop(resize(image, resample, new_width, new_height), 16)
-    np.testing.assert_array_equal(preprocessing(Image.fromarray(image)), expected)
+    settings = {"crop_size": 16, "resize_size": size, "resize_mode": mode, "resample": resample}
+    expected = preprocess(image, settings, 16)
+    np.testing.assert_array_equal(Preprocessing(**settings)(Image.fromarray(image)), expected)
 
 
 @pytest.mark.parametrize(
