@@ -6,33 +6,36 @@ READY := $(VENV)/.ready
 READY_DEMO := $(VENV)/.ready-demo
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test check fix docs web clean
+.PHONY: help demo test check fix docs web release clean
 
-demo: $(READY_DEMO)
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+demo: $(READY_DEMO) ## the whole path on handwritten digits: train, compress, export, verify
 	$(BIN)/squeezenet demo -o demo
 
 # One process for each core; a file of tests stays in one process, so that its fixtures are made once.
-test: $(READY)
+test: $(READY) ## all tests; one: .venv/bin/python -m pytest tests/test_spec.py -k bypass
 	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
-# Format, lint, types, and every page against its sources.
-check: $(READY)
+check: $(READY) ## format, lint, types, sizes of files and functions, every page against its sources
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tools/check_sizes.py
 	$(BIN)/python tools/make_docs.py --check
 
-fix: $(READY)
+fix: $(READY) ## repair format and what lint can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(READY)
+docs: $(READY) ## fill the tables and command pages of README and docs/, build the site
 	$(BIN)/python tools/make_docs.py
 	$(BIN)/mkdocs build --quiet --strict
 
-# The page's engine: the bytes that are checked in, and what they were built with. Needs Debian's clang and lld.
+# The page's engine: the bytes that are checked in, and what they were built with.
 WEB := src/squeezenet/exports/web
-web:
+web: ## build the page's engine; needs Debian's clang and lld
 	csrc/web/build.sh $(WEB)/engine.wasm
 	chmod -x $(WEB)/engine.wasm
 	printf '{"clang": "%s", "sha256": "%s"}\n' "$$(clang --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')" \
@@ -54,5 +57,8 @@ $(READY): $(SOURCES) | $(BIN)/python
 	$(INSTALL) '.[dev]'
 	touch $@ $(READY_DEMO)
 
-clean:
+release: $(READY) ## build sdist and wheel, check both in clean environments, name what to tag
+	$(BIN)/python tools/release.py
+
+clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist demo site .pytest_cache .mypy_cache .ruff_cache
