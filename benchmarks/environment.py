@@ -21,6 +21,7 @@ PACKAGES = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "ai-edge-litert",
     "playwright",
     "scikit-learn",
     "ray",

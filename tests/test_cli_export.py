@@ -53,7 +53,10 @@ def test_targets_follow_from_the_suffix(model, arguments, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "x.txt"], "expected --to, or an output named *.c, *.html, *.onnx, *.safetensors, got 'x.txt'"),
+        (
+            ["-o", "x.txt"],
+            "expected --to, or an output named *.c, *.html, *.onnx, *.safetensors, *.tflite, got 'x.txt'",
+        ),
         (["-o", "x.html", "--precision", "int8"], "--precision goes with onnx, not with web: leave out 'int8'"),
         (["-o", "x.onnx", "--name", "net"], "--name goes with c, not with onnx: leave out 'net'"),
         (["-o", "x.c", "--name", "2"], "expected a C identifier for --name, got '2': choose one with --name"),

@@ -80,6 +80,23 @@ def layout() -> str:
     return "\n".join([*lines, "```"])
 
 
+def error_tree() -> str:
+    """Every error with the builtin that also catches it and its docstring, subclasses below their base."""
+    from squeezenet import errors
+
+    lines = ["| error | also a | raised for |", "|---|---|---|"]
+
+    def add(kind: type[Exception], depth: int) -> None:
+        also = [base.__name__ for base in kind.__bases__ if base.__module__ == "builtins" and base is not Exception]
+        text = " ".join((kind.__doc__ or "").split())
+        lines.append(f"| {'&emsp;' * depth}`{kind.__name__}` | {', '.join(f'`{name}`' for name in also)} | {text} |")
+        for below in sorted(kind.__subclasses__(), key=lambda error: error.__name__):
+            add(below, depth + 1)
+
+    add(errors.SqueezeNetError, 0)
+    return "\n".join(lines)
+
+
 def _first_line(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
 
@@ -88,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a page is not up to date; write nothing")
     arguments = parser.parse_args()
-    parts = {**tables(), "cli": command_help(), "layout": layout()}
+    parts = {**tables(), "cli": command_help(), "layout": layout(), "errors": error_tree()}
     stale, placed = [], set()
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         page = path.read_text(encoding="utf-8")

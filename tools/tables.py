@@ -30,6 +30,7 @@ def tables() -> dict[str, str]:
         "results:engine": engine_table(),
         "results:web": web_table(read("web")),
         "compression": compression_table(read("compression")["results"]),
+        "litert": litert_table(read("litert")["results"]),
         "coder": coder_table(read("coder")["results"]),
         "alexnet": alexnet_table(read("alexnet")["networks"]),
         "pareto": network_table("network", read("pareto")["networks"]),
@@ -230,6 +231,21 @@ def compression_table(rows: list[dict[str, Any]]) -> str:
             f"{row['seconds']} s" if "seconds" in row else "",
         ]
         for row in ordered if row["kl"] < MAX_SHOWN_KL
+    )])  # fmt: skip
+
+
+def litert_table(rows: list[dict[str, Any]]) -> str:
+    """How near LiteRT comes to the engines."""
+    header = [
+        "network", "photos", "head", "kernels", "bytes", "same class", "largest difference", "of logits up to", "ms",
+    ]  # fmt: skip
+    return markdown_table([header, *(
+        [
+            row["network"], str(row["n_photos"]), row["head"], row["kernels"], f"{row['file_bytes']:,}",
+            f"{row['same_class']} of {row['n_photos']}", f"{row['largest_difference']:.1g}",
+            f"{row['largest_logit']:.1f}", f"{row['ms']:.1f}",
+        ]
+        for row in rows
     )])  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class SqueezeNetError(Exception):
 # Module -> the extra that installs it; a test holds them to pyproject.toml.
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "safetensors", "sklearn", "scipy", "rich", "matplotlib", "kornia"), "train"),
-    "jinja2": "report", "optuna": "explore", "ray": "ray", "pyarrow": "ray", "onnx": "export",
+    "jinja2": "report", "optuna": "explore", "ray": "ray", "pyarrow": "ray", "onnx": "export", "tflite": "export",
     "webdataset": "webdataset", "tensorboard": "tensorboard",
 }  # fmt: skip
 

@@ -14,8 +14,8 @@ from ..text import format_bytes, printable
 @click.argument("model")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option(
-    "--to", type=click.Choice(["web", "c", "onnx", "safetensors"]), default=None,
-    help="What to write.  [default: by the output's suffix: .html, .c, .onnx, .safetensors]",
+    "--to", type=click.Choice(["web", "c", "onnx", "tflite", "safetensors"]), default=None,
+    help="What to write.  [default: by the output's suffix: .html, .c, .onnx, .tflite, .safetensors]",
 )  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(["float", "int8"]), default=None,
@@ -23,26 +23,33 @@ from ..text import format_bytes, printable
     "  [default: float]",
 )  # fmt: skip
 @click.option("--name", default=None, help="For c: prefix of all names.  [default: the output's name]")
-def command(model: str, output: Path, to: str | None, precision: str | None, name: str | None) -> None:
+@click.option(
+    "--photos", multiple=True, metavar="DATA",
+    help="For tflite: photos to measure the head's range on, so that the head is int8 as well; repeatable.",
+)  # fmt: skip
+def command(
+    model: str, output: Path, to: str | None, precision: str | None, name: str | None, photos: tuple[str, ...]
+) -> None:
     """Write a network in another form.
 
     \b
     web          one HTML file: model, engine and interface, no network needed
     c            a .c and .h pair: model, portable engine, no malloc
     onnx         a graph for ONNX Runtime and the like
+    tflite       an int8 model for LiteRT: Android, browsers, microcontrollers
     safetensors  float weights under torchvision's names
 
-    web, c and int8 take a .sqz file; the others take any MODEL.
+    web, c, tflite and int8 take a .sqz file; the others take any MODEL.
     """
     from .. import export
     from ..exports.c_source import CSource
     from ..exports.web_page import PageSizes
 
     try:
-        result = export(model, output, to=to, precision=precision, name=name)  # type: ignore[arg-type]
+        result = export(model, output, to=to, precision=precision, name=name, photos=photos or None)  # type: ignore[arg-type]
     except DataError as error:
         message = str(error)
-        for option in ("to", "precision", "name"):
+        for option in ("to", "precision", "name", "photos"):
             message = message.replace(f"`{option}`", f"--{option}")
         raise click.UsageError(printable(message)) from None
     for warning in result.warnings:

@@ -1,9 +1,11 @@
-"""The ways out of a `.sqz` file: a web page, C source, ONNX, safetensors; and the proof that they agree."""
+"""The ways out of a `.sqz` file: a web page, C source, ONNX, TFLite, safetensors; and the proof that they agree."""
 
 from .c_source import CSource, build_c_source
 from .onnx_graph import build_onnx_float, build_onnx_int8, pooling_warnings
+from .tflite_graph import build_tflite
 from .web_page import PageSizes, build_page
 
 __all__ = [
-    "CSource", "PageSizes", "build_c_source", "build_onnx_float", "build_onnx_int8", "build_page", "pooling_warnings",
+    "CSource", "PageSizes", "build_c_source", "build_onnx_float", "build_onnx_int8", "build_page", "build_tflite",
+    "pooling_warnings",
 ]  # fmt: skip

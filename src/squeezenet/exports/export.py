@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from ..classifier import sqz_path
+from ..classifier import Classifier, sqz_path
+from ..data import ImageSet, decode_batches, open_data
 from ..errors import DataError, FormatError
+from ..evaluation.evaluate import Data
 from ..evaluation.predictor import Model
 from ..fileformat import SqzFile, decode_sqz, encode_sqz, read_bytes
 from ..files import write_together
@@ -17,6 +19,7 @@ from ..network import FloatNetwork
 from ..zoo import find_model
 from .c_source import CSource, build_c_source
 from .onnx_graph import build_onnx_float, build_onnx_int8, pooling_warnings
+from .tflite_graph import build_tflite
 from .web_page import PageSizes, build_page
 
 if TYPE_CHECKING:
@@ -24,10 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = ["TARGET_SUFFIXES", "Exported", "Target", "export", "read_compressed"]
 
-Target = Literal["web", "c", "onnx", "safetensors"]
+Target = Literal["web", "c", "onnx", "tflite", "safetensors"]
 TARGET_SUFFIXES: dict[str, Target] = {
-    ".html": "web", ".htm": "web", ".c": "c", ".onnx": "onnx", ".safetensors": "safetensors",
+    ".html": "web", ".htm": "web", ".c": "c", ".onnx": "onnx", ".tflite": "tflite",
+    ".safetensors": "safetensors",
 }  # fmt: skip
+
+
+_RANGE_PHOTOS = 200
+_RANGE_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +57,20 @@ def export(
     to: Target | None = None,
     precision: Literal["float", "int8"] | None = None,
     name: str | None = None,
+    photos: Data | None = None,
 ) -> Exported:
     """Write a network in another form; several files appear together or not at all.
 
     Args:
-        model: For `web`, `c` and int8, a `.sqz` file, the name of a network of the package, or the contents of a file;
-            for the others any MODEL (see `find_model`) or a torch model.
+        model: For `web`, `c`, `tflite` and int8, a `.sqz` file, the name of a network of the package, or the contents
+            of a file; for the others any MODEL (see `find_model`) or a torch model.
         output: The file to write.
-        to: `web` (one HTML page), `c` (a C99 source and its header), `onnx` or `safetensors`; by default what the
-            suffix of `output` says.
+        to: `web` (one HTML page), `c` (a C99 source and its header), `onnx`, `tflite` (int8) or `safetensors`; by
+            default what the suffix of `output` says.
         precision: For `onnx`: `float` (the default), or `int8` for the integers of a compressed network.
         name: For `c`: the prefix of all names; by default made from the name of `output`.
+        photos: For `tflite`: images, labelled or not, on which the range of the head's sums is measured, so that the
+            head is int8 as well; without them it is float and gives the engines' logits.
 
     Raises:
         DataError: If the target is not known, an option does not go with it, or the model has no integers.
@@ -79,7 +90,11 @@ def export(
     if target not in get_args(Target):
         suffixes = ", *".join(sorted(suffix for suffix in TARGET_SUFFIXES if suffix != ".htm"))
         raise DataError(f"expected `to`, or an output named *{suffixes}, got {str(output)!r}")
-    for option, value, goes_with in (("precision", precision, "onnx"), ("name", name, "c")):
+    for option, value, goes_with in (
+        ("precision", precision, "onnx"),
+        ("name", name, "c"),
+        ("photos", photos, "tflite"),
+    ):
         if value is not None and target != goes_with:
             raise DataError(f"`{option}` goes with {goes_with}, not with {target}: leave out {value!r}")
     if precision not in (None, "float", "int8"):
@@ -90,6 +105,11 @@ def export(
         return Exported(to=target, files=(output,), details=sizes)
     if target == "c":
         return _export_c(model, output, name)
+    if target == "tflite":
+        contents = read_compressed(model)[1]
+        head_range = None if photos is None else _head_range(contents, photos)
+        write_together({output: build_tflite(contents, head_range=head_range)})
+        return Exported(to="tflite", files=(output,))
     if target == "onnx":
         return _export_onnx(model, output, precision or "float")
     from ..models import save_safetensors
@@ -117,6 +137,22 @@ def _export_onnx(model: Model, output: Path, precision: str) -> Exported:
         spec, graph = network.spec, build_onnx_float(network)
     write_together({output: graph})
     return Exported(to="onnx", files=(output,), warnings=tuple(pooling_warnings(spec)))
+
+
+def _head_range(contents: SqzFile, photos: Data) -> tuple[float, float]:
+    """Smallest and largest value of the class activation maps of some photos."""
+    images = photos if isinstance(photos, ImageSet) else open_data(photos, unlabelled=True)
+    classifier = Classifier(contents)
+    chosen = images.sample(_RANGE_PHOTOS)
+    ranges = [
+        (maps.min(), maps.max())
+        for batch in decode_batches(chosen, classifier.preprocessing, batch_size=_RANGE_BATCH)
+        if len(batch.pixels)
+        for maps in [classifier.activation_maps(batch.pixels)]
+    ]
+    if not ranges:
+        raise DataError(f"{images.name}: expected photos to measure the head's range on, got none that can be read")
+    return float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))
 
 
 def _load_folded(model: Model) -> SqueezeNet:
