@@ -1,6 +1,6 @@
 """A file and a function that a reader can hold in the head: fail where one is longer than that.
 
-    python tools/check_sizes.py
+python tools/check_sizes.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draw `examples/photo.jpg`: a golf ball on grass, so that the first command has a photo without anybody's rights in it.
 
-    python tools/draw_photo.py OUT.jpg
+python tools/draw_photo.py OUT.jpg
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def grass(rng: np.random.Generator, x: Array, y: Array) -> Array:
     """Lawn with the ball's shadow, (H, W, 3)."""
     texture = 0.6 * smooth_noise(rng, HEIGHT, 1.2) + 0.6 * smooth_noise(rng, HEIGHT // 2, 0.8)
     depth = y / HEIGHT
-    lawn = np.stack([62 + 22 * depth + 14 * texture, 112 + 40 * depth + 20 * texture, 38 + 10 * depth + 9 * texture], -1)
+    lawn = np.stack(
+        [62 + 22 * depth + 14 * texture, 112 + 40 * depth + 20 * texture, 38 + 10 * depth + 9 * texture], -1
+    )
     across, down = (x - CENTRE_X - 50) / (1.15 * RADIUS), (y - CENTRE_Y - 0.92 * RADIUS) / (0.30 * RADIUS)
     return lawn * (1 - 0.6 * np.exp(-((across**2 + down**2) ** 2)))[..., None]
 

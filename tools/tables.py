@@ -30,6 +30,7 @@ def tables() -> dict[str, str]:
         "results:engine": engine_table(),
         "results:web": web_table(read("web")),
         "compression": compression_table(read("compression")["results"]),
+        "tested": tested_table(),
         "litert": litert_table(read("litert")["results"]),
         "coder": coder_table(read("coder")["results"]),
         "alexnet": alexnet_table(read("alexnet")["networks"]),
@@ -218,6 +219,33 @@ def web_table(results: dict[str, Any]) -> str:
     runs = [results[part]["run"] for part in ("agreement", "timing")]
     made = "; ".join(f"`{run['command']}` at {run['commit']}, {run['date']}" for run in runs)
     return f"{markdown_table(rows)}\n\nBy {made}: {runs[0]['hardware']}."
+
+
+def tested_table() -> str:
+    """What the larger checks, too long for every change, last found."""
+    equality, page = read("equality"), read("web")["agreement"]["page"]
+    lockstep, kills, dead = read("lockstep"), read("kills"), read("dead_runs")
+    broken, photos = read("broken_inputs"), sum(net["n_images"] for net in equality["results"])
+    different = sum(count for net in equality["results"] for count in net["n_different"].values())
+    networks = equality["random_networks"]
+    different += sum(networks["n_different"].values())
+    deaths = [dead[task] for task in ("digits", "cifar10", "imagenette")]
+    rows = [
+        ("check", "by", "found"),
+        (f"logits of every kernel set against NumPy's, {photos:,} photos and {networks['n_networks']} random networks",
+         "`benchmarks/equality.py`", f"{different} different"),
+        (f"logits in Chromium against Python's, {page['n_photos']} photos as PNG and as JPEG", "`benchmarks/web.py`",
+         f"{2 * page['n_photos'] - page['png_bit_identical'] - page['jpeg_bit_identical']} different"),
+        (f"{lockstep['n_files']:,} damaged files read in Python and in C", "`benchmarks/lockstep.py`",
+         f"{lockstep['differences']} differences of verdict or error"),
+        (f"trainings killed {kills['ranks_1']['kills']} times at random moments and resumed", "`benchmarks/kills.py`",
+         f"{kills['ranks_1']['same_bytes']} of {kills['ranks_1']['runs']} end in the bytes of the uninterrupted run"),
+        (f"trainings from scratch, {sum(task['seeds'] for task in deaths)} seeds", "`benchmarks/dead_runs.py`",
+         f"{sum(task['dead'] for task in deaths)} that never learnt"),
+        (f"{broken['commands']} commands on broken images, folders and files", "`benchmarks/broken_inputs.py`",
+         f"{broken['tracebacks']} tracebacks"),
+    ]  # fmt: skip
+    return markdown_table(rows)
 
 
 def compression_table(rows: list[dict[str, Any]]) -> str:
