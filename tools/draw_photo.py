@@ -1,4 +1,4 @@
-"""Draw `examples/photo.jpg`: a golf ball on grass, so that the first command has a photo without anybody's rights in it.
+"""Draw `examples/photo.jpg`: a golf ball on grass, so that the first command has a photo to classify.
 
 python tools/draw_photo.py OUT.jpg
 """
