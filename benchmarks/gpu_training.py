@@ -1,4 +1,4 @@
-"""How fast a GPU trains: images a second of whole steps, plain and compiled, from batches that are there already.
+"""How fast a GPU trains: images per second of whole steps, plain and compiled, from batches that are there already.
 
 python benchmarks/gpu_training.py [--compile] [--output results/gpu_training.json]
 """

@@ -134,7 +134,7 @@ def run_plain(task: str, n_workers: int) -> dict[str, float]:
 
 
 def measure(task: str, side: str, n_workers: int = 0) -> float:
-    """Run one side in a process of its own; seconds an image."""
+    """Run one side in a process of its own; seconds per image."""
     command = [sys.executable, __file__, "--side", side, "--task", task, "--workers", str(n_workers)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     if side == "ours":

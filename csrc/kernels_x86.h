@@ -25,7 +25,7 @@ SQZ_INLINE SQZ_AVX2 __m256i ymm_broadcast(const uint8_t *x) {
 }
 
 /* Sums of 8 outputs to int32 of at most 255 - zero. The float is held there first, because a conversion turns large
- * values into the smallest integer, unless IS_PLAIN says that there are none; what is negative is left to the saturating
+ * values into the smallest integer, unless IS_PLAIN promises that none occur; what is negative is left to the saturating
  * packs. */
 SQZ_INLINE SQZ_AVX2 __m256i ymm_requantize(__m256i acc, __m256 multiplier, __m256 high, const int IS_PLAIN) {
     const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(acc), multiplier);

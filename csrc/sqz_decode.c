@@ -51,7 +51,7 @@ struct sqz_decoder {
     decode_context contexts[DECODE_CONTEXTS];
     uint16_t rates[256];
     decode_predictor *predictors[DECODE_MAX_KERNEL + 1]; /* by kernel size, one for each position */
-    int32_t *references, *column_sizes, *column_means;   /* of the convolution at hand */
+    int32_t *references, *column_sizes, *column_means;   /* of the current convolution */
     size_t max_rows, max_products;
     int has_bmi2; /* asked once: under a hypervisor the question takes as long as some hundred weights */
 };

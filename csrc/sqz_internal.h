@@ -140,7 +140,7 @@ typedef struct {
     uint8_t *y;               /* result, or NULL to store the sums in `raw` */
     size_t y_pixel, y_row;
     int32_t *raw; /* [pixels of all rows][panels * 16] */
-    uint16_t *wide; /* memory for input in 16 bits, for kernel sets that want it, */
+    uint16_t *wide; /* memory for input in 16 bits, for kernel sets that need it, */
     int wide_rows;  /* and how many rows of x_row it holds, at least `runs` */
 } sqz_conv_job;
 

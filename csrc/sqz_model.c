@@ -134,7 +134,7 @@ sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data
     decoder = sqz_decoder_begin(&model->needs, scratch);
     integers = (uint8_t *)scratch + sqz_decoder_bytes_for(&model->needs);
     integers += model_align(integers);
-    /* All lengths, then streams that take what is left: only then is a stream believed. */
+    /* All lengths, then streams that take the remaining bytes: only then is a stream decoded. */
     for (size_t i = 0, total = 0; i < model->n_convs && !status; i++) {
         status = model_stream_length(chunk, size, &at, &length);
         total = length > SIZE_MAX - total ? SIZE_MAX : total + (size_t)length;

@@ -75,7 +75,7 @@ def test_very_images_trained_on_are_named(photos, tmp_path):
     assert evaluate(run_.best, tmp_path / "set").note is None
     result = evaluate(run_.best, tmp_path / "set/train")
     assert result.accuracy.n_images == 90
-    assert result.note == "WARNING: trained on these very images: their accuracy says nothing"
+    assert result.note == "WARNING: the network was trained on these images, so this accuracy is meaningless"
 
 
 def test_weights_that_began_as_weights_know_both_sets(trained, photos, tmp_path):

@@ -168,7 +168,7 @@ def test_stream_bytes_add_up_to_the_file():
         "conv1", "fire2.squeeze", "fire2.expand1x1", "fire2.expand3x3", "fire3.squeeze", "fire3.expand1x1",
         "fire3.expand3x3", "conv4", "ARCH", "META", "container",
     ]  # fmt: skip
-    # Signature 8; four chunks of 12 more than their data; a hash of 32; a length of 1 or 2 bytes a stream.
+    # Signature 8; four chunks of 12 more than their data; a hash of 32; a length of 1 or 2 bytes per stream.
     assert 8 + 4 * 12 + 32 + 8 <= sizes["container"] <= 8 + 4 * 12 + 32 + 16
 
 

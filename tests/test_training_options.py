@@ -166,7 +166,7 @@ def test_teacher_s_classes_are_found_by_name(data, tmp_path):
     result = train(data, tmp_path / "run", TINY, teacher=teacher, progress=PlainReporter(stream))
     assert result.is_finished
     assert "distillation = 0.5" in (tmp_path / "run/recipe.toml").read_text()
-    with pytest.raises(TrainingError, match="teacher that knows all classes"):
+    with pytest.raises(TrainingError, match="teacher that has all classes"):
         train(write_images(tmp_path / "other", classes=("x", "y")), tmp_path / "other_run", TINY, teacher=teacher)
 
 

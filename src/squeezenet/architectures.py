@@ -36,7 +36,7 @@ _VERSIONS: dict[str, tuple[int, int, tuple[int, ...]]] = {
 _BYPASS_SUFFIXES: dict[str, Bypass] = {"": "none", "_simple_bypass": "simple", "_complex_bypass": "complex"}
 
 SPEC_NAMES: tuple[str, ...] = tuple(version + suffix for version in _VERSIONS for suffix in _BYPASS_SUFFIXES)
-"""Names that `named_spec` knows."""
+"""Names that `named_spec` accepts."""
 
 
 def pools_within(n_fires: int, pools: Sequence[int]) -> tuple[int, ...]:

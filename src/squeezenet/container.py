@@ -175,7 +175,7 @@ def _check_plain(value: object, depth: int) -> None:
 
 
 def varint(value: int) -> bytes:
-    """LEB128: seven bits a byte, low ones first, the high bit set on all but the last."""
+    """LEB128: seven bits per byte, low ones first, the high bit set on all but the last."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -185,7 +185,7 @@ def varint(value: int) -> bytes:
 
 
 class Fields:
-    """Takes fields off a chunk in order, and says which chunk ended too early."""
+    """Takes fields off a chunk in order; an error names the chunk that ended too early."""
 
     def __init__(self, data: bytes, name: str) -> None:
         self._data = data

@@ -67,7 +67,7 @@ class BadMagic(FormatError):
 
 
 class UnsupportedVersion(FormatError):
-    """A newer format version, or a critical chunk this reader does not know."""
+    """A newer format version, or a critical chunk that this reader does not support."""
 
 
 class Truncated(FormatError):
@@ -99,7 +99,7 @@ class WeightsError(SqueezeNetError, ValueError):
 
 
 class ImageError(SqueezeNetError, ValueError):
-    """A file that is no readable image."""
+    """A file that is not a readable image."""
 
 
 class DataError(SqueezeNetError, ValueError):
@@ -111,15 +111,15 @@ class RecipeError(SqueezeNetError, ValueError):
 
 
 class TrainingError(SqueezeNetError, RuntimeError):
-    """A training run that cannot go on."""
+    """A training run that cannot continue."""
 
 
 class StudyError(SqueezeNetError, RuntimeError):
-    """An exploration of architectures that cannot begin or go on."""
+    """An exploration of architectures that cannot begin or continue."""
 
 
 class ClusterError(SqueezeNetError, RuntimeError):
-    """Machines that cannot be reached, or that went away."""
+    """Machines that cannot be reached, or that were lost."""
 
 
 class CompressionError(SqueezeNetError, ValueError):

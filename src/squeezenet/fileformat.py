@@ -234,7 +234,7 @@ def with_facts(data: bytes, **facts: Any) -> bytes:
     meta = {key: value for key, value in {**meta, **facts}.items() if value is not None}
     del chunks[b"HASH"]
     if meta:
-        chunks[b"META"] = encode_meta(meta)  # where it was, and so are chunks that this version does not know
+        chunks[b"META"] = encode_meta(meta)  # in its old place; chunks unknown to this version stay as well
     else:
         chunks.pop(b"META", None)
     return join_chunks(chunks)
@@ -274,7 +274,7 @@ def decode_sqz(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SqzFile:
 
     Raises:
         BadMagic: Not a `.sqz` file.
-        Truncated: The data end before a length says so, or before the HASH chunk.
+        Truncated: The data end before a length is reached, or before the HASH chunk.
         ChecksumMismatch: A chunk or the file is not as it was written.
         UnsupportedVersion: A newer version, or an unknown critical chunk.
         LimitExceeded: More bytes, weights or nesting than allowed.

@@ -122,9 +122,9 @@ def load_toml(path: Path, build: Callable[[dict[str, Any]], _T], error: type[Squ
 
 
 def keep_as(path: Path, kept: Path) -> None:
-    """Give a file a second name, in place of what had that name; nothing happens where there is no such file.
+    """Give a file a second name, in place of what had that name; nothing happens where the file does not exist.
 
-    At any moment both names lead to whole files. Where the file system knows no second names, nothing is kept.
+    At any moment both names lead to whole files. Where the file system does not support second names, nothing is kept.
 
     Raises:
         OSError: If the folder cannot be written to.

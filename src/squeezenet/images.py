@@ -240,12 +240,12 @@ def _open_bytes(data: bytes | bytearray | memoryview) -> Image.Image:
 
 def _upright(image: Image.Image, *, is_file: bool) -> Image.Image:
     try:
-        # Of a file, EXIF alone counts, as in browsers, and not what XMP or a text chunk says.
+        # Only EXIF counts, as in browsers; XMP and text chunks do not.
         exif = Image.Exif() if is_file else image.getexif()
         if is_file and "exif" in image.info:
             exif.load(image.info["exif"])
         orientation = exif.get(_EXIF_ORIENTATION)
-    except Exception:  # a broken EXIF block says nothing about the pixels
+    except Exception:  # a broken EXIF block does not affect the pixels
         orientation = None
     if (method := _TRANSPOSITIONS.get(orientation or 1)) is not None:
         image = image.transpose(method)

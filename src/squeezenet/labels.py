@@ -13,7 +13,7 @@ from .text import match_key, nfc
 
 __all__ = ["Labels", "imagenet_labels"]
 
-_IMAGENET_CLASSES = Path(__file__).with_name("imagenet_classes.txt")  # a line a class: WordNet id, name, synonyms
+_IMAGENET_CLASSES = Path(__file__).with_name("imagenet_classes.txt")  # one line per class: WordNet id, name, synonyms
 _IMAGENET_SET = "imagenet-1k"
 
 

@@ -149,7 +149,7 @@ def quantized_tensors(spec: ArchSpec) -> list[str]:
     """Names of the tensors that carry a scale and a zero-point, in the order files store them.
 
     The input, then what convolutions and additions write, in graph order. Pools keep the quantisation of their input;
-    the head's sums are no uint8 tensor.
+    the head's sums are not a uint8 tensor.
     """
     names = ["input"]
     for op in spec.graph():

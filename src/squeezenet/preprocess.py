@@ -37,7 +37,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Im
         max_pixels: Refuse larger images before decoding them.
 
     Raises:
-        ImageError: If the source is no readable image of `IMAGE_FORMATS`, is truncated, or is too large.
+        ImageError: If the source is not a readable image of `IMAGE_FORMATS`, is truncated, or is too large.
 
     Example:
         >>> load_image(np.zeros((2, 3), np.uint8)).size

@@ -1,4 +1,4 @@
-"""The `squeezenet` command: one module a verb.
+"""The `squeezenet` command: one module per verb.
 
 A verb's module is imported only when it runs, and imports what is heavy inside its function, so that help and light
 verbs start at once. Errors that this package raises on purpose end as one line and exit code 1.

@@ -11,7 +11,7 @@ from ..process import EXIT_INTERRUPTED
 
 @click.command()
 @click.argument("data", nargs=-1, required=True)
-@click.option("--val", multiple=True, metavar="DATA", help="Images to choose by; by default those that DATA has.")
+@click.option("--val", multiple=True, metavar="DATA", help="Images to choose by; by default DATA's own.")
 @click.option("--preset", metavar="NAME", help="What to vary, by name (see below).  [default: pareto]")
 @click.option("--space", metavar="FILE.toml", help="What to vary, from a file.")
 @click.option("--trials", type=click.IntRange(min=1), help="Networks to train in all.  [default: the grid, or 30]")
@@ -43,7 +43,7 @@ def command(
     under way. The folder gets report.html, study.json, every trial, and the winner's run folder.
     """
     if preset and space:
-        raise click.UsageError("--preset and --space exclude each other: a space file says what to vary")
+        raise click.UsageError("--preset and --space exclude each other: a space file defines what varies")
     from ..process import ending_at_ctrl_c, keep_freed_memory
 
     with ending_at_ctrl_c():

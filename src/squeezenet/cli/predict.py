@@ -106,7 +106,7 @@ def _split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tu
     name = default_model()
     if name is None:
         raise click.UsageError(
-            "Missing argument 'MODEL': this package has no network of its own; name a file, or --model imagenet"
+            "Missing argument 'MODEL': this installation does not include a network; name a file, or --model imagenet"
         )
     click.echo(f"model: {name}, from this package; name another with --model", err=True)
     return name, arguments

@@ -19,12 +19,12 @@ from ..zoo import find_model
 
 @click.command()
 @click.argument("data", nargs=-1, required=True)
-@click.option("--val", multiple=True, metavar="DATA", help="Images to validate on; by default those that DATA has.")
+@click.option("--val", multiple=True, metavar="DATA", help="Images to validate on; by default DATA's own.")
 @click.option("--init", metavar="MODEL", help="Weights to start from; by default none.")
 @click.option("--recipe", metavar="NAME|FILE.toml", help="How to train; by default what suits the task.")
 @click.option("--teacher", metavar="MODEL", help="Learn from this network's answers besides the labels.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Replaces the recipe's number of epochs.")
-@click.option("--resume", is_flag=True, help="Continue the run in the output folder; begin it if there is none.")
+@click.option("--resume", is_flag=True, help="Continue the output folder's run, or begin one.")
 @click.option("--checkpoint-every", metavar="SECONDS", type=click.FloatRange(min=0), default=60.0, show_default=True,
               help="Longest work that a crash can cost.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard as well.")

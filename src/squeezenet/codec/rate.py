@@ -93,7 +93,7 @@ class ColumnPass:
         self._model = model
         self._index = 0
         self._row_average = np.full(model.out_channels, model.least_size * 16)
-        self._earlier: list[_Integers] = []  # columns of the filter at hand
+        self._earlier: list[_Integers] = []  # columns of the current filter
 
     def bits(self, guess: NDArray[np.integer], candidates: NDArray[np.integer]) -> _Floats:
         """Price candidates for the next column.

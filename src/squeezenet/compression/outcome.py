@@ -50,7 +50,7 @@ class RDPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The integers that a method found, and what it knows about them."""
+    """The integers that a method found, and what it measured."""
 
     network: IntegerNetwork
     weights: bytes | None = None

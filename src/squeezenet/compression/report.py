@@ -60,7 +60,7 @@ class CompressionReport:
     calibration: str
     """What set the scales: `photos`, or what stood in for them."""
     is_chosen_on_val: bool
-    """Whether the file was chosen by its accuracy on `val`, which then says less about other images."""
+    """Whether the file was chosen by its accuracy on `val`, which makes it less informative about other images."""
     meets_target: bool
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class DataCheck:
     ignored: tuple[tuple[str, str], ...]
 
     def summary(self) -> list[str]:
-        """Say in lines what a person should know; the first line counts, the others are warnings."""
+        """Summarise in lines; the first line counts, the others are warnings."""
         counts = sorted(self.train.class_counts().values())
         spread = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
         n_val = 0 if self.val is None else len(self.val)
@@ -60,7 +60,7 @@ class DataCheck:
             ("class folders without images", self.empty_classes),
             ("classes without images to validate on", self.missing_in_val),
             (
-                "images to validate on that are also trained on (their accuracy says nothing)",
+                "images to validate on that are also trained on (their accuracy is meaningless)",
                 [f"{one} = {other}" for one, other in self.duplicates],
             ),
         ):

@@ -44,11 +44,11 @@ def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False
 
     Args:
         images: Labelled images, with the class names of their folders.
-        provenance: Of the network; anything but a mapping says nothing.
+        provenance: Of the network; anything but a mapping is ignored.
         is_trained: Choose those that it was trained on instead.
 
     Returns:
-        The images, and what a person should know about them; None where the set is another.
+        The images, and a remark on them for people; None where the set is another.
     """
     marks = set(_marks(provenance))
 
@@ -65,7 +65,7 @@ def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False
         text = f"trained on {len(rest)} of these {len(images)} images: the {len(held)} that were set aside are measured"
         return held, text
     if is_known(images) and not is_trained:
-        return images, "WARNING: trained on these very images: their accuracy says nothing"
+        return images, "WARNING: the network was trained on these images, so this accuracy is meaningless"
     return images, None
 
 

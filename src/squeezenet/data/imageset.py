@@ -55,11 +55,11 @@ class ImageSet:
     splits: tuple[Split, ...]
     """Splits that the sources offer (not only the one chosen); empty where they have no split folders."""
     empty_classes: tuple[str, ...] = ()
-    """Class folders without a single image; they are no classes."""
+    """Class folders without a single image; they do not count as classes."""
     ignored: tuple[tuple[str, str], ...] = ()
     """Name and reason of files and folders that are left out."""
     notes: tuple[str, ...] = ()
-    """What else a person should know about how the folders were read."""
+    """Remarks on how the folders were read, for people."""
     _sources: tuple[Source, ...] = dataclasses.field(default=(), repr=False)
     _keys: tuple[tuple[int, Any], ...] = dataclasses.field(default=(), repr=False)
 
@@ -86,7 +86,7 @@ class ImageSet:
         return self._sources[source].size_bytes(key)
 
     def remarks(self) -> list[str]:
-        """Say in lines what a person should know: how the folders were read, and what was left out."""
+        """Describe in lines how the folders were read, and what was left out."""
         left_out = [f"{name} ({reason})" for name, reason in self.ignored]
         return [*self.notes, *summed_up("ignored", left_out)]
 
@@ -161,7 +161,7 @@ class ImageSet:
 
 
 def summed_up(problem: str, names: Sequence[str]) -> list[str]:
-    """One line about some names, of which the first are shown; no line where there are none."""
+    """One line about some names, of which the first are shown; no line without names."""
     if not names:
         return []
     more = f"; and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""

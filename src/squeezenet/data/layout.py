@@ -78,7 +78,7 @@ class Layout:
     problem: str | None = None
     """Why the classes cannot be told."""
     note: str | None = None
-    """What a person should know."""
+    """Remarks for people."""
 
     def place(self, parts: _Parts) -> Place:
         """Read a file's path."""

@@ -3,7 +3,7 @@
 Convolutions are matrix products of integer-valued floats: float32 while no partial sum can reach 2^24, whatever order
 BLAS adds in, else float64. docs/format.md states the arithmetic; every other engine must give the same bits.
 
-Legend: N images, H and W height and width, C channels, P positions (N*H*W), K products a sum, O output channels.
+Legend: N images, H and W height and width, C channels, P positions (N*H*W), K products per sum, O output channels.
 """
 
 from __future__ import annotations

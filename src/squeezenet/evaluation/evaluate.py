@@ -37,7 +37,7 @@ class Evaluation:
     ms_per_image: float
     """Milliseconds, reading and decoding included."""
     note: str | None = None
-    """What to know about the images where the network was trained on them, or on some of them."""
+    """A remark where the network was trained on the images, or on some of them."""
 
     @property
     def reliability(self) -> Reliability:

@@ -15,7 +15,7 @@ KEPT_SHARE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """How often answers of a given confidence are right; one entry a bin of equal width, from 0 to 1."""
+    """How often answers of a given confidence are right; one entry per bin of equal width, from 0 to 1."""
 
     counts: NDArray[np.int64]
     confidence: NDArray[np.float64]

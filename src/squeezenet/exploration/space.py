@@ -29,7 +29,7 @@ _PRESETS = resources.files(__package__) / "spaces"
 PRESET_NAMES: tuple[str, ...] = tuple(
     sorted(entry.name.removesuffix(".toml") for entry in _PRESETS.iterdir() if entry.name.endswith(".toml"))
 )
-"""Names that `load_space` knows."""
+"""Names that `load_space` accepts."""
 
 Sampler = Literal["grid", "pareto"]
 
@@ -89,7 +89,7 @@ class Space:
     def spec(self, point: Mapping[str, Value], recipe: Recipe, num_classes: int) -> ArchSpec:
         """Write down the architecture that a point of the space stands for.
 
-        What the point and `fixed` leave open is as in the recipe's architecture. Where the recipe says how often to
+        What the point and `fixed` leave open is as in the recipe's architecture. Where the recipe sets how often to
         pool, a longer list of pools loses its first ones; pools after layers that a shorter network lacks go as well.
 
         Raises:
@@ -159,7 +159,7 @@ def load_space(source: str | os.PathLike[str]) -> Space:
         source: One of `PRESET_NAMES`, or the path of a `.toml` file.
 
     Raises:
-        StudyError: If there is no such space, or the file is no valid one.
+        StudyError: If there is no such space, or the file is not a valid one.
 
     Example:
         >>> [point["squeeze_ratio"] for point in load_space("paper-sr").grid()]

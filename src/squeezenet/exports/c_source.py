@@ -62,9 +62,9 @@ def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> C
         contents: The same file decoded, if the caller has it already.
 
     Raises:
-        DataError: If `name` is no C identifier.
+        DataError: If `name` is not a C identifier.
         FormatError: If the file is damaged or no `.sqz` file.
-        ImportError: If the native engine, which knows how much memory a network takes, was not built.
+        ImportError: If the native engine, which computes how much memory a network takes, was not built.
         FileNotFoundError: If the engine's sources are not installed.
     """
     if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) or _KEYWORDS.fullmatch(name):

@@ -66,7 +66,7 @@ def export(
             of a file; for the others any MODEL (see `find_model`) or a torch model.
         output: The file to write.
         to: `web` (one HTML page), `c` (a C99 source and its header), `onnx`, `tflite` (int8) or `safetensors`; by
-            default what the suffix of `output` says.
+            default what the suffix of `output` names.
         precision: For `onnx`: `float` (the default), or `int8` for the integers of a compressed network.
         name: For `c`: the prefix of all names; by default made from the name of `output`.
         photos: For `tflite`: images, labelled or not, on which the range of the head's sums is measured, so that the

@@ -111,7 +111,7 @@ def build_onnx_int8(contents: SqzFile) -> bytes:
 
 
 def pooling_warnings(spec: ArchSpec) -> list[str]:
-    """What a user should know about the pools: those that round up, where not every runtime does."""
+    """A warning about pools that round up, since not every runtime does."""
     return [
         f"{op.name} rounds its {op.in_size}x{op.in_size} input up to {op.out_size}x{op.out_size} (ceil_mode),"
         " which some runtimes do not support; an input size of 4 n + 3 such as 227 avoids it"

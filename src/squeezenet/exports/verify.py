@@ -57,7 +57,7 @@ int main(void) {
 
 @dataclass(frozen=True)
 class EngineResult:
-    """Logits of all images from one engine, or why there are none."""
+    """Logits of all images from one engine, or the reason why it cannot run here."""
 
     name: str
     logits: NDArray[np.float64] | None

@@ -85,7 +85,7 @@ def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, Pag
 
 
 def pack(data: bytes) -> str:
-    """Write bytes as text that a script element holds unchanged: seven bits a character.
+    """Write bytes as text that a script element holds unchanged: seven bits per character.
 
     Characters that HTML would change or end the element at are joined with the following one into a character of
     two UTF-8 bytes, so n bytes take n * 8 / 7 bytes, rounded up, or one more.
@@ -131,7 +131,7 @@ def unpack(text: str, size: int) -> bytes:
 
 
 def _label_block(contents: SqzFile) -> str:
-    """Names for a file that says only that its classes are ImageNet's; others bring theirs."""
+    """Names for a file that stores only that its classes are ImageNet's; other files contain theirs."""
     if contents.labels is None or "set" not in contents.labels.to_dict():
         return ""
     return _block("labels", zlib.compress("\n".join(imagenet_labels().names).encode(), 9))

@@ -12,7 +12,7 @@ __all__ = ["join", "max_pool"]
 
 
 def max_pool(op: Op, x: Tensor) -> Tensor:
-    """Pool floats (N, C, H, W) as a `max_pool` operation says."""
+    """Pool floats (N, C, H, W) as a `max_pool` operation describes."""
     return F.max_pool2d(x, op.kernel, op.stride, ceil_mode=op.ceil_mode)
 
 

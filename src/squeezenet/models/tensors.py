@@ -56,7 +56,7 @@ def model_from_convs(
     """Build a network without batch norm around copies of its convolutions' arrays, keyed by their names in the spec.
 
     Raises:
-        WeightsError: As in `model_from_state`; `source` says where the arrays come from.
+        WeightsError: As in `model_from_state`; `source` names the file of the arrays.
     """
     paths = _meta_model(spec).conv_paths
     state = {}

@@ -193,7 +193,7 @@ def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state di
     A simple bypass has no tensors and cannot be seen; it is taken for none.
 
     Raises:
-        WeightsError: If they are not those of any of `SPEC_NAMES`; `source` says where they come from.
+        WeightsError: If they are not those of any of `SPEC_NAMES`; `source` names their file.
     """
     num_classes = next(iter(shapes.get("classifier.1.weight", ())), 0)
     differences = []
@@ -245,7 +245,7 @@ def check_file(path: str | os.PathLike[str], *, max_bytes: int = _MAX_FILE_BYTES
         raise WeightsError(f"{path}: expected weights, got a web page: download the file itself, not the page about it")
     size_bytes = Path(path).stat().st_size
     if size_bytes > max_bytes:
-        raise WeightsError(f"{path}: expected at most {max_bytes} bytes, got {size_bytes}: this is no SqueezeNet")
+        raise WeightsError(f"{path}: expected at most {max_bytes} bytes, got {size_bytes}: this is not a SqueezeNet")
 
 
 def _read_description(data: bytes, path: str | os.PathLike[str]) -> Any:

@@ -84,7 +84,7 @@ def choose_calibration(
 ) -> CalibrationPhotos:
     """Calibrate on at most `n_photos` photos where there are any, else on what is known without them.
 
-    `takes_ranges` says whether published ranges are of use: a method that looks at pixels gets synthetic ones alone.
+    `takes_ranges`: whether published ranges can be used; a method that needs pixels gets synthetic pictures only.
 
     Raises:
         DataError: If none of the photos can be read.

@@ -31,7 +31,7 @@ def required_preprocessing(model: SqueezeNet) -> Preprocessing:
     """Return the model's preprocessing.
 
     Raises:
-        QuantizationError: If it has none: its integer form could not know what its pixels are.
+        QuantizationError: If it has none: its integer form would not define the pixels it reads.
     """
     if model.preprocessing is None:
         raise QuantizationError(

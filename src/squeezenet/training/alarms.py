@@ -26,7 +26,7 @@ def dead_network_alarm(
 ) -> str | None:
     """Advise what to do if the mean loss of an epoch, from 0, is that of guessing; None if not, or too early to say.
 
-    `may_norm` says whether the network could have batch norm, and has none.
+    `may_norm`: whether the network could have batch norm, and is trained without.
     """
     steps_after_warmup = (epoch + 1 - recipe.warmup_epochs) * steps_per_epoch
     if steps_after_warmup < _DEAD_AFTER_STEPS or len(images.classes) < 2 or recipe.teacher:

@@ -18,7 +18,7 @@ _Op = Callable[[Tensor, Tensor], Tensor]
 
 
 def mix(pixels_NHWC: Tensor, labels: Tensor, recipe: Recipe, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Blend each image with another of the batch, as the recipe says.
+    """Blend each image with another of the batch, as the recipe sets.
 
     Args:
         pixels_NHWC: Float, 0 to 255.

@@ -29,7 +29,7 @@ _RECIPES = resources.files(__package__) / "recipes"
 RECIPE_NAMES: tuple[str, ...] = tuple(
     sorted(entry.name.removesuffix(".toml") for entry in _RECIPES.iterdir() if entry.name.endswith(".toml"))
 )
-"""Names that `load_recipe` knows."""
+"""Names that `load_recipe` accepts."""
 
 _METAPARAMETERS = ("base_e", "incr_e", "pct_3x3", "freq", "squeeze_ratio", "n_fires")
 
@@ -47,7 +47,7 @@ class Recipe:
 
     epochs: int
     batch_size: int = 64
-    """Images a step, of all processes together; a smaller set is one batch. What is left of an epoch after whole
+    """Images per step, of all processes together; a smaller set is one batch. The rest of an epoch after whole
     batches is dropped."""
     accumulate: int = 1
     """Parts that a batch goes through the network in, one after the other: the same step in less memory."""
@@ -58,7 +58,7 @@ class Recipe:
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float
-    """Peak learning rate of the head, and of everything else unless `features_lr_scale` says otherwise."""
+    """Peak learning rate of the head, and of everything else unless `features_lr_scale` changes that."""
     features_lr_scale: float = 1.0
     """Learning rate of the layers before the head, relative to `lr`; below 1 for layers that come trained."""
     momentum: float = 0.9
@@ -247,7 +247,7 @@ def load_recipe(source: Recipe | str | os.PathLike[str]) -> Recipe:
         source: One of `RECIPE_NAMES`, the path of a `.toml` file, or a recipe, which is returned as it is.
 
     Raises:
-        RecipeError: If there is no such recipe, or the file is no valid one.
+        RecipeError: If there is no such recipe, or the file is not a valid one.
 
     Example:
         >>> load_recipe("digits").input_size

@@ -81,7 +81,7 @@ class RunFolder:
     def taken(self, request: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
         """Make the folder, or take over that of an interrupted run; no other process may write into it meanwhile.
 
-        `request` says how to train. It is noted until the first checkpoint, for a process that continues the run.
+        `request` holds the options of the training; it is kept until the first checkpoint, for a run that resumes.
 
         Raises:
             TrainingError: If it holds another run and `resume` is off, cannot be made, or is in use.

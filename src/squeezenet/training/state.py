@@ -59,7 +59,7 @@ class TrainingState:
     val_id: str = ""
     """Of those validated on."""
     teacher_id: str = ""
-    """Fingerprint of the network whose answers are learnt; empty if there is none."""
+    """Fingerprint of the network whose answers are learnt; empty without one."""
 
     epoch: int = 0
     """Epochs finished."""

@@ -67,11 +67,11 @@ def open_teacher(recipe: Recipe, student: SqueezeNet) -> Teacher | None:
     labels = student.labels
     assert labels is not None
     if model.labels is None or model.preprocessing is None:
-        raise TrainingError(f"{recipe.teacher}: expected a teacher that knows its classes and preprocessing, got none")
+        raise TrainingError(f"{recipe.teacher}: expected a teacher with class names and preprocessing, got one without")
     try:
         positions = model.labels.match(labels.ids or labels.names)
     except DataError as error:
-        text = f"expected a teacher that knows all classes of the data ({error})"
+        text = f"expected a teacher that has all classes of the data ({error})"
         raise TrainingError(f"{recipe.teacher}: {text}") from None
     outputs = [positions[name] for name in (labels.ids or labels.names)]
     teacher = Teacher(model, outputs, temperature=recipe.distill_temperature)

@@ -32,7 +32,7 @@ from .teacher import open_teacher
 
 __all__ = ["TrainResult", "train", "train_model"]
 
-_IN_MEMORY = "a network in memory"  # what a note says of `init` where it is no MODEL
+_IN_MEMORY = "a network in memory"  # stands for `init` in notes where it is not a MODEL
 _TEACHER_SHARE = 0.5  # of the loss, where a teacher is given and the recipe has no share
 
 

@@ -51,7 +51,7 @@ class DeepCompression:
     density: float = 0.385
     """Share of all weights that is kept."""
     index_bits: int = 5
-    """Bits of a code: at most 2^bits - 1 shared values a layer, and zero."""
+    """Bits of a code: at most 2^bits - 1 shared values per layer, and zero."""
     prune_rounds: int = 1
     """Steps from dense to `density`, with retraining after each."""
     prune_epochs: int = 1
@@ -122,7 +122,7 @@ def deep_compress(
         sensitivities = output_sensitivities(teacher, photos)
     say = retrainer.reporter.say
     for number in range(1, settings.prune_rounds + 1):
-        # Equal factors between rounds: each removes the same share of what is left.
+        # Equal factors between rounds: each removes the same share of the remaining weights.
         density = settings.density ** (number / settings.prune_rounds)
         say(f"pruning to density {density:.0%}")
         if by_cost:
@@ -136,7 +136,7 @@ def deep_compress(
             epochs = settings.prune_epochs * (_LAST_ROUND if number == settings.prune_rounds > 1 else 1)
             recipe = settings.recipe(epochs=epochs, lr=settings.lr, phase=number)
             model = retrainer.run(model, recipe, mask, title=f"retraining at density {density:.0%}", teacher=teacher)
-    say(f"sharing {(1 << settings.index_bits) - 1} values a layer")
+    say(f"sharing {(1 << settings.index_bits) - 1} values per layer")
     if by_cost:
         aim = copy.deepcopy(model) if settings.prune_epochs else teacher
         shared = share_in_turn(

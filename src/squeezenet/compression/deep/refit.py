@@ -139,7 +139,7 @@ class KeptSystems:
 
 
 def kept_systems(gram: Tensor, mask: Tensor) -> Iterator[KeptSystems]:
-    """Factor what is left of a layer's equations, output channels of similar size together.
+    """Factor the remaining equations of a layer, output channels of similar size together.
 
     `gram` is that of `Equations`, whose dtype the factors have; `mask` is (O, K), bool. The bias is always kept.
     """

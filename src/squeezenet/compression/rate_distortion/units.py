@@ -61,7 +61,7 @@ class UnitNet:
     """Real value of a step for each channel of each quantised tensor."""
     zero_points: Mapping[str, int]
     tensor_steps: Mapping[str, float] = field(default_factory=dict)
-    """One scale a tensor for the file; tensors that meet in an addition differ from their channels by one factor."""
+    """One scale per tensor for the file; tensors that meet in an addition differ from their channels by one factor."""
 
     @classmethod
     def build(

@@ -33,7 +33,7 @@ int @name@_open(void *arena, size_t bytes);
  *   map     where it sees each class: @map@ rows of @map@ positions of @classes@ values; or NULL */
 int @name@_run(void *arena, const uint8_t *pixels, double *logits, double *map);
 
-/* Name of a class, UTF-8; NULL for a number that is no class. */
+/* Name of a class, UTF-8; NULL for a number that is not a class. */
 const char *@name@_label(int index);
 
 #ifdef __cplusplus

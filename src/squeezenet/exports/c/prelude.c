@@ -1,6 +1,6 @@
 /* @name@.c - written by `squeezenet export`: the engine (C99, portable), then the model. See @name@.h.
  *
- * The engine is Apache-2.0; the model is whatever its author says. */
+ * The engine is Apache-2.0; the model has the licence that its author chose. */
 #include "@name@.h"
 
 #define SQZ_PORTABLE_ONLY 1

@@ -6,7 +6,7 @@ let engine, names, geometry;
 
 const memory = (Type, at, count) => new Type(engine.memory.buffer, at, count);
 
-// Seven bits a character, see `pack` in export/web_page.py.
+// Seven bits per character, see `pack` in export/web_page.py.
 function unpack({ text, bytes }) {
   const out = new Uint8Array(bytes + 2);
   const escaped = [0, 10, 13, 60];
