@@ -34,7 +34,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a function or a status here changes its meaning; structs are compared by themselves. */
-#define SQZ_ABI_VERSION 1
+#define SQZ_ABI_VERSION 2
 
 typedef enum {
     SQZ_OK = 0,
@@ -154,6 +154,12 @@ SQZ_API sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *stream, siz
  *   map     (count, h, w, classes), the tensor whose mean over positions is the logit, or NULL */
 SQZ_API sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes,
                            const uint8_t *pixels, size_t count, double *logits, double *map);
+
+/* The same, and besides the sums over positions of what the head reads, minus its zero-point.
+ *   features  (count, channels), or NULL; channels are those of the last convolution's `sqz_conv_shape_of` */
+SQZ_API sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes,
+                                    const uint8_t *pixels, size_t count, double *logits, double *map,
+                                    int32_t *features);
 
 /* Name of a model's kernel set; and of the sets in this build that this processor can run, best first, or NULL. */
 SQZ_API const char *sqz_kernels_of(const sqz_model *model);

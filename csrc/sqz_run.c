@@ -14,6 +14,7 @@ typedef struct {
     const sqz_model *model;
     const uint8_t *pixels; /* of the images of this run */
     double *logits, *map;
+    int32_t *features;
     uint8_t *arena;
     size_t threads; /* whose memory the arena holds */
     const int *parts; /* of each stage of an image; NULL where a part is an image */
@@ -333,11 +334,27 @@ static void run_head(const run_worker *worker, const uint8_t *x, double *logits,
     }
 }
 
+/* Sums over positions of what the head reads, minus its zero-point: at most 255 * 2^20. */
+static void run_sum(const run_worker *worker, const uint8_t *x, int32_t *features) {
+    const sqz_model *model = worker->model;
+    const size_t pixel = sqz_pixel_bytes(model->head->in_channels);
+    const int positions = model->head_size * model->head_size, last = run_last(worker, model->head->in_channels);
+    for (int channel = run_first(worker, model->head->in_channels); channel < last; channel++) {
+        features[channel] = -positions * model->head->in_zero;
+    }
+    for (int i = 0; i < positions; i++, x += pixel) {
+        for (int channel = run_first(worker, model->head->in_channels); channel < last; channel++) {
+            features[channel] += x[channel];
+        }
+    }
+}
+
 /* --- a whole network ---------------------------------------------------------------------------------------------- */
 
 /* The stages of an image: the stem, of each Fire module squeeze and expand, the head. A tensor between layers lies at
  * the bottom of the trunk or ends at its top, in turns; what is squeezed lies beside what a Fire module reads. */
-static void run_stage(const run_worker *worker, int stage, const uint8_t *pixels, double *logits, double *map) {
+static void run_stage(const run_worker *worker, int stage, const uint8_t *pixels, double *logits, double *map,
+                      int32_t *features) {
     const sqz_model *model = worker->model;
     const int index = (stage - 1) / 2, reads_bottom = index % 2 == 0;
     uint8_t *bottom = worker->trunk, *top = bottom + model->trunk_bytes, *x = bottom, *squeezed, *y;
@@ -350,7 +367,8 @@ static void run_stage(const run_worker *worker, int stage, const uint8_t *pixels
         x = top - sqz_tensor_bytes(fire[-1].out_size, fire[-1].out_channels, 0);
     }
     if (index == model->n_fires) {
-        run_head(worker, x, logits, map);
+        if (logits || map) run_head(worker, x, logits, map);
+        if (features) run_sum(worker, x, features);
         return;
     }
     squeezed = reads_bottom ? x + sqz_tensor_bytes(fire->size, fire->in_channels, 0)
@@ -382,15 +400,16 @@ static void run_part(void *argument, int thread, int stage, int part) {
     const uint8_t *pixels = context->pixels + image * side * side * 3;
     double *logits = context->logits ? context->logits + image * classes : NULL;
     double *map = context->map ? context->map + image * map_side * map_side * classes : NULL;
+    int32_t *features = context->features ? context->features + image * (size_t)model->head->in_channels : NULL;
     run_worker worker = {model, context->arena, NULL, part, 1};
     worker.scratch = context->arena + context->threads * model->trunk_bytes + (size_t)thread * model->scratch_bytes;
     if (context->parts) {
         worker.parts = context->parts[stage];
-        run_stage(&worker, stage, pixels, logits, map);
+        run_stage(&worker, stage, pixels, logits, map, features);
     } else {
         worker.trunk += (size_t)thread * model->trunk_bytes;
         worker.part = 0;
-        for (int i = 0; i < 2 * model->n_fires + 2; i++) run_stage(&worker, i, pixels, logits, map);
+        for (int i = 0; i < 2 * model->n_fires + 2; i++) run_stage(&worker, i, pixels, logits, map, features);
     }
     sqz_restore_floats(floats);
 }
@@ -403,9 +422,14 @@ static int run_sharers(const sqz_model *model, size_t images, int threads) {
 
 sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes, const uint8_t *pixels,
                    size_t count, double *logits, double *map) {
+    return sqz_run_features(model, pool, arena, arena_bytes, pixels, count, logits, map, NULL);
+}
+
+sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes,
+                            const uint8_t *pixels, size_t count, double *logits, double *map, int32_t *features) {
     const int threads = pool ? sqz_pool_threads(pool) : 1;
     size_t pad = (SQZ_ALIGN - (uintptr_t)arena % SQZ_ALIGN) % SQZ_ALIGN, classes, image_bytes, map_values, step;
-    run_context context = {model, pixels, logits, map, (uint8_t *)arena + pad, (size_t)threads, NULL};
+    run_context context = {model, pixels, logits, map, features, (uint8_t *)arena + pad, (size_t)threads, NULL};
     int parts[SQZ_MAX_STAGES], stages, sharers;
     if (!model || !arena || (!pixels && count) || model->n_set != model->n_convs) return SQZ_BAD_ARGUMENT;
     if (arena_bytes < (model->trunk_bytes + model->scratch_bytes) * (size_t)threads + pad) return SQZ_NO_MEMORY;
@@ -434,6 +458,7 @@ sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, size_t a
         context.pixels += step * image_bytes;
         if (logits) context.logits += step * classes;
         if (map) context.map += step * map_values;
+        if (features) context.features += step * (size_t)model->head->in_channels;
     }
     return SQZ_OK;
 }

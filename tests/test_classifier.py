@@ -99,6 +99,19 @@ def test_many_images_are_read_a_few_at_a_time(classifier):
     assert predictions[69] == classifier.predict(photo(40, 109), top=1)[0]
 
 
+def test_features_times_the_head_are_the_logits(classifier):
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (40, 50, 3)).astype(np.uint8) for _ in range(35)]  # more than a batch
+    features, head = classifier.features(images), classifier.spec.convs[-1]
+    assert (features.dtype, features.shape) == (np.int64, (35, classifier.spec.num_features))
+    params, positions = classifier.contents.network.convs[head.name], head.out_size**2
+    sums = features @ params.weight[:, :, 0, 0].T.astype(np.int64) + positions * params.bias.astype(np.int64)
+    pixels = np.stack([classifier.preprocessing(image) for image in images])
+    np.testing.assert_array_equal(sums * params.multiplier.astype(float) / positions, classifier.logits(pixels))
+    np.testing.assert_array_equal(classifier.features(images[0]), features[:1])
+    assert classifier.features([]).shape == (0, classifier.spec.num_features)
+
+
 def test_bad_image_is_named(tmp_path, classifier):
     (tmp_path / "bad.png").write_bytes(b"nothing")
     with pytest.raises(ImageError, match=r"bad\.png: expected an image"):

@@ -33,6 +33,7 @@ def check_equal(network: IntegerNetwork, pixels: np.ndarray, *, threads: int, ke
     engine, reference = NativeEngine(network, threads=threads, kernels=kernels), ReferenceEngine(network)
     np.testing.assert_array_equal(engine.logits(pixels), reference.logits(pixels))
     np.testing.assert_array_equal(engine.activation_map(pixels), reference.activation_map(pixels))
+    np.testing.assert_array_equal(engine.features(pixels), reference.features(pixels))
 
 
 @pytest.mark.parametrize("kernels", native_kernels())
@@ -109,6 +110,7 @@ def test_images_that_are_worth_several_threads_are_shared_to_the_bit(options):
         for count in (1, 2, 3, 5):
             np.testing.assert_array_equal(engine.logits(pixels[:count]), expected[:count])
         np.testing.assert_array_equal(engine.activation_map(pixels), maps)
+        np.testing.assert_array_equal(engine.features(pixels), reference.features(pixels))
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def random_spec(rng):
 
 def check_against_second_reader(network, pixels):
     engine = ReferenceEngine(network)
-    logits, tensors = engine.logits(pixels), engine.tensors(pixels)
+    logits, tensors, features = engine.logits(pixels), engine.tensors(pixels), engine.features(pixels)
     second = read_sqz(encode_sqz(SqzFile(network=network)))  # shares no line with the package
     for number, image in enumerate(pixels):
         expected, expected_tensors = run(second, image)
@@ -45,6 +45,9 @@ def check_against_second_reader(network, pixels):
             values = expected_tensors[name]
             np.testing.assert_array_equal(tensors[name][number].transpose(2, 0, 1), values, err_msg=name)
         assert logits[number].tolist() == expected
+        head = network.spec.graph()[-1].inputs[0]
+        sums = (expected_tensors[head] - network.tensor(head).zero_point).sum(axis=(1, 2))
+        assert features[number].tolist() == sums.tolist()
 
 
 @pytest.mark.parametrize("seed", range(24))

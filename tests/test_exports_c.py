@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 
+import numpy as np
 import pytest
 
 from exported import SPECS, bytes_of, contents_of, imagenet_sized, need, pixels_for
@@ -20,7 +21,7 @@ from squeezenet.fileformat import encode_sqz
 CPP = ["-x", "c++", "-Wall", "-Wextra", "-Werror"]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
 
-# Reads images, writes logits and maps; everything lies at an odd address and between marks that must stay.
+# Reads images, writes logits, maps and feature vectors; all lies at an odd address and between marks that must stay.
 DRIVER = """
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +29,7 @@ DRIVER = """
 enum { PIXELS = NET_INPUT_SIZE * NET_INPUT_SIZE * 3 };
 static unsigned char arena[NET_ARENA_BYTES + 2], pixels[PIXELS];
 static double logits[NET_CLASSES], map[NET_MAP_SIZE * NET_MAP_SIZE * NET_CLASSES];
+static int32_t features[NET_FEATURES];
 int main(void) {
     memset(arena, 0xA5, sizeof arena);
     if (net_run(arena + 1, pixels, logits, NULL) == 0) return 1;                /* not opened yet */
@@ -38,6 +40,8 @@ int main(void) {
         if (net_run(arena + 1, pixels, logits, map)) return 5;
         fwrite(logits, sizeof logits, 1, stdout);
         fwrite(map, sizeof map, 1, stdout);
+        if (net_features(arena + 1, pixels, NULL, features)) return 7;
+        fwrite(features, sizeof features, 1, stdout);
     }
     return arena[0] == 0xA5 && arena[NET_ARENA_BYTES + 1] == 0xA5 ? 0 : 6;
 }
@@ -89,8 +93,8 @@ def build(folder, data, driver=DRIVER, *, compiler="gcc", flags=(*STRICT, "-O1")
 
 def expected_output(contents, pixels):
     reference = ReferenceEngine(contents.network)
-    logits, maps = reference.logits(pixels), reference.activation_map(pixels)
-    return b"".join(part.tobytes() for pair in zip(logits, maps, strict=True) for part in pair)
+    outputs = reference.logits(pixels), reference.activation_map(pixels), reference.features(pixels).astype(np.int32)
+    return b"".join(part.tobytes() for parts in zip(*outputs, strict=True) for part in parts)
 
 
 def run(command, pixels=b""):

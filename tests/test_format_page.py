@@ -27,6 +27,11 @@ def test_vector_predicts_the_logits_of_the_page():
     assert len(LOGITS) == 3
 
 
+def test_vector_has_the_features_of_the_page():
+    features = ReferenceEngine(decode_sqz(VECTOR).network).features(formula_pixels(8))[0]
+    assert f"Its features are `{' '.join(map(str, features))}`." in PAGE
+
+
 def test_second_reader_predicts_the_logits_of_the_page():
     assert run(read_sqz(VECTOR), formula_pixels(8)[0])[0] == LOGITS
 

@@ -2,7 +2,8 @@
  *
  *     p = web_alloc(n), write the file there, web_open(p, n) -> status
  *     web_input_size(), web_classes(), web_map_size(), web_meta(), web_meta_bytes()
- *     write pixels at web_pixels() (or see web_pixels.c), web_run(wants_map) -> status, read doubles at web_logits() and web_map() */
+ *     write pixels at web_pixels() (or see web_pixels.c), web_run(wants_map) -> status, read doubles at web_logits() and web_map(),
+ *     and web_channels() int32 at web_features() */
 #include "web.h"
 
 /* The compiler turns these into memory.copy and memory.fill. */
@@ -24,6 +25,8 @@ static sqz_model *web_model;
 static const uint8_t *web_file;
 static uint8_t *web_arena, *web_image;
 static double *web_scores, *web_maps;
+static int32_t *web_sums;
+static int web_width; /* features of an image */
 
 WEB_EXPORT(web_alloc) void *web_alloc(size_t bytes) {
     enum { PAGE = 65536 };
@@ -41,6 +44,7 @@ void web_release(void) { web_top = web_kept; }
 
 WEB_EXPORT(web_open) int web_open(const uint8_t *file, size_t bytes) {
     sqz_status status = sqz_read_header(file, bytes, NULL, &web_header);
+    sqz_conv_shape head = SQZ_ZEROS;
     size_t size, map;
     void *memory, *scratch;
     web_model = NULL;
@@ -53,21 +57,24 @@ WEB_EXPORT(web_open) int web_open(const uint8_t *file, size_t bytes) {
     web_image = web_alloc(size * size * 3);
     web_scores = web_alloc(sizeof(double) * web_header.spec.num_classes);
     web_maps = web_alloc(sizeof(double) * web_header.spec.num_classes * map);
+    web_sums = web_alloc(sizeof(int32_t) * SQZ_MAX_CHANNELS);
     /* The weights are unpacked before the activations are needed: one block serves both. */
     scratch = web_alloc(web_sizes.load_bytes > web_sizes.arena_bytes ? web_sizes.load_bytes : web_sizes.arena_bytes);
     web_arena = scratch;
-    if (!memory || !web_image || !web_scores || !web_maps || !scratch) return SQZ_NO_MEMORY;
+    if (!memory || !web_image || !web_scores || !web_maps || !web_sums || !scratch) return SQZ_NO_MEMORY;
     status = sqz_create(&web_header.spec, NULL, memory, web_sizes.model_bytes, &web_model);
     if (!status) status = sqz_load(web_model, &web_header, file, scratch, web_sizes.load_bytes);
+    if (!status) status = sqz_conv_shape_of(web_model, web_sizes.n_convs - 1, &head);
     if (status) web_model = NULL;
+    web_width = head.in_channels;
     web_kept = web_top;
     return status;
 }
 
 WEB_EXPORT(web_run) int web_run(int wants_map) {
     if (!web_model) return SQZ_BAD_ARGUMENT;
-    return sqz_run(web_model, NULL, web_arena, web_sizes.arena_bytes, web_image, 1, web_scores,
-                   wants_map ? web_maps : NULL);
+    return sqz_run_features(web_model, NULL, web_arena, web_sizes.arena_bytes, web_image, 1, web_scores,
+                            wants_map ? web_maps : NULL, web_sums);
 }
 
 WEB_EXPORT(web_input_size) int web_input_size(void) { return web_header.spec.input_size; }
@@ -79,3 +86,5 @@ WEB_EXPORT(web_meta_bytes) size_t web_meta_bytes(void) { return web_header.meta_
 WEB_EXPORT(web_pixels) uint8_t *web_pixels(void) { return web_image; }
 WEB_EXPORT(web_logits) double *web_logits(void) { return web_scores; }
 WEB_EXPORT(web_map) double *web_map(void) { return web_maps; }
+WEB_EXPORT(web_features) int32_t *web_features(void) { return web_sums; }
+WEB_EXPORT(web_channels) int web_channels(void) { return web_width; }

@@ -119,11 +119,16 @@ class Predictor(abc.ABC):
         Raises:
             ImageError: If one cannot be read; the message names it.
         """
-        sources: Iterator[ImageSource] = iter([images] if is_one_image(images) else images)  # type: ignore[list-item, arg-type]
         predictions: list[list[Prediction]] = []
-        while batch := [self.preprocessing(source) for source in itertools.islice(sources, _BATCH)]:
-            predictions += (list(self.answer("", row, top=top).predictions) for row in self.logits(np.stack(batch)))
+        for batch in self._batches(images):
+            predictions += (list(self.answer("", row, top=top).predictions) for row in self.logits(batch))
         return predictions
+
+    def _batches(self, images: ImageSource | Iterable[ImageSource]) -> Iterator[NDArray[np.uint8]]:
+        """Pixels of images, a few at a time."""
+        sources: Iterator[ImageSource] = iter([images] if is_one_image(images) else images)  # type: ignore[list-item, arg-type]
+        while batch := [self.preprocessing(source) for source in itertools.islice(sources, _BATCH)]:
+            yield np.stack(batch)
 
     def activation_map(self, image: ImageSource, *, target: int | None = None) -> NDArray[np.float64]:
         """Show where the network sees a class.
@@ -194,6 +199,29 @@ class Classifier(Predictor):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.engine = _build_engine(self.contents.network, *self._options)
+
+    def features(self, images: ImageSource | Iterable[ImageSource]) -> NDArray[np.int64]:
+        """Compute the feature vectors of images: what the head reads, summed over positions (docs/format.md).
+
+        Images that look alike have vectors of similar directions; `teach` makes new heads from them.
+
+        Args:
+            images: As for `predict`.
+
+        Returns:
+            Shape (N, channels of the last Fire module), int64; bit-identical on every engine.
+
+        Raises:
+            ImageError: If one cannot be read; the message names it.
+
+        Example:
+            >>> import numpy as np
+            >>> grey = np.full((128, 128, 3), 128, np.uint8)
+            >>> Classifier("imagenette").features([grey, grey]).shape
+            (2, 512)
+        """
+        rows = [self.engine.features(batch) for batch in self._batches(images)]
+        return np.concatenate(rows) if rows else np.empty((0, self.spec.num_features), np.int64)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute class scores, bit-identical on every engine; see `Predictor.logits`."""

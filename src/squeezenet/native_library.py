@@ -21,7 +21,7 @@ __all__ = ["ConvShape", "Sizes", "Spec", "check_status", "load_library", "why_no
 MAX_FIRES = 64
 MAX_TENSORS = 2 + 4 * MAX_FIRES
 
-_ABI_VERSION = 1  # SQZ_ABI_VERSION of squeezenet.h
+_ABI_VERSION = 2  # SQZ_ABI_VERSION of squeezenet.h
 _FOLDER = Path(__file__).parent
 _STEM = "_squeezenet"
 _NOT_BUILT = "the native engine was not built: install a C compiler (Debian: apt install gcc) and reinstall squeezenet"
@@ -136,7 +136,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "sqz_decoder_bytes": (size, [shape, size]),
         "sqz_decoder_create": (integer, [shape, size, pointer, size, out]),
         "sqz_decode_conv": (integer, [pointer, text, size, shape, pointer, pointer, pointer]),
-        "sqz_run": (integer, [pointer, pointer, pointer, size, pointer, size, pointer, pointer]),
+        "sqz_run_features": (integer, [pointer] * 3 + [size, pointer, size] + [pointer] * 3),
         "sqz_peak": (ctypes.c_uint64, [text, ctypes.c_uint32]),
         "sqz_pool_bytes": (size, [integer]), "sqz_pool_create": (integer, [integer, pointer, size, out]),
         "sqz_pool_destroy": (None, [pointer]),

@@ -236,6 +236,12 @@ class ArchSpec:
         return f"conv{len(self.fires) + 2}"
 
     @property
+    def num_features(self) -> int:
+        """Channels of the tensor that the head reads: the length of an image's feature vector."""
+        last = self.fires[-1]
+        return last.expand1x1_channels + last.expand3x3_channels
+
+    @property
     def convs(self) -> tuple[Op, ...]:
         """The convolutions in network order, the order weights are stored in."""
         return tuple(op for op in self.graph() if op.kind == "conv")

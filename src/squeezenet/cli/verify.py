@@ -1,4 +1,4 @@
-"""`squeezenet verify`: whether every engine here computes the same logits."""
+"""`squeezenet verify`: whether every engine here computes the same logits and features."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def command(ctx: click.Context, model: str, data: tuple[str, ...], limit: int, a
     here is named with what it needs. Exit code 1 if two engines differ in any bit.
     """
     from .. import verify
+    from ..exports.verify import HEADER
 
     result = verify(model, data, limit=limit)
     if as_json:
         pairs = [dataclasses.asdict(pair) for pair in result.pairs]
         click.echo(json.dumps({"model": model, "images": result.images, "pairs": pairs, "skipped": result.skipped}))
     else:
-        click.echo(table(("engine", "and", "same class", "largest logit difference"), result.rows(), left=2))
+        click.echo(table(HEADER, result.rows(), left=2))
         for name, needs in result.skipped.items():
             click.echo(f"not run: {printable(name)}: {needs}")
     if not result.is_identical:

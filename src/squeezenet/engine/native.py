@@ -132,8 +132,14 @@ class NativeEngine:
             Shape (N, classes), float64; bit-identical on every engine.
         """
         scores = np.empty((len(pixels), self._classes))
-        self._run(pixels, scores, None)
+        self._run(pixels, scores=scores)
         return scores
+
+    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Compute what the head reads, summed over positions; see `ReferenceEngine.features`."""
+        sums = np.empty((len(pixels), self.network.spec.num_features), np.int32)
+        self._run(pixels, features=sums)
+        return sums.astype(np.int64)
 
     def activation_map(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute the class activation map: the tensor whose mean over positions is `logits`.
@@ -146,21 +152,22 @@ class NativeEngine:
         """
         side = self._sizes.map_size
         maps = np.empty((len(pixels), side, side, self._classes))
-        self._run(pixels, None, maps)
+        self._run(pixels, maps=maps)
         return maps
 
     def _run(
-        self, pixels: NDArray[np.uint8], scores: NDArray[np.float64] | None, maps: NDArray[np.float64] | None
-    ) -> None:
+        self, pixels: NDArray[np.uint8], *, scores: NDArray[np.float64] | None = None,
+        maps: NDArray[np.float64] | None = None, features: NDArray[np.int32] | None = None,
+    ) -> None:  # fmt: skip
         self.network.check_pixels(pixels)
         pixels = np.ascontiguousarray(pixels)
         with self._lock:
             if self._pool is None and self.threads > 1:
                 self._pool = _Pool(self._library, self.threads)
-            status = self._library.sqz_run(
+            status = self._library.sqz_run_features(
                 self._model, self._pool.handle if self._pool else None, self._arena.ctypes.data, self._arena.nbytes,
-                pixels.ctypes.data, len(pixels), None if scores is None else scores.ctypes.data,
-                None if maps is None else maps.ctypes.data,
+                pixels.ctypes.data, len(pixels),
+                *(None if result is None else result.ctypes.data for result in (scores, maps, features)),
             )  # fmt: skip
         check_status(self._library, status, "network")
 

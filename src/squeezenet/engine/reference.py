@@ -117,6 +117,18 @@ class ReferenceEngine:
         scaled: NDArray[np.float64] = totals * head.multiplier.astype(np.float64) / head.op.out_size**2
         return scaled
 
+    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Compute what the head reads, minus its zero-point, summed over positions.
+
+        Returns:
+            Shape (N, channels of the last Fire module), int64; bit-identical on every engine.
+        """
+        sums = np.empty((len(pixels), self.network.spec.num_features), np.int64)
+        for images, map_NHWC in self._features(pixels):
+            positions = map_NHWC.shape[1] * map_NHWC.shape[2]
+            sums[images] = map_NHWC.sum(axis=(1, 2), dtype=np.int64) - positions * self._head.in_zero
+        return sums
+
     def activation_map(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute the class activation map: the tensor whose mean over positions is `logits`.
 

@@ -28,10 +28,9 @@ _LOAD_TIMEOUT_MS = 60_000
 # Text is what the browser's protocol carries fast.
 _CLASSIFY = """async ([data, options]) => {
   const bytes = Uint8Array.from(atob(data), (char) => char.charCodeAt(0));
-  const { logits, top, ms, width, height } = await squeezenet.classify(new Blob([bytes]), options);
-  let text = "";
-  for (const byte of new Uint8Array(logits.buffer)) text += String.fromCharCode(byte);
-  return { logits: btoa(text), top, ms, width, height };
+  const { logits, features, top, ms, width, height } = await squeezenet.classify(new Blob([bytes]), options);
+  const text = (array) => btoa(Array.from(new Uint8Array(array.buffer), (byte) => String.fromCharCode(byte)).join(""));
+  return { logits: text(logits), features: text(features), top, ms, width, height };
 }"""
 
 
@@ -41,6 +40,8 @@ class Classified:
 
     logits: NDArray[np.float64]
     """(classes,)"""
+    features: NDArray[np.int32]
+    """(channels of the last Fire module,)"""
     top: list[dict[str, Any]]
     """Index, label and probability of the most probable classes."""
     ms: dict[str, Any]
@@ -102,7 +103,8 @@ def classify_in_page(page: Page, data: bytes, **options: Any) -> Classified:
     """
     answer = page.evaluate(_CLASSIFY, [base64.b64encode(data).decode(), options])
     logits = np.frombuffer(base64.b64decode(answer["logits"]))
-    return Classified(logits, answer["top"], answer["ms"], (answer["width"], answer["height"]))
+    features = np.frombuffer(base64.b64decode(answer["features"]), np.int32)
+    return Classified(logits, features, answer["top"], answer["ms"], (answer["width"], answer["height"]))
 
 
 def _find_browser() -> str | None:

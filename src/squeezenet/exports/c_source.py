@@ -77,7 +77,7 @@ def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> C
     labels = contents.class_names
     words = {
         "name": name, "NAME": name.upper(), "size": network.spec.input_size, "classes": network.spec.num_classes,
-        "map": sizes.map_size, "arena": arena_bytes, "stack": STACK_BYTES,
+        "map": sizes.map_size, "arena": arena_bytes, "stack": STACK_BYTES, "features": network.spec.num_features,
         "preprocessing": _describe_preprocessing(contents),
     }  # fmt: skip
     source = "\n".join(

@@ -1,7 +1,8 @@
 """`squeezenet.verify`: the proof that a file computes the same everywhere.
 
-From the bytes of a `.sqz` file and of image files, logits are computed by torch (its own integer forward), NumPy, each
-kernel set of the native engine, the exported page in Node and in Chromium (which decode and resize), and C.
+From the bytes of a `.sqz` file and of image files, logits and feature vectors are computed by torch (its own
+integer forward), NumPy, each kernel set of the native engine, the exported page in Node and in Chromium (which decode
+and resize), and C.
 """
 
 from __future__ import annotations
@@ -35,33 +36,41 @@ from .c_source import build_c_source
 from .export import read_compressed
 from .web_page import PARTS, build_page
 
-__all__ = ["Agreement", "EngineResult", "Verification", "verify"]
+__all__ = ["C_DRIVER", "HEADER", "Agreement", "EngineResult", "Verification", "verify"]
 
 _BATCH = 16
 _C_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
+HEADER = ("engine", "and", "same class", "largest logit difference", "of a feature")
+"""Of a table of `Verification.rows`."""
 C_DRIVER = """\
 #include <stdio.h>
 #include "model.h"
 static unsigned char arena[MODEL_ARENA_BYTES], pixels[MODEL_INPUT_SIZE * MODEL_INPUT_SIZE * 3];
 static double logits[MODEL_CLASSES];
+static int32_t features[MODEL_FEATURES];
 int main(void) {
     if (model_open(arena, sizeof arena)) return 1;
     while (fread(pixels, sizeof pixels, 1, stdin) == 1) {
-        if (model_run(arena, pixels, logits, NULL)) return 2;
+        if (model_features(arena, pixels, logits, features)) return 2;
         if (fwrite(logits, sizeof logits, 1, stdout) != 1) return 3;
+        if (fwrite(features, sizeof features, 1, stdout) != 1) return 4;
     }
     return 0;
 }
 """
+# Logits (N, classes) and feature vectors (N, channels) of all images.
+_Outputs = tuple[NDArray[np.float64], NDArray[np.integer]]
 
 
 @dataclass(frozen=True)
 class EngineResult:
-    """Logits of all images from one engine, or the reason why it cannot run here."""
+    """Logits and feature vectors of all images from one engine, or the reason why it cannot run here."""
 
     name: str
     logits: NDArray[np.float64] | None
     """(N, classes)"""
+    features: NDArray[np.integer] | None = None
+    """(N, channels of the last Fire module)"""
     skipped: str = ""
 
 
@@ -76,6 +85,8 @@ class Agreement:
     n_images: int
     largest_difference: float
     """Of any logit; 0 means the same bits."""
+    largest_feature_difference: int = 0
+    """Of any number of a feature vector."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,7 @@ class Verification:
     @property
     def is_identical(self) -> bool:
         """Whether all engines that ran have the same bits."""
-        return not any(pair.largest_difference for pair in self.pairs)
+        return not any(pair.largest_difference or pair.largest_feature_difference for pair in self.pairs)
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -98,19 +109,20 @@ class Verification:
         return {engine.name: engine.skipped for engine in self.engines if engine.skipped}
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Rows of a table: engine, and another, images of the same class, largest difference of a logit."""
+        """Rows of a table: engine, and another, images of the same class, largest difference of logits, of features."""
         return [
             (
                 pair.first,
                 pair.second,
                 f"{pair.top1_equal} of {pair.n_images}",
                 f"{pair.largest_difference:.3g}" if pair.largest_difference else "0 (same bits)",
+                str(pair.largest_feature_difference),
             )
             for pair in self.pairs
         ]
 
     def _repr_html_(self) -> str:
-        return html_table(("engine", "and", "same class", "largest logit difference"), self.rows())
+        return html_table(HEADER, self.rows())
 
 
 def verify(model: Model, images: Data, *, limit: int = 32) -> Verification:
@@ -163,7 +175,7 @@ def _run_all(data: bytes, contents: SqzFile, images: ImageSet) -> list[EngineRes
     if not photos:
         raise DataError(f"{images.name}: expected at least one readable image, got none")
     pixels = np.stack([contents.preprocessing_or_default(photo) for photo in photos])
-    engines: dict[str, Callable[[_Case], NDArray[np.float64] | str]] = {"torch": _run_torch, "numpy": _run_numpy}
+    engines: dict[str, Callable[[_Case], _Outputs | str]] = {"torch": _run_torch, "numpy": _run_numpy}
     engines |= {f"native {kernels}": _native(kernels) for kernels in native_kernels()}
     engines |= {"web in Node": _run_node, "web in Chromium": _run_chromium, "C": _run_c}
     results = []
@@ -171,10 +183,12 @@ def _run_all(data: bytes, contents: SqzFile, images: ImageSet) -> list[EngineRes
         case = _Case(data, contents, photos, pixels, Path(folder))
         for name, run in engines.items():
             answer = run(case)
-            skipped = answer if isinstance(answer, str) else ""
-            results.append(EngineResult(name, None if isinstance(answer, str) else answer, skipped))
+            if isinstance(answer, str):
+                results.append(EngineResult(name, None, skipped=answer))
+            else:
+                results.append(EngineResult(name, *answer))
     if not native_kernels():
-        results.append(EngineResult("native", None, why_not_loaded()))
+        results.append(EngineResult("native", None, skipped=why_not_loaded()))
     return results
 
 
@@ -182,35 +196,43 @@ def _compare_all(results: list[EngineResult]) -> list[Agreement]:
     """Compare every pair of engines that ran."""
     agreements = []
     for one, other in itertools.combinations(results, 2):
-        if one.logits is not None and other.logits is not None:
-            equal = int((one.logits.argmax(1) == other.logits.argmax(1)).sum())
-            largest = float(np.abs(one.logits - other.logits).max())
-            agreements.append(Agreement(one.name, other.name, equal, len(one.logits), largest))
+        if one.logits is None or other.logits is None or one.features is None or other.features is None:
+            continue
+        equal = int((one.logits.argmax(1) == other.logits.argmax(1)).sum())
+        largest = float(np.abs(one.logits - other.logits).max())
+        of_features = int(np.abs(one.features - other.features).max())
+        agreements.append(Agreement(one.name, other.name, equal, len(one.logits), largest, of_features))
     return agreements
 
 
-def _run_torch(case: _Case) -> NDArray[np.float64] | str:
+def _run_torch(case: _Case) -> _Outputs | str:
     if find_spec("torch") is None:
         return "needs torch"
-    from ..models.integer import integer_logits
+    from ..models.integer import integer_outputs
 
-    return _in_batches(case, lambda pixels: integer_logits(case.contents.network, pixels))
-
-
-def _run_numpy(case: _Case) -> NDArray[np.float64]:
-    return _in_batches(case, ReferenceEngine(case.contents.network).logits)
+    return _in_batches(case, lambda pixels: integer_outputs(case.contents.network, pixels))
 
 
-def _native(kernels: str) -> Callable[[_Case], NDArray[np.float64]]:
-    return lambda case: _in_batches(case, NativeEngine(case.contents.network, kernels=kernels).logits)
+def _run_numpy(case: _Case) -> _Outputs:
+    engine = ReferenceEngine(case.contents.network)
+    return _in_batches(case, lambda pixels: (engine.logits(pixels), engine.features(pixels)))
 
 
-def _in_batches(case: _Case, logits: Callable[[NDArray[np.uint8]], NDArray[np.float64]]) -> NDArray[np.float64]:
+def _native(kernels: str) -> Callable[[_Case], _Outputs]:
+    def run(case: _Case) -> _Outputs:
+        engine = NativeEngine(case.contents.network, kernels=kernels)
+        return _in_batches(case, lambda pixels: (engine.logits(pixels), engine.features(pixels)))
+
+    return run
+
+
+def _in_batches(case: _Case, outputs: Callable[[NDArray[np.uint8]], _Outputs]) -> _Outputs:
     starts = range(0, len(case.pixels), _BATCH)
-    return np.concatenate([logits(case.pixels[start : start + _BATCH]) for start in starts])
+    logits, features = zip(*(outputs(case.pixels[start : start + _BATCH]) for start in starts), strict=True)
+    return np.concatenate(logits), np.concatenate(features)
 
 
-def _run_node(case: _Case) -> NDArray[np.float64] | str:
+def _run_node(case: _Case) -> _Outputs | str:
     if shutil.which("node") is None:
         return "needs node"
     file = case.folder / "model.sqz"
@@ -219,20 +241,21 @@ def _run_node(case: _Case) -> NDArray[np.float64] | str:
     settings = (how.resize_size, int(how.resize_mode == "squash"), int(how.resample == "bicubic"))
     rows = b"".join(struct.pack("<II", *photo.size) + photo.convert("RGBA").tobytes() for photo in case.photos)
     return _run_program(case, ["node", str(PARTS / "run_node.mjs"), str(PARTS / "engine.wasm"), str(file),
-                               *map(str, settings)], rows)  # fmt: skip
+                               *map(str, settings), "1"], rows)  # fmt: skip
 
 
-def _run_chromium(case: _Case) -> NDArray[np.float64] | str:
+def _run_chromium(case: _Case) -> _Outputs | str:
     if missing := missing_browser():
         return missing
     file = case.folder / "page.html"
     file.write_bytes(build_page(case.data, case.contents)[0])
     with open_browser() as browser:
         page = open_page(browser, file)
-        return np.stack([classify_in_page(page, _png(photo)).logits for photo in case.photos])
+        answers = [classify_in_page(page, _png(photo)) for photo in case.photos]
+    return np.stack([answer.logits for answer in answers]), np.stack([answer.features for answer in answers])
 
 
-def _run_c(case: _Case) -> NDArray[np.float64] | str:
+def _run_c(case: _Case) -> _Outputs | str:
     if not native_kernels():
         return "needs the native engine"
     if shutil.which("gcc") is None:
@@ -244,9 +267,13 @@ def _run_c(case: _Case) -> NDArray[np.float64] | str:
     return _run_program(case, [str(case.folder / "model")], case.pixels.tobytes())
 
 
-def _run_program(case: _Case, command: list[str], data: bytes) -> NDArray[np.float64]:
+def _run_program(case: _Case, command: list[str], data: bytes) -> _Outputs:
     output = subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
-    return np.frombuffer(output).reshape(len(case.photos), case.contents.network.spec.num_classes)
+    spec = case.contents.network.spec
+    layout = np.dtype([("logits", np.float64, spec.num_classes), ("features", np.int32, spec.num_features)])
+    rows = np.frombuffer(output, layout, len(case.photos))
+    shape = (len(rows), -1)  # a field of one number is no array
+    return rows["logits"].reshape(shape), rows["features"].reshape(shape)
 
 
 def _png(photo: Image.Image) -> bytes:

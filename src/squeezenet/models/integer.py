@@ -17,7 +17,7 @@ from .graph import join, max_pool
 from .squeezenet import SqueezeNet
 from .tensors import model_from_convs
 
-__all__ = ["dequantize", "integer_logits", "model_from_sqz"]
+__all__ = ["dequantize", "integer_logits", "integer_outputs", "model_from_sqz"]
 
 
 def model_from_sqz(path: str | os.PathLike[str]) -> SqueezeNet:
@@ -41,20 +41,30 @@ def dequantize(contents: SqzFile) -> SqueezeNet:
     return model.eval()
 
 
-@torch.inference_mode()
 def integer_logits(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Compute class scores (N, classes), float64; see `integer_outputs`."""
+    return integer_outputs(network, pixels)[0]
+
+
+@torch.inference_mode()
+def integer_outputs(
+    network: IntegerNetwork, pixels: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Run an integer network in torch on raw RGB pixels (N, H, W, 3), uint8; a second, independent implementation.
 
     Slow: convolutions are in float64, which holds every sum exactly.
 
     Returns:
-        Shape (N, classes), float64, bit-identical to the engines'.
+        Class scores (N, classes), float64, and feature vectors (N, channels), int64, bit-identical to the engines'.
     """
+    features = torch.empty(0)
 
     def conv(op: Op, x: Tensor) -> Tensor:
+        nonlocal features
         sums = _sums(network, op, x)
         multiplier = torch.from_numpy(network.convs[op.name].multiplier)
         if op.is_head:
+            features = (x.long() - network.tensor(op.inputs[0]).zero_point).sum(dim=(2, 3))
             totals = sums.clamp(min=0) if op.relu else sums
             return totals.sum(dim=(2, 3)) * multiplier.double() / op.out_size**2
         return _clamp(sums.float() * multiplier[:, None, None], network.tensor(op.output).zero_point)
@@ -69,7 +79,7 @@ def integer_logits(network: IntegerNetwork, pixels: NDArray[np.uint8]) -> NDArra
 
     x = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(0, 3, 1, 2)
     logits: NDArray[np.float64] = network.spec.walk(x, conv=conv, pool=pool, add=add, join=join).numpy()
-    return logits
+    return logits, features.numpy()
 
 
 def _sums(network: IntegerNetwork, op: Op, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ extern "C" {
 
 #define @NAME@_INPUT_SIZE @size@ /* height and width of the input */
 #define @NAME@_CLASSES @classes@
+#define @NAME@_FEATURES @features@ /* numbers of an image's feature vector */
 #define @NAME@_MAP_SIZE @map@ /* height and width of the class activation map */
 #define @NAME@_ARENA_BYTES @arena@ /* all memory there is, weights and activations */
 
@@ -32,6 +33,10 @@ int @name@_open(void *arena, size_t bytes);
  *   logits  @NAME@_CLASSES scores, the highest wins
  *   map     where it sees each class: @map@ rows of @map@ positions of @classes@ values; or NULL */
 int @name@_run(void *arena, const uint8_t *pixels, double *logits, double *map);
+
+/* Does the same, and computes the image's feature vector as well: @NAME@_FEATURES whole numbers, the same on every engine,
+ * which are alike for photos that look alike. `logits` may be NULL. */
+int @name@_features(void *arena, const uint8_t *pixels, double *logits, int32_t *features);
 
 /* Name of a class, UTF-8; NULL for a number that is not a class. */
 const char *@name@_label(int index);

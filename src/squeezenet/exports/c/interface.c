@@ -34,10 +34,18 @@ int @name@_open(void *arena, size_t bytes) {
     return (int)status;
 }
 
-int @name@_run(void *arena, const uint8_t *pixels, double *logits, double *map) {
+static int sqz_run_opened(void *arena, const uint8_t *pixels, double *logits, double *map, int32_t *features) {
     sqz_state *state = arena ? (sqz_state *)(void *)sqz_align(arena) : NULL;
     if (!state || state->state != @NAME@_IS_OPEN) return SQZ_BAD_ARGUMENT;
-    return (int)sqz_run(state->model, NULL, state->shared, state->shared_bytes, pixels, 1, logits, map);
+    return (int)sqz_run_features(state->model, NULL, state->shared, state->shared_bytes, pixels, 1, logits, map, features);
+}
+
+int @name@_run(void *arena, const uint8_t *pixels, double *logits, double *map) {
+    return sqz_run_opened(arena, pixels, logits, map, NULL);
+}
+
+int @name@_features(void *arena, const uint8_t *pixels, double *logits, int32_t *features) {
+    return sqz_run_opened(arena, pixels, logits, NULL, features);
 }
 
 const char *@name@_label(int index) {

@@ -1,9 +1,11 @@
-// node run_node.mjs ENGINE.wasm FILE.sqz RESIZE_SIZE SQUASH BICUBIC < IMAGES > LOGITS: the page's engine without a browser.
-// Images are width and height (uint32, little-endian) and RGBA rows; logits are doubles.
+// node run_node.mjs ENGINE.wasm FILE.sqz RESIZE_SIZE SQUASH BICUBIC [FEATURES] < IMAGES > LOGITS: the page's engine without a
+// browser. Images are width and height (uint32, little-endian) and RGBA rows; logits are doubles, followed, if FEATURES is 1,
+// by the image's feature vector (int32).
 import { readFileSync, writeSync } from "node:fs";
 
 const [wasm, file] = process.argv.slice(2, 4).map((path) => readFileSync(path));
 const how = process.argv.slice(4, 7).map(Number);
+const wantsFeatures = process.argv[7] === "1";
 const { exports: engine } = (await WebAssembly.instantiate(wasm, {})).instance;
 const bytes = (at, count) => new Uint8Array(engine.memory.buffer, at, count);
 const check = (status) => {
@@ -25,6 +27,8 @@ for (let next = 0; next < input.length; ) {
   }
   check(engine.web_image_end());
   check(engine.web_run(0));
-  const logits = bytes(engine.web_logits(), 8 * engine.web_classes()).slice();
-  for (let done = 0; done < logits.length; ) done += writeSync(1, logits, done);
+  const parts = [bytes(engine.web_logits(), 8 * engine.web_classes())];
+  if (wantsFeatures) parts.push(bytes(engine.web_features(), 4 * engine.web_channels()));
+  const output = Buffer.concat(parts);
+  for (let done = 0; done < output.length; ) done += writeSync(1, output, done);
 }

@@ -223,9 +223,11 @@ async function classify({ image, map = true, runs = 1, keep = false }) {
     times.push(performance.now() - began);
   }
   const logits = memory(Float64Array, engine.web_logits(), engine.web_classes()).slice();
+  const features = memory(Int32Array, engine.web_features(), engine.web_channels()).slice();
   const top = rank(logits, 5);
   const result = {
     logits,
+    features,
     top,
     maps: map ? mapsOf(top.map((one) => one.index)) : [],
     frame: frameOf(bitmap),
