@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import re
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -80,6 +82,27 @@ def layout() -> str:
     return "\n".join([*lines, "```"])
 
 
+def first_commands() -> str:
+    """The README's first commands with what they print now."""
+    from click.testing import CliRunner
+
+    from squeezenet.cli import cli
+
+    commands = {
+        "squeezenet predict examples/photo.jpg": "",
+        "squeezenet export imagenette -o imagenette.html": " # one page: open it, drop a photo",
+    }
+    sessions = ["    $ pip install .                                   # NumPy, Pillow, click"]
+    runner = CliRunner()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("examples").symlink_to(ROOT / "examples")
+        for command, comment in commands.items():
+            result = runner.invoke(cli, command.split()[1:], prog_name="squeezenet", catch_exceptions=False)
+            lines = [f"$ {command}{comment}", *result.output.strip().splitlines()]
+            sessions.append("\n".join(f"    {line}".rstrip() for line in lines))
+    return "\n\n".join(sessions)
+
+
 def error_tree() -> str:
     """Every error with the builtin that also catches it and its docstring, subclasses below their base."""
     from squeezenet import errors
@@ -105,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a page is not up to date; write nothing")
     arguments = parser.parse_args()
-    parts = {**tables(), "cli": command_help(), "layout": layout(), "errors": error_tree()}
+    parts = {**tables(), "cli": command_help(), "layout": layout(), "errors": error_tree(), "try": first_commands()}
     stale, placed = [], set()
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         page = path.read_text(encoding="utf-8")
