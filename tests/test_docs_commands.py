@@ -11,7 +11,11 @@ import squeezenet
 from squeezenet.cli import cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.*"))]
+PAGES = [
+    *sorted(ROOT.glob("README*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.*")),
+]
 TEXTS = {str(page.relative_to(ROOT)): page for page in PAGES if page.suffix in (".md", ".py", ".html", ".mjs")}
 
 

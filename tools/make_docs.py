@@ -130,7 +130,7 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = {**tables(), "cli": command_help(), "layout": layout(), "errors": error_tree(), "try": first_commands()}
     stale, placed = [], set()
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+    for path in (*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))):
         page = path.read_text(encoding="utf-8")
         filled, found = fill(page, parts)
         placed |= found

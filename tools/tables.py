@@ -25,6 +25,7 @@ def tables() -> dict[str, str]:
     foundation = read("foundation")
     return {
         "results:claims": claims(foundation),
+        "results:claims-ko": claims(foundation, "ko"),
         "results:summary": summary(foundation),
         "results:table": results_table(foundation),
         "results:latency": latency_table(read("engine")),
@@ -47,23 +48,22 @@ def read(name: str) -> dict[str, Any]:
     return contents
 
 
-def claims(results: dict[str, Any]) -> str:
-    """The five sentences at the top of the README."""
-    published, ten = smallest_faithful(read("compression")["results"])[0], results["rate_distortion_labelled"]
-    kernels = read("engine")["kernels"][0]
-    engine = next(entry for entry in read("engine")["results"] if entry["threads"] == 1)
-    ms, ratio = engine["engines"][f"native_{kernels}"]["latency_ms"], engine["ratio_vs_best_int8"]
-    return f"""\
-- **Small.** All 1,000 ImageNet classes in {published["file_bytes"]:,} bytes at {published["top1"]:.1f} % top-1
-  (float network: {published["float_top1"]:.1f} %). Ten classes in {ten["file_bytes"]:,} bytes at {ten["top1"]:.1f} %
-  (float network: {results["finetune"]["top1"]:.1f} %).
-- **Exact.** Integer arithmetic that is proven not to overflow: NumPy, AVX-512, AVX2, NEON, WebAssembly and exported C
-  return identical logits. `squeezenet verify` checks it on your machine.
-- **Self-contained.** One `.sqz` file holds weights, class names and preprocessing. Predicting needs NumPy, Pillow and
-  click, and no PyTorch.
-- **Fast.** SqueezeNet 1.1 at 224 pixels takes {ms:.1f} ms on one thread of a server, {ratio:.2f} of the time
-  that the fastest int8 peer needs.
-- **Careful.** Training resumes to the last bit after `kill -9`. Reading a file never runs code."""
+def claims(results: dict[str, Any], language: str = "en") -> str:
+    """The five claims at the top of the README, from `tools/claims/`."""
+    timed = read("engine")
+    engine = next(entry for entry in timed["results"] if entry["threads"] == 1)
+    return (
+        (ROOT / f"tools/claims/{language}.md")
+        .read_text(encoding="utf-8")
+        .rstrip()
+        .format(
+            published=smallest_faithful(read("compression")["results"])[0],
+            ten=results["rate_distortion_labelled"],
+            tuned=results["finetune"]["top1"],
+            ms=engine["engines"][f"native_{timed['kernels'][0]}"]["latency_ms"],
+            ratio=engine["ratio_vs_best_int8"],
+        )
+    )
 
 
 def summary(results: dict[str, Any]) -> str:
