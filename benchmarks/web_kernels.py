@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import ROOT, SHARED, describe_run
+from environment import ROOT, SHARED, describe_run, write_results
 
 from squeezenet import Classifier, SqzFile
 from squeezenet.data import open_data
@@ -175,16 +175,15 @@ def main() -> None:
     parser.add_argument("part", choices=["bits", "timing"])
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--before", default="HEAD")
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/web_kernels.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if arguments.part == "bits":
             measured = bits(arguments.models, Path(name))
         else:
             measured = {"networks": [timing(model, arguments.before) for model in arguments.models]}
-    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    results[arguments.part] = {"run": describe_run(), **measured}
-    arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    path = ROOT / "results/web_kernels.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    write_results("web_kernels", results | {arguments.part: {"run": describe_run(), **measured}})
     print(json.dumps(measured, indent=1))
 
 
