@@ -24,6 +24,8 @@ from environment import ROOT, describe_run
 from squeezenet import Classifier
 from squeezenet.data import decode_batches, open_data
 from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
+from squeezenet.exports.browser import find_node
+from squeezenet.exports.web_page import PARTS
 from squeezenet.network import IntegerNetwork
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -79,12 +81,12 @@ def compare_ports(model: Path, reference: ReferenceEngine, pixels: np.ndarray, f
         for kernels in sets:
             threads = 1 if build == "portable" else 2
             compare(f"{build}, {kernels}", *start, program, model, images, kernels, threads)
-    if all(map(shutil.which, ("clang", "wasm-ld", "node"))):
-        engine = folder / "engine.wasm"
-        subprocess.run([ROOT / "csrc" / "web" / "build.sh", engine], check=True)
-        compare("WebAssembly (Node)", "node", DRIVER.with_suffix(".mjs"), engine, model, images)
-    else:
-        different["WebAssembly (Node)"] = None
+    for kernels in ("plain", "pairs"):
+        node = find_node(relaxed=kernels != "plain")
+        if isinstance(node, str):
+            different[f"WebAssembly (Node), {kernels}"] = None
+        else:
+            compare(f"WebAssembly (Node), {kernels}", *node, DRIVER.with_suffix(".mjs"), PARTS, kernels, model, images)
     return different
 
 

@@ -103,6 +103,21 @@ def test_files_of_every_kind_give_python_s_bits(page):
     assert differing == {}
 
 
+@pytest.mark.parametrize("kernels", ["plain", "pairs", "dot"])
+def test_every_kind_of_kernels_gives_python_s_bits(browser, tmp_path, kernels):
+    how = Preprocessing(crop_size=16, resize_size=20)
+    for max_weight in (7, 40, 127):
+        network = random_network(tiny_spec(), seed=max_weight, max_weight=max_weight)
+        contents = SqzFile(network=network, preprocessing=how)
+        (tmp_path / "page.html").write_bytes(build_page(encode_sqz(contents))[0])
+        page = open_page(browser, tmp_path / "page.html", kernels=kernels)
+        assert page.evaluate("squeezenet.kernels") == kernels
+        classifier = Classifier(contents)
+        expected = classifier.logits(classifier.preprocessing(FILES["png"])[None])[0]
+        assert np.array_equal(classify_in_page(page, FILES["png"]).logits, expected)
+        page.context.close()
+
+
 def test_activation_maps_are_the_engine_s(page):
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": FILES["png"]})
     page.wait_for_selector("#results button")

@@ -20,6 +20,7 @@ from squeezenet import Labels, Preprocessing, SqzFile, export
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import DataError, ModelNotFoundError
 from squeezenet.exports import build_page
+from squeezenet.exports.browser import find_node
 from squeezenet.exports.web_page import PARTS, pack, unpack
 from squeezenet.fileformat import encode_sqz
 
@@ -104,7 +105,7 @@ def test_names_of_files_cannot_leave_their_place(name):
     page = build_page(encode_sqz(contents))[0].decode()
     facts = json.loads(element(page, "facts"))
     assert (facts["name"], facts["page_bytes"]) == (name, len(page.encode()))
-    assert page.count("<script") == 5  # the script, the worker, facts, engine, model
+    assert page.count("<script") == 6  # the script, the worker, facts, two engines, model
 
 
 def test_other_files_than_sqz_are_refused(tmp_path):
@@ -118,27 +119,45 @@ def test_other_files_than_sqz_are_refused(tmp_path):
 
 
 def test_rebuilding_the_engine_gives_the_same_bytes(tmp_path):
-    need("clang", "wasm-ld")
+    need("clang-19", "wasm-ld-19")
     recipe = json.loads((PARTS / "engine.json").read_text())
-    version = subprocess.run(["clang", "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run(["clang-19", "--version"], capture_output=True, text=True, check=True).stdout
     if recipe["clang"] not in version:
         pytest.skip(f"needs clang {recipe['clang']}")
-    subprocess.run([ROOT / "csrc/web/build.sh", tmp_path / "engine.wasm"], check=True)
-    expected = (PARTS / "engine.wasm").read_bytes()
-    assert (tmp_path / "engine.wasm").read_bytes() == expected, "csrc has changed: run `make web`"
-    assert hashlib.sha256(expected).hexdigest() == recipe["sha256"]
+    names = ("engine.wasm", "relaxed.wasm")
+    subprocess.run([ROOT / "csrc/web/build.sh", *(tmp_path / name for name in names)], check=True)
+    expected = [(PARTS / name).read_bytes() for name in names]
+    assert [(tmp_path / name).read_bytes() for name in names] == expected, "csrc has changed: run `make web`"
+    assert hashlib.sha256(b"".join(expected)).hexdigest() == recipe["sha256"]
 
 
-def run_node(folder, data, preprocessing, photos):
+def test_second_module_has_no_memory_of_its_own():
+    """None of its sections is memory, start, elements or data: it cannot write over the engine's."""
+    data, at, sections = (PARTS / "relaxed.wasm").read_bytes(), 8, []
+    while at < len(data):
+        sections.append(data[at])
+        size = shift = 0
+        while True:
+            at += 1
+            size |= (data[at] & 127) << shift
+            shift += 7
+            if data[at] < 128:
+                break
+        at += 1 + size
+    assert set(sections) <= {1, 2, 3, 4, 6, 7, 10}
+
+
+def run_node(folder, data, preprocessing, photos, kernels="plain"):
     """Logits of RGBA photos from the page's engine, shape (N, classes)."""
     need("node")
+    node = find_node(relaxed=kernels == "relaxed")
     (folder / "model.sqz").write_bytes(data)
     settings = (
         preprocessing.resize_size,
         int(preprocessing.resize_mode == "squash"),
         int(preprocessing.resample == "bicubic"),
     )
-    command = ["node", PARTS / "run_node.mjs", PARTS / "engine.wasm", folder / "model.sqz", *map(str, settings)]
+    command = [*node, PARTS / "run_node.mjs", kernels, folder / "model.sqz", *map(str, settings)]
     rows = b"".join(struct.pack("<II", *photo.size) + photo.tobytes() for photo in photos)
     output = subprocess.run(command, input=rows, stdout=subprocess.PIPE, check=True).stdout
     return np.frombuffer(output).reshape(len(photos), -1)
@@ -159,10 +178,11 @@ def test_engine_resizes_crops_and_flattens_as_python_does(tmp_path, mode, resamp
     assert np.array_equal(run_node(tmp_path, encode_sqz(contents), preprocessing, photos), expected)
 
 
-def test_engine_in_node_classifies_an_imagenet_network(tmp_path):
+@pytest.mark.parametrize("kernels", ["plain", "relaxed"])
+def test_engine_in_node_classifies_an_imagenet_network(tmp_path, kernels):
     data, contents = imagenet_sized()
     rng = np.random.default_rng(8)
     photos = [Image.fromarray(rng.integers(0, 256, (300, 400, 3)).astype(np.uint8)).convert("RGBA") for _ in range(2)]
     pixels = np.stack([contents.preprocessing(photo) for photo in photos])
     expected = ReferenceEngine(contents.network).logits(pixels)
-    assert np.array_equal(run_node(tmp_path, data, contents.preprocessing, photos), expected)
+    assert np.array_equal(run_node(tmp_path, data, contents.preprocessing, photos, kernels), expected)

@@ -1,5 +1,6 @@
 /* sqz_web.c - the engine as a WebAssembly module without imports: one model per instance, memory never shrinks.
  *
+ *     web_use_relaxed(pack, conv, has_dot) with places in this module's table, if the browser takes web_relaxed.c
  *     p = web_alloc(n), write the file there, web_open(p, n) -> status
  *     web_input_size(), web_classes(), web_map_size(), web_meta(), web_meta_bytes()
  *     write pixels at web_pixels() (or see web_pixels.c), web_run(wants_map) -> status, read doubles at web_logits() and web_map(),
@@ -28,6 +29,11 @@ static double *web_scores, *web_maps;
 static int32_t *web_sums;
 static int web_width; /* features of an image */
 
+static int (*web_relaxed_pack)(uint8_t *panel, int runs, int groups, int32_t *bias);
+static void (*web_relaxed_conv)(const sqz_conv_job *job, int has_dot);
+static int web_has_dot;
+static sqz_kernels web_kernels;
+
 WEB_EXPORT(web_alloc) void *web_alloc(size_t bytes) {
     enum { PAGE = 65536 };
     uintptr_t at = (web_top ? web_top : (uintptr_t)&__heap_base) + (SQZ_ALIGN - 1);
@@ -41,6 +47,34 @@ WEB_EXPORT(web_alloc) void *web_alloc(size_t bytes) {
 }
 
 void web_release(void) { web_top = web_kept; }
+
+static void web_conv(const sqz_conv_job *job) {
+    int wide = 0;
+    for (int panel = 0; panel < job->panels; panel++) wide += job->kinds[panel] == SQZ_PANEL_WIDE;
+    if (wide < job->panels) web_relaxed_conv(job, web_has_dot);
+    if (wide) sqz_wasm_kernels.conv(job);
+}
+
+WEB_EXPORT(web_use_relaxed) void web_use_relaxed(int (*pack)(uint8_t *panel, int runs, int groups, int32_t *bias),
+                                                 void (*conv)(const sqz_conv_job *job, int has_dot), int has_dot) {
+    web_relaxed_pack = pack;
+    web_relaxed_conv = conv;
+    web_has_dot = has_dot;
+}
+
+static void web_relax(sqz_model *model) {
+    if (!web_relaxed_pack) return;
+    for (size_t i = 0; i < model->n_convs; i++) {
+        sqz_conv *conv = &model->convs[i];
+        for (int panel = 0; panel < conv->panels; panel++) {
+            conv->kinds[panel] = (uint8_t)web_relaxed_pack(conv->weights + (size_t)panel * conv->panel_bytes, conv->runs,
+                                                           conv->groups, conv->bias + panel * SQZ_LANES);
+        }
+    }
+    web_kernels = sqz_wasm_kernels;
+    web_kernels.conv = web_conv;
+    model->kernels = &web_kernels;
+}
 
 WEB_EXPORT(web_open) int web_open(const uint8_t *file, size_t bytes) {
     sqz_status status = sqz_read_header(file, bytes, NULL, &web_header);
@@ -65,8 +99,12 @@ WEB_EXPORT(web_open) int web_open(const uint8_t *file, size_t bytes) {
     status = sqz_create(&web_header.spec, NULL, memory, web_sizes.model_bytes, &web_model);
     if (!status) status = sqz_load(web_model, &web_header, file, scratch, web_sizes.load_bytes);
     if (!status) status = sqz_conv_shape_of(web_model, web_sizes.n_convs - 1, &head);
-    if (status) web_model = NULL;
     web_width = head.in_channels;
+    if (status) {
+        web_model = NULL;
+    } else {
+        web_relax(web_model);
+    }
     web_kept = web_top;
     return status;
 }

@@ -1,9 +1,13 @@
-// node run_model.mjs ENGINE.wasm FILE.sqz PIXELS: as run_model.c, through WebAssembly.
+// node run_model.mjs WEB_PARTS KERNELS FILE.sqz PIXELS: as run_model.c, through WebAssembly.
 import { readFileSync, writeSync } from "node:fs";
 
-const [wasm, file, pixels] = process.argv.slice(2).map((path) => readFileSync(path));
-const { exports: engine } = (await WebAssembly.instantiate(wasm, {})).instance;
+const [parts, kernels, path, images] = process.argv.slice(2);
+const part = (name) => readFileSync(`${parts}/${name}`);
+const loadEngine = new Function(`${part("engine.js")}; return loadEngine;`)();
+const { engine, kernels: taken } = await loadEngine(part("engine.wasm"), part("relaxed.wasm"), kernels);
+if (taken !== kernels) throw new Error(`expected ${kernels} kernels, got ${taken}`);
 const bytes = (at, count) => new Uint8Array(engine.memory.buffer, at, count);
+const file = readFileSync(path), pixels = readFileSync(images);
 const at = engine.web_alloc(file.length);
 bytes(at, file.length).set(file);
 const status = engine.web_open(at, file.length);

@@ -1,14 +1,16 @@
 """A page in headless Chromium, driven by Playwright: how `verify`, the tests and the benchmark run what users run.
 
-The browser is the system's own: nothing is downloaded.
+The browser is the system's own, and so is Node: nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,13 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-__all__ = ["Classified", "classify_in_page", "missing_browser", "open_browser", "open_page"]
+__all__ = ["Classified", "classify_in_page", "find_node", "missing_browser", "open_browser", "open_page"]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _LOAD_TIMEOUT_MS = 60_000
+
+# A program that succeeds if Node takes the module on its standard input.
+_VALIDATE = "process.exit(WebAssembly.validate(require('fs').readFileSync(0)) ? 0 : 1)"
 
 # Text is what the browser's protocol carries fast.
 _CLASSIFY = """async ([data, options]) => {
@@ -78,17 +83,18 @@ def open_browser(*arguments: str) -> Iterator[Browser]:
             browser.close()
 
 
-def open_page(browser: Browser, path: str | os.PathLike[str], **context: Any) -> Page:
+def open_page(browser: Browser, path: str | os.PathLike[str], *, kernels: str = "", **context: Any) -> Page:
     """Open an exported page from its file, and wait until its model is ready.
 
     Args:
         browser: From `open_browser`.
         path: The page.
+        kernels: "plain", or "pairs" or "dot" of relaxed SIMD; empty takes what is fastest.
         context: Settings of the browser's context, such as `viewport` or `color_scheme`.
     """
     page = browser.new_context(**context).new_page()
     page.set_default_timeout(_LOAD_TIMEOUT_MS)
-    page.goto(Path(path).resolve().as_uri())
+    page.goto(f"{Path(path).resolve().as_uri()}#{kernels}")
     page.evaluate("squeezenet.ready")
     return page
 
@@ -105,6 +111,25 @@ def classify_in_page(page: Page, data: bytes, **options: Any) -> Classified:
     logits = np.frombuffer(base64.b64decode(answer["logits"]))
     features = np.frombuffer(base64.b64decode(answer["features"]), np.int32)
     return Classified(logits, features, answer["top"], answer["ms"], (answer["width"], answer["height"]))
+
+
+def find_node(*, relaxed: bool = False) -> tuple[str, ...] | str:
+    """Say how to start Node, for relaxed SIMD if asked, or what is missing.
+
+    Node 20 hides relaxed SIMD behind a switch, newer ones do not have the switch.
+    """
+    if shutil.which("node") is None:
+        return "needs node"
+    return (_find_relaxed_node() or "needs Node 20 or newer") if relaxed else ("node",)
+
+
+@functools.cache
+def _find_relaxed_node() -> tuple[str, ...] | None:
+    module = Path(__file__).with_name("web").joinpath("relaxed.wasm").read_bytes()
+    for command in (("node",), ("node", "--experimental-wasm-relaxed-simd")):
+        if subprocess.run([*command, "-e", _VALIDATE], input=module, capture_output=True, check=False).returncode == 0:
+            return command
+    return None
 
 
 def _find_browser() -> str | None:

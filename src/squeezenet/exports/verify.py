@@ -7,6 +7,7 @@ and resize), and C.
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import shutil
@@ -31,7 +32,7 @@ from ..fileformat import SqzFile
 from ..native_library import why_not_loaded
 from ..preprocess import load_image
 from ..text import html_table
-from .browser import classify_in_page, missing_browser, open_browser, open_page
+from .browser import classify_in_page, find_node, missing_browser, open_browser, open_page
 from .c_source import build_c_source
 from .export import read_compressed
 from .web_page import PARTS, build_page
@@ -177,7 +178,11 @@ def _run_all(data: bytes, contents: SqzFile, images: ImageSet) -> list[EngineRes
     pixels = np.stack([contents.preprocessing_or_default(photo) for photo in photos])
     engines: dict[str, Callable[[_Case], _Outputs | str]] = {"torch": _run_torch, "numpy": _run_numpy}
     engines |= {f"native {kernels}": _native(kernels) for kernels in native_kernels()}
-    engines |= {"web in Node": _run_node, "web in Chromium": _run_chromium, "C": _run_c}
+    for kernels in ("plain", "relaxed"):
+        engines[f"web in Node, {kernels}"] = functools.partial(_run_node, kernels=kernels)
+    for kernels in ("plain", "relaxed"):
+        engines[f"web in Chromium, {kernels}"] = functools.partial(_run_chromium, kernels=kernels)
+    engines["C"] = _run_c
     results = []
     with tempfile.TemporaryDirectory() as folder:
         case = _Case(data, contents, photos, pixels, Path(folder))
@@ -232,25 +237,27 @@ def _in_batches(case: _Case, outputs: Callable[[NDArray[np.uint8]], _Outputs]) -
     return np.concatenate(logits), np.concatenate(features)
 
 
-def _run_node(case: _Case) -> _Outputs | str:
-    if shutil.which("node") is None:
-        return "needs node"
+def _run_node(case: _Case, kernels: str) -> _Outputs | str:
+    node = find_node(relaxed=kernels == "relaxed")
+    if isinstance(node, str):
+        return node
     file = case.folder / "model.sqz"
     file.write_bytes(case.data)
     how = case.contents.preprocessing_or_default
     settings = (how.resize_size, int(how.resize_mode == "squash"), int(how.resample == "bicubic"))
     rows = b"".join(struct.pack("<II", *photo.size) + photo.convert("RGBA").tobytes() for photo in case.photos)
-    return _run_program(case, ["node", str(PARTS / "run_node.mjs"), str(PARTS / "engine.wasm"), str(file),
-                               *map(str, settings), "1"], rows)  # fmt: skip
+    return _run_program(case, [*node, str(PARTS / "run_node.mjs"), kernels, str(file), *map(str, settings), "1"], rows)
 
 
-def _run_chromium(case: _Case) -> _Outputs | str:
+def _run_chromium(case: _Case, kernels: str) -> _Outputs | str:
     if missing := missing_browser():
         return missing
     file = case.folder / "page.html"
     file.write_bytes(build_page(case.data, case.contents)[0])
     with open_browser() as browser:
-        page = open_page(browser, file)
+        page = open_page(browser, file, kernels="plain" if kernels == "plain" else "")
+        if kernels == "relaxed" and page.evaluate("squeezenet.kernels") == "plain":
+            return "needs a Chromium with relaxed SIMD (114 or newer)"
         answers = [classify_in_page(page, _png(photo)) for photo in case.photos]
     return np.stack([answer.logits for answer in answers]), np.stack([answer.features for answer in answers])
 

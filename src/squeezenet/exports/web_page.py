@@ -62,9 +62,11 @@ def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, Pag
         FormatError: If the file is damaged or no `.sqz` file.
     """
     contents = contents or decode_sqz(data)
-    script, style, worker = (_compact((PARTS / name).read_text()) for name in ("page.js", "page.css", "worker.js"))
+    script, style = (_compact((PARTS / name).read_text()) for name in ("page.js", "page.css"))
+    worker = "\n".join(_compact((PARTS / name).read_text()) for name in ("engine.js", "worker.js"))
     model, labels = _block("model", data), _label_block(contents)
-    engine = _block("engine", zlib.compress((PARTS / "engine.wasm").read_bytes(), 9))
+    names = ("engine", "relaxed")
+    engine = "".join(_block(name, zlib.compress((PARTS / f"{name}.wasm").read_bytes(), 9)) for name in names)
     facts = {
         "name": contents.network.spec.name,
         "file_bytes": len(data),

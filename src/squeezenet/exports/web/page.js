@@ -80,9 +80,12 @@
       throw new Error("This browser is too old for this page: please update it to a version from 2023 or later.");
     }
     startWorker();
-    const { classes } = await ask("open", { wasm: block("engine"), model: block("model"), labels: block("labels") });
-    for (const id of ["engine", "model", "labels"]) $(id)?.remove();
-    setState(`Ready: ${classes.toLocaleString("en")} classes`, "ready");
+    const blocks = { wasm: block("engine"), relaxed: block("relaxed"), model: block("model"), labels: block("labels") };
+    // page.html#plain and the like are for comparing kernels; see engine.js.
+    const opened = await ask("open", { ...blocks, kernels: location.hash.slice(1) });
+    for (const id of ["engine", "relaxed", "model", "labels"]) $(id)?.remove();
+    setState(`Ready: ${opened.classes.toLocaleString("en")} classes`, "ready");
+    self.squeezenet.kernels = opened.kernels;
     performance.mark("ready");
   }
 

@@ -1,16 +1,21 @@
-// node run_node.mjs ENGINE.wasm FILE.sqz RESIZE_SIZE SQUASH BICUBIC [FEATURES] < IMAGES > LOGITS: the page's engine without a
-// browser. Images are width and height (uint32, little-endian) and RGBA rows; logits are doubles, followed, if FEATURES is 1,
-// by the image's feature vector (int32).
+// node run_node.mjs KERNELS FILE.sqz RESIZE_SIZE SQUASH BICUBIC [FEATURES] < IMAGES > LOGITS: the page's engine without a
+// browser. KERNELS is "plain" or "relaxed"; images are width and height (uint32, little-endian) and RGBA rows; logits are
+// doubles, followed, if FEATURES is 1, by the image's feature vector (int32).
 import { readFileSync, writeSync } from "node:fs";
 
-const [wasm, file] = process.argv.slice(2, 4).map((path) => readFileSync(path));
+const part = (name) => readFileSync(new URL(name, import.meta.url));
+const loadEngine = new Function(`${part("engine.js")}; return loadEngine;`)();
+const [kernels, path] = process.argv.slice(2, 4);
 const how = process.argv.slice(4, 7).map(Number);
 const wantsFeatures = process.argv[7] === "1";
-const { exports: engine } = (await WebAssembly.instantiate(wasm, {})).instance;
+const loaded = await loadEngine(part("engine.wasm"), part("relaxed.wasm"), kernels === "plain" ? "plain" : "");
+const { engine } = loaded;
+if (kernels === "relaxed" && loaded.kernels === "plain") process.exit(77);
 const bytes = (at, count) => new Uint8Array(engine.memory.buffer, at, count);
 const check = (status) => {
   if (status) throw new Error(`status ${status}`);
 };
+const file = readFileSync(path);
 const at = engine.web_alloc(file.length);
 bytes(at, file.length).set(file);
 check(engine.web_open(at, file.length));

@@ -43,9 +43,10 @@ function check(status, what) {
   if (status) throw new Error(`${what} ${reasons[status] || `cannot be used (status ${status})`}`);
 }
 
-async function open({ wasm, model, labels }) {
-  const code = await inflate(unpack(wasm), 1 << 20);
-  engine = (await WebAssembly.instantiate(code, {})).instance.exports;
+async function open({ wasm, relaxed, kernels, model, labels }) {
+  const [code, more] = await Promise.all([wasm, relaxed].map((packed) => inflate(unpack(packed), 1 << 20)));
+  const loaded = await loadEngine(code, more, kernels);
+  engine = loaded.engine;
   const file = unpack(model);
   const at = engine.web_alloc(file.length);
   check(at ? 0 : 8, "The model");
@@ -59,7 +60,7 @@ async function open({ wasm, model, labels }) {
   if (meta.labels && meta.labels.set) names = (await text(unpack(labels))).split("\n");
   else names = meta.labels ? meta.labels.names : Array.from({ length: engine.web_classes() }, (_, i) => String(i));
   setTimeout(warmUp, 0, 6);
-  return { size, classes: engine.web_classes() };
+  return { size, classes: engine.web_classes(), kernels: loaded.kernels };
 }
 
 // Engines compile in a hurry first and well once code has run for a while: that while is better over before a photo comes.
