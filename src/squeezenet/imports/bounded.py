@@ -46,4 +46,4 @@ def check_file(path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE_BYTES)
         raise WeightsError(f"{path}: expected weights, got a web page: download the file itself, not the page about it")
     size_bytes = Path(path).stat().st_size
     if size_bytes > max_bytes:
-        raise WeightsError(f"{path}: expected at most {max_bytes} bytes, got {size_bytes}: this is no SqueezeNet")
+        raise WeightsError(f"{path}: expected at most {max_bytes} bytes, got {size_bytes}: this is not a SqueezeNet")
