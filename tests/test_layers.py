@@ -19,7 +19,7 @@ LEVELS = [
     {"fileformat"},
     {"engine"},
     {"classifier"},
-    {"data", "timing"},
+    {"data", "timing", "imports"},
     {"models"},
     {"description"},
     {"quantization"},

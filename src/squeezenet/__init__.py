@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .description import Description, describe
     from .errors import SqueezeNetError
     from .evaluation.evaluate import Evaluation, evaluate
+    from .evaluation.imported import Imported, Trial, import_weights
     from .evaluation.predictor import open_model, predict
     from .exploration import Space, StudyResult, explore, load_space
     from .exports.export import Exported, export
@@ -50,13 +51,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer", "ArchSpec", "Benchmark", "BulkResult", "Classifier", "Compressed", "DeepCompression", "Description",
-    "Evaluation", "Exported", "Fire", "FireSpec", "ImageSet", "Int8", "Labels", "LearningRates", "PackedShards",
-    "Prediction", "Predictor", "Preprocessing", "RateDistortion", "Recipe", "Space", "SqueezeNet", "SqueezeNetError",
-    "SqzFile", "StemSpec", "StudyResult", "TrainResult", "Verification", "benchmark", "compress", "create_model",
-    "describe", "evaluate", "explore", "export", "find_learning_rate", "find_model", "fold_batch_norm", "load_image",
-    "load_model", "load_recipe", "load_safetensors", "load_space", "metaparameter_spec", "named_spec", "network_cost",
-    "open_data", "open_model", "predict", "predict_to_parquet", "read_sqz", "save_safetensors", "squeezenet1_0",
-    "squeezenet1_1", "store_unknown", "train", "verify", "write_shards", "write_sqz",
+    "Evaluation", "Exported", "Fire", "FireSpec", "ImageSet", "Imported", "Int8", "Labels", "LearningRates",
+    "PackedShards", "Prediction", "Predictor", "Preprocessing", "RateDistortion", "Recipe", "Space", "SqueezeNet",
+    "SqueezeNetError", "SqzFile", "StemSpec", "StudyResult", "TrainResult", "Trial", "Verification", "benchmark",
+    "compress", "create_model", "describe", "evaluate", "explore", "export", "find_learning_rate", "find_model",
+    "fold_batch_norm", "import_weights", "load_image", "load_model", "load_recipe", "load_safetensors", "load_space",
+    "metaparameter_spec", "named_spec", "network_cost", "open_data", "open_model", "predict", "predict_to_parquet",
+    "read_sqz", "save_safetensors", "squeezenet1_0", "squeezenet1_1", "store_unknown", "train", "verify",
+    "write_shards", "write_sqz",
 ]  # fmt: skip
 
 _HOMES = {
@@ -71,6 +73,7 @@ _HOMES = {
     "description": ("Description", "describe"),
     "errors": ("SqueezeNetError",),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
+    "evaluation.imported": ("Imported", "Trial", "import_weights"),
     "evaluation.predictor": ("open_model", "predict"),
     "exploration": ("Space", "StudyResult", "explore", "load_space"),
     "exports.export": ("Exported", "export"),
