@@ -14,7 +14,7 @@ LEVELS = [
     {"text", "process"},
     {"images", "progress"},
     {"spec", "labels", "files", "preprocess", "native_library", "container", "bundled"},
-    {"accounting", "architectures", "network", "zoo"},
+    {"accounting", "architectures", "network", "unknown", "zoo"},
     {"codec"},
     {"fileformat"},
     {"engine"},
