@@ -6,15 +6,26 @@
 #include "sqz_internal.h"
 
 #if !defined(SQZ_WASM)
-#if defined(SQZ_SMALL_PLAIN) || defined(__ARM_BIG_ENDIAN)
-#elif defined(__ARM_FEATURE_MVE)
+/* What the compiler says of the processor; SQZ_SMALL_PLAIN asks for plain C. */
+#if !defined(SQZ_SMALL_PLAIN) && defined(__GNUC__) && defined(__ARM_ARCH_PROFILE) && !defined(__ARM_BIG_ENDIAN)
+#if __ARM_ARCH_PROFILE == 'M' && __ARM_ARCH_ISA_THUMB == 2
+#define SQZ_SMALL_THUMB 1
+#if defined(__ARM_FEATURE_MVE)
 #define SQZ_SMALL_HELIUM 1
 #include <arm_mve.h>
-#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+#elif defined(__ARM_FEATURE_DSP)
 #define SQZ_SMALL_DSP 1
+#endif
+#if defined(__ARM_FEATURE_DSP)
 #include <arm_acle.h>
+#if defined(__ARM_FP) && __ARM_FP & 4
+#define SQZ_SMALL_VFP 1
+#endif
+#endif
+#endif
 #endif
 
+/* Floats are emulated. */
 #if (defined(__arm__) && !defined(__ARM_FP)) || (defined(__riscv) && !defined(__riscv_flen)) || defined(__AVR__)
 #define SQZ_SMALL_INTEGER 1
 #endif
@@ -85,37 +96,45 @@ typedef float small_factor;
 SQZ_INLINE small_factor small_factor_of(float multiplier) { return multiplier; }
 
 SQZ_INLINE uint8_t small_scale(int32_t sum, const small_factor *factor, int zero) {
+#if defined(SQZ_SMALL_VFP)
+    const float scaled = (float)sum * *factor;
+    int32_t rounded; /* halves to even, saturated */
+    __asm__("vcvtr.s32.f32 %0, %1" : "=t"(rounded) : "t"(scaled));
+    return (uint8_t)__usat(__qadd(rounded, zero), 8);
+#else
     const float scaled = (float)sum * *factor, low = (float)-zero, high = (float)(255 - zero);
     return (uint8_t)(sqz_round(scaled < low ? low : scaled > high ? high : scaled) + zero);
+#endif
 }
 
 #endif
 
-/* Two outputs, from `output` on, of pixels from `pixel` on. */
-SQZ_INLINE void small_finish(const sqz_conv_job *job, int row, int pixel, int output, uint32_t sums[][2],
-                             const int PIXELS) {
+/* Two outputs of some pixels go to where `job` says, `output` of pixel `pixel` first. */
+SQZ_INLINE void small_finish(const sqz_conv_job *job, int row, int pixel, int output, const uint32_t sums[][2],
+                             int pixels) {
     if (job->y) {
         uint8_t *y = job->y + (size_t)row * job->y_row + (size_t)pixel * job->y_pixel + output;
-        const int is_single = output + 1 == (job->panels - 1) * SQZ_LANES + job->last_outputs;
+        const size_t step = job->y_pixel;
+        const int is_single = output + 1 == (job->panels - 1) * SQZ_LANES + job->last_outputs, zero = job->zero;
         const small_factor first = small_factor_of(job->multiplier[output]);
         const small_factor second = small_factor_of(job->multiplier[output + 1]);
-        for (int p = 0; p < PIXELS; p++, y += job->y_pixel) {
-            y[0] = small_scale((int32_t)sums[p][0], &first, job->zero);
-            if (!is_single) y[1] = small_scale((int32_t)sums[p][1], &second, job->zero);
+        for (int p = 0; p < pixels; p++, y += step) {
+            y[0] = small_scale((int32_t)sums[p][0], &first, zero);
+            if (!is_single) y[1] = small_scale((int32_t)sums[p][1], &second, zero);
         }
     } else {
         const size_t step = (size_t)job->panels * SQZ_LANES;
         int32_t *raw = job->raw + (size_t)(row * job->pixels + pixel) * step + output;
-        for (int p = 0; p < PIXELS; p++, raw += step) memcpy(raw, sums[p], 8);
+        for (int p = 0; p < pixels; p++, raw += step) memcpy(raw, sums[p], 8);
     }
 }
 
 /* Outputs to compute: all lanes of a panel where sums are asked for. */
-static int small_outputs(const sqz_conv_job *job) {
+SQZ_INLINE int small_outputs(const sqz_conv_job *job) {
     return (job->panels - 1) * SQZ_LANES + (job->y ? job->last_outputs : SQZ_LANES);
 }
 
-static const uint8_t *small_weights(const sqz_conv_job *job, int output) {
+SQZ_INLINE const uint8_t *small_weights(const sqz_conv_job *job, int output) {
     const size_t products = (size_t)(job->runs * job->groups) * 4;
     return job->weights + (size_t)(output / SQZ_LANES) * job->panel_bytes + products * (size_t)(output % SQZ_LANES);
 }
@@ -158,7 +177,7 @@ SQZ_INLINE void small_pair(const sqz_conv_job *job, int row, int pixel, int outp
         }
     }
     SQZ_UNROLL for (int p = 0; p < PIXELS; p++) sums[p][0] = (uint32_t)acc[p][0], sums[p][1] = (uint32_t)acc[p][1];
-    small_finish(job, row, pixel, output, sums, PIXELS);
+    small_finish(job, row, pixel, output, (const uint32_t(*)[2])sums, PIXELS);
 }
 
 static void small_start(const sqz_conv_job *job, int output, uint32_t start[2]) {
@@ -173,111 +192,192 @@ static void small_start(const sqz_conv_job *job, int output, uint32_t start[2]) 
     for (int n = 0; n < 2; n++) start[n] = (uint32_t)job->bias[output + n] + 128u * (uint32_t)sums[n];
 }
 
-static void small_conv(const sqz_conv_job *job) {
-    for (int output = 0; output < small_outputs(job); output += 2) {
+static void small_conv(const sqz_conv_job *given) {
+    const sqz_conv_job job = *given; /* which results cannot overwrite */
+    for (int output = 0; output < small_outputs(&job); output += 2) {
         uint32_t start[2];
-        small_start(job, output, start);
-        for (int row = 0; row < job->rows; row++) {
+        small_start(&job, output, start);
+        for (int row = 0; row < job.rows; row++) {
             int pixel = 0;
-            for (; pixel + 2 <= job->pixels; pixel += 2) small_pair(job, row, pixel, output, start, 2);
-            if (pixel < job->pixels) small_pair(job, row, pixel, output, start, 1);
+            for (; pixel + 2 <= job.pixels; pixel += 2) small_pair(&job, row, pixel, output, start, 2);
+            if (pixel < job.pixels) small_pair(&job, row, pixel, output, start, 1);
         }
     }
 }
 
 #else
 
+#if defined(SQZ_SMALL_DSP)
+
+/* Bytes 0 and 2 of a word in 16 bits each, or bytes 1 and 3: the rotation is part of the instruction. */
+SQZ_INLINE uint32_t small_even(uint32_t four) { return four & 0x00FF00FF; }
+SQZ_INLINE uint32_t small_odd(uint32_t four) { return four >> 8 & 0x00FF00FF; }
+SQZ_INLINE int32_t small_even_signed(uint32_t four) {
+    int32_t two;
+    __asm__("sxtb16 %0, %1" : "=r"(two) : "r"(four));
+    return two;
+}
+SQZ_INLINE int32_t small_odd_signed(uint32_t four) {
+    int32_t two;
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(two) : "r"(four));
+    return two;
+}
+
+#endif
+
 /* --- windows ------------------------------------------------------------------------------------------------------ */
 
-/* The products of some pixels in 16 bits: [product / 2][pixel][product % 2]. */
-static void small_lay_windows(const sqz_conv_job *job, const uint8_t *x, int pixels) {
-    for (int p = 0; p < pixels; p++) {
+/* The products of `count` pixels in 16 bits: [product / 2][pixel][product % 2]. There may be fewer pixels; the last then
+ * stands for those that lack. */
+SQZ_INLINE void small_lay_windows(const sqz_conv_job *job, const uint8_t *x, int pixels, const int COUNT) {
+    for (int p = 0; p < COUNT; p++) {
+        const uint8_t *window = x + (size_t)sqz_min(p, pixels - 1) * job->x_pixel;
         uint16_t *to = job->wide + 2 * p;
-        for (int run = 0; run < job->runs; run++) {
-            const uint8_t *from = x + (size_t)p * job->x_pixel + (size_t)run * job->x_run;
-            for (int group = 0; group < job->groups; group++, from += 4, to += 4 * pixels) {
+        for (int run = 0; run < job->runs; run++, window += job->x_run) {
+            const uint8_t *from = window;
+            for (int group = 0; group < job->groups; group++, from += 4, to += 4 * COUNT) {
 #if defined(SQZ_SMALL_DSP)
                 uint32_t four, even, odd;
                 memcpy(&four, from, 4);
-                even = __uxtb16(four);
-                odd = __uxtb16(__ror(four, 8));
+                even = small_even(four);
+                odd = small_odd(four);
                 *(uint32_t *)(void *)to = (even & 0xFFFF) | odd << 16;
-                *(uint32_t *)(void *)(to + 2 * pixels) = even >> 16 | (odd & 0xFFFF0000);
+                *(uint32_t *)(void *)(to + 2 * COUNT) = even >> 16 | (odd & 0xFFFF0000);
 #else
                 to[0] = from[0];
                 to[1] = from[1];
-                to[2 * pixels] = from[2];
-                to[2 * pixels + 1] = from[3];
+                to[2 * COUNT] = from[2];
+                to[2 * COUNT + 1] = from[3];
 #endif
             }
         }
     }
 }
 
-#if defined(SQZ_SMALL_DSP)
-
-SQZ_INLINE void small_sums(const uint16_t *windows, const uint8_t *weights, const uint16_t *end, uint32_t sums[][2],
-                           const int PIXELS) {
-    const uint32_t *x = (const uint32_t *)(const void *)windows;
-    const uint32_t *w = (const uint32_t *)(const void *)weights;
+/* Adds the products from `x` to `end` with two outputs' weights. Unsigned, since partial sums may wrap where the whole
+ * does not. */
+SQZ_INLINE void small_sums(const uint16_t *x, const uint8_t *weights, const uint16_t *end, uint32_t sums[][2],
+                           const int COUNT) {
     do {
-        SQZ_UNROLL for (int half = 0; half < 2; half++, x += PIXELS, w++) {
-            const uint32_t first = __sxtb16(*w), second = __sxtb16(__ror(*w, 8));
-            SQZ_UNROLL for (int p = 0; p < PIXELS; p++) {
-                sums[p][0] = (uint32_t)__smlad(x[p], first, (int32_t)sums[p][0]);
-                sums[p][1] = (uint32_t)__smlad(x[p], second, (int32_t)sums[p][1]);
+#if defined(SQZ_SMALL_DSP)
+        SQZ_UNROLL for (int half = 0; half < 2; half++, x += 2 * COUNT, weights += 4) {
+            const uint32_t *two = (const uint32_t *)(const void *)x;
+            const uint32_t four = *(const uint32_t *)(const void *)weights;
+            const int32_t first = small_even_signed(four), second = small_odd_signed(four);
+            SQZ_UNROLL for (int p = 0; p < COUNT; p++) {
+                sums[p][0] = (uint32_t)__smlad((int32_t)two[p], first, (int32_t)sums[p][0]);
+                sums[p][1] = (uint32_t)__smlad((int32_t)two[p], second, (int32_t)sums[p][1]);
             }
         }
-    } while (x != (const uint32_t *)(const void *)end);
-}
-
 #else
-
-/* Unsigned, since partial sums may wrap where the whole does not. */
-SQZ_INLINE void small_sums(const uint16_t *x, const uint8_t *weights, const uint16_t *end, uint32_t sums[][2],
-                           const int PIXELS) {
-    const int8_t *w = (const int8_t *)weights;
-    do {
         SQZ_UNROLL for (int k = 0; k < 4; k++) {
-            const int first = w[2 * k], second = w[2 * k + 1];
-            SQZ_UNROLL for (int p = 0; p < PIXELS; p++) {
-                const int value = x[2 * PIXELS * (k / 2) + 2 * p + k % 2];
+            const int first = ((const int8_t *)weights)[2 * k], second = ((const int8_t *)weights)[2 * k + 1];
+            SQZ_UNROLL for (int p = 0; p < COUNT; p++) {
+                const int value = x[2 * COUNT * (k / 2) + 2 * p + k % 2];
                 sums[p][0] += (uint32_t)(value * first);
                 sums[p][1] += (uint32_t)(value * second);
             }
         }
-        x += 4 * PIXELS;
-        w += 8;
+        x += 4 * COUNT;
+        weights += 8;
+#endif
     } while (x != end);
+}
+
+#if defined(SQZ_SMALL_THUMB)
+
+/* The same for four pixels, in all of the registers there are, which compilers do not manage. Every one is restored, so
+ * that nothing has to be known of this function. */
+#define SMALL_UNUSED __attribute__((unused))
+static __attribute__((naked, noinline)) void small_four_sums(SMALL_UNUSED const uint16_t *x, /* r0 */
+                                                             SMALL_UNUSED const uint8_t *weights, /* r1 */
+                                                             SMALL_UNUSED const uint16_t *end, /* r2 */
+                                                             SMALL_UNUSED uint32_t sums[][2]) /* r3 */ {
+#if defined(SQZ_SMALL_DSP)
+#define SMALL_HALF                                                                                                    \
+    "ldr r2, [r1], #4\n"           /* weights of two outputs for two products */                                      \
+    "ldrd r12, lr, [r0], #8\n"     /* those of two pixels */                                                          \
+    "sxtb16 r3, r2, ror #8\n"                                                                                         \
+    "sxtb16 r2, r2\n"                                                                                                 \
+    "smlad r4, r12, r2, r4\n"                                                                                         \
+    "smlad r5, r12, r3, r5\n"                                                                                         \
+    "smlad r6, lr, r2, r6\n"                                                                                          \
+    "smlad r7, lr, r3, r7\n"                                                                                          \
+    "ldrd r12, lr, [r0], #8\n"                                                                                        \
+    "smlad r8, r12, r2, r8\n"                                                                                         \
+    "smlad r9, r12, r3, r9\n"                                                                                         \
+    "smlad r10, lr, r2, r10\n"                                                                                        \
+    "smlad r11, lr, r3, r11\n"
+    __asm__("push {r0-r12, lr}\n"
+            "ldm r3, {r4-r11}\n"
+            "1:\n" SMALL_HALF SMALL_HALF
+            "ldr r2, [sp, #8]\n"
+            "cmp r0, r2\n"
+            "bne 1b\n"
+            "ldr r3, [sp, #12]\n"
+            "stm r3, {r4-r11}\n"
+            "pop {r0-r12, pc}\n");
+#else
+#define SMALL_PIXEL(AT, FIRST, SECOND)                                                                                \
+    "ldrh r12, [r0, #" AT "]\n"                                                                                       \
+    "mla " FIRST ", r12, r2, " FIRST "\n"                                                                             \
+    "mla " SECOND ", r12, r3, " SECOND "\n"
+#define SMALL_PRODUCT(W, V, A, B, C, D)                                                                               \
+    "ldrsb r2, [r1, #" W "]\n"                                                                                        \
+    "ldrsb r3, [r1, #" V "]\n" SMALL_PIXEL(A, "r4", "r5") SMALL_PIXEL(B, "r6", "r7") SMALL_PIXEL(C, "r8", "r9")       \
+        SMALL_PIXEL(D, "r10", "r11")
+    __asm__("push {r0-r12, lr}\n"
+            "ldm r3, {r4-r11}\n"
+            "mov lr, r2\n"
+            "1:\n" SMALL_PRODUCT("0", "1", "0", "4", "8", "12") SMALL_PRODUCT("2", "3", "2", "6", "10", "14")
+            SMALL_PRODUCT("4", "5", "16", "20", "24", "28") SMALL_PRODUCT("6", "7", "18", "22", "26", "30")
+            "adds r0, #32\n"
+            "adds r1, #8\n"
+            "cmp r0, lr\n"
+            "bne 1b\n"
+            "ldr r3, [sp, #12]\n"
+            "stm r3, {r4-r11}\n"
+            "pop {r0-r12, pc}\n");
+#endif
+}
+
+#else
+
+static void small_four_sums(const uint16_t *x, const uint8_t *weights, const uint16_t *end, uint32_t sums[][2]) {
+    uint32_t all[4][2];
+    memcpy(all, sums, sizeof all);
+    small_sums(x, weights, end, all, 4);
+    memcpy(sums, all, sizeof all);
 }
 
 #endif
 
-SQZ_INLINE void small_pixels(const sqz_conv_job *job, int row, int pixel, const int PIXELS) {
-    const int outputs = small_outputs(job);
-    const uint16_t *end = job->wide + (size_t)(job->runs * job->groups) * 4 * (size_t)PIXELS;
-    small_lay_windows(job, job->x + (size_t)row * job->x_row + (size_t)pixel * job->x_pixel, PIXELS);
-    for (int output = 0; output < outputs; output += 2) {
-        uint32_t sums[SQZ_WINDOW_PIXELS][2];
-        SQZ_UNROLL for (int p = 0; p < PIXELS; p++) memcpy(sums[p], job->bias + output, 8);
-        small_sums(job->wide, small_weights(job, output), end, sums, PIXELS);
-        small_finish(job, row, pixel, output, sums, PIXELS);
-    }
-}
-
-static void small_pixels_1(const sqz_conv_job *job, int row, int pixel) { small_pixels(job, row, pixel, 1); }
-static void small_pixels_2(const sqz_conv_job *job, int row, int pixel) { small_pixels(job, row, pixel, 2); }
-static void small_pixels_3(const sqz_conv_job *job, int row, int pixel) { small_pixels(job, row, pixel, 3); }
-static void small_pixels_4(const sqz_conv_job *job, int row, int pixel) { small_pixels(job, row, pixel, 4); }
-
-static void small_conv(const sqz_conv_job *job) {
-    static void (*const blocks[])(const sqz_conv_job *job, int row, int pixel) = {small_pixels_1, small_pixels_2,
-                                                                                small_pixels_3, small_pixels_4};
-    const int count = (job->pixels + SQZ_WINDOW_PIXELS - 1) / SQZ_WINDOW_PIXELS;
-    for (int row = 0; row < job->rows; row++) {
-        for (int block = 0; block < count; block++) {
-            const int pixel = job->pixels * block / count, next = job->pixels * (block + 1) / count;
-            blocks[next - pixel - 1](job, row, pixel);
+static void small_conv(const sqz_conv_job *given) {
+    const sqz_conv_job job = *given; /* which results cannot overwrite */
+    const int outputs = small_outputs(&job);
+    int pixels;
+    for (int row = 0; row < job.rows; row++) {
+        for (int pixel = 0; pixel < job.pixels; pixel += pixels) {
+            const uint8_t *x = job.x + (size_t)row * job.x_row + (size_t)pixel * job.x_pixel;
+            const uint16_t *end = job.wide + (size_t)(job.runs * job.groups) * 4;
+            pixels = sqz_min(job.pixels - pixel, SQZ_WINDOW_PIXELS);
+            if (pixels == 1) {
+                small_lay_windows(&job, x, 1, 1);
+            } else {
+                small_lay_windows(&job, x, pixels, SQZ_WINDOW_PIXELS);
+                end += 3 * (size_t)(job.runs * job.groups) * 4;
+            }
+            for (int output = 0; output < outputs; output += 2) {
+                const uint8_t *weights = small_weights(&job, output);
+                uint32_t sums[SQZ_WINDOW_PIXELS][2];
+                for (int p = 0; p < SQZ_WINDOW_PIXELS; p++) memcpy(sums[p], job.bias + output, 8);
+                if (pixels == 1) {
+                    small_sums(job.wide, weights, end, sums, 1);
+                } else {
+                    small_four_sums(job.wide, weights, end, sums);
+                }
+                small_finish(&job, row, pixel, output, (const uint32_t(*)[2])sums, pixels);
+            }
         }
     }
 }
