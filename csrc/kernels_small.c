@@ -270,16 +270,15 @@ SQZ_INLINE void small_sums(const uint16_t *x, const uint8_t *weights, const uint
             }
         }
 #else
-        SQZ_UNROLL for (int k = 0; k < 4; k++) {
-            const int first = ((const int8_t *)weights)[2 * k], second = ((const int8_t *)weights)[2 * k + 1];
-            SQZ_UNROLL for (int p = 0; p < COUNT; p++) {
-                const int value = x[2 * COUNT * (k / 2) + 2 * p + k % 2];
-                sums[p][0] += (uint32_t)(value * first);
-                sums[p][1] += (uint32_t)(value * second);
-            }
+        const int8_t *w = (const int8_t *)weights;
+        SQZ_UNROLL for (int p = 0; p < COUNT; p++, x += 2) {
+            const int first = x[0], second = x[1];
+            sums[p][0] += (uint32_t)(first * w[0]);
+            sums[p][1] += (uint32_t)(first * w[1]);
+            sums[p][0] += (uint32_t)(second * w[2]);
+            sums[p][1] += (uint32_t)(second * w[3]);
         }
-        x += 4 * COUNT;
-        weights += 8;
+        weights += 4;
 #endif
     } while (x != end);
 }
