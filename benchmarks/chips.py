@@ -1,7 +1,7 @@
 """Count what networks take on emulated microcontrollers, and whether a photo differs from the NumPy engine in a bit.
 
-Every network is exported as C, compiled for every core of `squeezenet verify --chips`, and run bare metal in QEMU, which
-counts instructions. Memory is what the linker placed and what the program touched.
+Every network is exported as C, compiled for every core of `squeezenet verify --chips`, and run bare metal in QEMU,
+which counts instructions. Memory is what the linker placed and what the program touched.
 
     python benchmarks/chips.py ../shared/data/imagenet-500.zip MODEL.sqz...
 """
