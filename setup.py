@@ -52,7 +52,7 @@ def _exported_sources():
     return [
         path
         for path in sorted((ROOT / "csrc").glob("*.[ch]"))
-        if not path.name.startswith("kernels_") or path.stem == "kernels_scalar"
+        if not path.name.startswith("kernels_") or path.stem in ("kernels_rows", "kernels_small")
     ]
 
 

@@ -14,7 +14,10 @@ static const sqz_kernels *const kernels_of_build[] = {
 #if defined(SQZ_WASM)
     &sqz_wasm_kernels,
 #else
+#if !defined(SQZ_SMALL_ONLY)
     &sqz_scalar_kernels,
+#endif
+    &sqz_small_kernels,
 #endif
 };
 

@@ -1,7 +1,7 @@
 /* kernels_scalar.c - the portable kernel set, and the arithmetic that all sets must equal. */
 #include "sqz_internal.h"
 
-#if !defined(SQZ_WASM) /* every WebAssembly engine that runs our page has SIMD */
+#if !defined(SQZ_WASM) && !defined(SQZ_SMALL_ONLY) /* every WebAssembly engine that runs our page has SIMD */
 enum { SCALAR_PIXELS = 4, SCALAR_OUTPUTS = 4 };
 
 /* Sums of `pixels` pixels by 4 outputs. Unsigned, since partial sums may wrap where the whole does not. */
@@ -67,11 +67,3 @@ const sqz_kernels sqz_scalar_kernels = {
     "scalar", SQZ_PACK_S8, 0, 0, scalar_conv, sqz_pool_row, sqz_add_row, NULL, NULL,
 };
 #endif
-
-void sqz_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y) {
-    sqz_pool_row_body(rows, size, out_size, pixel, y);
-}
-
-void sqz_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y) {
-    sqz_add_row_body(add, a, b, count, y);
-}

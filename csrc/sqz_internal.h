@@ -70,6 +70,7 @@ enum {
     SQZ_HEAD_PIXELS = 28, /* positions of the head at a time, */
     SQZ_HEAD_PANELS = 8,  /* and panels */
     SQZ_WIDE_BYTES = 1 << 14, /* of input in 16 bits, where more than what one row needs helps */
+    SQZ_WINDOW_PIXELS = 4, /* of SQZ_WIDE_WINDOWS */
     SQZ_SLACK = 64        /* bytes that may be read, never used, behind a tensor */
 };
 
@@ -117,8 +118,12 @@ SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)ch
 /* How weights lie in memory. Outputs are grouped in panels of 16, products in groups of 4, padded with zero weights.
  *   SQZ_PACK_S8   int8 [panel][group][16][4]
  *   SQZ_PACK_S16  int16 [panel][group][2][16][2]: products 0 and 1, then 2 and 3
- *   SQZ_PACK_MIX  a panel of either, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), in S16's space */
-enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX };
+ *   SQZ_PACK_MIX  a panel of either, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), in S16's space
+ *   SQZ_PACK_TWOS int8 [panel][8][product][2]: pairs of outputs; up to SQZ_SLACK bytes behind the last may be read */
+enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX, SQZ_PACK_TWOS };
+
+/* Memory for input in 16 bits that a kernel set wants: none, rows of it, or all products of a few pixels. */
+enum { SQZ_WIDE_NONE, SQZ_WIDE_ROWS, SQZ_WIDE_WINDOWS };
 
 /* Kinds of panels in SQZ_PACK_MIX: S16, or S8 where the sums of pairs, of as many groups of a run, fit int16. */
 enum { SQZ_PANEL_WIDE = 0, SQZ_PANEL_PAIRS = 1, SQZ_PANEL_PAIRS_OF_2 = 2, SQZ_PANEL_PAIRS_OF_4 = 4 };
@@ -154,7 +159,7 @@ typedef struct {
     const char *name;
     int pack;
     int x_offset; /* the kernel multiplies x - x_offset */
-    int wants_wide; /* wants memory for rows of input in 16 bits */
+    int wide; /* SQZ_WIDE_* */
     void (*conv)(const sqz_conv_job *job);
     void (*pool_row)(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
     void (*add_row)(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
@@ -203,7 +208,7 @@ void sqz_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t 
 const sqz_kernels *sqz_find_kernels(const char *name);
 
 /* Kernel sets of this build; each file defines its table under the same condition. */
-extern const sqz_kernels sqz_scalar_kernels;
+extern const sqz_kernels sqz_scalar_kernels, sqz_small_kernels;
 #if !defined(SQZ_PORTABLE_ONLY)
 #if defined(__x86_64__) || defined(_M_X64)
 #define SQZ_X86 1

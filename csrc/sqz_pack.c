@@ -53,11 +53,28 @@ static void pack_panel(const sqz_conv *conv, const int8_t *weight, int first, in
     }
 }
 
+static void pack_twos(const sqz_conv *conv, const int8_t *weight, int first, int outputs, uint8_t *panel) {
+    const size_t area = (size_t)(conv->kernel * conv->kernel), channels = (size_t)conv->in_channels;
+    const size_t products = (size_t)(conv->runs * conv->groups) * 4;
+    memset(panel, 0, products * SQZ_LANES);
+    for (int lane = 0; lane < outputs; lane++) {
+        const int8_t *w = weight + (size_t)(first + lane) * channels * area;
+        uint8_t *to = panel + (size_t)(lane / 2) * 2 * products + lane % 2;
+        for (size_t channel = 0; channel < channels; channel++) {
+            for (size_t place = 0; place < area; place++) to[2 * pack_product(conv, place, channel)] = (uint8_t)*w++;
+        }
+    }
+}
+
 void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight) {
     for (int panel = 0; panel < conv->panels; panel++) {
         int first = panel * SQZ_LANES, outputs = sqz_min(SQZ_LANES, conv->out_channels - first);
         uint8_t *to = conv->weights + (size_t)panel * conv->panel_bytes;
-        pack_panel(conv, weight, first, outputs, pack == SQZ_PACK_S16, to);
+        if (pack == SQZ_PACK_TWOS) {
+            pack_twos(conv, weight, first, outputs, to);
+        } else {
+            pack_panel(conv, weight, first, outputs, pack == SQZ_PACK_S16, to);
+        }
         conv->kinds[panel] = (uint8_t)(pack == SQZ_PACK_MIX ? pack_kind(conv, to) : (int)SQZ_PANEL_WIDE);
         if (pack == SQZ_PACK_MIX && conv->kinds[panel] == SQZ_PANEL_WIDE) {
             pack_panel(conv, weight, first, outputs, 1, to);

@@ -76,7 +76,10 @@ static void plan_at_least(size_t *value, size_t least) {
 
 /* Memory for a job of one row of a convolution, at least. */
 static void plan_wide_memory(sqz_model *model, const sqz_conv *conv, int pixels, size_t x_pixel) {
-    if (model->kernels && model->kernels->wants_wide) {
+    if (!model->kernels) return;
+    if (model->kernels->wide == SQZ_WIDE_WINDOWS) {
+        plan_at_least(&model->wide_bytes, (size_t)(conv->runs * conv->groups) * 4 * 2 * SQZ_WINDOW_PIXELS);
+    } else if (model->kernels->wide == SQZ_WIDE_ROWS) {
         size_t row = sqz_wide_run(pixels, x_pixel, conv->groups) * 2;
         plan_at_least(&model->wide_bytes, row * (size_t)conv->runs);
         plan_at_least(&model->wide_bytes, SQZ_WIDE_BYTES);
@@ -145,7 +148,7 @@ static sqz_conv *plan_conv(plan_walk *walk, int in_channels, int out_channels, i
     conv->panels = (out_channels + SQZ_LANES - 1) / SQZ_LANES;
     conv->last_outputs = out_channels - (conv->panels - 1) * SQZ_LANES;
     conv->panel_bytes = (size_t)(conv->runs * conv->groups) * 4 * SQZ_LANES;
-    if (kernels && kernels->pack != SQZ_PACK_S8) conv->panel_bytes *= 2;
+    if (kernels && kernels->pack != SQZ_PACK_S8 && kernels->pack != SQZ_PACK_TWOS) conv->panel_bytes *= 2;
     lanes = (size_t)conv->panels * SQZ_LANES;
     conv->weights = (uint8_t *)plan_take(walk, conv->panel_bytes * (size_t)conv->panels);
     conv->kinds = (uint8_t *)plan_take(walk, lanes);

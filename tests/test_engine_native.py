@@ -181,7 +181,7 @@ def test_unknown_kernels_and_threads_are_refused(monkeypatch):
     monkeypatch.setenv("SQUEEZENET_KERNEL", "scalar")
     assert NativeEngine(network).kernels == "scalar"
     monkeypatch.setenv("SQUEEZENET_KERNEL", "foo")
-    with pytest.raises(SqueezeNetError, match="^SQUEEZENET_KERNEL: expected one of .*scalar, got 'foo'$"):
+    with pytest.raises(SqueezeNetError, match="^SQUEEZENET_KERNEL: expected one of .*scalar, small, got 'foo'$"):
         NativeEngine(network)
     assert NativeEngine(network, kernels="scalar").kernels == "scalar"
 

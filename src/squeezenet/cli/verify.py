@@ -15,9 +15,10 @@ from ..text import printable, table
 @click.option("--images", "data", multiple=True, required=True, metavar="DATA", help="Images, labelled or not.")
 @click.option("--limit", type=click.IntRange(min=1), default=32, show_default=True,
               help="Images to take, evenly spaced.")  # fmt: skip
+@click.option("--chips", is_flag=True, help="Also on emulated microcontrollers (QEMU and their compilers).")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.pass_context
-def command(ctx: click.Context, model: str, data: tuple[str, ...], limit: int, as_json: bool) -> None:
+def command(ctx: click.Context, model: str, data: tuple[str, ...], limit: int, chips: bool, as_json: bool) -> None:
     """Run a compressed network in torch, NumPy, C, WebAssembly and the browser, and compare.
 
     \b
@@ -27,7 +28,7 @@ def command(ctx: click.Context, model: str, data: tuple[str, ...], limit: int, a
     from .. import verify
     from ..exports.verify import HEADER
 
-    result = verify(model, data, limit=limit)
+    result = verify(model, data, limit=limit, chips=chips)
     if as_json:
         pairs = [dataclasses.asdict(pair) for pair in result.pairs]
         click.echo(json.dumps({"model": model, "images": result.images, "pairs": pairs, "skipped": result.skipped}))

@@ -2,7 +2,7 @@
 
 From the bytes of a `.sqz` file and of image files, logits and feature vectors are computed by torch (its own
 integer forward), NumPy, each kernel set of the native engine, the exported page in Node and in Chromium (which decode
-and resize), and C.
+and resize), and C, on request also on emulated microcontrollers.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from ..preprocess import load_image
 from ..text import html_table
 from .browser import classify_in_page, find_node, missing_browser, open_browser, open_page
 from .c_source import build_c_source
+from .chips import CHIPS, Chip, compile_for_chip, missing_for, run_on_chip
 from .export import read_compressed
 from .web_page import PARTS, build_page
 
@@ -126,13 +127,14 @@ class Verification:
         return html_table(HEADER, self.rows())
 
 
-def verify(model: Model, images: Data, *, limit: int = 32) -> Verification:
+def verify(model: Model, images: Data, *, limit: int = 32, chips: bool = False) -> Verification:
     """Run a compressed network in torch, NumPy, C, WebAssembly and the browser, and compare.
 
     Args:
         model: A `.sqz` file, the name of a network of the package, or the contents of a file.
         images: Images of any kind, labelled or not.
         limit: Images to take, evenly spaced.
+        chips: Also run exported C on every core of `CHIPS`, emulated by QEMU.
 
     Returns:
         A result for each engine, also for those that cannot run here, and each pair of those that ran.
@@ -150,7 +152,7 @@ def verify(model: Model, images: Data, *, limit: int = 32) -> Verification:
         raise ValueError(f"expected `limit` of at least 1, got {limit}")
     data, contents = read_compressed(model)
     found = images if isinstance(images, ImageSet) else open_data(images, unlabelled=True)
-    engines = _run_all(data, contents, found.sample(limit))
+    engines = _run_all(data, contents, found.sample(limit), chips)
     return Verification(images=found.name, engines=tuple(engines), pairs=tuple(_compare_all(engines)))
 
 
@@ -165,7 +167,7 @@ class _Case:
     folder: Path
 
 
-def _run_all(data: bytes, contents: SqzFile, images: ImageSet) -> list[EngineResult]:
+def _run_all(data: bytes, contents: SqzFile, images: ImageSet, chips: bool) -> list[EngineResult]:
     """Classify images with every engine; unreadable ones are left out."""
     photos = []
     for index in range(len(images)):
@@ -183,6 +185,7 @@ def _run_all(data: bytes, contents: SqzFile, images: ImageSet) -> list[EngineRes
     for kernels in ("plain", "relaxed"):
         engines[f"web in Chromium, {kernels}"] = functools.partial(_run_chromium, kernels=kernels)
     engines["C"] = _run_c
+    engines |= {f"C on {name}": _on_chip(chip) for name, chip in CHIPS.items() if chips}
     results = []
     with tempfile.TemporaryDirectory() as folder:
         case = _Case(data, contents, photos, pixels, Path(folder))
@@ -272,6 +275,17 @@ def _run_c(case: _Case) -> _Outputs | str:
         (case.folder / name).write_text(text)
     subprocess.run(["gcc", *_C_FLAGS, "main.c", "model.c", "-o", "model"], cwd=case.folder, check=True)
     return _run_program(case, [str(case.folder / "model")], case.pixels.tobytes())
+
+
+def _on_chip(chip: Chip) -> Callable[[_Case], _Outputs | str]:
+    def run(case: _Case) -> _Outputs | str:
+        if missing := missing_for(chip) or (None if native_kernels() else "needs the native engine"):
+            return missing
+        compile_for_chip(chip, build_c_source(case.data, "model", case.contents), case.folder)
+        done = run_on_chip(chip, case.pixels, case.folder)
+        return done.logits, done.features
+
+    return run
 
 
 def _run_program(case: _Case, command: list[str], data: bytes) -> _Outputs:

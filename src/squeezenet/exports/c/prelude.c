@@ -4,6 +4,7 @@
 #include "@name@.h"
 
 #define SQZ_PORTABLE_ONLY 1
+#define SQZ_SMALL_ONLY 1
 #define SQZ_NO_THREADS 1
 #define SQZ_API
 
