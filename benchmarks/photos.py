@@ -42,7 +42,9 @@ def write_photos(data: str, folder: Path) -> int:
 
 def run_squeezenet(classifier: Classifier, folder: Path) -> int:
     images = open_data([folder], unlabelled=True)
-    return sum(len(logits.argmax(axis=1)) for _, logits in predict_batches(classifier, images, batch_size=BATCH))
+    return sum(
+        len(outputs.logits.argmax(axis=1)) for _, outputs in predict_batches(classifier, images, batch_size=BATCH)
+    )
 
 
 class Photos:

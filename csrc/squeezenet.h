@@ -87,6 +87,7 @@ typedef struct {
     sqz_spec spec;
     size_t weights_offset, weights_bytes; /* the WGHT chunk's data within the file */
     size_t meta_offset, meta_bytes;       /* the META chunk's data (deflated JSON), or 0 bytes */
+    size_t unknown_offset, unknown_bytes; /* the unkn chunk's data, or 0 bytes; see `sqz_unknown_rule` */
 } sqz_header;
 
 /* Shape of one convolution, in the order weights are stored in. */
@@ -180,6 +181,20 @@ typedef int sqz_row_source(void *context, int row, uint8_t *rgb);
  * SQZ_TRUNCATED if the source ended the run. */
 SQZ_API sqz_status sqz_run_rows(const sqz_model *model, void *arena, size_t arena_bytes, sqz_row_source *source,
                                 void *context, double *logits, double *map, int32_t *features);
+
+/* What tells photos of none of the classes: one vector of features a class, and the smallest squared cosine, times 2^16,
+ * that a known photo has to one of them. */
+typedef struct {
+    const uint8_t *vectors; /* (count, channels), two numbers of 0 to 15 a byte, each vector from a whole byte on */
+    int count, channels;
+    uint32_t threshold;
+} sqz_unknown;
+
+/* The rule of the file that `header` was read from; its vectors lie in `data`. SQZ_BAD_ARGUMENT if the file has none. */
+SQZ_API sqz_status sqz_unknown_rule(const sqz_header *header, const void *data, sqz_unknown *rule);
+
+/* Whether an image with these `rule->channels` features shows none of the classes: 1 or 0. */
+SQZ_API int sqz_is_unknown(const sqz_unknown *rule, const int32_t *features);
 
 /* Name of a model's kernel set; and of the sets in this build that this processor can run, best first, or NULL. */
 SQZ_API const char *sqz_kernels_of(const sqz_model *model);

@@ -2,7 +2,7 @@
  *
  * Every static function carries the prefix of its file (`decode_`, `plan_`, ...), because `squeezenet export` pastes the
  * files into one. A file calls only files that come later here: sqz_abi, sqz_model, sqz_run, sqz_parse, sqz_pack,
- * sqz_plan, sqz_schedule, sqz_decode, sqz_threads, kernels, kernels_*, sqz_hash. */
+ * sqz_plan, sqz_schedule, sqz_decode, sqz_unknown, sqz_threads, kernels, kernels_*, sqz_hash. */
 #ifndef SQZ_INTERNAL_H
 #define SQZ_INTERNAL_H
 
@@ -330,6 +330,9 @@ void sqz_schedule(sqz_model *model, int band_rows, int streamed);
 
 /* Lays weights (O, I, k, k) out for a kernel set; `sqz_pack.c`. */
 void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight);
+
+/* Whether the unkn chunk of a file is well-formed; `sqz_unknown.c`. */
+sqz_status sqz_check_unknown(const sqz_header *header, const uint8_t *data);
 
 /* `sqz_hash.c` */
 uint32_t sqz_crc32(const uint8_t *data, size_t size);

@@ -1,7 +1,7 @@
 /* sqz_parse.c - the container and its ARCH chunk, as docs/format.md lays them down. Takes every byte as hostile. */
 #include "sqz_internal.h"
 
-enum { PARSE_VERSION = 1, PARSE_OVERHEAD = 12, PARSE_MAX_CHUNKS = 64 };
+enum { PARSE_VERSION = 1, PARSE_OVERHEAD = 12, PARSE_MAX_CHUNKS = 64, PARSE_CRITICAL = 4, PARSE_KNOWN = 5 };
 
 /* Takes fields off a chunk in order; after a read past its end, `failed` is set and all fields are 0. */
 typedef struct {
@@ -105,10 +105,10 @@ static int parse_is_letter(uint8_t byte) { return (byte | 32) >= 'a' && (byte | 
 
 sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limits, sqz_header *header) {
     static const uint8_t signature[8] = {0x89, 'S', 'Q', 'Z', '\r', '\n', 0x1A, '\n'};
-    static const char known[4][5] = {"ARCH", "WGHT", "META", "HASH"};
+    static const char known[PARSE_KNOWN][5] = {"ARCH", "WGHT", "META", "HASH", "unkn"};
     static const sqz_limits defaults = {(size_t)64 << 20, (size_t)1 << 24};
     const uint8_t *bytes = (const uint8_t *)data, *seen[PARSE_MAX_CHUNKS];
-    size_t left, offset = sizeof signature, lengths[4] = {0, 0, 0, 0}, offsets[4] = {0, 0, 0, 0};
+    size_t left, offset = sizeof signature, lengths[PARSE_KNOWN] = {0}, offsets[PARSE_KNOWN] = {0};
     int n_seen = 0, last_known = -1, is_in_order = 1;
     sqz_sizes sizes;
     sqz_model model;
@@ -132,7 +132,7 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
             if (!memcmp(seen[i] + 4, chunk + 4, 4)) return SQZ_BAD_TABLE;
         }
         seen[n_seen++] = chunk;
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < PARSE_KNOWN; i++) {
             if (!memcmp(chunk + 4, known[i], 4)) which = i;
         }
         if (which == 3) {
@@ -146,7 +146,7 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
         if (which < 0 && !(chunk[4] & 32)) return SQZ_UNSUPPORTED_VERSION;
         if (which >= 0) {
             if (which < last_known) is_in_order = 0;
-            last_known = which;
+            if (which < PARSE_CRITICAL) last_known = which;
             offsets[which] = offset + 8;
             lengths[which] = length;
         }
@@ -162,7 +162,9 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
     header->weights_bytes = lengths[1];
     header->meta_offset = offsets[2];
     header->meta_bytes = lengths[2];
-    return SQZ_OK;
+    header->unknown_offset = offsets[4];
+    header->unknown_bytes = lengths[4];
+    return offsets[4] ? sqz_check_unknown(header, bytes) : SQZ_OK;
 }
 
 const char *sqz_status_text(sqz_status status) {

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from networks import random_network, random_pixels, tiny_spec
+from networks import random_network, random_pixels, tiny_spec, unknown_rule
 from squeezenet import FireSpec, SqzFile, StemSpec, named_spec
 from squeezenet.exports.browser import missing_browser
 from squeezenet.fileformat import encode_sqz
@@ -29,11 +29,16 @@ SPECS = {
 }  # fmt: skip
 
 
+RULES = {"simple bypass": 36_450, "odd": 14_950}  # thresholds that tell random images apart
+
+
 @functools.cache
 def contents_of(name: str) -> SqzFile:
     """A file with random integers; of the CIFAR network sparse ones, which are coded fast."""
     settings = {"density": 0.05, "max_weight": 2} if name == "cifar" else {}
-    return SqzFile(network=random_network(SPECS[name], seed=4, **settings))
+    network = random_network(SPECS[name], seed=4, **settings)
+    rule = unknown_rule(network.spec, 3, threshold=RULES[name]) if name in RULES else None
+    return SqzFile(network=network, unknown=rule, facts={} if name == "plain" else {"temperature": 0.75})
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 
-from networks import random_network, tiny_spec
+from networks import random_network, tiny_spec, unknown_rule
 from squeezenet import fileformat
 from squeezenet.codec.native_weights import decode_convs_fast
 from squeezenet.codec.weights import decode_convs
@@ -26,13 +26,16 @@ from sqz_bytes import SIGNATURE, chunk, split
 
 ERRORS = ("read", "BadMagic", "Truncated", "ChecksumMismatch", "UnsupportedVersion", "LimitExceeded", "BadTable")
 INTERESTING = (0, 1, 2, 3, 4, 5, 6, 11, 12, 63, 64, 65, 66, 127, 128, 191, 192, 224, 254, 255)
-KINDS = (b"ARCH", b"WGHT", b"META", b"HASH", b"note", b"Note", b"nO1e", b"ABCD")
+KINDS = (b"ARCH", b"WGHT", b"META", b"HASH", b"unkn", b"note", b"Note", b"nO1e", b"ABCD")
 
 
 class Header(ctypes.Structure):
     """`sqz_header` of squeezenet.h."""
 
-    _fields_ = [("spec", Spec), *((name, ctypes.c_size_t) for name in ("weights", "n_weights", "meta", "n_meta"))]
+    _fields_ = [
+        ("spec", Spec),
+        *((name, ctypes.c_size_t) for name in ("weights", "n_weights", "meta", "n_meta", "unknown", "n_unknown")),
+    ]
 
 
 def seeds() -> list[bytes]:
@@ -50,7 +53,10 @@ def seeds() -> list[bytes]:
         for seed, changes in enumerate(options)
         for most in (2, 90)
     ]
-    return [fileformat.encode_sqz(fileformat.SqzFile(network=network)) for network in networks]
+    return [
+        fileformat.encode_sqz(fileformat.SqzFile(network=network, unknown=unknown_rule(network.spec, count)))
+        for count, network in enumerate(networks)
+    ]
 
 
 def mutants(count: int, seed: int) -> Iterator[bytes]:

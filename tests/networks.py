@@ -5,6 +5,7 @@ import numpy as np
 from squeezenet.codec.weights import round_multiplier
 from squeezenet.network import ConvParams, IntegerNetwork, TensorQuant, quantized_tensors
 from squeezenet.spec import ArchSpec, FireSpec, StemSpec
+from squeezenet.unknown import UnknownRule
 
 
 def tiny_spec(**options) -> ArchSpec:
@@ -86,3 +87,9 @@ def random_pixels(spec: ArchSpec, count: int, *, seed: int = 0) -> np.ndarray:
     """Pixels of shape (count, H, W, 3), uint8."""
     shape = (count, spec.input_size, spec.input_size, 3)
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def unknown_rule(spec: ArchSpec, count: int, *, threshold: int = 40_000) -> UnknownRule | None:
+    """A rule of random vectors; none for a count of 0."""
+    vectors = np.random.default_rng(count).integers(0, 16, (count, spec.num_features), np.uint8)
+    return UnknownRule(vectors, threshold) if count else None

@@ -23,7 +23,8 @@ def test_state_dict_becomes_safetensors(pth, tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
         f"{output}: squeezenet1_1, 3 classes",
-        "preprocessing: taken to be that of torchvision (resize 256, crop 224,"
+        "from: torch, names: torchvision",
+        "preprocessing: that of torchvision's networks (resize 256, crop 224,"
         " mean (123.675, 116.28, 103.53), std (58.395, 57.12, 57.375))",
     ]
     assert load_safetensors(output).preprocessing == TORCHVISION_PREPROCESSING
@@ -103,7 +104,7 @@ def test_preprocessing_and_labels_can_be_given(pth, tmp_path):
     ]
     result = run("import", pth, "-o", tmp_path / "m.safetensors", *options)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.splitlines()[1] == (
+    assert result.stdout.splitlines()[2] == (
         "preprocessing: as given (resize 224x224, crop 224, mean (127.5, 127.5, 127.5), std (127.5, 127.5, 127.5))"
     )
     model = load_safetensors(tmp_path / "m.safetensors")
@@ -137,8 +138,8 @@ def test_units_of_mean_and_std_are_told_apart(pth, tmp_path, options, mean, std)
         (["--mean", "0.5,0.5,0.5", "--std", "64,64,64"], "expected --mean and --std both from 0 to 1 or both"),
         (["--resize", "256x224"], "expected --resize as N, or NxN for a square, got 256x224"),
         (["--resize", "100"], "expected `resize_size` of at least `crop_size` (=224), got 100"),
-        (["--labels", "two.txt"], "two.txt: expected 3 class names, one per line, got 2"),
-        (["--labels", "gap.txt"], "gap.txt: expected 3 class names, one per line, got an empty line"),
+        (["--labels", "two.txt"], "expected 3 labels, got 2"),
+        (["--labels", "gap.txt"], "gap.txt: expected class names, one per line, got an empty line"),
         (["--labels", "none.txt"], "none.txt: cannot be read as text"),
         (["--labels", "latin.txt"], "latin.txt: cannot be read as text"),
     ],

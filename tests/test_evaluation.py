@@ -9,6 +9,7 @@ import torch
 from image_files import encode, photo
 from networks import random_network, tiny_spec
 from squeezenet import Classifier
+from squeezenet.classifier import Outputs
 from squeezenet.data import open_data
 from squeezenet.errors import DataError, ModelNotFoundError
 from squeezenet.evaluation.metrics import Accuracy, kl_divergence
@@ -113,11 +114,11 @@ def test_pixels_are_not_kept(classifier, data):
     class Spy:
         preprocessing, spec, labels = classifier.preprocessing, classifier.spec, classifier.labels
 
-        def logits(self, pixels):
+        def outputs(self, pixels):
             gc.collect()
             assert sum(ref() is not None for ref in seen) <= 1  # the batch before may still be on its way out
             seen.append(weakref.ref(pixels))
-            return np.zeros((len(pixels), 5))
+            return Outputs(np.zeros((len(pixels), 5)), None)
 
     collect_logits(Spy(), data, batch_size=1)
     assert len(seen) == 6

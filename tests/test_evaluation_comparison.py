@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from squeezenet.evaluation.comparison import Comparison
+from squeezenet.evaluation.predictor import Scores
 
 
 def logits_for(answers, n_classes=3):
@@ -13,8 +14,9 @@ def logits_for(answers, n_classes=3):
 def comparison(before, after, labels):
     return Comparison(
         reference_logits=logits_for(before),
-        compressed_logits=logits_for(after),
-        labels=np.array(labels),
+        compressed=Scores(
+            logits=logits_for(after), labels=np.array(labels), indices=np.arange(len(labels)), unreadable=()
+        ),
         class_names=("cat", "dog", "eel"),
     )
 

@@ -4,13 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from commands import run
 from image_files import encode, photo
 from networks import random_network, tiny_spec
 from squeezenet import Classifier
 from squeezenet.errors import BadTable
-from squeezenet.evaluation.reliability import reliability, unknown_threshold
+from squeezenet.evaluation.confidence import measure_confidence
+from squeezenet.evaluation.predictor import Scores
+from squeezenet.evaluation.reliability import cross_fitted, fit_temperature, reliability, unknown_threshold
 from squeezenet.fileformat import SqzFile, read_sqz, write_sqz
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
@@ -47,6 +50,43 @@ def test_all_right_or_all_wrong_is_no_special_case(label):
     assert found.unknown_below == pytest.approx(0.8 if label == 0 else 0, abs=1e-4)
 
 
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_temperature_makes_probabilities_true(temperature):
+    rng = np.random.default_rng(1)
+    z = rng.normal(0, 2, (20_000, 4))
+    labels = (z + rng.gumbel(size=z.shape)).argmax(axis=1)  # drawn with the softmax of z
+    found = fit_temperature(z * temperature, labels)
+    assert found == pytest.approx(temperature, rel=0.03)
+    assert reliability(z * temperature / found, labels).error < 0.01
+
+
+def test_one_more_image_keeps_a_network_that_is_always_right_from_certainty():
+    logits = 5 * np.eye(3)[[0, 1, 2, 0]]
+    assert 0.5 < fit_temperature(logits, np.array([0, 1, 2, 0])) < 5
+    assert fit_temperature(np.zeros((5, 3)), np.zeros(5, int)) == pytest.approx(20, rel=0.01)
+    assert fit_temperature(np.empty((0, 3)), np.empty(0, int)) == 1
+
+
+def test_each_half_gets_the_temperature_of_the_other():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400)
+    logits = np.eye(3)[labels] * 3 + rng.normal(0, 2, (400, 3))
+    order = np.argsort(labels, kind="stable")
+    first, second = order[::2], order[1::2]
+    scaled = cross_fitted(logits, labels)
+    assert np.allclose(scaled[first] * fit_temperature(logits[second], labels[second]), logits[first])
+    assert np.allclose(scaled[second] * fit_temperature(logits[first], labels[first]), logits[second])
+
+
+def test_more_classes_than_a_rule_holds_leave_the_probability():
+    many = np.arange(65)
+    scores = Scores(logits=9 * np.eye(65), labels=many, indices=many, unreadable=(), features=1 + np.eye(65, dtype=int))
+    found = measure_confidence(scores)
+    assert found.unknown is None
+    assert "unknown below" in found.lines()[1]
+    assert found.to_dict()["unknown_below"] == found.threshold.unknown_below
+
+
 @pytest.fixture
 def model(tmp_path):
     spec = tiny_spec(input_size=32)
@@ -76,12 +116,23 @@ def test_evaluate_stores_the_threshold_and_predict_shows_it(model, tmp_path):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / f"data/{name}/1.png").write_bytes(encode(photo(40)))
     before = read_sqz(model)
-    done = run("evaluate", model, tmp_path / "data", "--store-unknown")
+    for number, level in enumerate((0, 120, 250)):
+        (tmp_path / f"other{number}.png").write_bytes(encode(Image.new("RGB", (40, 40), (level,) * 3)))
+    others = [option for path in sorted(tmp_path.glob("other*.png")) for option in ("--not", path)]
+    done = run("evaluate", model, tmp_path / "data", "--store", *others)
     assert done.exit_code == 0, done.output
-    assert "stored: unknown below" in done.output
+    assert "stored: temperature" in done.output
+    assert "stored: unknown by features" in done.output
+    assert "of 3 photos of something else are caught" in done.output
     after = read_sqz(model)
-    assert 0 <= after.unknown_below <= 1
+    assert after.unknown_below is None
+    assert after.unknown.vectors.shape == (2, 16)
     assert after.labels == before.labels
+    features = Classifier(model).features([tmp_path / "data/ant/1.png"])
+    assert not after.unknown.is_unknown(features).any()
+    found = json.loads(run("evaluate", model, tmp_path / "data", "--json", *others).stdout)["confidence"]
+    assert found["temperature"] == after.temperature != 1
+    assert found["n_foreign"] == 3
     write_sqz(model, SqzFile(network=after.network, preprocessing=after.preprocessing, facts={"unknown_below": 1.0}))
     (tmp_path / "a.png").write_bytes(encode(photo()))
     assert json.loads(run("predict", model, tmp_path / "a.png", "--json").stdout)["is_unknown"] is True
@@ -91,6 +142,6 @@ def test_evaluate_stores_the_threshold_and_predict_shows_it(model, tmp_path):
 
 
 def test_threshold_is_stored_in_compressed_files_only(tmp_path):
-    done = run("evaluate", "squeezenet1_1", "digits", "--store-unknown")
+    done = run("evaluate", "squeezenet1_1", "digits", "--store")
     assert done.exit_code == 2
     assert "needs a .sqz file" in done.output

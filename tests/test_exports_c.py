@@ -21,7 +21,8 @@ from squeezenet.fileformat import encode_sqz
 CPP = ["-x", "c++", "-Wall", "-Wextra", "-Werror"]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
 
-# Reads images, writes logits, maps and feature vectors; all lies at an odd address and between marks that must stay.
+# Reads images, writes logits, maps, feature vectors and whether these are unknown; all lies at an odd address, between
+# marks that must stay.
 DRIVER = """
 #include <stdio.h>
 #include <string.h>
@@ -42,6 +43,7 @@ int main(void) {
         fwrite(map, sizeof map, 1, stdout);
         if (net_features(arena + 1, pixels, NULL, features)) return 7;
         fwrite(features, sizeof features, 1, stdout);
+        fputc(net_is_unknown(features), stdout);
     }
     return arena[0] == 0xA5 && arena[NET_ARENA_BYTES + 1] == 0xA5 ? 0 : 6;
 }
@@ -93,7 +95,9 @@ def build(folder, data, driver=DRIVER, *, compiler="gcc", flags=(*STRICT, "-O1")
 
 def expected_output(contents, pixels):
     reference = ReferenceEngine(contents.network)
-    outputs = reference.logits(pixels), reference.activation_map(pixels), reference.features(pixels).astype(np.int32)
+    logits, features = reference.outputs(pixels)
+    unknown = contents.unknown.is_unknown(features) if contents.unknown else np.zeros(len(pixels), bool)
+    outputs = logits, reference.activation_map(pixels), features.astype(np.int32), unknown
     return b"".join(part.tobytes() for parts in zip(*outputs, strict=True) for part in parts)
 
 
@@ -220,6 +224,24 @@ def test_header_says_what_the_network_needs():
     assert f"#define NET_ARENA_BYTES {source.arena_bytes} " in source.header
     assert "#define NET_CLASSES 5\n" in source.header
     assert source.arena_bytes == source.weight_bytes + source.activation_bytes + 128
+
+
+def test_header_says_when_to_believe_the_network():
+    header = build_c_source(bytes_of("odd"), "net").header
+    assert "#define NET_TEMPERATURE 0.75" in header
+    assert "#define NET_HAS_UNKNOWN 1" in header
+    assert "NET_UNKNOWN_BELOW" not in header
+    network = contents_of("plain").network
+    header = build_c_source(encode_sqz(SqzFile(network=network, facts={"unknown_below": 0.5})), "net").header
+    assert "#define NET_TEMPERATURE 1.0" in header
+    assert "#define NET_HAS_UNKNOWN 0" in header
+    assert "#define NET_UNKNOWN_BELOW 0.5" in header
+
+
+def test_compiled_rule_tells_images_apart():
+    contents = contents_of("odd")
+    unknown = contents.unknown.is_unknown(ReferenceEngine(contents.network).features(pixels_for(contents, 20)))
+    assert 0 < unknown.sum() < 20  # so that equal bits mean something
 
 
 @pytest.mark.parametrize("name", ["1net", "a b", "", "int", "é", "x;"])

@@ -107,6 +107,22 @@ def test_graph_carries_labels_preprocessing_and_a_free_batch_size():
     assert [side.dim_param or side.dim_value for side in logits.type.tensor_type.shape.dim] == ["N", 5]
 
 
+def test_graph_carries_when_to_believe_the_network():
+    contents = contents_of("odd")
+    model = onnx.load_from_string(build_onnx_int8(contents))
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    rule = json.loads(facts["unknown"])
+    assert facts["temperature"] == "0.75"
+    assert rule["vectors"] == contents.unknown.vectors.tolist()
+    pixels, images = images_for(contents, 20)
+    model.graph.output.append(onnx.helper.make_tensor_value_info(rule["tensor"], onnx.TensorProto.FLOAT, None))
+    found = session(model.SerializeToString()).run([rule["tensor"]], {"input": images.numpy()})[0].mean(axis=(2, 3))
+    vectors = np.array(rule["vectors"])
+    cosines = found @ vectors.T / np.linalg.norm(found, axis=1)[:, None] / np.linalg.norm(vectors, axis=1)
+    expected = contents.unknown.is_unknown(ReferenceEngine(contents.network).features(pixels))
+    assert (cosines.max(axis=1) < rule["cosine"]).tolist() == expected.tolist()
+
+
 def pool_modes(spec):
     model = onnx.load_from_string(build_onnx_float(float_of(SqzFile(network=random_network(spec, seed=1)))))
     pools = [node for node in model.graph.node if node.op_type == "MaxPool"]

@@ -1,5 +1,6 @@
 """The exported page in a real Chromium, opened from its file: what it computes, shows, says and never does."""
 
+import dataclasses
 import io
 import socket
 import threading
@@ -10,8 +11,8 @@ from PIL import Image
 
 from exported import need_browser
 from image_files import encode
-from networks import random_network, tiny_spec
-from squeezenet import Labels, Preprocessing, SqzFile, StemSpec
+from networks import random_network, tiny_spec, unknown_rule
+from squeezenet import Labels, Preprocessing, SqzFile, StemSpec, predict
 from squeezenet.classifier import Classifier
 from squeezenet.exports import build_page
 from squeezenet.exports.browser import classify_in_page, open_browser, open_page
@@ -116,6 +117,33 @@ def test_every_kind_of_kernels_gives_python_s_bits(browser, tmp_path, kernels):
         expected = classifier.logits(classifier.preprocessing(FILES["png"])[None])[0]
         assert np.array_equal(classify_in_page(page, FILES["png"]).logits, expected)
         page.context.close()
+
+
+def test_photos_of_none_of_the_classes_are_said_to_be(browser, tmp_path):
+    rule = unknown_rule(tiny_spec(), 2, threshold=35_300)
+    plain = contents_with(Labels(tuple("abcde")))
+    contents = dataclasses.replace(plain, unknown=rule, facts={"temperature": 0.5})
+    data, classifier = encode_sqz(contents), Classifier(contents)
+    (tmp_path / "page.html").write_bytes(build_page(data)[0])
+    page = open_page(browser, tmp_path / "page.html")
+    photos = [png_bits(noise(seed=seed) // (1 + 60 * (seed % 2))) for seed in range(8)]
+    answers = list(predict(classifier, [io.BytesIO(photo) for photo in photos]))
+    assert {answer.is_unknown for answer in answers} == {False, True}
+    for photo, answer in zip(photos, answers, strict=True):
+        found = page.evaluate(
+            """async (data) => {
+              const { unknown, top } = await squeezenet.classify(new Blob([new Uint8Array(data)]), {});
+              return [unknown, top[0].probability];
+            }""",
+            list(photo),
+        )
+        assert found == [answer.is_unknown, pytest.approx(answer.predictions[0].probability)]
+    stranger = next(photo for photo, answer in zip(photos, answers, strict=True) if answer.is_unknown)
+    choose(page, stranger)
+    page.wait_for_selector("#results button")
+    assert page.locator("#best").inner_text() == "None of these"
+    assert page.locator("#also").inner_text().startswith("nearest: ")
+    page.context.close()
 
 
 def test_activation_maps_are_the_engine_s(page):

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from networks import random_network, random_pixels, tiny_spec
-from squeezenet import Classifier, fileformat, store_unknown
+from squeezenet import Classifier, fileformat, store_confidence
 from squeezenet.architectures import named_spec
 from squeezenet.engine import ReferenceEngine
 from squeezenet.errors import BadTable, LimitExceeded, Truncated
+from squeezenet.evaluation.confidence import measure_confidence
+from squeezenet.evaluation.predictor import Scores
 from squeezenet.fileformat import Limits, SqzFile, decode_sqz, encode_sqz, read_sqz, stream_bytes, write_sqz
 from squeezenet.labels import Labels, imagenet_labels
 from squeezenet.network import IntegerNetwork, TensorQuant, quantized_tensors
@@ -304,8 +306,13 @@ def test_metadata_that_contradict_the_network_are_refused(meta):
         decode_sqz(with_meta(encode_sqz(contents()), meta))
 
 
+CONFIDENCE = measure_confidence(
+    Scores(logits=np.eye(2), labels=np.arange(2), indices=np.arange(2), unreadable=(), features=None)
+)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-@pytest.mark.parametrize("read", [read_sqz, Classifier, lambda path: store_unknown(path, 0.5)])
+@pytest.mark.parametrize("read", [read_sqz, Classifier, lambda path: store_confidence(path, CONFIDENCE)])
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path, read):
     os.mkfifo(tmp_path / "net.sqz")
     with pytest.raises(FileNotFoundError, match="expected a file, got a folder or a device"):

@@ -25,7 +25,7 @@ from squeezenet.quantization import published
 LABELS = Labels(("ant", "bee", "cat", "dog", "eel"))
 PREPROCESSING = Preprocessing(crop_size=32, resize_size=32)
 COMPRESSED = ("cifar10", "./own.sqz", "OWN.SQZ", "named.bin", "imagenet")
-FLOATS = ("net.safetensors", "run", "last-only", "squeezenet1_1")
+FLOATS = ("net.safetensors", "run", "last-only", "squeezenet1_1", "net.onnx")
 
 
 def contents(classes=LABELS):
@@ -52,6 +52,7 @@ def place(tmp_path, monkeypatch):
         write_sqz(work / path, contents())
     for path in ("net.safetensors", "run/best.safetensors", "last-only/last.safetensors"):
         save_safetensors(model, work / path)
+    squeezenet.export(model, work / "net.onnx")
     for number, name in enumerate(("ant", "bee")):
         (work / f"photos/{name}/a.png").write_bytes(encode(photo(40, 40 + number)))
     monkeypatch.setattr(pretrained, "create_model", lambda name, **options: model)
@@ -126,7 +127,6 @@ WRONG = {
     "photos/ant/a.png": "photos/ant/a.png: expected a MODEL, got another kind of file: a MODEL is a .sqz",
     "https://example.org/net.sqz": "expected a MODEL on this machine, got the URL 'https://example.org/net.sqz'",
     "run/checkpoint.pt": "run/checkpoint.pt: run is the MODEL: give the folder",
-    "net.pth": "run `squeezenet import net.pth -o net.safetensors` and use its output",
 }
 
 
@@ -136,8 +136,7 @@ REFUSALS = [(verb, model) for verb in VERBS for model in WRONG if verb != "info"
 
 @pytest.mark.parametrize(("verb", "model"), REFUSALS)
 def test_every_verb_refuses_what_names_nothing_in_one_line(place, verb, model):
-    for torch_file in ("run/checkpoint.pt", "net.pth"):
-        (place / torch_file).write_bytes(b"torch")
+    (place / "run/checkpoint.pt").write_bytes(b"torch")
     result = run(*(("predict", "-m", model, "photos") if verb == "predict" else VERBS[verb](model)))
     assert result.exit_code == 1, result.output
     assert result.stderr.startswith("Error: ")

@@ -4,7 +4,7 @@
  *     p = web_alloc(n), write the file there, web_open(p, n) -> status
  *     web_input_size(), web_classes(), web_map_size(), web_meta(), web_meta_bytes()
  *     write pixels at web_pixels() (or see web_pixels.c), web_run(wants_map) -> status, read doubles at web_logits() and web_map(),
- *     and web_channels() int32 at web_features() */
+ *     and web_channels() int32 at web_features(); web_unknown() */
 #include "web.h"
 
 /* The compiler turns these into memory.copy and memory.fill. */
@@ -113,6 +113,12 @@ WEB_EXPORT(web_run) int web_run(int wants_map) {
     if (!web_model) return SQZ_BAD_ARGUMENT;
     return sqz_run_features(web_model, NULL, web_arena, web_sizes.arena_bytes, web_image, 1, web_scores,
                             wants_map ? web_maps : NULL, web_sums);
+}
+
+/* Whether the last image shows none of the classes: 1 or 0, or -1 if the file has no rule for it. */
+WEB_EXPORT(web_unknown) int web_unknown(void) {
+    sqz_unknown rule;
+    return sqz_unknown_rule(&web_header, web_file, &rule) ? -1 : sqz_is_unknown(&rule, web_sums);
 }
 
 WEB_EXPORT(web_input_size) int web_input_size(void) { return web_header.spec.input_size; }

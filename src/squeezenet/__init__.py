@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from .data.shards import PackedShards, write_shards
     from .description import Description, describe
     from .errors import SqueezeNetError
+    from .evaluation.confidence import Confidence, store_confidence
     from .evaluation.evaluate import Evaluation, evaluate
+    from .evaluation.imported import Imported, Trial, import_weights
     from .evaluation.predictor import open_model, predict
     from .exploration import Space, StudyResult, explore, load_space
     from .exports.export import Exported, export
     from .exports.verify import Verification, verify
-    from .fileformat import SqzFile, read_sqz, store_unknown, write_sqz
+    from .fileformat import SqzFile, read_sqz, write_sqz
     from .labels import Labels
     from .models import (
         Fire,
@@ -49,14 +51,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Answer", "ArchSpec", "Benchmark", "BulkResult", "Classifier", "Compressed", "DeepCompression", "Description",
-    "Evaluation", "Exported", "Fire", "FireSpec", "ImageSet", "Int8", "Labels", "LearningRates", "PackedShards",
-    "Prediction", "Predictor", "Preprocessing", "RateDistortion", "Recipe", "Space", "SqueezeNet", "SqueezeNetError",
-    "SqzFile", "StemSpec", "StudyResult", "TrainResult", "Verification", "benchmark", "compress", "create_model",
-    "describe", "evaluate", "explore", "export", "find_learning_rate", "find_model", "fold_batch_norm", "load_image",
-    "load_model", "load_recipe", "load_safetensors", "load_space", "metaparameter_spec", "named_spec", "network_cost",
-    "open_data", "open_model", "predict", "predict_to_parquet", "read_sqz", "save_safetensors", "squeezenet1_0",
-    "squeezenet1_1", "store_unknown", "train", "verify", "write_shards", "write_sqz",
+    "Answer", "ArchSpec", "Benchmark", "BulkResult", "Classifier", "Compressed", "Confidence", "DeepCompression",
+    "Description", "Evaluation", "Exported", "Fire", "FireSpec", "ImageSet", "Imported", "Int8", "Labels",
+    "LearningRates", "PackedShards", "Prediction", "Predictor", "Preprocessing", "RateDistortion", "Recipe", "Space",
+    "SqueezeNet", "SqueezeNetError", "SqzFile", "StemSpec", "StudyResult", "TrainResult", "Trial", "Verification",
+    "benchmark", "compress", "create_model", "describe", "evaluate", "explore", "export", "find_learning_rate",
+    "find_model", "fold_batch_norm", "import_weights", "load_image", "load_model", "load_recipe", "load_safetensors",
+    "load_space", "metaparameter_spec", "named_spec", "network_cost", "open_data", "open_model", "predict",
+    "predict_to_parquet", "read_sqz", "save_safetensors", "squeezenet1_0", "squeezenet1_1", "store_confidence", "train",
+    "verify", "write_shards", "write_sqz",
 ]  # fmt: skip
 
 _HOMES = {
@@ -70,12 +73,14 @@ _HOMES = {
     "data.shards": ("PackedShards", "write_shards"),
     "description": ("Description", "describe"),
     "errors": ("SqueezeNetError",),
+    "evaluation.confidence": ("Confidence", "store_confidence"),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
+    "evaluation.imported": ("Imported", "Trial", "import_weights"),
     "evaluation.predictor": ("open_model", "predict"),
     "exploration": ("Space", "StudyResult", "explore", "load_space"),
     "exports.export": ("Exported", "export"),
     "exports.verify": ("Verification", "verify"),
-    "fileformat": ("SqzFile", "read_sqz", "store_unknown", "write_sqz"),
+    "fileformat": ("SqzFile", "read_sqz", "write_sqz"),
     "labels": ("Labels",),
     "models": (
         "Fire", "SqueezeNet", "create_model", "fold_batch_norm", "load_model", "load_safetensors", "save_safetensors",

@@ -7,10 +7,10 @@ import functools
 import itertools
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,10 @@ from .network import IntegerNetwork
 from .preprocess import Preprocessing
 from .spec import ArchSpec
 from .text import printable
+from .unknown import UnknownRule
 from .zoo import find_model
 
-__all__ = ["Answer", "Classifier", "EngineName", "Prediction", "Predictor", "rank", "sqz_path"]
+__all__ = ["Answer", "Classifier", "EngineName", "Outputs", "Prediction", "Predictor", "rank", "sqz_path"]
 
 EngineName = Literal["auto", "native", "reference"]
 
@@ -53,20 +54,30 @@ class Answer:
     predictions: tuple[Prediction, ...] = ()
     """Most probable first; empty if the image could not be read."""
     is_unknown: bool | None = None
-    """Whether the best answer is better taken as "unknown"; None if the network has no threshold for it."""
+    """Whether the photo shows none of the classes, as far as the network can tell; None if it has no rule for it."""
     error: str | None = None
     """Why the image could not be read."""
 
 
-def rank(logits: NDArray[np.float64], top: int) -> list[tuple[int, float]]:
+class Outputs(NamedTuple):
+    """What a network computes of a batch of images."""
+
+    logits: NDArray[np.float64]
+    """Class scores, (N, classes)."""
+    features: NDArray[np.int64] | None
+    """Feature vectors, (N, channels); None from networks of floats."""
+
+
+def rank(logits: NDArray[np.float64], top: int, temperature: float = 1.0) -> list[tuple[int, float]]:
     """Find the `top` most probable classes (at least 1) by the class scores (classes,) of one image.
 
     Returns:
-        Output position and softmax probability, most probable first; equal scores in output order.
+        Output position and the softmax of the scores over `temperature`, most probable first; equal scores in output
+        order.
     """
     if top < 1:
         raise ValueError(f"expected `top` of at least 1, got {top}")
-    exponentials = np.exp(logits - logits.max())
+    exponentials = np.exp((logits - logits.max()) / temperature)
     probabilities = exponentials / exponentials.sum()
     return [(int(index), float(probabilities[index])) for index in np.argsort(-logits, kind="stable")[:top]]
 
@@ -82,8 +93,12 @@ class Predictor(abc.ABC):
     labels: Labels | None
     provenance: object = None
     """Where the network comes from: plain data; None if that is not known."""
+    temperature: float = 1.0
+    """What logits are divided by before they become probabilities."""
+    unknown: UnknownRule | None = None
+    """When a photo shows none of the classes, by its features; None if the file has no such rule."""
     unknown_below: float | None = None
-    """Probability below which a best answer is better given as "unknown"; None if that was not measured."""
+    """Without a rule: probability below which a best answer is better given as "unknown"; None if not measured."""
 
     @abc.abstractmethod
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -93,17 +108,29 @@ class Predictor(abc.ABC):
     def activation_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute the class activation maps (N, h, w, classes), whose mean over h and w is `logits`."""
 
+    def outputs(self, pixels: NDArray[np.uint8]) -> Outputs:
+        """Compute class scores and feature vectors, (N, H, W, 3) as for `logits`."""
+        return Outputs(self.logits(pixels), None)
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each output; its number where the network has no labels."""
         return self.labels.names if self.labels else tuple(map(str, range(self.spec.num_classes)))
 
-    def answer(self, name: str, logits: NDArray[np.float64], *, top: int = 5) -> Answer:
-        """Turn class scores (classes,) of the image `name` into its `top` most probable classes."""
-        names = self.class_names
-        best = tuple(Prediction(index, names[index], share) for index, share in rank(logits, top))
-        is_unknown = None if self.unknown_below is None else best[0].probability < self.unknown_below
-        return Answer(name=name, predictions=best, is_unknown=is_unknown)
+    def answers(self, names: Sequence[str], outputs: Outputs, *, top: int = 5) -> list[Answer]:
+        """Turn what a batch of images gave into their `top` most probable classes; `names` are those of the images."""
+        is_unknown: list[bool] | None = None
+        if self.unknown is not None and outputs.features is not None:
+            is_unknown = self.unknown.is_unknown(outputs.features).tolist()
+        answers, classes = [], self.class_names
+        for index, (name, logits) in enumerate(zip(names, outputs.logits, strict=True)):
+            best = tuple(Prediction(i, classes[i], share) for i, share in rank(logits, top, self.temperature))
+            if is_unknown is not None:
+                unknown: bool | None = is_unknown[index]
+            else:
+                unknown = None if self.unknown_below is None else best[0].probability < self.unknown_below
+            answers.append(Answer(name=name, predictions=best, is_unknown=unknown))
+        return answers
 
     def predict(self, images: ImageSource | Iterable[ImageSource], *, top: int = 5) -> list[list[Prediction]]:
         """Classify images, one or many.
@@ -121,7 +148,8 @@ class Predictor(abc.ABC):
         """
         predictions: list[list[Prediction]] = []
         for batch in self._batches(images):
-            predictions += (list(self.answer("", row, top=top).predictions) for row in self.logits(batch))
+            answers = self.answers([""] * len(batch), Outputs(self.logits(batch), None), top=top)
+            predictions += (list(answer.predictions) for answer in answers)
         return predictions
 
     def _batches(self, images: ImageSource | Iterable[ImageSource]) -> Iterator[NDArray[np.uint8]]:
@@ -187,6 +215,8 @@ class Classifier(Predictor):
         self.spec = contents.network.spec
         self.labels = contents.labels
         self.preprocessing = contents.preprocessing_or_default
+        self.temperature = contents.temperature
+        self.unknown = contents.unknown
         self.unknown_below = contents.unknown_below
         self._options = (engine, threads)
         self.engine = _build_engine(contents.network, engine, threads)
@@ -222,6 +252,10 @@ class Classifier(Predictor):
         """
         rows = [self.engine.features(batch) for batch in self._batches(images)]
         return np.concatenate(rows) if rows else np.empty((0, self.spec.num_features), np.int64)
+
+    def outputs(self, pixels: NDArray[np.uint8]) -> Outputs:
+        """Compute class scores and features in one run; see `Predictor.outputs`."""
+        return Outputs(*self.engine.outputs(pixels))
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute class scores, bit-identical on every engine; see `Predictor.logits`."""

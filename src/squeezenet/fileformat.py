@@ -33,10 +33,11 @@ from .labels import Labels
 from .network import IntegerNetwork, TensorQuant, check_tensors, quantized_tensors
 from .preprocess import Preprocessing
 from .spec import ArchSpec, Bypass, FireSpec, StemSpec
+from .unknown import UNKNOWN_CHUNK, UnknownRule
 
 __all__ = [
     "Limits", "SqzFile", "decode_sqz", "encode_sqz", "encode_weights", "overhead_bytes", "read_bytes", "read_sqz",
-    "store_unknown", "stream_bytes", "with_facts", "write_sqz",
+    "stream_bytes", "with_facts", "write_sqz",
 ]  # fmt: skip
 
 VERSION: Final = 1
@@ -47,6 +48,7 @@ _FIRE = struct.Struct("<HHH")
 _TENSOR = struct.Struct("<fB")
 _MAX_NAME_BYTES = 64
 _RESERVED_KEYS = ("labels", "preprocessing")
+_RANGES = {"unknown_below": (0, 1), "temperature": (0.01, 100)}
 
 
 class _Described(Protocol):
@@ -66,6 +68,8 @@ class SqzFile:
     preprocessing: Preprocessing | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Further metadata, plain JSON: provenance, measured accuracy."""
+    unknown: UnknownRule | None = None
+    """When the answer is "none of these"; None if the file has no such rule."""
 
     @classmethod
     def of(cls, model: _Described, network: IntegerNetwork, **compressed: Any) -> SqzFile:
@@ -90,12 +94,21 @@ class SqzFile:
         value = self.facts.get("unknown_below")
         return None if value is None else float(value)
 
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities; 1 if the file does not say."""
+        return float(self.facts.get("temperature", 1))
+
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
         _check_facts(self.facts)
         spec = self.network.spec
         if self.labels is not None and len(self.labels) != spec.num_classes:
             raise BadTable(f"expected {spec.num_classes} labels, got {len(self.labels)}")
+        if self.unknown is not None and self.unknown.vectors.shape[1] != spec.num_features:
+            raise BadTable(
+                f"expected an unknown rule for {spec.num_features} features, got {self.unknown.vectors.shape[1]}"
+            )
         if self.preprocessing is not None and self.preprocessing.crop_size != spec.input_size:
             raise BadTable(
                 f"expected a preprocessing that crops to {spec.input_size} pixels, got {self.preprocessing.crop_size}"
@@ -193,7 +206,8 @@ def encode_sqz(contents: SqzFile, *, weights: bytes | None = None) -> bytes:
     network = contents.network
     body = encode_weights(network) if weights is None else weights
     meta = _meta(contents.labels, contents.preprocessing, contents.facts)
-    return join_chunks({b"ARCH": _encode_arch(network.spec, network.tensors), b"WGHT": body, **meta})
+    unknown = {UNKNOWN_CHUNK: contents.unknown.encode()} if contents.unknown else {}
+    return join_chunks({b"ARCH": _encode_arch(network.spec, network.tensors), b"WGHT": body, **meta, **unknown})
 
 
 def overhead_bytes(
@@ -218,11 +232,12 @@ def _meta(labels: Labels | None, preprocessing: Preprocessing | None, facts: Map
     return {b"META": encode_meta(meta)} if meta else {}
 
 
-def with_facts(data: bytes, **facts: Any) -> bytes:
+def with_facts(data: bytes, *, unknown: UnknownRule | None = None, **facts: Any) -> bytes:
     """Change metadata of an encoded file; the weights stay as they are and are not decoded.
 
     Args:
         data: A whole file.
+        unknown: A new unknown rule; None leaves what there is.
         facts: Entries to set; None removes one.
 
     Raises:
@@ -237,36 +252,9 @@ def with_facts(data: bytes, **facts: Any) -> bytes:
         chunks[b"META"] = encode_meta(meta)  # in its old place; chunks unknown to this version stay as well
     else:
         chunks.pop(b"META", None)
+    if unknown is not None:
+        chunks[UNKNOWN_CHUNK] = unknown.encode()
     return join_chunks(chunks)
-
-
-def store_unknown(path: str | os.PathLike[str], threshold: float) -> None:
-    """Store in a file the probability below which its best answer is better given as "unknown".
-
-    Args:
-        path: A `.sqz` file.
-        threshold: Probability, 0 to 1; see `evaluation.unknown_threshold`.
-
-    Raises:
-        FormatError: If the file is damaged, or the threshold is not a probability.
-        OSError: If it cannot be read or written; it is then unchanged.
-
-    Example:
-        >>> import tempfile
-        >>> from squeezenet import find_model
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "copy.sqz")
-        ...     _ = path.write_bytes(find_model("cifar10").path.read_bytes())
-        ...     store_unknown(path, 0.25)
-        ...     read_sqz(path).unknown_below
-        0.25
-    """
-    try:
-        data = with_facts(read_bytes(path), unknown_below=threshold)
-    except FormatError as error:
-        raise error.at(path) from None
-    with atomic_write(path) as stream:
-        stream.write(data)
 
 
 def decode_sqz(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SqzFile:
@@ -285,13 +273,15 @@ def decode_sqz(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SqzFile:
     count = sum(op.params for op in spec.convs)
     if count > limits.weights:
         raise LimitExceeded(f"expected at most {limits.weights} weights, got {count}")
+    rule = chunks.get(UNKNOWN_CHUNK)
+    unknown = None if rule is None else UnknownRule.decode(rule, spec.num_features)
     meta = decode_meta(chunks[b"META"], limits) if b"META" in chunks else {}
     convs = decode_convs_fast(spec.convs, _streams(spec, chunks[b"WGHT"]))
     try:
         network = IntegerNetwork(spec, tensors, convs)
         labels = Labels.from_dict(meta.pop("labels")) if "labels" in meta else None
         preprocessing = Preprocessing.from_dict(meta.pop("preprocessing")) if "preprocessing" in meta else None
-        return SqzFile(network=network, labels=labels, preprocessing=preprocessing, facts=meta)
+        return SqzFile(network=network, labels=labels, preprocessing=preprocessing, facts=meta, unknown=unknown)
     except (QuantizationError, DataError, ImageError) as error:
         raise BadTable(str(error)) from None
 
@@ -314,9 +304,10 @@ def stream_bytes(data: bytes) -> dict[str, int]:
 def _check_facts(facts: Mapping[str, Any]) -> None:
     if reserved := [key for key in _RESERVED_KEYS if key in facts]:
         raise BadTable(f"expected facts without the reserved names {reserved}")
-    threshold = facts.get("unknown_below")
-    if threshold is not None and not (type(threshold) in (int, float) and 0 <= threshold <= 1):
-        raise BadTable(f"expected `unknown_below` from 0 to 1, got {threshold!r}")
+    for name, (lowest, highest) in _RANGES.items():
+        value = facts.get(name)
+        if value is not None and not (type(value) in (int, float) and lowest <= value <= highest):
+            raise BadTable(f"expected `{name}` from {lowest} to {highest}, got {value!r}")
 
 
 def _encode_arch(spec: ArchSpec, tensors: Mapping[str, TensorQuant]) -> bytes:

@@ -15,8 +15,8 @@ from .files import cache_folder
 from .text import printable
 
 __all__ = [
-    "DEFAULT_ORDER", "IMAGENET", "MODEL_SUFFIXES", "PUBLISHED_NAMES", "RUN_WEIGHTS", "Found", "default_model",
-    "find_model", "imagenet_path", "model_names",
+    "DEFAULT_ORDER", "FOREIGN_SUFFIXES", "IMAGENET", "MODEL_SUFFIXES", "PUBLISHED_NAMES", "RUN_WEIGHTS", "Found",
+    "default_model", "find_model", "imagenet_path", "model_names",
 ]  # fmt: skip
 
 DEFAULT_ORDER = ("imagenette", "cifar10")
@@ -33,10 +33,16 @@ RUN_WEIGHTS = ("best.safetensors", "last.safetensors")
 
 MODEL_SUFFIXES = (".sqz", ".safetensors", ".net")
 
-_TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar")
-_ACCEPTED = "a .sqz, .safetensors or .net file, a folder that `squeezenet train` wrote"
+FOREIGN_SUFFIXES = (
+    ".pth", ".pt", ".ckpt", ".bin", ".tar", ".onnx", ".h5", ".hdf5", ".keras", ".caffemodel", ".param", ".tflite",
+)  # fmt: skip
+"""Of files of other programs, which are imported."""
 
-Kind = Literal["sqz", "safetensors", "net", "published", "imagenet"]
+_ACCEPTED = (
+    "a .sqz, .safetensors or .net file, a file to import (docs/import.md), a folder that `squeezenet train` wrote"
+)
+
+Kind = Literal["sqz", "safetensors", "net", "foreign", "published", "imagenet"]
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ def find_model(model: str | os.PathLike[str]) -> Found:
     Names of the package win over files: `imagenette` is the network that ships with it, `./imagenette` a folder.
 
     Args:
-        model: A name of `model_names()`, a `.sqz`, `.safetensors` or `.net` file, or a folder that `train` wrote, whose
-            best weights are taken.
+        model: A name of `model_names()`, a `.sqz`, `.safetensors` or `.net` file, a file of another program that can
+            be imported, or a folder that `train` wrote, whose best weights are taken.
 
     Raises:
         ModelNotFoundError: If it is none of these; the message has the names that exist and the nearest one.
@@ -115,14 +121,10 @@ def _kind_of(path: Path, name: str) -> Kind:
     suffix = path.suffix.lower()
     if suffix in MODEL_SUFFIXES:
         return suffix[1:]  # type: ignore[return-value]
-    if suffix in _TORCH_SUFFIXES and any((path.parent / weights).is_file() for weights in RUN_WEIGHTS):
+    if suffix in FOREIGN_SUFFIXES:
+        if not any((path.parent / weights).is_file() for weights in RUN_WEIGHTS):
+            return "foreign"
         advice = f"{printable(path.parent)} is the MODEL: give the folder"
-    elif suffix in _TORCH_SUFFIXES:
-        output = path.with_suffix(".safetensors")
-        advice = (
-            "torch files are read only by an explicit import: run"
-            f" `squeezenet import {printable(path)} -o {printable(output)}` and use its output"
-        )
     else:
         advice = f"expected a MODEL, got another kind of file: a MODEL is {_ACCEPTED}, or {_one_of_the_names()}"
     raise ModelNotFoundError(advice, source=printable(name))

@@ -35,7 +35,7 @@ _VERBS = {
     "verify": ("verify", "Check that every engine gives the same logits."),
     "shards": ("shards", "Pack a large data set into tar shards."),
     "info": ("info", "Show what a network or a file is made of."),
-    "import": ("import_", "Turn a torch .pth file into safetensors."),
+    "import": ("import_", "Turn a network of torch, ONNX, Keras, Caffe, ... into safetensors."),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -18,10 +17,14 @@ _SHOWN_UNREADABLE = 5
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
 @click.option("--report", metavar="FILE.html", type=click.Path(dir_okay=False, path_type=Path),
               help="Write a page about the network: classes, confusions, calibration, worst mistakes.")  # fmt: skip
-@click.option("--store-unknown", is_flag=True, help="Store in MODEL, a .sqz file, below which probability an answer is"
-              " better given as unknown.")  # fmt: skip
+@click.option("--store", "--store-unknown", is_flag=True, help="Store in MODEL, a .sqz file, when to believe it: what"
+              " its probabilities are worth, and which photos show none of its classes.")  # fmt: skip
+@click.option("--not", "foreign", multiple=True, metavar="PHOTOS",
+              help="Photos of something else, to measure what is taken for unknown.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def command(model: str, data: tuple[str, ...], report: Path | None, store_unknown: bool, as_json: bool) -> None:
+def command(
+    model: str, data: tuple[str, ...], report: Path | None, store: bool, foreign: tuple[str, ...], as_json: bool
+) -> None:
     """Measure top-1 and top-5 accuracy, with 95 % intervals.
 
     \b
@@ -29,14 +32,13 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
     the images that training set aside are. Class folders are matched to the model's classes by
     id (wnid) or name, never by position.
     """
-    from .. import evaluate
-    from ..fileformat import store_unknown as store
+    from .. import evaluate, store_confidence
     from ..zoo import find_model
 
     found = find_model(model)
-    if store_unknown and (found.kind != "sqz" or found.path is None):
-        raise click.UsageError("--store-unknown needs a .sqz file as MODEL")
-    result = evaluate(model, data)
+    if store and (found.kind != "sqz" or found.path is None):
+        raise click.UsageError("--store needs a .sqz file as MODEL")
+    result = evaluate(model, data, foreign=foreign or None)
     if report:
         from ..reports.network_page import write_evaluation_page
 
@@ -47,9 +49,9 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
         else:
             history, facts = [], []
         write_evaluation_page(result, report, history=history, facts=facts)
-    unknown = result.unknown if store_unknown else None
-    if unknown and found.path:
-        store(found.path, unknown.unknown_below)
+    confidence = result.confidence if store or foreign else None
+    if store and confidence and found.path:
+        store_confidence(found.path, confidence)
     for remark in result.images.remarks():
         click.echo(printable(remark), err=True)
     unreadable = result.scores.unreadable
@@ -58,7 +60,7 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
     if len(unreadable) > _SHOWN_UNREADABLE:
         click.echo(f"skipped {len(unreadable) - _SHOWN_UNREADABLE} more unreadable images", err=True)
     if as_json:
-        click.echo(json.dumps(result.to_dict() | ({"unknown": dataclasses.asdict(unknown)} if unknown else {})))
+        click.echo(json.dumps(result.to_dict() | ({"confidence": confidence.to_dict()} if confidence else {})))
         return
     if result.note:
         click.echo(result.note, err=True)
@@ -67,8 +69,5 @@ def command(model: str, data: tuple[str, ...], report: Path | None, store_unknow
     click.echo(f"{result.ms_per_image:.1f} ms per image, reading and decoding included")
     if report:
         click.echo(f"report: {printable(report)}")
-    if unknown:
-        click.echo(
-            f"stored: unknown below {100 * unknown.unknown_below:.1f} %, which keeps {unknown.right_kept:.1f} % of the"
-            f" right answers and rejects {unknown.wrong_caught:.1f} % of the wrong ones"
-        )
+    for line in confidence.lines() if confidence else ():
+        click.echo(f"stored: {line}" if store else line)

@@ -1,4 +1,4 @@
-"""`squeezenet import`: read a torch file, once and on purpose."""
+"""`squeezenet import`: a network of another program, with what was found out about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import click
 from ..errors import DataError
 from ..labels import Labels
 from ..text import printable
-from ..zoo import MODEL_SUFFIXES
 
 if TYPE_CHECKING:
     from ..models import SqueezeNet
@@ -22,41 +21,64 @@ if TYPE_CHECKING:
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .safetensors file.")
 @click.option(
+    "--check", multiple=True, metavar="DATA",
+    help="Labelled photos: the customary preprocessings are tried on them, and the best is taken; repeatable.",
+)  # fmt: skip
+@click.option(
     "--labels", type=click.Path(path_type=Path), help="Text file of class names, one per line, in output order."
 )
 @click.option("--mean", metavar="R,G,B", help="Subtracted from pixels: from 0 to 1 as torchvision has it, or to 255.")
 @click.option("--std", metavar="R,G,B", help="Divided by after that, in the same units.")
 @click.option("--resize", metavar="N", help="Shorter side before the centre crop; NxN makes a square of both sides.")
+@click.option(
+    "--bypass", type=click.Choice(["none", "simple"]), default="none", show_default=True,
+    help="For torch files: the network has a simple bypass, which leaves no tensors in them.",
+)  # fmt: skip
 def command(
-    weights: Path, output: Path, labels: Path | None, mean: str | None, std: str | None, resize: str | None
-) -> None:
-    """Turn a torch state dict (.pth, of torchvision's naming) or the authors' .net file into safetensors.
+    weights: Path, output: Path, check: tuple[str, ...], labels: Path | None, mean: str | None, std: str | None,
+    resize: str | None, bypass: str,
+) -> None:  # fmt: skip
+    """Turn a network of another program into safetensors.
 
-    No code in the file is run: it is read with weights_only. Checkpoints are searched for the state dict, and prefixes
-    of wrappers are taken off. The output holds the preprocessing of the file's origin (torchvision's, or that of the
-    authors' Caffe network), as far as --mean, --std and --resize do not say otherwise.
+    \b
+    torch    state dicts and checkpoints (.pth, .pt, .ckpt, ...), of torchvision, pytorchcv, Lightning, ...
+    ONNX     the model zoo's, torch's exports, in floats or quantised
+    Keras    .keras and .h5
+    Caffe    .caffemodel, and the authors' compressed .net
+    ncnn     .param and .bin
+    TFLite   .tflite, in floats or quantised
+
+    No code in the file is run. The output holds the preprocessing of the file's origin, as far as --check finds none
+    that is better, or --mean, --std and --resize do not say otherwise.
     """
     if output.suffix != ".safetensors":
         raise click.UsageError(f"expected an output named *.safetensors, got {printable(str(output))}")
     changes = _normalisation(mean, std) | _resize(resize)
-    from ..models import import_pth, load_model, save_safetensors
+    from ..evaluation.imported import import_weights
 
-    is_torch = weights.is_file() and weights.suffix.lower() not in MODEL_SUFFIXES
-    model = import_pth(weights) if is_torch else load_model(weights)
-    if labels is not None:
-        model.labels = _read_labels(labels, model.spec.num_classes)
+    names = None if labels is None else _read_labels(labels)
+    imported = import_weights(weights, check=check or None, labels=names, bypass=bypass)  # type: ignore[arg-type]
+    model = imported.model
     _change_preprocessing(model, changes)
-    save_safetensors(model, output)
+    imported.write(output)
     click.echo(f"{printable(str(output))}: {printable(model.spec.name)}, {model.spec.num_classes} classes")
-    if "tensors" in model.provenance:
-        click.echo(f"tensors: {printable(model.provenance['tensors'])}")
-    if (how := model.preprocessing) is not None and (changes or weights.suffix.lower() != ".safetensors"):
-        origin = f"taken to be that of {'the authors' if weights.suffix.lower() == '.net' else 'torchvision'}"
-        size = f"{how.resize_size}x{how.resize_size}" if how.resize_mode == "squash" and changes else how.resize_size
-        click.echo(
-            f"preprocessing: {'as given' if changes else origin}"
-            f" (resize {size}, crop {how.crop_size}, mean {how.mean}, std {how.std})"
-        )
+    if imported.format not in ("safetensors", "net"):
+        click.echo(f"from: {imported.format}, names: {printable(imported.names)}")
+    if imported.notes:
+        click.echo(f"tensors: {', '.join(map(printable, imported.notes))}")
+    for name, top1, right in imported.rows():
+        click.echo(f"  {name:<16} {top1:>7}  {right}")
+    if (how := model.preprocessing) is not None:
+        origin = "as given" if changes else imported.preprocessing_from
+        if origin == "a guess":
+            origin = "a guess, torchvision's; --check PHOTOS finds out"
+        size = f"{how.resize_size}x{how.resize_size}" if how.resize_mode == "squash" else how.resize_size
+        normalised = f"mean {_shown(how.mean)}, std {_shown(how.std)}"
+        click.echo(f"preprocessing: {origin} (resize {size}, crop {how.crop_size}, {normalised})")
+
+
+def _shown(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:.6g}' for value in values)})"
 
 
 def _normalisation(mean: str | None, std: str | None) -> dict[str, object]:
@@ -96,12 +118,12 @@ def _change_preprocessing(model: SqueezeNet, changes: dict[str, object]) -> None
         model.preprocessing = dataclasses.replace(before, **changes)  # type: ignore[arg-type]
 
 
-def _read_labels(path: Path, count: int) -> Labels:
+def _read_labels(path: Path) -> Labels:
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read as text ({error})", source=printable(str(path))) from None
-    if len(names) != count or not all(names):
-        got = f"{len(names)}" if all(names) else "an empty line"
-        raise DataError(f"expected {count} class names, one per line, got {got}", source=printable(str(path)))
+    if not names or not all(names):
+        got = "an empty line" if names else "an empty file"
+        raise DataError(f"expected class names, one per line, got {got}", source=printable(str(path)))
     return Labels(tuple(names))

@@ -118,9 +118,10 @@ def _rows(classifier: Classifier, batch: list[tuple[str, bytes | ImageError]], t
             outcomes.append((name, None))
         except ImageError as error:
             outcomes.append((name, error.reason))
-    scores = iter(classifier.logits(np.stack(pixels)) if pixels else ())
+    readable = [name for name, reason in outcomes if reason is None]
+    answers = iter(classifier.answers(readable, classifier.outputs(np.stack(pixels)), top=top) if pixels else ())
     for name, reason in outcomes:
-        yield _row(Answer(name=name, error=reason) if reason else classifier.answer(name, next(scores), top=top))
+        yield _row(next(answers) if reason is None else Answer(name=name, error=reason))
 
 
 def _row(answer: Answer) -> dict[str, Any]:

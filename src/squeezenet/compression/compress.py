@@ -18,10 +18,10 @@ from ..data.imageset import summed_up
 from ..description import file_facts
 from ..errors import CompressionError
 from ..evaluation.comparison import AccuracyComparer, Comparison
+from ..evaluation.confidence import measure_confidence, stored_bytes
 from ..evaluation.evaluate import Data
 from ..evaluation.predictor import FloatPredictor, Model
-from ..evaluation.reliability import unknown_threshold
-from ..fileformat import SqzFile, decode_sqz, encode_sqz, overhead_bytes, with_facts
+from ..fileformat import SqzFile, decode_sqz, encode_sqz, overhead_bytes
 from ..files import write_together
 from ..models import SqueezeNet, fold_batch_norm, load_model
 from ..network import IntegerNetwork
@@ -34,8 +34,6 @@ from .plot import plot_points
 from .report import CompressionReport, Fidelity
 
 __all__ = ["Compressed", "compress"]
-
-_UNKNOWN_BYTES = 32  # room in the budget for `unknown_below`, which is measured on the finished file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +192,7 @@ def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter)
 
     return Job(
         model=model, photos=inputs.photos, data=inputs.labelled, points_lost=points_lost if comparer else None,
-        overhead_bytes=overhead + (_UNKNOWN_BYTES if comparer else 0), reporter=reporter,
+        overhead_bytes=overhead + (stored_bytes(model.spec) if comparer else 0), reporter=reporter,
     )  # fmt: skip
 
 
@@ -230,12 +228,11 @@ def _described(method: Method, photos: CalibrationPhotos) -> dict[str, str]:
 
 
 def _judge(encoded: bytes, comparer: AccuracyComparer | None) -> tuple[bytes, Comparison | None]:
-    """Measure accuracy on the file as it is decoded, and store when an answer is better given as "unknown"."""
+    """Measure accuracy on the file as it is decoded, and store when to believe it."""
     if comparer is None:
         return encoded, None
     comparison = comparer(Classifier(decode_sqz(encoded)))
-    found = unknown_threshold(comparison.compressed_logits, comparison.labels)
-    return with_facts(encoded, unknown_below=found.unknown_below), comparison
+    return measure_confidence(comparison.compressed).stored_in(encoded), comparison
 
 
 def _fidelity(inputs: _Inputs, outcome: Outcome, file: SqzFile) -> Fidelity | None:

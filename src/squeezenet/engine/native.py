@@ -157,6 +157,13 @@ class NativeEngine:
         self._run(pixels, features=sums)
         return sums.astype(np.int64)
 
+    def outputs(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Compute class scores and features in one run."""
+        scores = np.empty((len(pixels), self._classes))
+        sums = np.empty((len(pixels), self.network.spec.num_features), np.int32)
+        self._run(pixels, scores=scores, features=sums)
+        return scores, sums.astype(np.int64)
+
     def activation_map(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Compute the class activation map: the tensor whose mean over positions is `logits`.
 

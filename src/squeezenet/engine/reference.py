@@ -108,14 +108,7 @@ class ReferenceEngine:
         Returns:
             Shape (N, classes), float64; bit-identical on every engine.
         """
-        head = self._head
-        totals = np.zeros((len(pixels), head.op.out_channels))
-        for images, features in self._features(pixels):
-            for _, acc in self._head_sums(features):
-                # Whole numbers below 2^53, so their order does not matter.
-                totals[images] += acc.sum(axis=(1, 2), dtype=np.float64)
-        scaled: NDArray[np.float64] = totals * head.multiplier.astype(np.float64) / head.op.out_size**2
-        return scaled
+        return self.outputs(pixels)[0]
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Compute what the head reads, minus its zero-point, summed over positions.
@@ -125,8 +118,25 @@ class ReferenceEngine:
         """
         sums = np.empty((len(pixels), self.network.spec.num_features), np.int64)
         for images, map_NHWC in self._features(pixels):
-            positions = map_NHWC.shape[1] * map_NHWC.shape[2]
-            sums[images] = map_NHWC.sum(axis=(1, 2), dtype=np.int64) - positions * self._head.in_zero
+            sums[images] = self._sum(map_NHWC)
+        return sums
+
+    def outputs(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Compute class scores and features in one run."""
+        head = self._head
+        totals = np.zeros((len(pixels), head.op.out_channels))
+        sums = np.empty((len(pixels), self.network.spec.num_features), np.int64)
+        for images, map_NHWC in self._features(pixels):
+            sums[images] = self._sum(map_NHWC)
+            for _, acc in self._head_sums(map_NHWC):
+                # Whole numbers below 2^53, so their order does not matter.
+                totals[images] += acc.sum(axis=(1, 2), dtype=np.float64)
+        return totals * head.multiplier.astype(np.float64) / head.op.out_size**2, sums
+
+    def _sum(self, map_NHWC: NDArray[np.uint8]) -> NDArray[np.int64]:
+        positions = map_NHWC.shape[1] * map_NHWC.shape[2]
+        sums: NDArray[np.int64] = map_NHWC.sum(axis=(1, 2), dtype=np.int64)
+        sums -= positions * self._head.in_zero
         return sums
 
     def activation_map(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:

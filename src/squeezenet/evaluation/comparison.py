@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from ..classifier import Predictor
 from ..data import ImageSet
 from .metrics import Accuracy, top_k_correct
-from .predictor import collect_logits, match_classes
+from .predictor import Scores, collect_logits, match_classes
 
 __all__ = ["AccuracyComparer", "Comparison"]
 
@@ -23,11 +23,19 @@ class Comparison:
 
     reference_logits: NDArray[np.float64]
     """(N, classes)"""
-    compressed_logits: NDArray[np.float64]
-    """(N, classes)"""
-    labels: NDArray[np.int64]
-    """(N,)"""
+    compressed: Scores
+    """Of the same images, in the same order."""
     class_names: tuple[str, ...]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,)"""
+        return self.compressed.labels
+
+    @property
+    def compressed_logits(self) -> NDArray[np.float64]:
+        """(N, classes)"""
+        return self.compressed.logits
 
     @property
     def accuracies(self) -> tuple[Accuracy, Accuracy]:
@@ -93,7 +101,6 @@ class AccuracyComparer:
         """Classify the images with another network of the same classes."""
         return Comparison(
             reference_logits=self._scores.logits,
-            compressed_logits=collect_logits(compressed, self._images).logits,
-            labels=self._scores.labels,
+            compressed=collect_logits(compressed, self._images),
             class_names=tuple(self._images.classes),
         )

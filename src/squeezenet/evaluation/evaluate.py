@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..classifier import Predictor
 from ..data import ImageSet, Split, open_data
 from ..data.holdout import known_part
 from ..text import html_table
+from .confidence import Confidence, measure_confidence
 from .metrics import Accuracy
-from .predictor import Model, Scores, collect_logits, match_classes, open_model
-from .reliability import Reliability, UnknownThreshold, reliability, unknown_threshold
+from .predictor import Model, Scores, collect_logits, match_classes, open_model, predict_batches
+from .reliability import Reliability, reliability
 
 __all__ = ["Data", "Evaluation", "evaluate"]
 
@@ -36,18 +40,20 @@ class Evaluation:
     """The images, numbered as the network numbers its classes."""
     ms_per_image: float
     """Milliseconds, reading and decoding included."""
+    foreign: NDArray[np.int64] | None = None
+    """Features of the photos of something else, (M, channels); None if there are none."""
     note: str | None = None
     """A remark where the network was trained on the images, or on some of them."""
 
     @property
     def reliability(self) -> Reliability:
         """How often answers of a given confidence are right."""
-        return reliability(self.scores.logits, self.scores.labels)
+        return reliability(self.scores.logits / self.predictor.temperature, self.scores.labels)
 
     @property
-    def unknown(self) -> UnknownThreshold:
-        """The probability below which an answer is better given as "unknown"; `store_unknown` puts it into a file."""
-        return unknown_threshold(self.scores.logits, self.scores.labels)
+    def confidence(self) -> Confidence:
+        """When to believe the network; `store_confidence` puts it into a file."""
+        return measure_confidence(self.scores, foreign=self.foreign)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -71,7 +77,7 @@ class Evaluation:
         return html_table(("", self.model, "right", "95 % interval"), self.rows())
 
 
-def evaluate(model: Model, data: Data, *, split: Split = "val") -> Evaluation:
+def evaluate(model: Model, data: Data, *, split: Split = "val", foreign: Data | None = None) -> Evaluation:
     """Measure top-1 and top-5 accuracy; of a folder that training set images of aside, on these alone.
 
     Args:
@@ -79,6 +85,7 @@ def evaluate(model: Model, data: Data, *, split: Split = "val") -> Evaluation:
         data: Labelled images. Class folders are matched to the classes of the model by id (wnid) or name, never by
             position.
         split: Where the data have train and val folders, the one to measure: `val` or `train`.
+        foreign: Photos that show none of the classes, labelled or not, to measure what `unknown` catches.
 
     Raises:
         ModelNotFoundError: If there is no such model; see `open_model` for the others.
@@ -102,5 +109,12 @@ def evaluate(model: Model, data: Data, *, split: Split = "val") -> Evaluation:
     accuracy = Accuracy.of(scores.logits, scores.labels)
     return Evaluation(
         model=name, accuracy=accuracy, scores=scores, predictor=predictor, images=images, ms_per_image=ms_per_image,
-        note=note,
+        foreign=None if foreign is None else _features(predictor, foreign), note=note,
     )  # fmt: skip
+
+
+def _features(predictor: Predictor, data: Data) -> NDArray[np.int64] | None:
+    """Features of photos of any kind; None from a network of floats."""
+    images = data if isinstance(data, ImageSet) else open_data(data, unlabelled=True)
+    found = [outputs.features for _, outputs in predict_batches(predictor, images)]
+    return np.concatenate([rows for rows in found if rows is not None]) if found[0] is not None else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classifier import Answer, Classifier, EngineName, Predictor, sqz_path
+from ..classifier import Answer, Classifier, EngineName, Outputs, Predictor, sqz_path
 from ..data import DecodedBatch, ImageSet, Unreadable, decode_batches, expand_pattern
 from ..data.imageset import open_everything
 from ..errors import DataError, ImageError, SqueezeNetError
@@ -141,7 +141,7 @@ def _answers_of_all(predictor: Predictor, images: Any, top: int) -> Iterator[Ans
         else:
             name = str(getattr(group, "name", "") or "image")
             try:
-                yield predictor.answer(name, predictor.logits(predictor.preprocessing(group)[None])[0], top=top)
+                yield from predictor.answers([name], predictor.outputs(predictor.preprocessing(group)[None]), top=top)
             except ImageError as error:
                 yield Answer(name=name, error=error.reason)
 
@@ -187,28 +187,28 @@ def _grouped(images: Iterable[Any]) -> Iterator[Any]:
 
 def answers(predictor: Predictor, images: ImageSet, *, top: int = 5, batch_size: int = _BATCH) -> Iterator[Answer]:
     """Classify a whole set image by image, in order; an unreadable one is an answer with an `error`."""
-    for batch, logits in predict_batches(predictor, images, batch_size=batch_size):
-        readable = iter(logits)
+    for batch, outputs in predict_batches(predictor, images, batch_size=batch_size):
+        names = [images.items[index].name for index in batch.indices]
+        readable = iter(predictor.answers(names, outputs, top=top))
         unreadable = iter(batch.unreadable)
         good = set(batch.indices.tolist())
         for index in batch.tried:
-            name = images.items[index].name
             if index in good:
-                yield predictor.answer(name, next(readable), top=top)
+                yield next(readable)
             else:
-                yield Answer(name=name, error=next(unreadable).reason)
+                yield Answer(name=images.items[index].name, error=next(unreadable).reason)
 
 
 def predict_batches(
     predictor: Predictor, images: ImageSet, *, batch_size: int = _BATCH
-) -> Iterator[tuple[DecodedBatch, NDArray[np.float64]]]:
+) -> Iterator[tuple[DecodedBatch, Outputs]]:
     """Decode and classify a whole set, batch by batch, in order; a batch is decoded while the one before is classified.
 
     Yields:
-        The batch (with the positions of its readable images) and their class scores, (n, classes).
+        The batch (with the positions of its readable images) and what the network computes of them.
     """
     for batch in _one_ahead(decode_batches(images, predictor.preprocessing, batch_size=batch_size)):
-        yield batch, predictor.logits(batch.pixels)
+        yield batch, predictor.outputs(batch.pixels)
 
 
 def _one_ahead(batches: Iterator[DecodedBatch]) -> Iterator[DecodedBatch]:
@@ -231,6 +231,8 @@ class Scores:
     indices: NDArray[np.int64]
     """(N,), positions in the set."""
     unreadable: tuple[Unreadable, ...]
+    features: NDArray[np.int64] | None = None
+    """Feature vectors (N, channels); None from networks of floats."""
 
 
 def match_classes(predictor: Predictor, images: ImageSet) -> ImageSet:
@@ -250,13 +252,17 @@ def collect_logits(predictor: Predictor, images: ImageSet, *, batch_size: int = 
     Raises:
         DataError: If not one image can be read.
     """
-    logits, indices, unreadable = [], [], list[Unreadable]()
-    for batch, scores in predict_batches(predictor, images, batch_size=batch_size):  # a batch's pixels are not kept
-        logits.append(scores)
+    logits, features, indices, unreadable = [], [], [], list[Unreadable]()
+    for batch, outputs in predict_batches(predictor, images, batch_size=batch_size):  # a batch's pixels are not kept
+        logits.append(outputs.logits)
+        features += [] if outputs.features is None else [outputs.features]
         indices.append(batch.indices)
         unreadable += batch.unreadable
     readable = np.concatenate(indices)
     if not len(readable):
         raise DataError(f"{images.name}: none of {len(images)} images can be read, such as {unreadable[0].name}")
     labels = np.array(images.labels)[readable]
-    return Scores(logits=np.concatenate(logits), labels=labels, indices=readable, unreadable=tuple(unreadable))
+    return Scores(
+        logits=np.concatenate(logits), labels=labels, indices=readable, unreadable=tuple(unreadable),
+        features=np.concatenate(features) if features else None,
+    )  # fmt: skip

@@ -24,10 +24,10 @@ STACK_BYTES = 8_192
 _FILES = (
     "squeezenet.h", "sqz_internal.h", "sqz_hash.c", "kernels_rows.c", "kernels_small.c",
     "kernels.c", "sqz_threads.c", "sqz_decode.c",
-    "sqz_schedule.c", "sqz_plan.c", "sqz_pack.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
+    "sqz_schedule.c", "sqz_plan.c", "sqz_pack.c", "sqz_unknown.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
 )  # fmt: skip
 # What names of the engine begin with.
-_PREFIXES = "sqz|squeezenet|decode|hash|kernels|model|pack|parse|plan|run|schedule|small|threads"
+_PREFIXES = "sqz|squeezenet|decode|hash|kernels|model|pack|parse|plan|run|schedule|small|threads|unknown"
 _ALIGN = 64  # SQZ_ALIGN
 _KEYWORDS = re.compile(
     "auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|main|"
@@ -79,7 +79,8 @@ def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> C
     words = {
         "name": name, "NAME": name.upper(), "size": network.spec.input_size, "classes": network.spec.num_classes,
         "map": sizes.map_size, "arena": arena_bytes, "stack": STACK_BYTES, "features": network.spec.num_features,
-        "preprocessing": _describe_preprocessing(contents),
+        "preprocessing": _describe_preprocessing(contents), "temperature": repr(contents.temperature),
+        "below": _unknown_below(contents, name), "has_unknown": int(contents.unknown is not None),
     }  # fmt: skip
     source = "\n".join(
         (
@@ -90,7 +91,8 @@ def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> C
             "};\n",
             f"static const char *const {name}_sqz_labels[{len(labels)}] = {{",
             *(f"    {_c_string(label)}," for label in labels),
-            "};",
+            "};\n",
+            *_unknown_rule(contents, name),
             _fill("interface.c", words),
         )
     )
@@ -98,6 +100,31 @@ def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> C
         name=name, header=_fill("header.h", words), source=source, input_size=network.spec.input_size,
         model_bytes=len(data), arena_bytes=arena_bytes, weight_bytes=sizes.model_bytes, activation_bytes=shared_bytes,
     )  # fmt: skip
+
+
+def _unknown_rule(contents: SqzFile, name: str) -> list[str]:
+    """The rule for "none of these" as constants; one of no vectors where the file has none."""
+    rule = contents.unknown
+    body = rule.encode()[3:] if rule else b"\0"
+    count, threshold = (len(rule.vectors), rule.threshold) if rule else (0, 0)
+    return [
+        f"static const uint8_t {name}_sqz_vectors[{len(body)}] = {{",
+        *("".join(f"{byte}," for byte in body[start : start + 30]) for start in range(0, len(body), 30)),
+        "};",
+        f"static const {name}_sqz_unknown {name}_sqz_rule = {{",
+        f"    {name}_sqz_vectors, {count}, {contents.network.spec.num_features}, {threshold}",
+        "};\n",
+    ]
+
+
+def _unknown_below(contents: SqzFile, name: str) -> str:
+    """A line of the header for files that have a probability instead of a rule."""
+    if contents.unknown is not None or contents.unknown_below is None:
+        return ""
+    return (
+        "/* Smallest probability of an answer that is better given than not. */\n"
+        f"#define {name.upper()}_UNKNOWN_BELOW {contents.unknown_below!r}\n"
+    )
 
 
 def _engine_folder() -> Path:

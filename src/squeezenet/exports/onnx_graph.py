@@ -8,7 +8,8 @@ scales take up the rest, and the quotient is the integer network's multiplier to
 same way. An addition multiplies both terms by the engines' own quotients of scales. The head's sums are averaged in
 floats, where the engines average exact sums.
 
-Labels and preprocessing travel in the model's metadata, as JSON under `labels` and `preprocessing`.
+Labels and preprocessing travel in the model's metadata, as JSON under `labels` and `preprocessing`; of a `.sqz` also
+`temperature`, and `unknown` or `unknown_below`.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def build_onnx_int8(contents: SqzFile) -> bytes:
         join=lambda op, a, b: pairs.add(op.output, graph.node("Concat", (a, b), f"{op.output}.joined", axis=1)),
     )
     _add_mean(graph, network.spec)
-    return graph.serialize(network.spec, how, contents.labels)
+    return graph.serialize(network.spec, how, contents.labels, _confidence(contents))
 
 
 def pooling_warnings(spec: ArchSpec) -> list[str]:
@@ -118,6 +119,21 @@ def pooling_warnings(spec: ArchSpec) -> list[str]:
         for op in spec.graph()
         if op.kind == "max_pool" and not _is_floor_enough(op)
     ]
+
+
+def _confidence(contents: SqzFile) -> dict[str, str]:
+    """When to believe the network: what makes probabilities of logits, and what tells photos of none of the classes."""
+    facts = {"temperature": json.dumps(contents.temperature)}
+    if contents.unknown is not None:
+        rule = {
+            "tensor": f"{contents.network.spec.convs[-1].inputs[0]}.dequantized",
+            "meaning": "unknown if the mean of `tensor` over positions has no cosine of `cosine` or more to a vector",
+            "cosine": math.sqrt(contents.unknown.threshold / 65536), "vectors": contents.unknown.vectors.tolist(),
+        }  # fmt: skip
+        facts["unknown"] = json.dumps(rule)
+    elif contents.unknown_below is not None:
+        facts["unknown_below"] = json.dumps(contents.unknown_below)
+    return facts
 
 
 class _Graph:
@@ -142,7 +158,13 @@ class _Graph:
         self._nodes.append(self._onnx.helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
 
-    def serialize(self, spec: ArchSpec, preprocessing: Preprocessing, labels: Labels | None) -> bytes:
+    def serialize(
+        self,
+        spec: ArchSpec,
+        preprocessing: Preprocessing,
+        labels: Labels | None,
+        facts: Mapping[str, str] | None = None,
+    ) -> bytes:
         helper, float32 = self._onnx.helper, self._onnx.TensorProto.FLOAT
         image = helper.make_tensor_value_info("input", float32, ["N", 3, spec.input_size, spec.input_size])
         logits = helper.make_tensor_value_info("logits", float32, ["N", spec.num_classes])
@@ -152,6 +174,7 @@ class _Graph:
         metadata = {
             "preprocessing": json.dumps(preprocessing.to_dict()),
             "input": "float32 (N, 3, H, W), RGB: (pixel - mean) / std of `preprocessing`, pixels from 0 to 255",
+            **(facts or {}),
         }
         if labels is not None:
             metadata["labels"] = json.dumps({"names": labels.names, **({"ids": labels.ids} if labels.ids else {})})

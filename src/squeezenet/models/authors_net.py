@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 
 from ..architectures import named_spec
 from ..errors import WeightsError
+from ..imports.bounded import read_bounded
 from ..labels import imagenet_labels
 from ..network import FloatConv
 from ..preprocess import CAFFE_PREPROCESSING
 from ..spec import ArchSpec, Op
 from .squeezenet import SqueezeNet
 from .tensors import model_from_convs
-from .weights import read_bounded
 
 __all__ = ["NET_SPEC", "decode_net", "load_net"]
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from ..architectures import named_spec
 from ..errors import WeightsError
+from ..imports import read_foreign
+from ..imports.bounded import check_file
+from ..imports.torch_file import TensorReference, read_torch
 from ..labels import Labels
 from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
 from ..zoo import find_model
@@ -16,8 +23,8 @@ from .authors_net import load_net
 from .download import fetch_weights
 from .integer import model_from_sqz
 from .squeezenet import SqueezeNet
-from .tensors import model_from_state
-from .weights import check_file, load_safetensors, read_pth
+from .tensors import model_from_foreign, model_from_state
+from .weights import load_safetensors
 
 __all__ = ["WEIGHTS", "PublishedWeights", "create_model", "load_model", "squeezenet1_0", "squeezenet1_1"]
 
@@ -137,7 +144,7 @@ def create_model(
         return SqueezeNet(spec, num_classes, dropout)
     published = _published(name, "DEFAULT" if weights is None else weights)
     path = fetch_weights(published.file, sha256=published.sha256, progress=progress)
-    model = model_from_state(spec, read_pth(path), dropout=dropout, source=path.name)
+    model = model_from_state(spec, _tensors(path), dropout=dropout, source=path.name)
     how = published.preprocessing
     model.labels = published.labels
     model.preprocessing = dataclasses.replace(
@@ -147,6 +154,12 @@ def create_model(
     if num_classes != spec.num_classes:
         model.reset_classifier(num_classes, head_relu=options.get("head_relu", False))
     return model
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    content = read_torch(path)
+    found = content.items() if isinstance(content, dict) else ()
+    return {name: torch.from_numpy(part.read()) for name, part in found if isinstance(part, TensorReference)}
 
 
 def _published(name: str, weights: object) -> PublishedWeights:
@@ -190,5 +203,7 @@ def _load(source: str | os.PathLike[str]) -> SqueezeNet:
     if found.path is None:  # weights that are fetched; `imagenet` is made of those of 1.1
         return create_model(found.name if found.kind == "published" else "squeezenet1_1", pretrained=True)
     check_file(found.path)
+    if found.kind == "foreign":
+        return model_from_foreign(read_foreign(found.path))
     load = {"safetensors": load_safetensors, "net": load_net}.get(found.kind, model_from_sqz)
     return load(found.path)

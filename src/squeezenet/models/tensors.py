@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..imports import Convention, ForeignNetwork
 from ..network import FloatConv, FloatNetwork
 from ..preprocess import Preprocessing
 from ..spec import ArchSpec
@@ -17,7 +18,9 @@ from ..text import printable
 from .fire import NormConv2d
 from .squeezenet import SqueezeNet
 
-__all__ = ["float_network", "fold_batch_norm", "model_from_convs", "model_from_state", "state_shapes"]
+__all__ = [
+    "float_network", "fold_batch_norm", "model_from_convs", "model_from_foreign", "model_from_state", "state_shapes",
+]  # fmt: skip
 
 
 def state_shapes(spec: ArchSpec) -> dict[str, tuple[int, ...]]:
@@ -64,6 +67,20 @@ def model_from_convs(
         state[f"{paths.get(name, name)}.weight"] = torch.tensor(conv.weight)
         state[f"{paths.get(name, name)}.bias"] = torch.tensor(conv.bias)
     return model_from_state(spec, state, source=source)
+
+
+def model_from_foreign(foreign: ForeignNetwork, convention: Convention | None = None) -> SqueezeNet:
+    """Build the network of another program's file, reading RGB, by the file's convention or another.
+
+    `provenance` says how the file was read.
+    """
+    network = foreign.network(convention)
+    model = model_from_convs(network.spec, network.convs)
+    model.labels, model.preprocessing = network.labels, network.preprocessing
+    model.provenance = {"source": foreign.source, "format": foreign.format}
+    if foreign.notes:
+        model.provenance["tensors"] = ", ".join(foreign.notes)
+    return model
 
 
 def fold_batch_norm(model: SqueezeNet) -> SqueezeNet:

@@ -1,4 +1,4 @@
-"""Weight files of torch networks: safetensors with the network's description in it, and torch's own `.pth`.
+"""Weight files of torch networks: safetensors with the network's description in it.
 
 The description is JSON with `spec`, `labels`, `preprocessing` and `provenance`, under the key `squeezenet` of the
 file's `__metadata__`. A file without it is taken for one of torchvision's networks, recognised by its tensors' names
@@ -7,44 +7,36 @@ and shapes. Every file is hostile until its sizes have been checked.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import os
-import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from ..architectures import SPEC_NAMES, named_spec
 from ..errors import SqueezeNetError, WeightsError
 from ..files import atomic_write
+from ..imports.bounded import MAX_FILE_BYTES, MAX_HEADER_BYTES, read_bounded
 from ..labels import Labels, imagenet_labels
 from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
-from ..spec import MAX_WEIGHTS, ArchSpec
+from ..spec import ArchSpec
 from ..text import printable
 from .squeezenet import SqueezeNet
 from .tensors import model_from_state, state_shapes
 
-__all__ = ["check_file", "import_pth", "infer_spec", "load_safetensors", "read_bounded", "read_pth", "save_safetensors"]
+__all__ = ["infer_spec", "load_safetensors", "save_safetensors"]
 
 METADATA_KEY = "squeezenet"
 
-_MAX_HEADER_BYTES = 16 << 20  # the names of 65,535 classes fit
 _MAX_TENSORS = 4096  # 64 Fire modules of four convolutions, each with its batch norm, have 1,546
-_MAX_FILE_BYTES = 8 * MAX_WEIGHTS + _MAX_HEADER_BYTES  # float64 is the widest that is read
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # I64: how many batches a batch norm has seen
 _IMAGENET_CLASSES = 1000
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "ema", "net", "network")
 _FIRST = "features.0.weight"
 _COUNTERS = ("n_averaged", "total_ops", "total_params")  # of torch's averaged models, and of thop
-_WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")
 
 
 def save_safetensors(model: SqueezeNet, path: str | os.PathLike[str]) -> None:
@@ -100,7 +92,7 @@ def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
         ...     load_safetensors(f"{folder}/net.safetensors").spec.num_classes
         3
     """
-    data = read_bounded(path, max_bytes=_MAX_FILE_BYTES)
+    data = read_bounded(path, max_bytes=MAX_FILE_BYTES)
     description = _read_description(data, path)
     try:
         tensors = safetensors.torch.load(data)
@@ -115,76 +107,6 @@ def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
     model = model_from_state(spec, tensors, source=str(path))
     model.labels, model.preprocessing, model.provenance = labels, preprocessing, provenance
     return model
-
-
-def import_pth(path: str | os.PathLike[str]) -> SqueezeNet:
-    """Read a torchvision SqueezeNet from a state dict or a checkpoint that `torch.save` wrote.
-
-    No code in the file is run. The state dict may be one of several things in a dictionary (under `state_dict`,
-    `model`, ...), its names may have a prefix (`module.`, `_orig_mod.`, ...), and counters of tools are left out;
-    `model.provenance["tensors"]` says so.
-
-    Args:
-        path: The file, of torchvision's 1.0 or 1.1 with any number of classes. The network gets torchvision's
-            preprocessing, and with 1000 classes the labels of ImageNet; set `model.preprocessing` if it was trained
-            with another.
-
-    Raises:
-        WeightsError: If the file cannot be read, is malformed, or holds no SqueezeNet.
-    """
-    state, place = _load_pth(path), ""
-    while not _is_flat(state) and (keys := [key for key in _WRAPPERS if isinstance(state.get(key), Mapping)]):
-        state, place = state[keys[0]], f"{place}.{keys[0]}".lstrip(".")
-    return _torchvision_model(_tensors(state, path), str(path), f"those under `{place}`" if place else "")
-
-
-def read_pth(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a flat dictionary of tensors that `torch.save` wrote, without running code from it.
-
-    Raises:
-        WeightsError: If the file cannot be read, or holds anything else.
-    """
-    return _tensors(_load_pth(path), path)
-
-
-def _load_pth(path: str | os.PathLike[str]) -> Mapping[Any, Any]:
-    check_file(path)
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
-            if unpacked_bytes > _MAX_FILE_BYTES:
-                raise WeightsError(f"{path}: expected at most {_MAX_FILE_BYTES} bytes unpacked, got {unpacked_bytes}")
-        allow = getattr(torch.serialization, "safe_globals", contextlib.nullcontext)  # torch 2.4 has none
-        with allow([argparse.Namespace]):  # a script's arguments, often kept beside weights
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except Exception as error:  # the unpickler and the archive reader raise almost anything on broken files
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        first = (str(error).splitlines() or [""])[0].split(". ")[0]
-        reason = f"it also holds {found[1]}: save `model.state_dict()` alone" if found else printable(first)
-        raise WeightsError(
-            f"{path}: expected a state dict saved by torch.save, got a file that cannot be read as plain tensors"
-            f" ({type(error).__name__}: {reason})"
-        ) from None
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"{path}: expected a dictionary of tensors, got {type(state).__name__}")
-    return state
-
-
-def _is_flat(state: Mapping[Any, Any]) -> bool:
-    return all(isinstance(value, Tensor) for value in state.values())
-
-
-def _tensors(state: Mapping[Any, Any], path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise WeightsError(
-                f"{path}: expected a flat dictionary of tensors, got {type(tensor).__name__}"
-                f" under {printable(repr(name))}: save the network's state_dict() alone"
-            )
-    return dict(state)
 
 
 def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state dict") -> ArchSpec:
@@ -215,43 +137,10 @@ def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state di
     raise WeightsError(f"{source}: expected the tensors of one of {', '.join(SPEC_NAMES)}, got others{nearest}")
 
 
-def read_bounded(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
-    """Read a regular file of at most `max_bytes` bytes.
-
-    Raises:
-        WeightsError: If there is no such file, it cannot be read, or it is larger.
-    """
-    check_file(path, max_bytes=max_bytes)
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(max_bytes)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def check_file(path: str | os.PathLike[str], *, max_bytes: int = _MAX_FILE_BYTES) -> None:
-    """Raise a `WeightsError` unless there is a regular file of at most `max_bytes` bytes, before anything is read."""
-    if not Path(path).is_file():
-        problem = "got a folder or a device" if Path(path).exists() else "but there is none"
-        raise WeightsError(f"{path}: expected a weight file, {problem}")
-    try:
-        with open(path, "rb") as stream:
-            start = stream.read(100).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
-    if start.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path}: expected weights, got a Git LFS pointer to them: run `git lfs pull` beside it")
-    if start.startswith(_WEB_PAGE):
-        raise WeightsError(f"{path}: expected weights, got a web page: download the file itself, not the page about it")
-    size_bytes = Path(path).stat().st_size
-    if size_bytes > max_bytes:
-        raise WeightsError(f"{path}: expected at most {max_bytes} bytes, got {size_bytes}: this is not a SqueezeNet")
-
-
 def _read_description(data: bytes, path: str | os.PathLike[str]) -> Any:
     """Check the file's header and return the network's description in it, as yet unchecked; None if there is none."""
     header_bytes = int.from_bytes(data[:8], "little")
-    if not 2 <= header_bytes <= min(_MAX_HEADER_BYTES, len(data) - 8):
+    if not 2 <= header_bytes <= min(MAX_HEADER_BYTES, len(data) - 8):
         raise WeightsError(
             f"{path}: expected a safetensors file, got a header of {header_bytes} bytes in a file of {len(data)}"
         )
@@ -297,13 +186,12 @@ def _plain_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str,
     return {name.removeprefix(prefix): tensor for name, tensor in left.items()}, prefix, counters
 
 
-def _torchvision_model(tensors: Mapping[str, Tensor], source: str, place: str = "") -> SqueezeNet:
+def _torchvision_model(tensors: Mapping[str, Tensor], source: str) -> SqueezeNet:
     tensors, prefix, counters = _plain_names(tensors)
     spec = infer_spec({name: tuple(tensor.shape) for name, tensor in tensors.items()}, source=source)
     model = model_from_state(spec, tensors, source=source)
     model.provenance = {"source": Path(source).name}
-    notes = [place] if place else []
-    notes += [f"without the prefix `{prefix}`"] if prefix else []
+    notes = [f"without the prefix `{prefix}`"] if prefix else []
     notes += [f"without the counters `{name}`" for name in counters]
     if notes:
         model.provenance["tensors"] = ", ".join(notes)

@@ -20,10 +20,11 @@ from ..accounting import network_cost
 from ..classifier import Predictor
 from ..data import ImageSet
 from ..errors import ImageError
+from ..evaluation.confidence import unknown_in_words
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.metrics import Accuracy, confusion_matrix
 from ..evaluation.predictor import Scores
-from ..evaluation.reliability import Reliability, probabilities, reliability, unknown_threshold
+from ..evaluation.reliability import Reliability, cross_fitted, probabilities, reliability
 from ..files import atomic_write
 from .charts import Chart, line_chart
 from .pages import render
@@ -56,7 +57,8 @@ class Report:
     """0 to 1."""
     bins: tuple[dict[str, float], ...]
     """Filled bins of the reliability diagram: index, count, confidence, accuracy."""
-    unknown: Any
+    unknown: str
+    """What becomes of pictures of something else, as a sentence."""
     mistakes: tuple[dict[str, Any], ...]
     """Names, classes, shares in percent, and data URLs of the worst ones; see `_worst_mistakes`."""
     n_mistakes: int
@@ -81,6 +83,8 @@ def build_report(
     warnings: Sequence[str] = (),
     train_counts: Mapping[str, int] | None = None,
     facts: Sequence[tuple[str, str]] = (),
+    foreign: NDArray[np.int64] | None = None,
+    is_fitted: bool = False,
 ) -> Report:
     """Work out everything that the page shows.
 
@@ -94,13 +98,17 @@ def build_report(
         warnings: Of the check of the data, or of an alarm.
         train_counts: Images trained on, by class name.
         facts: Further names and values: size, timing, recipe, versions.
+        foreign: Features of photos that show none of the classes, (M, channels).
+        is_fitted: Whether the network's temperature was chosen on these very images; its error is then that of each
+            half of them with the temperature of the other half.
     """
     names = images.classes
     predicted = scores.logits.argmax(axis=1)
     matrix = confusion_matrix(predicted, scores.labels, len(names))
     seen = np.flatnonzero(matrix.sum(axis=1) + matrix.sum(axis=0))
     is_shown_whole = len(seen) <= MAX_MATRIX_CLASSES
-    counted = reliability(scores.logits, scores.labels)
+    logits = cross_fitted(scores.logits, scores.labels) if is_fitted else scores.logits / predictor.temperature
+    counted = reliability(logits, scores.labels)
     best = max(history, key=lambda row: row["top1"])["epoch"] if history else None
     return Report(
         title=title, subtitle=subtitle, warnings=tuple(warnings), facts=tuple(facts),
@@ -110,7 +118,7 @@ def build_report(
         matrix=tuple((names[i], tuple(matrix[i, seen].tolist())) for i in seen) if is_shown_whole else (),
         confusions=_confusions(matrix, names),
         calibration_error=counted.error, bins=_filled_bins(counted),
-        unknown=unknown_threshold(scores.logits, scores.labels),
+        unknown=unknown_in_words(predictor, scores, foreign),
         mistakes=_worst_mistakes(predictor, images, scores), n_mistakes=int((predicted != scores.labels).sum()),
         n_unreadable=len(scores.unreadable),
         charts=_charts(history, best), best_epoch=None if best is None else int(best),
@@ -120,7 +128,7 @@ def build_report(
 
 def _worst_mistakes(predictor: Predictor, images: ImageSet, scores: Scores) -> tuple[dict[str, Any], ...]:
     """Show the images whose right class has the lowest probability, the worst first, at most `MAX_MISTAKES`."""
-    shares = probabilities(scores.logits)
+    shares = probabilities(scores.logits / predictor.temperature)
     own = np.take_along_axis(shares, scores.labels[:, None], axis=1)[:, 0]
     predicted = scores.logits.argmax(axis=1)
     wrong = np.flatnonzero(predicted != scores.labels)
@@ -245,7 +253,7 @@ def write_evaluation_page(
     report = build_report(
         evaluation.predictor, evaluation.images, evaluation.scores, title=model.name or evaluation.model,
         subtitle=f"{spec.name}, {spec.num_classes} classes", history=history,
-        facts=[("model", evaluation.model), ("time", time), *size, *facts],
+        facts=[("model", evaluation.model), ("time", time), *size, *facts], foreign=evaluation.foreign,
     )  # fmt: skip
     with atomic_write(path) as stream:
         stream.write(render_html(report).encode("utf-8", "backslashreplace"))

@@ -38,6 +38,13 @@ int @name@_run(void *arena, const uint8_t *pixels, double *logits, double *map);
  * which are alike for photos that look alike. `logits` may be NULL. */
 int @name@_features(void *arena, const uint8_t *pixels, double *logits, int32_t *features);
 
+/* Logits are to be divided by this before a softmax makes probabilities of them. */
+#define @NAME@_TEMPERATURE @temperature@
+@below@
+/* Whether an image with these features shows none of the classes, by the model's own rule: 1 or 0; 0 without a rule. */
+#define @NAME@_HAS_UNKNOWN @has_unknown@
+int @name@_is_unknown(const int32_t *features);
+
 /* Name of a class, UTF-8; NULL for a number that is not a class. */
 const char *@name@_label(int index);
 

@@ -50,6 +50,10 @@ int @name@_features(void *arena, const uint8_t *pixels, double *logits, int32_t 
     return sqz_run_opened(arena, pixels, logits, NULL, features);
 }
 
+int @name@_is_unknown(const int32_t *features) {
+    return sqz_rule.count && sqz_is_unknown(&sqz_rule, features);
+}
+
 const char *@name@_label(int index) {
     return index >= 0 && index < @NAME@_CLASSES ? sqz_labels[index] : NULL;
 }

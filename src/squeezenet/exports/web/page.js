@@ -136,9 +136,10 @@
     chosen = Math.min(chosen, result.top.length - 1);
     const [name, ...others] = result.top[0].label.split(",");
     document.querySelector(".panel").classList.remove("idle");
-    $("eyebrow").textContent = `${percent(result.top[0].probability)} sure`;
-    $("best").textContent = shorten(name.trim()) || "(no name)";
-    $("also").firstElementChild.textContent = shorten(others.join(",").trim());
+    const best = shorten(name.trim()) || "(no name)";
+    $("eyebrow").textContent = result.unknown ? "Unknown" : `${percent(result.top[0].probability)} sure`;
+    $("best").textContent = result.unknown ? "None of these" : best;
+    $("also").firstElementChild.textContent = result.unknown ? `nearest: ${best}` : shorten(others.join(",").trim());
     $("time").textContent = `${result.ms.run.toFixed(1)} ms`;
     $("photo").setAttribute("aria-label", `Photo: ${$("best").textContent}`);
     for (const id of ["strength", "heat-note", "frame"]) show($(id), true);
@@ -155,7 +156,7 @@
       track.firstElementChild.style.transform = `scaleX(${probability})`;
     });
     choose(chosen);
-    say(`${$("best").textContent}, ${percent(result.top[0].probability)}`);
+    say(result.unknown ? `None of these; nearest: ${best}` : `${best}, ${percent(result.top[0].probability)}`);
   }
 
   function row(rank) {

@@ -2,7 +2,7 @@
 // Off the main thread: unpacks the engine and the model, decodes photos, and classifies them. Pixels go through the
 // engine's own resize (web_pixels.c); a canvas only hands decoded rows over, unscaled.
 
-let engine, names, geometry;
+let engine, names, geometry, temperature, unknownBelow;
 
 const memory = (Type, at, count) => new Type(engine.memory.buffer, at, count);
 
@@ -57,6 +57,8 @@ async function open({ wasm, relaxed, kernels, model, labels }) {
   const meta = packed.length ? JSON.parse(await text(packed)) : {};
   const size = engine.web_input_size();
   geometry = { resize_size: size, ...meta.preprocessing };
+  temperature = meta.temperature ?? 1;
+  unknownBelow = meta.unknown_below ?? 0;
   if (meta.labels && meta.labels.set) names = (await text(unpack(labels))).split("\n");
   else names = meta.labels ? meta.labels.names : Array.from({ length: engine.web_classes() }, (_, i) => String(i));
   setTimeout(warmUp, 0, 6);
@@ -127,11 +129,11 @@ function frameOf({ width, height }) {
 function rank(logits, count) {
   const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
   const highest = logits[order[0]];
-  const total = logits.reduce((sum, logit) => sum + Math.exp(logit - highest), 0);
+  const total = logits.reduce((sum, logit) => sum + Math.exp((logit - highest) / temperature), 0);
   return order.slice(0, count).map((index) => ({
     index,
     label: String(names[index]),
-    probability: Math.exp(logits[index] - highest) / total,
+    probability: Math.exp((logits[index] - highest) / temperature) / total,
   }));
 }
 
@@ -226,9 +228,11 @@ async function classify({ image, map = true, runs = 1, keep = false }) {
   const logits = memory(Float64Array, engine.web_logits(), engine.web_classes()).slice();
   const features = memory(Int32Array, engine.web_features(), engine.web_channels()).slice();
   const top = rank(logits, 5);
+  const rule = engine.web_unknown();
   const result = {
     logits,
     features,
+    unknown: rule < 0 ? top[0].probability < unknownBelow : rule > 0,
     top,
     maps: map ? mapsOf(top.map((one) => one.index)) : [],
     frame: frameOf(bitmap),

@@ -1,0 +1,182 @@
+"""What a file can hold of the images that it was measured on: what its probabilities are worth, what it cannot know."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..classifier import Predictor
+from ..errors import FormatError
+from ..fileformat import read_bytes, with_facts
+from ..files import atomic_write
+from ..spec import ArchSpec
+from ..unknown import MAX_VECTORS, UnknownFit, fit_unknown
+from .predictor import Scores
+from .reliability import UnknownThreshold, cross_fitted, fit_temperature, reliability, unknown_threshold
+
+__all__ = ["Confidence", "measure_confidence", "store_confidence", "stored_bytes", "unknown_in_words"]
+
+_FACTS_BYTES = 48  # temperature and `unknown_below` in META
+_CHUNK_BYTES = 15  # of `unkn` around the vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confidence:
+    """When to believe a network, measured on labelled images that it was not trained on."""
+
+    temperature: float
+    """What logits are to be divided by before they become probabilities."""
+    error: float
+    """Expected calibration error of the images, each half with the temperature of the other half; 0 to 1."""
+    error_without: float
+    """The same with the logits as they are."""
+    threshold: UnknownThreshold
+    """For networks without a rule: the probability below which an answer is better given as "unknown"."""
+    unknown: UnknownFit | None
+    """The rule for "none of these"; None for networks of floats and for more classes than a rule can hold."""
+
+    def stored_in(self, data: bytes) -> bytes:
+        """Put it into an encoded `.sqz` file.
+
+        Raises:
+            FormatError: If the file is damaged.
+        """
+        below = None if self.unknown else self.threshold.unknown_below
+        rule = self.unknown.rule if self.unknown else None
+        return with_facts(data, unknown=rule, temperature=self.temperature, unknown_below=below)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; shares in percent."""
+        data: dict[str, Any] = {
+            "temperature": self.temperature, "calibration_error": 100 * self.error,
+            "calibration_error_without": 100 * self.error_without,
+        }  # fmt: skip
+        if self.unknown is None:
+            return data | {
+                "unknown_below": self.threshold.unknown_below, "right_kept": self.threshold.right_kept,
+                "wrong_caught": self.threshold.wrong_caught,
+            }  # fmt: skip
+        caught = {} if self.unknown.foreign_caught is None else {"foreign_caught": self.unknown.foreign_caught}
+        return data | {"right_kept": self.unknown.kept, "n_foreign": self.unknown.n_foreign, **caught}
+
+    def lines(self) -> list[str]:
+        """Say it in lines."""
+        lines = [
+            f"temperature {self.temperature:g}: calibration error {100 * self.error:.1f} %, without it"
+            f" {100 * self.error_without:.1f} %"
+        ]
+        if self.unknown is None:
+            found = self.threshold
+            return [
+                *lines,
+                f"unknown below {100 * found.unknown_below:.1f} %, which keeps {found.right_kept:.1f} % of the right"
+                f" answers and rejects {found.wrong_caught:.1f} % of the wrong ones",
+            ]
+        fit = self.unknown
+        foreign = (
+            "photos of something else were not given (--not)"
+            if fit.foreign_caught is None
+            else f"{fit.foreign_caught:.1f} % of {fit.n_foreign} photos of something else are caught"
+        )
+        return [*lines, f"unknown by features, which keeps {fit.kept:.1f} % of the right answers; {foreign}"]
+
+
+def measure_confidence(
+    scores: Scores, *, examples: Scores | None = None, foreign: NDArray[np.integer] | None = None
+) -> Confidence:
+    """Work out temperature and unknown rule.
+
+    Args:
+        scores: Of labelled images that the network was not trained on.
+        examples: Of other images of the classes, which may be those that it was trained on, to make the rule's vectors
+            of. By default they are made of `scores`, and each image is judged by those of the others.
+        foreign: Features of photos that show none of the classes, (M, channels).
+    """
+    logits, labels = scores.logits, scores.labels
+    temperature = fit_temperature(logits, labels)
+    fit = None
+    if scores.features is not None:
+        counts = logits.argmax(axis=1) == labels
+        if examples is not None and examples.features is not None:
+            fit = fit_unknown(
+                examples.features, examples.labels, judged=scores.features, counts=counts, foreign=foreign
+            )
+        else:
+            fit = fit_unknown(scores.features, labels, counts=counts, foreign=foreign)
+    return Confidence(
+        temperature=temperature,
+        error=reliability(cross_fitted(logits, labels), labels).error,
+        error_without=reliability(logits, labels).error,
+        threshold=unknown_threshold(logits / temperature, labels),
+        unknown=fit,
+    )
+
+
+def unknown_in_words(predictor: Predictor, scores: Scores, foreign: NDArray[np.integer] | None = None) -> str:
+    """Say in one sentence what a network takes for unknown, and what that does to labelled images.
+
+    Args:
+        predictor: The network, with or without a rule.
+        scores: Of labelled images.
+        foreign: Features of photos that show none of the classes, (M, channels).
+    """
+    right = scores.logits.argmax(axis=1) == scores.labels
+    rule = predictor.unknown
+    if rule is None or scores.features is None:
+        found = unknown_threshold(scores.logits / predictor.temperature, scores.labels)
+        return (
+            f"Answers below {100 * found.unknown_below:.0f} % are better taken for unknown: that keeps"
+            f" {found.right_kept:.1f} % of the right answers and rejects {found.wrong_caught:.1f} % of the wrong ones."
+        )
+    unknown = rule.is_unknown(scores.features)
+    kept = 100 * float((~unknown[right]).mean()) if right.any() else 0.0
+    text = (
+        "A photo whose features point nowhere near those of the classes is unknown to it: that keeps"
+        f" {kept:.1f} % of the right answers"
+    )
+    if foreign is None or not len(foreign):
+        return f"{text}; photos of something else were not measured."
+    caught = 100 * float(rule.is_unknown(foreign).mean())
+    return f"{text} and catches {caught:.1f} % of {len(foreign):,} photos of something else."
+
+
+def stored_bytes(spec: ArchSpec) -> int:
+    """Room in a file for what `measure_confidence` finds, at most, bytes."""
+    has_rule = spec.num_classes <= MAX_VECTORS
+    return _FACTS_BYTES + (_CHUNK_BYTES + spec.num_classes * ((spec.num_features + 1) // 2) if has_rule else 0)
+
+
+def store_confidence(path: str | os.PathLike[str], confidence: Confidence) -> None:
+    """Store in a `.sqz` file when to believe it; its weights stay as they are.
+
+    Args:
+        path: The file.
+        confidence: As measured on it, `Evaluation.confidence`.
+
+    Raises:
+        FormatError: If the file is damaged.
+        OSError: If it cannot be read or written; it is then unchanged.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from squeezenet import find_model, read_sqz
+        >>> rows = np.arange(10)
+        >>> measured = measure_confidence(Scores(logits=np.eye(10), labels=rows, indices=rows, unreadable=()))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "copy.sqz")
+        ...     _ = path.write_bytes(find_model("cifar10").path.read_bytes())
+        ...     store_confidence(path, measured)
+        ...     read_sqz(path).temperature == measured.temperature
+        True
+    """
+    try:
+        data = confidence.stored_in(read_bytes(path))
+    except FormatError as error:
+        raise error.at(path) from None
+    with atomic_write(path) as stream:
+        stream.write(data)

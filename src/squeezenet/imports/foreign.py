@@ -1,0 +1,135 @@
+"""Which format a file has, and the network in it: the one door of this room."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import MissingDependencyError, SqueezeNetError, WeightsError
+from ..labels import Labels, imagenet_labels
+from ..network import FloatConv, FloatNetwork
+from ..preprocess import Preprocessing
+from ..spec import ArchSpec, Bypass
+from .bounded import check_file
+from .conventions import CONVENTIONS, Convention, GraphFile, with_rgb_input
+from .graph import Floats, match
+from .onnx_file import read_onnx
+from .state_dict import network_from_state
+from .torch_file import read_torch
+
+__all__ = ["ForeignNetwork", "read_foreign"]
+
+_IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignNetwork:
+    """A network as a file of another program has it."""
+
+    source: str
+    """Name of the file."""
+    spec: ArchSpec
+    convs: Mapping[str, FloatConv[Floats]]
+    """As in the file, in the order (O, I, k, k); the first may want blue, green, red."""
+    format: str
+    """`torch`, `onnx`, `keras`, `caffe`, `ncnn` or `tflite`."""
+    names: str
+    """Whose names the weights have."""
+    convention: Convention
+    """How the network wants its images."""
+    convention_from: str
+    """How that is known, or that it is not."""
+    labels: Labels | None
+    notes: tuple[str, ...] = ()
+    """What was left out or taken for granted."""
+    affine: tuple[Floats, Floats] | None = None
+    """What the file's graph itself does to pixels."""
+
+    def network(self, convention: Convention | None = None) -> FloatNetwork:
+        """Make the network that reads RGB, by the file's convention or another."""
+        chosen = convention or self.convention
+        how = _with_affine(chosen, self.affine).at(self.spec.input_size)
+        return FloatNetwork(self.spec, with_rgb_input(self.convs, is_bgr=chosen.is_bgr), how, self.labels)
+
+
+def read_foreign(path: str | os.PathLike[str], *, bypass: Bypass = "none") -> ForeignNetwork:
+    """Read the SqueezeNet in a file of torch, ONNX, Keras, Caffe, ncnn or TFLite; no code from it is run.
+
+    Args:
+        path: The file; its format is recognised by its contents where they tell.
+        bypass: `simple` for a torch state dict of a network with one, which has no tensors.
+
+    Raises:
+        WeightsError: If the file cannot be read, or holds another network; the message says where it differs.
+        MissingDependencyError: If the format needs a package that is not installed.
+    """
+    path = Path(path)
+    check_file(path)
+    kind = _format(path)
+    try:
+        if kind == "torch":
+            return _from_torch(path, bypass)
+        return _from_graph(kind, path)
+    except MissingDependencyError:
+        raise
+    except SqueezeNetError as error:
+        raise WeightsError(error.reason, source=error.source or path) from None
+    except RecursionError:
+        raise WeightsError("expected a network, got a structure that is nested too deeply", source=path) from None
+
+
+def _format(path: Path) -> str:
+    suffix = path.suffix.lower()
+    return "onnx" if suffix == ".onnx" else "torch"
+
+
+def _from_torch(path: Path, bypass: Bypass) -> ForeignNetwork:
+    if bypass == "none" and "squeezeresnet" in path.name.lower():  # pytorchcv's network with a simple bypass
+        bypass = "simple"
+    found = network_from_state(read_torch(path), str(path), bypass=bypass)
+    is_known = found.names in ("torchvision", "pytorchcv")
+    return ForeignNetwork(
+        source=path.name, spec=found.spec, convs=found.convs, format="torch", names=found.names,
+        convention=CONVENTIONS["torchvision"],
+        convention_from=f"that of {found.names}'s networks" if is_known else "a guess", labels=_labels(found.spec),
+        notes=found.notes,
+    )  # fmt: skip
+
+
+_READERS: dict[str, Callable[[Path], GraphFile]] = {"onnx": read_onnx}
+
+
+def _from_graph(kind: str, path: Path) -> ForeignNetwork:
+    found = _READERS[kind](path)
+    spec, convs = match(found.graph)
+    labels = found.labels if found.labels is not None and len(found.labels) == spec.num_classes else _labels(spec)
+    return ForeignNetwork(
+        source=path.name, spec=spec, convs=convs, format=kind, names=found.names, convention=found.convention,
+        convention_from=found.convention_from, labels=labels, notes=found.notes, affine=found.graph.affine,
+    )  # fmt: skip
+
+
+def _labels(spec: ArchSpec) -> Labels | None:
+    return imagenet_labels() if spec.num_classes == _IMAGENET_CLASSES else None
+
+
+def _with_affine(convention: Convention, affine: tuple[Floats, Floats] | None) -> Convention:
+    """Take a graph's own scaling of pixels into the preprocessing."""
+    if affine is None:
+        return convention
+    factor, offset = (np.broadcast_to(part.astype(np.float64), 3) for part in affine)
+    if convention.is_bgr:
+        factor, offset = factor[::-1], offset[::-1]
+    if not (factor > 0).all():
+        raise WeightsError(f"expected positive factors for the pixels, got {factor.tolist()}")
+    how = convention.preprocessing
+    # factor * (p - mean) / std + offset == (p - (mean - offset * std / factor)) / (std / factor)
+    std = np.array(how.std) / factor
+    mean = np.array(how.mean) - offset * std
+    changed: Preprocessing = dataclasses.replace(how, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    return dataclasses.replace(convention, preprocessing=changed)

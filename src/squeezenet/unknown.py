@@ -1,0 +1,208 @@
+"""Whether a photo shows none of a network's classes, told by its feature vector (docs/format.md, "Unknown").
+
+A rule is a small integer vector for each class, the direction of its photos' mean, and a threshold: a photo whose
+features point nowhere near one of them is unknown. All of it is integer arithmetic, so that every engine decides alike.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BadTable
+
+__all__ = [
+    "MAX_VECTORS", "UNKNOWN_CHUNK", "UnknownFit", "UnknownRule", "class_vectors", "directions", "fit_unknown",
+    "squared_cosines",
+]  # fmt: skip
+
+UNKNOWN_CHUNK: Final = b"unkn"
+MAX_VECTORS: Final = 64
+_KEPT_PERCENT: Final = 95  # of the right answers, by any threshold
+
+_HEADER = struct.Struct("<BH")
+_ONE = 1 << 16  # of a squared cosine: thresholds are in steps of 2^-16
+_UNIT = 1 << 15  # length that feature vectors are scaled to before they are added up
+_LARGEST = 15
+
+
+@dataclass(frozen=True)
+class UnknownRule:
+    """When the answer to a photo is "none of these".
+
+    Raises:
+        BadTable: If there are no vectors or too many, or a number is out of range.
+    """
+
+    vectors: NDArray[np.uint8]
+    """(vectors, channels), from 0 to 15; one a class as `fit_unknown` makes them, in any order."""
+    threshold: int
+    """Smallest squared cosine to a vector that a known photo has, times 2^16: 0 to 65,535."""
+
+    def __post_init__(self) -> None:
+        """Refuse what a file cannot hold."""
+        shape = self.vectors.shape
+        if self.vectors.dtype != np.uint8 or len(shape) != 2 or not 1 <= shape[0] <= MAX_VECTORS or not shape[1]:
+            raise BadTable(
+                f"expected 1 to {MAX_VECTORS} vectors of uint8 for an unknown rule, got {shape} {self.vectors.dtype}"
+            )
+        if not 0 <= self.threshold < _ONE:
+            raise BadTable(f"expected a threshold from 0 to {_ONE - 1} for an unknown rule, got {self.threshold}")
+        if int(self.vectors.max()) > _LARGEST:
+            raise BadTable(f"expected vectors from 0 to {_LARGEST} for an unknown rule, got {self.vectors.max()}")
+
+    def is_unknown(self, features: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Decide for feature vectors (N, channels); shape (N,).
+
+        Example:
+            >>> rule = UnknownRule(np.array([[1, 0], [3, 4]], np.uint8), 58982)  # cosines of 0.949 and more are known
+            >>> rule.is_unknown(np.array([[500, 100], [300, 400], [0, 9]]))
+            array([False, False,  True])
+        """
+        return np.less(_nearest(features, self.vectors), self.threshold)
+
+    def encode(self) -> bytes:
+        """Write the body of the file's `unkn` chunk: half a byte a number."""
+        even = np.pad(self.vectors, ((0, 0), (0, self.vectors.shape[1] % 2)))
+        return _HEADER.pack(len(even), self.threshold) + (even[:, ::2] | even[:, 1::2] << 4).tobytes()
+
+    @classmethod
+    def decode(cls, data: bytes, channels: int) -> UnknownRule:
+        """Read what `encode` wrote, for a network with so many features.
+
+        Raises:
+            BadTable: If that is not what the bytes are.
+        """
+        expected = _HEADER.size + (channels + 1) // 2 * (data[0] if data else 1)
+        if len(data) != expected or len(data) == _HEADER.size:
+            raise BadTable(f"unkn: expected {expected} bytes, got {len(data)}")
+        count, threshold = _HEADER.unpack_from(data)
+        halves = np.frombuffer(data, np.uint8, offset=_HEADER.size).reshape(count, -1)
+        vectors = np.stack([halves & 15, halves >> 4], axis=2).reshape(count, -1)
+        if vectors[:, channels:].any():
+            raise BadTable("unkn: expected zeros after the last number of a vector")
+        return cls(vectors[:, :channels].copy(), threshold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownFit:
+    """A rule, and what it does to photos that it was not made of."""
+
+    rule: UnknownRule
+    n_images: int
+    """Photos of the classes whose answers count."""
+    kept: float
+    """Percent of them that stay known."""
+    n_foreign: int
+    """Photos of something else; 0 if none were given."""
+    foreign_caught: float | None
+    """Percent of them that are unknown; None if none were given."""
+
+
+def squared_cosines(features: NDArray[np.integer], vectors: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Compare feature vectors (N, channels) with a rule's vectors (K, channels).
+
+    Returns:
+        The squared cosine of each pair, times 2^16 and rounded down, shape (N, K), int64; -1 where the cosine is not
+        positive. Exact: what a threshold of docs/format.md is compared with.
+    """
+    x, v = features.astype(np.int64), vectors.astype(np.int64)
+    dots = x.astype(np.float64) @ v.T.astype(np.float64)  # whole numbers below 2^40, whatever the order
+    norms = (x * x).sum(axis=1)  # below 2^63
+    sizes = (v * v).sum(axis=1)
+    found = np.full(dots.shape, -1, np.int64)
+    for row, column in zip(*np.nonzero(dots > 0), strict=True):
+        dot = int(dots[row, column])  # Python's integers are of any length
+        found[row, column] = dot * dot * _ONE // (int(norms[row]) * int(sizes[column]))
+    return found
+
+
+def class_vectors(sums: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Scale sums of vectors (K, channels) so that the largest of each is 15, rounded half up; 0 for negatives."""
+    positive = np.maximum(sums, 0)
+    largest = positive.max(axis=1, keepdims=True)
+    scaled: NDArray[np.int64] = (2 * _LARGEST * positive + largest) // np.maximum(2 * largest, 1)
+    return scaled.astype(np.uint8)
+
+
+def directions(features: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Scale feature vectors (N, channels) to a length of 2^15, rounded towards zero; zeros stay zeros."""
+    x = features.astype(np.int64)
+    lengths = np.array([max(1, math.isqrt(norm)) for norm in (x * x).sum(axis=1).tolist()], np.int64)
+    return np.multiply(np.sign(x), np.abs(x) * _UNIT // lengths[:, None])
+
+
+def fit_unknown(
+    features: NDArray[np.integer], labels: NDArray[np.integer], *, counts: NDArray[np.bool_] | None = None,
+    judged: NDArray[np.integer] | None = None, foreign: NDArray[np.integer] | None = None,
+) -> UnknownFit | None:  # fmt: skip
+    """Make a rule of photos of the classes.
+
+    The threshold keeps 95 % of the photos that count. With photos of something else it may be lower: the one of those
+    that keep as much for which the shares of photos kept and of foreign photos caught add up to most.
+
+    Args:
+        features: Of photos of the classes, (N, channels); the vectors are made of them.
+        labels: Their classes, (N,), from 0; a class without photos gets no vector.
+        judged: Features of other photos of the classes, (J, channels), to choose the threshold by. Without them it is
+            chosen by `features`, each compared with the vectors that the others make.
+        counts: Which of the photos to choose by count, (J,) or (N,): those that the network answers rightly. By
+            default, and if that is none, all.
+        foreign: Features of photos that show none of the classes, (M, channels).
+
+    Returns:
+        The rule; None if there are no photos, or photos of more than `MAX_VECTORS` classes.
+    """
+    present, y = np.unique(labels, return_inverse=True)
+    if not 1 <= len(present) <= MAX_VECTORS:
+        return None
+    unit = directions(features)
+    sums = np.zeros((len(present), unit.shape[1]), np.int64)
+    np.add.at(sums, y, unit)
+    vectors = class_vectors(sums)
+    known = _without_each(features, unit, y, sums, vectors) if judged is None else _nearest(judged, vectors)
+    known = np.sort(known if counts is None or not counts.any() else known[counts])
+    threshold = max(0, int(known[len(known) * (100 - _KEPT_PERCENT) // 100]))
+    others = None if foreign is None or not len(foreign) else _nearest(foreign, vectors)
+    if others is not None:
+        threshold = _balanced(known, others, threshold)
+    threshold = min(threshold, _ONE - 1)
+    return UnknownFit(
+        rule=UnknownRule(vectors, threshold),
+        n_images=len(known),
+        kept=100 * float((known >= threshold).mean()),
+        n_foreign=0 if others is None else len(others),
+        foreign_caught=None if others is None else 100 * float((others < threshold).mean()),
+    )
+
+
+def _nearest(features: NDArray[np.integer], vectors: NDArray[np.uint8]) -> NDArray[np.int64]:
+    nearest: NDArray[np.int64] = squared_cosines(features, vectors).max(axis=1)
+    return nearest
+
+
+def _without_each(
+    features: NDArray[np.integer], unit: NDArray[np.int64], y: NDArray[np.intp], sums: NDArray[np.int64],
+    vectors: NDArray[np.uint8],
+) -> NDArray[np.int64]:  # fmt: skip
+    """How near each photo is to the nearest vector, its own class's made without it."""
+    scores = squared_cosines(features, vectors)
+    for row, own in enumerate(y):
+        rest = class_vectors((sums[own] - unit[row])[None])
+        scores[row, own] = squared_cosines(features[row, None], rest)[0, 0]
+    nearest: NDArray[np.int64] = scores.max(axis=1)
+    return nearest
+
+
+def _balanced(known: NDArray[np.int64], others: NDArray[np.int64], highest: int) -> int:
+    """The threshold up to `highest` that is right most often; of equal ones the largest."""
+    candidates = np.unique(np.append(known[(known >= 0) & (known < highest)], highest))
+    kept = len(known) - np.searchsorted(known, candidates)
+    caught = np.searchsorted(np.sort(others), candidates)
+    worth = kept * len(others) + caught * len(known)
+    return int(candidates[len(worth) - 1 - worth[::-1].argmax()])
