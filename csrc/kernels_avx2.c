@@ -164,12 +164,12 @@ static void avx2_conv(const sqz_conv_job *job) {
     if (has_wide) avx2_wide_panels(job);
 }
 
-SQZ_AVX2 void sqz_avx2_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y) {
-    sqz_pool_row_body(rows, size, out_size, pixel, y);
+SQZ_AVX2 void sqz_avx2_pool_row(const uint8_t *x, int size, int out_size, size_t pixel, int is_first, uint8_t *y) {
+    sqz_pool_row_body(x, size, out_size, pixel, is_first, y);
 }
 
-SQZ_AVX2 void sqz_avx2_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y) {
-    sqz_add_row_body(add, a, b, count, y);
+SQZ_AVX2 void sqz_avx2_add_row(const sqz_add *add, const uint8_t *other, size_t count, uint8_t *y) {
+    sqz_add_row_body(add, other, count, y);
 }
 
 /* Byte pairs, the fastest exact product without VNNI. */

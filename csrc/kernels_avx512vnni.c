@@ -152,12 +152,12 @@ static void vnni512_conv(const sqz_conv_job *job) {
     }
 }
 
-static VNNI512 void vnni512_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y) {
-    sqz_pool_row_body(rows, size, out_size, pixel, y);
+static VNNI512 void vnni512_pool_row(const uint8_t *x, int size, int out_size, size_t pixel, int is_first, uint8_t *y) {
+    sqz_pool_row_body(x, size, out_size, pixel, is_first, y);
 }
 
-static VNNI512 void vnni512_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y) {
-    sqz_add_row_body(add, a, b, count, y);
+static VNNI512 void vnni512_add_row(const sqz_add *add, const uint8_t *other, size_t count, uint8_t *y) {
+    sqz_add_row_body(add, other, count, y);
 }
 
 static VNNI512 uint64_t vnni512_peak(uint32_t rounds) {

@@ -13,8 +13,8 @@
 #define SQZ_AVX2
 #endif
 
-void sqz_avx2_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
-void sqz_avx2_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
+void sqz_avx2_pool_row(const uint8_t *x, int size, int out_size, size_t pixel, int is_first, uint8_t *y);
+void sqz_avx2_add_row(const sqz_add *add, const uint8_t *other, size_t count, uint8_t *y);
 
 SQZ_INLINE SQZ_AVX2 __m256i ymm_load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
 

@@ -6,7 +6,7 @@
  *
  *     sqz_header header;                       sqz_sizes sizes;
  *     sqz_read_header(data, n, NULL, &header);          // container, checksums, architecture
- *     sqz_measure(&header.spec, NULL, 1, &sizes);       // how much memory the rest needs
+ *     sqz_measure(&header.spec, NULL, &sizes);          // how much memory the rest needs
  *     sqz_create(&header.spec, NULL, block, sizes.model_bytes, &model);
  *     sqz_load(model, &header, data, scratch, sizes.load_bytes);        // decode and pack the weights
  *     sqz_run(model, NULL, arena, sizes.arena_bytes, pixels, 1, logits, NULL);
@@ -34,7 +34,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a function or a status here changes its meaning; structs are compared by themselves. */
-#define SQZ_ABI_VERSION 2
+#define SQZ_ABI_VERSION 3
 
 typedef enum {
     SQZ_OK = 0,
@@ -95,10 +95,19 @@ typedef struct {
     int in_channels, out_channels, kernel;
 } sqz_conv_shape;
 
+/* How to run a network; NULL stands for zeros. Results do not depend on it, memory and speed do. */
+typedef struct {
+    const char *kernels; /* a name, or NULL for the best set of this processor */
+    int threads;         /* that `arena_bytes` is for; 0 for one */
+    int band_rows;       /* rows of a layer made at a time: 0 for as many as are fast, 1 takes the least memory */
+    int streamed;        /* Fire modules, from the first on, of whose input only a few rows exist at any time; they run
+                          * on one thread. -1 for as many as take the least memory */
+} sqz_options;
+
 typedef struct {
     size_t model_bytes; /* for `sqz_create` */
     size_t load_bytes;  /* scratch for `sqz_load`, free afterwards */
-    size_t arena_bytes; /* for `sqz_run`: peak of all activations for the given number of threads */
+    size_t arena_bytes; /* for `sqz_run`: peak of all activations for that number of threads */
     size_t n_convs;
     size_t n_weights; /* weights and biases */
     uint64_t n_macs;  /* multiply-accumulates per image */
@@ -120,11 +129,13 @@ SQZ_API const char *sqz_status_text(sqz_status status);
  * takes time linear in `size`. */
 SQZ_API sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limits, sqz_header *header);
 
-/* Memory needs of a network. `kernels` is a name, or NULL for the best set of this processor; `threads` >= 1. */
-SQZ_API sqz_status sqz_measure(const sqz_spec *spec, const char *kernels, int threads, sqz_sizes *sizes);
+/* Memory needs of a network. */
+SQZ_API sqz_status sqz_measure(const sqz_spec *spec, const sqz_options *options, sqz_sizes *sizes);
 
-/* Set up a model without weights in `memory` (any alignment), which must outlive it. `kernels` as for `sqz_measure`. */
-SQZ_API sqz_status sqz_create(const sqz_spec *spec, const char *kernels, void *memory, size_t bytes, sqz_model **model);
+/* Set up a model without weights in `memory` (any alignment), which must outlive it. `options` as for `sqz_measure`, but
+ * for the number of threads. */
+SQZ_API sqz_status sqz_create(const sqz_spec *spec, const sqz_options *options, void *memory, size_t bytes,
+                              sqz_model **model);
 
 /* Shape of convolution `index` (0 to n_convs - 1). */
 SQZ_API sqz_status sqz_conv_shape_of(const sqz_model *model, size_t index, sqz_conv_shape *shape);
@@ -161,6 +172,15 @@ SQZ_API sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, 
 SQZ_API sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes,
                                     const uint8_t *pixels, size_t count, double *logits, double *map,
                                     int32_t *features);
+
+/* Writes row `row` of the input, W * 3 bytes of RGB, to `rgb`; returns 0, or anything else to end the run. */
+typedef int sqz_row_source(void *context, int row, uint8_t *rgb);
+
+/* Classify one image whose rows come from a function, which is asked for each at most once, from the top down, and not
+ * for rows that the network does not look at. `arena`, `logits`, `map` and `features` as for `sqz_run_features`.
+ * SQZ_TRUNCATED if the source ended the run. */
+SQZ_API sqz_status sqz_run_rows(const sqz_model *model, void *arena, size_t arena_bytes, sqz_row_source *source,
+                                void *context, double *logits, double *map, int32_t *features);
 
 /* What tells photos of none of the classes: one vector of features a class, and the smallest squared cosine, times 2^16,
  * that a known photo has to one of them. */

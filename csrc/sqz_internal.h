@@ -2,7 +2,7 @@
  *
  * Every static function carries the prefix of its file (`decode_`, `plan_`, ...), because `squeezenet export` pastes the
  * files into one. A file calls only files that come later here: sqz_abi, sqz_model, sqz_run, sqz_parse, sqz_pack,
- * sqz_plan, sqz_decode, sqz_unknown, sqz_threads, kernels, kernels_*, sqz_hash. */
+ * sqz_plan, sqz_schedule, sqz_decode, sqz_unknown, sqz_threads, kernels, kernels_*, sqz_hash. */
 #ifndef SQZ_INTERNAL_H
 #define SQZ_INTERNAL_H
 
@@ -161,37 +161,36 @@ typedef struct {
     int x_offset; /* the kernel multiplies x - x_offset */
     int wide; /* SQZ_WIDE_* */
     void (*conv)(const sqz_conv_job *job);
-    void (*pool_row)(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
-    void (*add_row)(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
+    void (*pool_row)(const uint8_t *x, int size, int out_size, size_t pixel, int is_first, uint8_t *y);
+    void (*add_row)(const sqz_add *add, const uint8_t *other, size_t count, uint8_t *y);
     uint64_t (*peak)(uint32_t rounds); /* see `sqz_peak`; or NULL */
     int (*is_supported)(void);
 } sqz_kernels;
 
-/* One row of a 3x3/2 maximum, for kernel sets to build with their own instructions. A window that hangs over the edge
- * sees the last row or column twice, which is neutral. */
-SQZ_INLINE void sqz_pool_row_body(const uint8_t *const rows[3], int size, int out_size, size_t pixel,
+/* One row of what a 3x3/2 maximum reads, for kernel sets to build with their own instructions: its maxima become the row
+ * `y`, or raise what other rows of the window left there. A window that hangs over the edge sees the last column twice,
+ * which is neutral. */
+SQZ_INLINE void sqz_pool_row_body(const uint8_t *x, int size, int out_size, size_t pixel, int is_first,
                                   uint8_t *SQZ_RESTRICT y) {
-    for (int x = 0; x < out_size; x++, y += pixel) {
-        const size_t left = (size_t)(2 * x) * pixel, middle = left + pixel;
-        const size_t right = 2 * x + 2 < size ? middle + pixel : middle;
-        const uint8_t *a = rows[0], *b = rows[1], *c = rows[2];
-        for (size_t i = 0; i < pixel; i++) {
-            uint8_t first = sqz_max_u8(sqz_max_u8(a[left + i], b[left + i]), c[left + i]);
-            uint8_t second = sqz_max_u8(sqz_max_u8(a[middle + i], b[middle + i]), c[middle + i]);
-            uint8_t third = sqz_max_u8(sqz_max_u8(a[right + i], b[right + i]), c[right + i]);
-            y[i] = sqz_max_u8(sqz_max_u8(first, second), third);
+    for (int out = 0; out < out_size; out++, x += 2 * pixel, y += pixel) {
+        const uint8_t *middle = x + pixel, *right = 2 * out + 2 < size ? middle + pixel : middle;
+        if (is_first) {
+            for (size_t i = 0; i < pixel; i++) y[i] = sqz_max_u8(sqz_max_u8(x[i], middle[i]), right[i]);
+        } else {
+            for (size_t i = 0; i < pixel; i++) {
+                y[i] = sqz_max_u8(sqz_max_u8(y[i], x[i]), sqz_max_u8(middle[i], right[i]));
+            }
         }
     }
 }
 
-/* Two float products, one sum, one rounding. */
-SQZ_INLINE void sqz_add_row_body(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count,
-                                 uint8_t *SQZ_RESTRICT y) {
+/* Adds the bypass to `y`: two float products, one sum, one rounding. */
+SQZ_INLINE void sqz_add_row_body(const sqz_add *add, const uint8_t *other, size_t count, uint8_t *SQZ_RESTRICT y) {
     const float factor_a = add->factor[0], factor_b = add->factor[1];
     const int zero_a = add->zero[0], zero_b = add->zero[1], zero = add->sum_zero;
     const float low = (float)-zero, high = (float)(255 - zero);
     for (size_t i = 0; i < count; i++) {
-        float term_a = (float)(a[i] - zero_a) * factor_a, term_b = (float)(b[i] - zero_b) * factor_b;
+        float term_a = (float)(y[i] - zero_a) * factor_a, term_b = (float)(other[i] - zero_b) * factor_b;
         float sum = term_a + term_b;
         y[i] = (uint8_t)(sqz_round(sum < low ? low : sum > high ? high : sum) + zero);
     }
@@ -202,8 +201,8 @@ SQZ_INLINE size_t sqz_wide_run(int pixels, size_t x_pixel, int groups) {
     return (size_t)(pixels - 1) * x_pixel + (size_t)groups * 4;
 }
 
-void sqz_pool_row(const uint8_t *const rows[3], int size, int out_size, size_t pixel, uint8_t *y);
-void sqz_add_row(const sqz_add *add, const uint8_t *a, const uint8_t *b, size_t count, uint8_t *y);
+void sqz_pool_row(const uint8_t *x, int size, int out_size, size_t pixel, int is_first, uint8_t *y);
+void sqz_add_row(const sqz_add *add, const uint8_t *other, size_t count, uint8_t *y);
 
 const sqz_kernels *sqz_find_kernels(const char *name);
 
@@ -267,42 +266,67 @@ typedef struct {
 
 typedef struct {
     sqz_conv *squeeze, *expand1x1, *expand3x3, *bypass; /* the last may be NULL */
-    int has_add, has_pool;
+    int has_add;
     sqz_add add;
-    int in_channels, out_channels;
-    int size, out_size; /* before and after the pool */
 } sqz_fire;
+
+/* A stage makes the rows of one tensor, conv1's or a Fire module's, and passes them on at once: squeezed into the map
+ * that the next Fire module reads, or to the head. Stage 0 is conv1, stage i Fire i - 1. `sqz_schedule.c` lays it out. */
+typedef struct {
+    int channels, map_channels; /* of the tensor; of the map, 0 for the last stage */
+    int size, out_size;  /* of a row, before and after the pool */
+    int has_pool, rows;  /* rows before the pool that are read at all */
+    int is_added;        /* whether the next Fire's bypass reads the tensor as well */
+    size_t window_bytes; /* scratch memory for one row that is made: conv1's windows, or a row of the bypass */
+    int step;            /* how many of them are made at a time */
+    int map_rows;        /* of the map: all with their border, or a window of 3; 0 for the last stage */
+    int kept_rows;       /* of the tensor, in the trunk: all, or the most recent few, or 0 */
+    int band_rows;       /* of the tensor, in scratch memory, where it is pooled and not kept */
+    size_t map_at, kept_at;   /* in the trunk */
+    size_t band_at, spare_at; /* in scratch memory, behind the rows that are made: of the band, of what takes turns */
+} sqz_stage;
+
+/* How far a streamed stage has come. */
+typedef struct {
+    int made;   /* rows before the pool */
+    int mapped; /* rows of the map, its border included */
+} sqz_progress;
 
 struct sqz_model {
     const sqz_kernels *kernels;
     sqz_conv *convs; /* all of them, in file order: stem, of each Fire squeeze, expand1x1, expand3x3, bypass; head */
     sqz_conv *stem, *head;
     sqz_fire *fires;
+    sqz_stage *stages;     /* n_fires + 1 */
     size_t n_convs, n_set; /* n_set: that have their integers */
     int n_fires;
-    int input_size, stem_size, stem_out_size; /* of the input, of conv1, after pool1 */
-    int stem_has_pool;
-    int head_size, head_relu, head_padding; /* map without and with padding: head_size + 2 * head_padding */
-    size_t trunk_bytes;   /* arena: the tensors between layers */
+    int streamed; /* stages 0 to this one run row by row at the same time; all maps but the last one's are windows */
+    int keeps_head_input;
+    int input_size, stem_kernel, head_relu, head_padding;
+    size_t input_at, progress_at; /* in the trunk: the last rows of input that came from a source; `sqz_progress` */
+    size_t trunk_bytes;   /* arena: what lies between layers */
     size_t scratch_bytes; /* arena: each thread's own, of which the last `wide_bytes` are for kernels */
     size_t wide_bytes;
+    int head_pixels, head_panels; /* positions and panels of the head at a time, */
+    size_t sums_bytes;            /* and scratch memory for their sums */
     size_t integer_bytes; /* of the largest convolution, as decoded: (O, I, k, k), (O), (O) */
     sqz_decoder_needs needs;
     uint64_t n_macs;
     uint64_t shape_hash; /* of all convolutions: whether a file is of this architecture */
 };
 
-SQZ_INLINE size_t sqz_tensor_bytes(int size, int channels, int border) {
-    size_t side = (size_t)(size + 2 * border);
-    return sqz_round_up(side * side * sqz_pixel_bytes(channels) + SQZ_SLACK, SQZ_ALIGN);
-}
+SQZ_INLINE size_t sqz_row_bytes(int size, int channels) { return (size_t)size * sqz_pixel_bytes(channels); }
 
 /* Checks a spec completely and lays its network out; `sqz_plan.c`.
  *   model   becomes a model without weights; its pointers are valid only if there is
  *   memory  with the model itself at its start, aligned and `sizes->model_bytes` long, or NULL to count only
  *   sizes   all but load_bytes and arena_bytes */
-sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, sqz_model *model, uint8_t *memory,
-                    sqz_sizes *sizes);
+sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, const sqz_options *options, sqz_model *model,
+                    uint8_t *memory, sqz_sizes *sizes);
+
+/* Decides how many rows are made at a time and where everything lies: of a model whose shapes are known, stages' fields
+ * from `step` on and its own from `streamed` to `sums_bytes`; `sqz_schedule.c`. */
+void sqz_schedule(sqz_model *model, int band_rows, int streamed);
 
 /* Lays weights (O, I, k, k) out for a kernel set; `sqz_pack.c`. */
 void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight);
@@ -316,7 +340,7 @@ void sqz_sha256(const uint8_t *data, size_t size, uint8_t digest[32]);
 
 /* --- threads ------------------------------------------------------------------------------------------------------ */
 
-enum { SQZ_MAX_STAGES = 2 + 2 * SQZ_MAX_FIRES, SQZ_MAX_PARTS = 0xFFFF };
+enum { SQZ_MAX_STAGES = 2 + SQZ_MAX_FIRES, SQZ_MAX_PARTS = 0xFFFF };
 
 typedef void sqz_task(void *context, int thread, int stage, int part);
 /* Calls `task` once for each of `parts[stage]` parts of each stage; a stage begins when the one before it is done.

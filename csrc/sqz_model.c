@@ -10,39 +10,47 @@ static size_t model_load_bytes(const sqz_model *model) {
     return sqz_decoder_bytes_for(&model->needs) + model->integer_bytes + SQZ_ALIGN;
 }
 
-sqz_status sqz_measure(const sqz_spec *spec, const char *kernels, int threads, sqz_sizes *sizes) {
-    const sqz_kernels *set = sqz_find_kernels(kernels);
-    sqz_model model;
+/* Plans a model, at `memory` or to count only. */
+static sqz_status model_plan(const sqz_spec *spec, const sqz_options *options, sqz_model *model, uint8_t *memory,
+                             sqz_sizes *sizes) {
+    const int threads = options && options->threads ? options->threads : 1;
+    const sqz_kernels *set = sqz_find_kernels(options ? options->kernels : NULL);
     size_t thread_bytes;
     sqz_status status;
-    if (!spec || !sizes || threads < 1 || threads > 1024) return SQZ_BAD_ARGUMENT;
+    if (threads < 1 || threads > 1024) return SQZ_BAD_ARGUMENT;
+    if (options && (options->band_rows < 0 || options->band_rows > SQZ_MAX_SIZE || options->streamed < -1)) return SQZ_BAD_ARGUMENT;
     if (!set) return SQZ_NO_KERNEL;
-    status = sqz_plan(spec, set, &model, NULL, sizes);
+    status = sqz_plan(spec, set, options, model, memory, sizes);
     if (status) return status;
-    thread_bytes = model.trunk_bytes + model.scratch_bytes;
+    thread_bytes = model->trunk_bytes + model->scratch_bytes;
     if (thread_bytes > (SIZE_MAX - SQZ_ALIGN) / (size_t)threads) return SQZ_LIMIT_EXCEEDED;
     sizes->model_bytes += SQZ_ALIGN;
-    sizes->load_bytes = model_load_bytes(&model);
+    sizes->load_bytes = model_load_bytes(model);
     sizes->arena_bytes = thread_bytes * (size_t)threads + SQZ_ALIGN;
     return SQZ_OK;
 }
 
-sqz_status sqz_create(const sqz_spec *spec, const char *kernels, void *memory, size_t bytes, sqz_model **result) {
+sqz_status sqz_measure(const sqz_spec *spec, const sqz_options *options, sqz_sizes *sizes) {
+    sqz_model model;
+    if (!spec || !sizes) return SQZ_BAD_ARGUMENT;
+    return model_plan(spec, options, &model, NULL, sizes);
+}
+
+sqz_status sqz_create(const sqz_spec *spec, const sqz_options *options, void *memory, size_t bytes,
+                      sqz_model **result) {
     sqz_sizes sizes;
-    sqz_model *model;
     uint8_t *base;
     sqz_status status;
     uint64_t floats;
     if (!memory || !result) return SQZ_BAD_ARGUMENT;
-    status = sqz_measure(spec, kernels, 1, &sizes);
+    status = sqz_measure(spec, options, &sizes);
     if (status) return status;
     if (bytes < sizes.model_bytes) return SQZ_NO_MEMORY;
     base = (uint8_t *)memory + model_align(memory);
-    model = (sqz_model *)(void *)base;
+    *result = (sqz_model *)(void *)base;
     floats = sqz_usual_floats();
-    status = sqz_plan(spec, sqz_find_kernels(kernels), model, base, &sizes);
+    status = model_plan(spec, options, *result, base, &sizes);
     sqz_restore_floats(floats);
-    *result = model;
     return status;
 }
 
@@ -125,7 +133,7 @@ sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data
     uint64_t length, left = 0;
     sqz_status status, late = SQZ_OK;
     if (!model || !header || !data || !scratch) return SQZ_BAD_ARGUMENT;
-    status = sqz_plan(&header->spec, NULL, &planned, NULL, &sizes);
+    status = sqz_plan(&header->spec, NULL, NULL, &planned, NULL, &sizes);
     if (status) return status;
     if (planned.shape_hash != model->shape_hash) return SQZ_BAD_ARGUMENT;
     if (bytes < model_load_bytes(model)) return SQZ_NO_MEMORY;

@@ -155,7 +155,7 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
     if (offset != size || !is_in_order || !offsets[0] || !offsets[1]) return SQZ_BAD_TABLE;
     status = parse_arch(bytes + offsets[0], lengths[0], &header->spec, &left);
     if (status) return status;
-    status = sqz_plan(&header->spec, NULL, &model, NULL, &sizes);
+    status = sqz_plan(&header->spec, NULL, NULL, &model, NULL, &sizes);
     if (status || left) return status ? status : SQZ_BAD_TABLE;
     if (sizes.n_weights > limits->weights) return SQZ_LIMIT_EXCEEDED;
     header->weights_offset = offsets[1];

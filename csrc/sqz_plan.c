@@ -1,4 +1,4 @@
-/* sqz_plan.c - from a spec to a model without weights: checks, shapes, memory.
+/* sqz_plan.c - from a spec to a model without weights: checks, shapes, memory for weights.
  *
  * The program is always stem, Fire modules, head, so a model is a struct for each of them rather than a graph. One walk
  * over the spec fills it; without memory for it, the same walk fills a few spare structs in turn and counts. */
@@ -18,7 +18,8 @@ typedef struct {
     size_t next_byte; /* of the memory, also where it is only counted */
     sqz_conv spare_convs[4]; /* no layer has more */
     sqz_fire spare_fire;
-    int channels, size, next_tensor;
+    sqz_stage spare_stages[SQZ_MAX_FIRES + 1];
+    int channels, size, next_tensor, n_stages;
     int is_relu_shifted; /* whether a ReLU writes a tensor whose zero-point is not 0 */
     sqz_tensor tensor; /* the tensor that the next layer reads */
     uint64_t weights, activations;
@@ -72,46 +73,6 @@ static void *plan_take(plan_walk *walk, size_t bytes) {
 
 static void plan_at_least(size_t *value, size_t least) {
     if (*value < least) *value = least;
-}
-
-/* Memory for a job of one row of a convolution, at least. */
-static void plan_wide_memory(sqz_model *model, const sqz_conv *conv, int pixels, size_t x_pixel) {
-    if (!model->kernels) return;
-    if (model->kernels->wide == SQZ_WIDE_WINDOWS) {
-        plan_at_least(&model->wide_bytes, (size_t)(conv->runs * conv->groups) * 4 * 2 * SQZ_WINDOW_PIXELS);
-    } else if (model->kernels->wide == SQZ_WIDE_ROWS) {
-        size_t row = sqz_wide_run(pixels, x_pixel, conv->groups) * 2;
-        plan_at_least(&model->wide_bytes, row * (size_t)conv->runs);
-        plan_at_least(&model->wide_bytes, SQZ_WIDE_BYTES);
-    }
-}
-
-static void plan_stem_memory(sqz_model *model) {
-    size_t columns = (size_t)model->stem_size * (size_t)model->stem->groups * 4;
-    size_t row = (size_t)model->stem_size * sqz_pixel_bytes(model->stem->out_channels);
-    model->trunk_bytes = sqz_tensor_bytes(model->stem_out_size, model->stem->out_channels, 0);
-    model->scratch_bytes = sqz_round_up(columns + SQZ_SLACK, SQZ_ALIGN);
-    plan_wide_memory(model, model->stem, model->stem_size, (size_t)model->stem->groups * 4);
-    if (model->stem_has_pool) model->scratch_bytes += sqz_round_up(3 * row + SQZ_SLACK, SQZ_ALIGN);
-}
-
-static void plan_fire_memory(sqz_model *model, const sqz_fire *fire) {
-    size_t row = sqz_round_up((size_t)fire->size * sqz_pixel_bytes(fire->out_channels) + SQZ_SLACK, SQZ_ALIGN);
-    size_t rows = fire->has_pool ? 3 : 0;
-    if (fire->has_add) rows += 1 + (fire->bypass ? 1 : 0);
-    plan_at_least(&model->trunk_bytes, sqz_tensor_bytes(fire->size, fire->in_channels, 0) +
-                                           sqz_tensor_bytes(fire->size, fire->squeeze->out_channels, 1) +
-                                           sqz_tensor_bytes(fire->out_size, fire->out_channels, 0));
-    plan_at_least(&model->scratch_bytes, rows * row);
-    plan_wide_memory(model, fire->squeeze, fire->size, sqz_pixel_bytes(fire->in_channels));
-    plan_wide_memory(model, fire->expand3x3, fire->size, sqz_pixel_bytes(fire->squeeze->out_channels));
-    if (fire->bypass) plan_wide_memory(model, fire->bypass, fire->size, sqz_pixel_bytes(fire->in_channels));
-}
-
-static void plan_head_memory(sqz_model *model) {
-    plan_at_least(&model->scratch_bytes, sizeof(int32_t) * SQZ_HEAD_PIXELS * SQZ_HEAD_PANELS * SQZ_LANES);
-    plan_wide_memory(model, model->head, SQZ_HEAD_PIXELS, sqz_pixel_bytes(model->head->in_channels));
-    model->scratch_bytes += sqz_round_up(model->wide_bytes, SQZ_ALIGN);
 }
 
 /* --- walking a spec ----------------------------------------------------------------------------------------------- */
@@ -168,13 +129,30 @@ static sqz_tensor plan_next_tensor(plan_walk *walk) {
     return index < SQZ_MAX_TENSORS ? walk->spec->tensors[index] : none;
 }
 
-static int plan_pool(plan_walk *walk, int layer, int *has_pool) {
-    *has_pool = walk->spec->has_pool[layer] != 0;
-    if (*has_pool) {
-        walk->size = plan_pool_size(walk->size, walk->spec->pool_ceil_mode);
+/* Memory for a job of one row of a convolution, at least. */
+static void plan_wide_memory(sqz_model *model, const sqz_conv *conv, int pixels, size_t x_pixel) {
+    if (!model->kernels) return;
+    if (model->kernels->wide == SQZ_WIDE_WINDOWS) {
+        plan_at_least(&model->wide_bytes, (size_t)(conv->runs * conv->groups) * 4 * 2 * SQZ_WINDOW_PIXELS);
+    } else if (model->kernels->wide == SQZ_WIDE_ROWS) {
+        size_t row = sqz_wide_run(pixels, x_pixel, conv->groups) * 2;
+        plan_at_least(&model->wide_bytes, row * (size_t)conv->runs);
+        plan_at_least(&model->wide_bytes, SQZ_WIDE_BYTES);
+    }
+}
+
+/* Ends a stage, with its pool if it has one. */
+static void plan_stage(plan_walk *walk, int layer, size_t window_bytes) {
+    sqz_stage *stage = &walk->model->stages[walk->n_stages++];
+    stage->channels = walk->channels;
+    stage->window_bytes = window_bytes;
+    stage->size = stage->out_size = stage->rows = walk->size;
+    stage->has_pool = walk->spec->has_pool[layer] != 0;
+    if (stage->has_pool) {
+        stage->out_size = walk->size = plan_pool_size(walk->size, walk->spec->pool_ceil_mode);
+        stage->rows = sqz_min(2 * stage->out_size + 1, stage->size);
         walk->activations += (uint64_t)walk->channels * (uint64_t)walk->size * (uint64_t)walk->size;
     }
-    return walk->size;
 }
 
 static void plan_stem(plan_walk *walk) {
@@ -182,15 +160,16 @@ static void plan_stem(plan_walk *walk) {
     sqz_model *model = walk->model;
     const int kernel = spec->stem_kernel, stride = spec->stem_stride, padding = spec->stem_padding;
     model->input_size = walk->size = spec->input_size;
+    model->stem_kernel = kernel;
     model->stem = plan_conv(walk, 3, spec->stem_channels, kernel, stride, padding);
     model->stem->in_zero = plan_next_tensor(walk).zero_point;
     walk->tensor = plan_next_tensor(walk);
     model->stem->out_zero = walk->tensor.zero_point;
     walk->is_relu_shifted |= walk->tensor.zero_point != 0;
     walk->channels = spec->stem_channels;
-    model->stem_size = walk->size = plan_conv_size(walk->size, kernel, stride, padding);
-    model->stem_out_size = plan_pool(walk, 1, &model->stem_has_pool);
-    plan_stem_memory(model);
+    walk->size = plan_conv_size(walk->size, kernel, stride, padding);
+    plan_wide_memory(model, model->stem, walk->size, (size_t)model->stem->groups * 4);
+    plan_stage(walk, 1, (size_t)walk->size * (size_t)model->stem->groups * 4 + SQZ_SLACK);
 }
 
 static void plan_bypass(plan_walk *walk, sqz_fire *fire, sqz_tensor input, sqz_tensor joined) {
@@ -201,7 +180,7 @@ static void plan_bypass(plan_walk *walk, sqz_fire *fire, sqz_tensor input, sqz_t
         fire->bypass->out_zero = other.zero_point;
     }
     sum = walk->tensor = plan_next_tensor(walk);
-    walk->activations += (uint64_t)fire->out_channels * (uint64_t)walk->size * (uint64_t)walk->size;
+    walk->activations += (uint64_t)walk->channels * (uint64_t)walk->size * (uint64_t)walk->size;
     /* A quotient in double, rounded to float once. */
     fire->add.factor[0] = (float)((double)joined.scale / (double)sum.scale);
     fire->add.factor[1] = (float)((double)other.scale / (double)sum.scale);
@@ -216,11 +195,10 @@ static void plan_fire(plan_walk *walk, int index) {
     const int squeeze = widths->squeeze_channels, wide = widths->expand1x1_channels + widths->expand3x3_channels;
     const sqz_tensor input = walk->tensor;
     sqz_fire *fire = walk->memory ? &walk->model->fires[index] : &walk->spare_fire;
+    sqz_stage *before = &walk->model->stages[index];
+    size_t bypass_bytes = 0;
     sqz_tensor squeezed, joined;
     memset(fire, 0, sizeof *fire);
-    fire->in_channels = walk->channels;
-    fire->out_channels = wide;
-    fire->size = walk->size;
     fire->squeeze = plan_conv(walk, walk->channels, squeeze, 1, 1, 0);
     fire->expand1x1 = plan_conv(walk, squeeze, widths->expand1x1_channels, 1, 1, 0);
     fire->expand3x3 = plan_conv(walk, squeeze, widths->expand3x3_channels, 3, 1, 1);
@@ -234,10 +212,17 @@ static void plan_fire(plan_walk *walk, int index) {
         fire->bypass = plan_conv(walk, walk->channels, wide, 1, 1, 0);
     }
     fire->has_add = fire->bypass || (spec->bypass != SQZ_BYPASS_NONE && walk->channels == wide);
-    if (fire->has_add) plan_bypass(walk, fire, input, joined);
+    plan_wide_memory(walk->model, fire->squeeze, walk->size, sqz_pixel_bytes(walk->channels));
+    plan_wide_memory(walk->model, fire->expand3x3, walk->size, sqz_pixel_bytes(squeeze));
+    if (fire->bypass) {
+        plan_wide_memory(walk->model, fire->bypass, walk->size, sqz_pixel_bytes(walk->channels));
+        bypass_bytes = sqz_row_bytes(walk->size, wide);
+    }
+    before->map_channels = squeeze;
+    before->is_added = fire->has_add;
     walk->channels = wide;
-    fire->out_size = plan_pool(walk, index + 2, &fire->has_pool);
-    plan_fire_memory(walk->model, fire);
+    if (fire->has_add) plan_bypass(walk, fire, input, joined);
+    plan_stage(walk, index + 2, bypass_bytes);
 }
 
 static void plan_head(plan_walk *walk) {
@@ -245,15 +230,14 @@ static void plan_head(plan_walk *walk) {
     sqz_model *model = walk->model;
     model->head = plan_conv(walk, walk->channels, spec->num_classes, 1, 1, spec->head_padding);
     model->head->in_zero = walk->tensor.zero_point;
-    model->head_size = walk->size;
     model->head_relu = spec->head_relu != 0;
     model->head_padding = spec->head_padding;
     walk->sizes.map_size = walk->size + 2 * spec->head_padding;
-    plan_head_memory(model);
+    plan_wide_memory(model, model->head, SQZ_HEAD_PIXELS, sqz_pixel_bytes(walk->channels));
 }
 
-sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, sqz_model *model, uint8_t *memory,
-                    sqz_sizes *sizes) {
+sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, const sqz_options *options, sqz_model *model,
+                    uint8_t *memory, sqz_sizes *sizes) {
     plan_walk walk;
     if (!plan_fields_are_valid(spec)) return SQZ_BAD_TABLE;
     memset(&walk, 0, sizeof walk);
@@ -266,7 +250,10 @@ sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, sqz_model 
     model->shape_hash = 14695981039346656037u;
     plan_take(&walk, sizeof *model);
     model->fires = (sqz_fire *)plan_take(&walk, sizeof(sqz_fire) * spec->n_fires);
+    model->stages = (sqz_stage *)plan_take(&walk, sizeof(sqz_stage) * ((size_t)spec->n_fires + 1));
     model->convs = (sqz_conv *)plan_take(&walk, sizeof(sqz_conv) * (2 + 4 * (size_t)spec->n_fires)); /* at most */
+    if (!memory) model->stages = walk.spare_stages;
+    for (int i = 0; i <= spec->n_fires; i++) memset(&model->stages[i], 0, sizeof *model->stages);
     plan_stem(&walk);
     for (int i = 0; i < spec->n_fires; i++) {
         if (walk.size < 1) return SQZ_BAD_TABLE;
@@ -284,6 +271,7 @@ sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, sqz_model 
     }
     model->n_convs = walk.sizes.n_convs;
     model->n_macs = walk.sizes.n_macs;
+    sqz_schedule(model, options ? options->band_rows : 0, options ? options->streamed : 0);
     walk.sizes.n_weights = (size_t)walk.weights;
     walk.sizes.model_bytes = walk.next_byte;
     *sizes = walk.sizes;

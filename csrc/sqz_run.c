@@ -1,8 +1,8 @@
-/* sqz_run.c - runs a model: the stem, the Fire modules and the head, split over threads by rows (the head by classes).
+/* sqz_run.c - runs a model stage by stage, split over threads by rows (the head by classes).
  *
- * Between stages only three tensors exist: what a Fire reads, its squeeze layer with a border of zero-points, and what
- * it writes, placed at alternating ends of the trunk. Pools, additions and concatenation work on a few rows at a time
- * in each thread's scratch memory and never see a whole tensor. */
+ * A stage makes some rows of a tensor at a time, pools them and passes them on: squeezed into the map that the next Fire
+ * module reads, or to the head. `sqz_schedule.c` says how many at a time and where they lie. Stages that are streamed
+ * run at the same time, on one thread, a row of one or the other after the next. */
 #include "sqz_internal.h"
 
 #ifndef SQZ_MACS_PER_THREAD
@@ -10,20 +10,37 @@
 #endif
 enum { RUN_PARTS_PER_THREAD = 2 }; /* of a stage */
 
+/* Where an image comes from: memory, or a function that fills the rows of a window. */
+typedef struct {
+    const uint8_t *pixels; /* rows `first` to `end` - 1 */
+    int first, end;
+    size_t readable; /* bytes of them, and those behind that may be read */
+    sqz_row_source *source;
+    void *context;
+    sqz_status status;
+} run_input;
+
+/* What a run is to find out; any may be NULL. */
+typedef struct {
+    double *logits, *map;
+    int32_t *features;
+} run_result;
+
 typedef struct {
     const sqz_model *model;
     const uint8_t *pixels; /* of the images of this run */
-    double *logits, *map;
-    int32_t *features;
+    run_result result;
     uint8_t *arena;
     size_t threads; /* whose memory the arena holds */
-    const int *parts; /* of each stage of an image; NULL where a part is an image */
+    const int *parts; /* of each step of an image; NULL where a part is an image */
 } run_context;
 
 typedef struct {
     const sqz_model *model;
     uint8_t *trunk, *scratch;
-    int part, parts; /* of a stage */
+    int part, parts; /* of a step */
+    run_input *input;
+    run_result result;
 } run_worker;
 
 /* First item of the worker's part of `count` items, or the first that is no longer in it. */
@@ -53,72 +70,69 @@ static void run_conv(const run_worker *worker, const sqz_conv *conv, sqz_conv_jo
     model->kernels->conv(job);
 }
 
-/* --- rows: pools -------------------------------------------------------------------------------------------------- */
-
-/* Makes rows [first, last) of a tensor at `y`. */
-typedef void (*run_rows)(const run_worker *worker, const void *layer, int first, int last, uint8_t *y);
-
-/* Rows [first, last) of the pool of what `make` makes; `strip` holds three rows of it. */
-static void run_pooled(const run_worker *worker, run_rows make, const void *layer, int size, int out_size, size_t pixel,
-                       int first, int last, uint8_t *strip, uint8_t *y) {
-    size_t row_bytes = (size_t)size * pixel;
-    for (int out = first; out < last; out++) {
-        int top = 2 * out, end = sqz_min(top + 3, size);
-        const uint8_t *rows[3];
-        if (out == first) {
-            make(worker, layer, top, end, strip);
-        } else { /* the window's last row is the next one's first */
-            memcpy(strip, strip + 2 * row_bytes, row_bytes);
-            make(worker, layer, top + 1, end, strip + row_bytes);
-        }
-        for (int i = 0; i < 3; i++) rows[i] = strip + (size_t)sqz_min(i, end - top - 1) * row_bytes;
-        worker->model->kernels->pool_row(rows, size, out_size, pixel, y + (size_t)out * (size_t)out_size * pixel);
-    }
+/* Moves all but the first of some rows up by one. */
+static void run_slide(uint8_t *rows, size_t row_bytes, int count) {
+    for (int i = 1; i < count; i++) memcpy(rows + (size_t)(i - 1) * row_bytes, rows + (size_t)i * row_bytes, row_bytes);
 }
 
-/* --- stem --------------------------------------------------------------------------------------------------------- */
+/* --- conv1 -------------------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    const uint8_t *pixels;
-    uint8_t *columns;
-} run_stem_layer;
+/* Has rows [first, end) of the input ready. */
+static void run_read_rows(const run_worker *worker, int first, int end) {
+    run_input *input = worker->input;
+    const size_t line = (size_t)worker->model->input_size * 3;
+    uint8_t *window = worker->trunk + worker->model->input_at;
+    if (end <= input->end) return;
+    for (int row = first; row < end; row++) {
+        uint8_t *to = window + (size_t)(row - first) * line;
+        if (row < input->end) {
+            if (first > input->first) memcpy(to, window + (size_t)(row - input->first) * line, line);
+        } else if (!input->status && input->source(input->context, row, to)) {
+            input->status = SQZ_TRUNCATED;
+        }
+    }
+    input->first = first;
+    input->end = end;
+    input->readable = (size_t)(end - first) * line + SQZ_SLACK;
+}
 
 /* Windows of one output row from `column` on, as far as they lie inside the image; returns the first that does not.
  * Each of a window's lines is copied as COPIED bytes, a few more than it has: what is too much falls on the next line
  * or window, or on products whose weights are 0. */
-SQZ_INLINE int run_unfold_inside(const sqz_model *model, const uint8_t *pixels, int top, int column, uint8_t *columns,
-                                 const int KERNEL, const size_t COPIED) {
+SQZ_INLINE int run_unfold_inside(const sqz_model *model, const run_input *input, int top, int column,
+                                 uint8_t *columns, const int KERNEL, const size_t COPIED) {
     const int stride = model->stem->stride, padding = model->stem->padding, size = model->input_size;
     const size_t window = (size_t)model->stem->groups * 4, line = (size_t)size * 3;
-    for (; column < model->stem_size; column++) {
+    for (; column < model->stages[0].size; column++) {
         int left = column * stride - padding;
-        size_t at = (size_t)top * line + (size_t)left * 3;
+        size_t at = (size_t)(top - input->first) * line + (size_t)left * 3;
         uint8_t *to = columns + (size_t)column * window;
-        if (left + KERNEL > size || at + (size_t)(KERNEL - 1) * line + COPIED > (size_t)size * line) break;
-        for (int ky = 0; ky < KERNEL; ky++, at += line, to += 3 * KERNEL) memcpy(to, pixels + at, COPIED);
+        if (left + KERNEL > size || at + (size_t)(KERNEL - 1) * line + COPIED > input->readable) break;
+        for (int ky = 0; ky < KERNEL; ky++, at += line, to += 3 * KERNEL) memcpy(to, input->pixels + at, COPIED);
     }
     return column;
 }
 
 /* Lays the windows of one output row side by side: kernel * kernel * 3 bytes each, padded to whole groups. */
-static void run_unfold_row(const sqz_model *model, const uint8_t *pixels, int row, uint8_t *columns) {
+static void run_unfold_row(const sqz_model *model, const run_input *input, int row, uint8_t *columns) {
     const sqz_conv *conv = model->stem;
-    const int size = model->input_size, kernel = conv->kernel, top = row * conv->stride - conv->padding;
+    const int size = model->input_size, out_size = model->stages[0].size, kernel = conv->kernel;
+    const int top = row * conv->stride - conv->padding;
     const size_t window = (size_t)conv->groups * 4;
-    for (int column = 0; column < model->stem_size; column++) {
+    for (int column = 0; column < out_size; column++) {
         const int left = column * conv->stride - conv->padding;
         uint8_t *to = columns + (size_t)column * window;
         if (left >= 0 && top >= 0 && top + kernel <= size) {
-            if (kernel == 3) column = run_unfold_inside(model, pixels, top, column, columns, 3, 16);
-            if (kernel == 7) column = run_unfold_inside(model, pixels, top, column, columns, 7, 32);
-            if (column == model->stem_size) return;
+            if (kernel == 3) column = run_unfold_inside(model, input, top, column, columns, 3, 16);
+            if (kernel == 7) column = run_unfold_inside(model, input, top, column, columns, 7, 32);
+            if (column == out_size) return;
             to = columns + (size_t)column * window;
         }
         for (int ky = 0; ky < kernel; ky++) {
             for (int kx = 0; kx < kernel; kx++, to += 3) {
                 int y = top + ky, x = column * conv->stride - conv->padding + kx;
                 if (y >= 0 && y < size && x >= 0 && x < size) {
-                    memcpy(to, pixels + ((size_t)y * (size_t)size + (size_t)x) * 3, 3);
+                    memcpy(to, input->pixels + ((size_t)(y - input->first) * (size_t)size + (size_t)x) * 3, 3);
                 } else {
                     memset(to, conv->in_zero, 3);
                 }
@@ -128,154 +142,116 @@ static void run_unfold_row(const sqz_model *model, const uint8_t *pixels, int ro
     }
 }
 
-static void run_stem_rows(const run_worker *worker, const void *layer, int first, int last, uint8_t *y) {
+static void run_stem_rows(const run_worker *worker, int first, int count, uint8_t *y) {
     const sqz_model *model = worker->model;
-    const run_stem_layer *stem = (const run_stem_layer *)layer;
-    size_t pixel = sqz_pixel_bytes(model->stem->out_channels);
-    for (int row = first; row < last; row++, y += (size_t)model->stem_size * pixel) {
+    const sqz_stage *stage = &model->stages[0];
+    uint8_t *columns = worker->scratch + stage->spare_at;
+    for (int row = first; row < first + count; row++, y += sqz_row_bytes(stage->size, stage->channels)) {
+        const int top = row * model->stem->stride - model->stem->padding;
         sqz_conv_job job = SQZ_ZEROS;
-        run_unfold_row(model, stem->pixels, row, stem->columns);
-        job.x = stem->columns;
+        run_read_rows(worker, sqz_max(top, 0), sqz_min(top + model->stem->kernel, model->input_size));
+        run_unfold_row(model, worker->input, row, columns);
+        job.x = columns;
         job.x_pixel = (size_t)model->stem->groups * 4;
         job.rows = 1;
-        job.pixels = model->stem_size;
+        job.pixels = stage->size;
         job.y = y;
-        job.y_pixel = pixel;
+        job.y_pixel = sqz_pixel_bytes(stage->channels);
         run_conv(worker, model->stem, &job);
-    }
-}
-
-static void run_stem(const run_worker *worker, const uint8_t *pixels, uint8_t *y) {
-    const sqz_model *model = worker->model;
-    size_t columns = sqz_round_up((size_t)model->stem_size * (size_t)model->stem->groups * 4 + SQZ_SLACK, SQZ_ALIGN);
-    size_t pixel = sqz_pixel_bytes(model->stem->out_channels);
-    run_stem_layer stem = {pixels, worker->scratch};
-    int first = run_first(worker, model->stem_out_size);
-    int last = run_last(worker, model->stem_out_size);
-    if (model->stem_has_pool) {
-        run_pooled(worker, run_stem_rows, &stem, model->stem_size, model->stem_out_size, pixel, first, last,
-                   worker->scratch + columns, y);
-    } else {
-        run_stem_rows(worker, &stem, first, last, y + (size_t)first * (size_t)model->stem_size * pixel);
     }
 }
 
 /* --- Fire modules ------------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    const sqz_fire *fire;
-    const uint8_t *x, *squeezed; /* the latter with its border */
-    uint8_t *joined, *other;     /* a row each: the terms of the addition */
-} run_fire_layer;
-
-static void run_squeeze(const run_worker *worker, const sqz_fire *fire, const uint8_t *x, uint8_t *squeezed) {
-    size_t pixel = sqz_pixel_bytes(fire->squeeze->out_channels), in_pixel = sqz_pixel_bytes(fire->in_channels);
-    size_t row = (size_t)(fire->size + 2) * pixel;
-    int size = fire->size, zero = fire->squeeze->out_zero;
-    int first = run_first(worker, size);
-    int last = run_last(worker, size);
+/* Squeezes rows [first, first + count) of a stage's tensor into its map, with what of its border lies beside them. */
+static void run_squeeze(const run_worker *worker, int index, int first, int count, const uint8_t *x) {
+    const sqz_stage *stage = &worker->model->stages[index];
+    const sqz_conv *squeeze = worker->model->fires[index].squeeze;
+    const int size = stage->out_size, zero = squeeze->out_zero, is_whole = stage->map_rows == size + 2;
+    const size_t pixel = sqz_pixel_bytes(stage->map_channels), row = (size_t)(size + 2) * pixel;
+    const int at = sqz_min(first + 1, stage->map_rows - count);
+    uint8_t *map = worker->trunk + stage->map_at, *to = map + (size_t)at * row;
     sqz_conv_job job = SQZ_ZEROS;
-    if (worker->part == 0) memset(squeezed, zero, row);
-    if (worker->part == worker->parts - 1) memset(squeezed + (size_t)(size + 1) * row, zero, row);
-    for (int i = first; i < last; i++) {
-        memset(squeezed + (size_t)(i + 1) * row, zero, pixel);
-        memset(squeezed + (size_t)(i + 2) * row - pixel, zero, pixel);
+    if (first == 0) memset(map, zero, row);
+    if (at <= first) run_slide(map, row, stage->map_rows);
+    if (is_whole && first + count == size) memset(map + (size_t)(size + 1) * row, zero, row);
+    for (int i = 0; i < count; i++) {
+        memset(to + (size_t)i * row, zero, pixel);
+        memset(to + (size_t)(i + 1) * row - pixel, zero, pixel);
     }
-    job.x = x + (size_t)first * (size_t)size * in_pixel;
-    job.x_pixel = in_pixel;
-    job.x_row = (size_t)size * in_pixel;
-    job.rows = last - first;
+    job.x = x;
+    job.x_pixel = sqz_pixel_bytes(stage->channels);
+    job.x_row = (size_t)size * job.x_pixel;
+    job.rows = count;
     job.pixels = size;
-    job.y = squeezed + (size_t)(first + 1) * row + pixel;
+    job.y = to + pixel;
     job.y_pixel = pixel;
     job.y_row = row;
-    run_conv(worker, fire->squeeze, &job);
+    run_conv(worker, squeeze, &job);
 }
 
-static void run_expand(const run_worker *worker, const run_fire_layer *layer, int first, int last, uint8_t *y) {
-    const sqz_fire *fire = layer->fire;
-    size_t in_pixel = sqz_pixel_bytes(fire->squeeze->out_channels), in_row = (size_t)(fire->size + 2) * in_pixel;
+/* Rows [first, first + count) of a Fire module, before its pool. */
+static void run_fire_rows(const run_worker *worker, int index, int first, int count, uint8_t *y) {
+    const sqz_stage *before = &worker->model->stages[index - 1], *stage = &worker->model->stages[index];
+    const sqz_fire *fire = &worker->model->fires[index - 1];
+    const size_t in_pixel = sqz_pixel_bytes(before->map_channels), in_row = (size_t)(stage->size + 2) * in_pixel;
+    const uint8_t *map = worker->trunk + before->map_at, *other;
     sqz_conv_job job = SQZ_ZEROS;
+    if (before->map_rows == stage->size + 2) map += (size_t)first * in_row; /* else it is a window of these rows */
+    job.rows = count;
+    job.pixels = stage->size;
     job.x_pixel = in_pixel;
     job.x_run = job.x_row = in_row;
-    job.rows = last - first;
-    job.pixels = fire->size;
-    job.y_pixel = sqz_pixel_bytes(fire->out_channels);
-    job.y_row = (size_t)fire->size * job.y_pixel;
-    job.x = layer->squeezed + (size_t)(first + 1) * in_row + in_pixel;
+    job.y_pixel = sqz_pixel_bytes(stage->channels);
+    job.y_row = (size_t)stage->size * job.y_pixel;
+    job.x = map + in_row + in_pixel;
     job.y = y;
     run_conv(worker, fire->expand1x1, &job);
-    job.x = layer->squeezed + (size_t)first * in_row;
+    job.x = map;
     job.y = y + fire->expand1x1->out_channels;
     run_conv(worker, fire->expand3x3, &job);
-}
-
-static void run_fire_rows(const run_worker *worker, const void *of, int first, int last, uint8_t *y) {
-    const run_fire_layer *layer = (const run_fire_layer *)of;
-    const sqz_fire *fire = layer->fire;
-    size_t row = (size_t)fire->size * sqz_pixel_bytes(fire->out_channels);
-    size_t in_pixel = sqz_pixel_bytes(fire->in_channels), in_row = (size_t)fire->size * in_pixel;
-    if (!fire->has_add) {
-        run_expand(worker, layer, first, last, y);
-        return;
+    if (!fire->has_add) return;
+    other = worker->trunk + before->kept_at;
+    other += (size_t)(first % before->kept_rows) * sqz_row_bytes(stage->size, before->channels);
+    if (fire->bypass) {
+        job.x = other;
+        job.x_pixel = sqz_pixel_bytes(before->channels);
+        job.x_run = 0;
+        job.x_row = (size_t)stage->size * job.x_pixel;
+        job.y = worker->scratch + stage->spare_at;
+        run_conv(worker, fire->bypass, &job);
+        other = job.y;
     }
-    for (int i = first; i < last; i++, y += row) {
-        const uint8_t *x = layer->x + (size_t)i * in_row, *other = x;
-        run_expand(worker, layer, i, i + 1, layer->joined);
-        if (fire->bypass) {
-            sqz_conv_job job = SQZ_ZEROS;
-            job.x = x;
-            job.x_pixel = in_pixel;
-            job.rows = 1;
-            job.pixels = fire->size;
-            job.y = layer->other;
-            job.y_pixel = sqz_pixel_bytes(fire->out_channels);
-            run_conv(worker, fire->bypass, &job);
-            other = layer->other;
-        }
-        worker->model->kernels->add_row(&fire->add, layer->joined, other, row, y);
-    }
-}
-
-static void run_expands(const run_worker *worker, const sqz_fire *fire, const uint8_t *x, uint8_t *squeezed, uint8_t *y) {
-    size_t pixel = sqz_pixel_bytes(fire->out_channels);
-    size_t row = sqz_round_up((size_t)fire->size * pixel + SQZ_SLACK, SQZ_ALIGN);
-    run_fire_layer layer = {fire, x, squeezed, worker->scratch, worker->scratch + row};
-    uint8_t *strip = worker->scratch;
-    int first = run_first(worker, fire->out_size);
-    int last = run_last(worker, fire->out_size);
-    if (fire->has_add) strip += fire->bypass ? 2 * row : row;
-    if (fire->has_pool) {
-        run_pooled(worker, run_fire_rows, &layer, fire->size, fire->out_size, pixel, first, last, strip, y);
-    } else {
-        run_fire_rows(worker, &layer, first, last, y + (size_t)first * (size_t)fire->size * pixel);
-    }
+    worker->model->kernels->add_row(&fire->add, other, (size_t)count * job.y_row, y);
 }
 
 /* --- head --------------------------------------------------------------------------------------------------------- */
 
-/* Adds the sums of some pixels to `totals`, after the head's ReLU, and stores them in the map. */
+static int run_head_size(const sqz_model *model) { return model->stages[model->n_fires].out_size; }
+
+/* Adds the sums of some pixels to the logits, after the head's ReLU, and stores them in the map. In double these are whole
+ * numbers below 2^51. */
 static void run_collect(const sqz_model *model, const int32_t *raw, int first_pixel, int pixels, int first_class,
-                        int lanes, int64_t *totals, double *map) {
+                        int lanes, double *logits, double *map) {
     const sqz_conv *head = model->head;
     int is_narrow = head->largest_sum * SQZ_HEAD_PIXELS <= INT32_MAX, floor = model->head_relu ? 0 : INT32_MIN;
     int classes = sqz_min(lanes, head->out_channels - first_class);
-    if (is_narrow) {
+    for (int o = 0; logits && !is_narrow && o < classes; o++) {
+        int64_t sum = 0;
+        for (int p = 0; p < pixels; p++) sum += sqz_max(raw[p * lanes + o], floor);
+        logits[first_class + o] += (double)sum;
+    }
+    if (logits && is_narrow) {
         int32_t sums[SQZ_HEAD_PANELS * SQZ_LANES] = {0};
         for (int p = 0; p < pixels; p++) {
             for (int o = 0; o < lanes; o++) sums[o] += sqz_max(raw[p * lanes + o], floor);
         }
-        for (int o = 0; o < lanes; o++) totals[o] += sums[o];
-    } else {
-        for (int p = 0; p < pixels; p++) {
-            for (int o = 0; o < lanes; o++) totals[o] += sqz_max(raw[p * lanes + o], floor);
-        }
+        for (int o = 0; o < classes; o++) logits[first_class + o] += (double)sums[o];
     }
     if (!map) return;
     for (int p = 0; p < pixels; p++) {
-        int side = model->head_size + 2 * model->head_padding;
-        int y = (first_pixel + p) / model->head_size + model->head_padding;
-        int x = (first_pixel + p) % model->head_size + model->head_padding;
+        const int size = run_head_size(model), side = size + 2 * model->head_padding;
+        const int y = (first_pixel + p) / size + model->head_padding, x = (first_pixel + p) % size + model->head_padding;
         double *at = map + ((size_t)y * (size_t)side + (size_t)x) * (size_t)head->out_channels + first_class;
         for (int o = 0; o < classes; o++) {
             at[o] = (double)sqz_max(raw[p * lanes + o], floor) * (double)head->multiplier[first_class + o];
@@ -284,132 +260,257 @@ static void run_collect(const sqz_model *model, const int32_t *raw, int first_pi
 }
 
 /* Positions of the padding see zero-points only: their sums are the biases. */
-static void run_collect_border(const sqz_model *model, int first_class, int lanes, int64_t *totals, double *map) {
+static void run_collect_border(const sqz_model *model, int first_class, int last_class, double *logits, double *map) {
     const sqz_conv *head = model->head;
-    int side = model->head_size + 2, floor = model->head_relu ? 0 : INT32_MIN;
-    int positions = side * side - model->head_size * model->head_size;
-    for (int o = 0; o < sqz_min(lanes, head->out_channels - first_class); o++) {
-        int32_t sum = sqz_max(head->plain_bias[first_class + o], floor);
-        totals[o] += (int64_t)positions * sum;
+    const int size = run_head_size(model), side = size + 2, floor = model->head_relu ? 0 : INT32_MIN;
+    for (int o = first_class; o < last_class; o++) {
+        const int32_t sum = sqz_max(head->plain_bias[o], floor);
+        if (logits) logits[o] += (double)(side * side - size * size) * (double)sum;
         for (int i = 0; map && i < side * side; i++) {
             int y = i / side, x = i % side;
             if (y == 0 || x == 0 || y == side - 1 || x == side - 1) {
-                map[(size_t)i * (size_t)head->out_channels + (size_t)(first_class + o)] =
-                    (double)sum * (double)head->multiplier[first_class + o];
+                map[(size_t)i * (size_t)head->out_channels + (size_t)o] = (double)sum * (double)head->multiplier[o];
             }
         }
     }
 }
 
-static void run_head(const run_worker *worker, const uint8_t *x, double *logits, double *map) {
+/* Before the first positions of the head's input, and behind the last ones. */
+static void run_begin_head(const run_worker *worker, int first_class, int last_class) {
+    for (int o = first_class; worker->result.logits && o < last_class; o++) worker->result.logits[o] = 0;
+}
+static void run_end_head(const run_worker *worker, int first_class, int last_class) {
+    const sqz_model *model = worker->model;
+    const int side = run_head_size(model) + 2 * model->head_padding;
+    double *logits = worker->result.logits;
+    if (model->head_padding) run_collect_border(model, first_class, last_class, logits, worker->result.map);
+    for (int o = first_class; logits && o < last_class; o++) {
+        logits[o] = logits[o] * (double)model->head->multiplier[o] / (double)(side * side);
+    }
+}
+
+/* The head on positions [first, end) of its input, which begin at `x`, for some panels of classes. */
+static void run_head(const run_worker *worker, const uint8_t *x, int first, int end, int panel, int last) {
     const sqz_model *model = worker->model;
     const sqz_conv *head = model->head;
-    int pixels = model->head_size * model->head_size, side = model->head_size + 2 * model->head_padding;
-    int last = run_last(worker, head->panels), count;
-    int32_t *raw = (int32_t *)(void *)worker->scratch;
-    for (int panel = run_first(worker, head->panels); panel < last; panel += count) {
-        int64_t totals[SQZ_HEAD_PANELS * SQZ_LANES] = {0};
+    const size_t pixel = sqz_pixel_bytes(head->in_channels);
+    int32_t *raw = (int32_t *)(void *)(worker->scratch + model->stages[model->n_fires].spare_at);
+    for (int count; panel < last; panel += count) {
         sqz_conv part = *head;
-        int first_class = panel * SQZ_LANES;
-        count = part.panels = sqz_min(SQZ_HEAD_PANELS, last - panel);
+        const int first_class = panel * SQZ_LANES;
+        count = part.panels = sqz_min(model->head_panels, last - panel);
         part.last_outputs = panel + count == head->panels ? head->last_outputs : SQZ_LANES;
         part.weights += (size_t)panel * head->panel_bytes;
         part.kinds += panel;
         part.bias += first_class;
         part.multiplier += first_class;
-        for (int first = 0; first < pixels; first += SQZ_HEAD_PIXELS) {
+        for (int at = first; at < end; at += model->head_pixels) {
             sqz_conv_job job = SQZ_ZEROS;
-            job.x_pixel = sqz_pixel_bytes(head->in_channels);
-            job.x = x + (size_t)first * job.x_pixel;
+            job.x_pixel = pixel;
+            job.x = x + (size_t)(at - first) * pixel;
             job.rows = 1;
-            job.pixels = sqz_min(SQZ_HEAD_PIXELS, pixels - first);
+            job.pixels = sqz_min(model->head_pixels, end - at);
             job.raw = raw;
             run_conv(worker, &part, &job);
-            run_collect(model, raw, first, job.pixels, first_class, part.panels * SQZ_LANES, totals, map);
-        }
-        if (model->head_padding) run_collect_border(model, first_class, part.panels * SQZ_LANES, totals, map);
-        for (int o = 0; logits && o < sqz_min(part.panels * SQZ_LANES, head->out_channels - first_class); o++) {
-            logits[first_class + o] = (double)totals[o] * (double)part.multiplier[o] / (double)(side * side);
+            run_collect(model, raw, at, job.pixels, first_class, part.panels * SQZ_LANES, worker->result.logits,
+                        worker->result.map);
         }
     }
 }
 
-/* Sums over positions of what the head reads, minus its zero-point: at most 255 * 2^20. */
-static void run_sum(const run_worker *worker, const uint8_t *x, int32_t *features) {
-    const sqz_model *model = worker->model;
-    const size_t pixel = sqz_pixel_bytes(model->head->in_channels);
-    const int positions = model->head_size * model->head_size, last = run_last(worker, model->head->in_channels);
-    for (int channel = run_first(worker, model->head->in_channels); channel < last; channel++) {
-        features[channel] = -positions * model->head->in_zero;
+/* Adds channels [first, last) of some positions of the head's input to the features: at most 255 * 2^20. */
+static void run_sum(const run_worker *worker, const uint8_t *x, int positions, int first, int last) {
+    const size_t pixel = sqz_pixel_bytes(worker->model->head->in_channels);
+    int32_t *features = worker->result.features;
+    for (; positions > 0; positions--, x += pixel) {
+        for (int channel = first; channel < last; channel++) features[channel] += x[channel] - worker->model->head->in_zero;
     }
-    for (int i = 0; i < positions; i++, x += pixel) {
-        for (int channel = run_first(worker, model->head->in_channels); channel < last; channel++) {
-            features[channel] += x[channel];
+}
+
+/* The head on all of its input, for the worker's part of the classes. */
+static void run_whole_head(const run_worker *worker) {
+    const sqz_model *model = worker->model;
+    const int size = run_head_size(model), channels = model->head->in_channels;
+    const int first = run_first(worker, model->head->panels), last = run_last(worker, model->head->panels);
+    const int last_class = sqz_min(last * SQZ_LANES, model->head->out_channels);
+    const uint8_t *x = worker->trunk + model->stages[model->n_fires].kept_at;
+    if (worker->result.logits || worker->result.map) {
+        run_begin_head(worker, first * SQZ_LANES, last_class);
+        run_head(worker, x, 0, size * size, first, last);
+        run_end_head(worker, first * SQZ_LANES, last_class);
+    }
+    if (worker->result.features) {
+        for (int i = run_first(worker, channels); i < run_last(worker, channels); i++) worker->result.features[i] = 0;
+        run_sum(worker, x, size * size, run_first(worker, channels), run_last(worker, channels));
+    }
+}
+
+/* The head on rows [first, first + count) of its input. */
+static void run_head_rows(const run_worker *worker, int first, int count, const uint8_t *x) {
+    const sqz_model *model = worker->model;
+    const int size = run_head_size(model), classes = model->head->out_channels, channels = model->head->in_channels;
+    if (first == 0) run_begin_head(worker, 0, classes);
+    if (worker->result.logits || worker->result.map) {
+        run_head(worker, x, first * size, (first + count) * size, 0, model->head->panels);
+    }
+    if (first + count == size) run_end_head(worker, 0, classes);
+    if (worker->result.features) {
+        for (int i = 0; first == 0 && i < channels; i++) worker->result.features[i] = 0;
+        run_sum(worker, x, count * size, 0, channels);
+    }
+}
+
+/* --- stages ------------------------------------------------------------------------------------------------------- */
+
+static void run_make(const run_worker *worker, int index, int first, int count, uint8_t *y) {
+    if (index == 0) {
+        run_stem_rows(worker, first, count, y);
+    } else {
+        run_fire_rows(worker, index, first, count, y);
+    }
+}
+
+static void run_pass_on(const run_worker *worker, int index, int first, int count, const uint8_t *x) {
+    if (index < worker->model->n_fires) {
+        run_squeeze(worker, index, first, count, x);
+    } else if (!worker->model->keeps_head_input) {
+        run_head_rows(worker, first, count, x);
+    }
+}
+
+/* Makes rows [first, first + count) of a stage, before its pool, and passes on what rows of its tensor are complete with
+ * them. Rows [top, bottom) of the tensor are what this worker makes. */
+static void run_stage_rows(const run_worker *worker, int index, int first, int count, int top, int bottom) {
+    const sqz_stage *stage = &worker->model->stages[index];
+    const size_t row = sqz_row_bytes(stage->size, stage->channels), pixel = sqz_pixel_bytes(stage->channels);
+    const size_t out_row = (size_t)stage->out_size * pixel;
+    const int held = stage->kept_rows ? stage->kept_rows : stage->band_rows;
+    uint8_t *made = worker->scratch, *y = worker->trunk + stage->kept_at;
+    int done = sqz_max(top, (first - 1) / 2), ready = done; /* rows that are complete: passed on, and in all */
+    if (!stage->has_pool) {
+        if (held) made = y + (size_t)(first % held) * row;
+        run_make(worker, index, first, count, made);
+        run_pass_on(worker, index, first, count, made);
+        return;
+    }
+    if (!stage->kept_rows) y = worker->scratch + stage->band_at;
+    run_make(worker, index, first, count, made);
+    for (int i = first; i < first + count; i++, made += row) {
+        const int out = i / 2;
+        if (i % 2 == 0 && out > top) { /* the last row of one window is the first of the next */
+            worker->model->kernels->pool_row(made, stage->size, stage->out_size, pixel, 0,
+                                             y + (size_t)((out - 1) % held) * out_row);
+            ready = out;
+        }
+        if (out < bottom) {
+            worker->model->kernels->pool_row(made, stage->size, stage->out_size, pixel, i % 2 == 0,
+                                             y + (size_t)(out % held) * out_row);
+            if (i == stage->size - 1) ready = out + 1; /* its window hangs over the edge */
+        }
+        if (ready > done && (ready % held == 0 || i == first + count - 1)) {
+            run_pass_on(worker, index, done, ready - done, y + (size_t)(done % held) * out_row);
+            done = ready;
+        }
+    }
+}
+
+/* The worker's part of a stage that is not streamed. */
+static void run_part_of_stage(const run_worker *worker, int index) {
+    const sqz_stage *stage = &worker->model->stages[index];
+    const int top = run_first(worker, stage->out_size), bottom = run_last(worker, stage->out_size);
+    const int end = stage->has_pool ? sqz_min(2 * bottom + 1, stage->rows) : bottom;
+    if (top == bottom) return;
+    for (int at = stage->has_pool ? 2 * top : top; at < end && !worker->input->status; at += stage->step) {
+        run_stage_rows(worker, index, at, sqz_min(stage->step, end - at), top, bottom);
+    }
+}
+
+/* One row of a streamed stage, or at the end the border below its map. */
+static void run_streamed_row(const run_worker *worker, int index, sqz_progress *progress) {
+    const sqz_stage *stage = &worker->model->stages[index];
+    const size_t map_row = sqz_row_bytes(stage->out_size + 2, stage->map_channels);
+    uint8_t *map = worker->trunk + stage->map_at;
+    if (progress->made == stage->rows) {
+        run_slide(map, map_row, stage->map_rows);
+        memset(map + (size_t)(stage->map_rows - 1) * map_row, worker->model->fires[index].squeeze->out_zero, map_row);
+        progress->mapped++;
+        return;
+    }
+    run_stage_rows(worker, index, progress->made++, 1, 0, stage->out_size);
+    progress->mapped = 1 + (stage->has_pool ? sqz_max(progress->made - 1, 0) / 2 : progress->made);
+    if (progress->made == stage->rows) progress->mapped = stage->out_size + 1 + (stage->map_rows == stage->out_size + 2);
+}
+
+/* All streamed stages: whenever a row is missing that one reads, the stage before makes the next. */
+static void run_streamed(const run_worker *worker) {
+    const sqz_model *model = worker->model;
+    sqz_progress *progress = (sqz_progress *)(void *)(worker->trunk + model->progress_at);
+    const int last = model->streamed;
+    for (int i = 0; i <= last; i++) progress[i].made = progress[i].mapped = 0;
+    for (int i = last; progress[last].made < model->stages[last].rows && !worker->input->status;) {
+        if (i > 0 && progress[i - 1].mapped < progress[i].made + 3) {
+            i--;
+        } else {
+            run_streamed_row(worker, i, &progress[i]);
+            i = sqz_min(i + 1, last);
         }
     }
 }
 
 /* --- a whole network ---------------------------------------------------------------------------------------------- */
 
-/* The stages of an image: the stem, of each Fire module squeeze and expand, the head. A tensor between layers lies at
- * the bottom of the trunk or ends at its top, in turns; what is squeezed lies beside what a Fire module reads. */
-static void run_stage(const run_worker *worker, int stage, const uint8_t *pixels, double *logits, double *map,
-                      int32_t *features) {
-    const sqz_model *model = worker->model;
-    const int index = (stage - 1) / 2, reads_bottom = index % 2 == 0;
-    uint8_t *bottom = worker->trunk, *top = bottom + model->trunk_bytes, *x = bottom, *squeezed, *y;
-    const sqz_fire *fire = &model->fires[index];
-    if (stage == 0) {
-        run_stem(worker, pixels, bottom);
-        return;
-    }
-    if (!reads_bottom) {
-        x = top - sqz_tensor_bytes(fire[-1].out_size, fire[-1].out_channels, 0);
-    }
-    if (index == model->n_fires) {
-        if (logits || map) run_head(worker, x, logits, map);
-        if (features) run_sum(worker, x, features);
-        return;
-    }
-    squeezed = reads_bottom ? x + sqz_tensor_bytes(fire->size, fire->in_channels, 0)
-                            : x - sqz_tensor_bytes(fire->size, fire->squeeze->out_channels, 1);
-    y = reads_bottom ? top - sqz_tensor_bytes(fire->out_size, fire->out_channels, 0) : bottom;
-    if (stage % 2) {
-        run_squeeze(worker, fire, x, squeezed);
+/* The steps of an image: the streamed stages or the first one, each of the others, and the head if its input is kept. */
+static int run_steps(const sqz_model *model) { return model->n_fires - model->streamed + 1 + model->keeps_head_input; }
+
+static void run_step(const run_worker *worker, int step) {
+    const int index = worker->model->streamed + step;
+    if (index > worker->model->n_fires) {
+        run_whole_head(worker);
+    } else if (step == 0 && worker->model->streamed) {
+        run_streamed(worker);
     } else {
-        run_expands(worker, fire, x, squeezed, y);
+        run_part_of_stage(worker, index);
     }
 }
 
-/* How many rows, or panels of classes, a stage makes. */
-static int run_items(const sqz_model *model, int stage) {
-    const sqz_fire *fire = &model->fires[(stage - 1) / 2];
-    if (stage == 0) return model->stem_out_size;
-    if (stage == 2 * model->n_fires + 1) return model->head->panels;
-    return stage % 2 ? fire->size : fire->out_size;
+/* How many rows, or panels of classes, a step can be split into. */
+static int run_items(const sqz_model *model, int step) {
+    const int index = model->streamed + step;
+    if (index > model->n_fires) return model->head->panels;
+    if (step == 0 && model->streamed) return 1;
+    return index == model->n_fires && !model->keeps_head_input ? 1 : model->stages[index].out_size;
 }
 
-/* A part of a stage of the first image, or all stages of image `part`. */
-static void run_part(void *argument, int thread, int stage, int part) {
+static size_t run_image_bytes(const sqz_model *model) {
+    return (size_t)model->input_size * (size_t)model->input_size * 3;
+}
+
+/* Where the results of an image belong. */
+static run_result run_result_of(const sqz_model *model, run_result first, size_t image) {
+    const size_t side = (size_t)(run_head_size(model) + 2 * model->head_padding);
+    const size_t classes = (size_t)model->head->out_channels;
+    if (first.logits) first.logits += image * classes;
+    if (first.map) first.map += image * side * side * classes;
+    if (first.features) first.features += image * (size_t)model->head->in_channels;
+    return first;
+}
+
+/* A part of a step of the first image, or all steps of image `part`. */
+static void run_part(void *argument, int thread, int step, int part) {
     const uint64_t floats = sqz_usual_floats();
     const run_context *context = (const run_context *)argument;
     const sqz_model *model = context->model;
-    const size_t image = context->parts ? 0 : (size_t)part, side = (size_t)model->input_size;
-    const size_t map_side = (size_t)(model->head_size + 2 * model->head_padding);
-    const size_t classes = (size_t)model->head->out_channels;
-    const uint8_t *pixels = context->pixels + image * side * side * 3;
-    double *logits = context->logits ? context->logits + image * classes : NULL;
-    double *map = context->map ? context->map + image * map_side * map_side * classes : NULL;
-    int32_t *features = context->features ? context->features + image * (size_t)model->head->in_channels : NULL;
-    run_worker worker = {model, context->arena, NULL, part, 1};
+    const size_t image = context->parts ? 0 : (size_t)part, bytes = run_image_bytes(model);
+    run_input input = {context->pixels + image * bytes, 0, model->input_size, bytes, NULL, NULL, SQZ_OK};
+    run_worker worker = {model, context->arena, NULL, 0, 1, &input, run_result_of(model, context->result, image)};
     worker.scratch = context->arena + context->threads * model->trunk_bytes + (size_t)thread * model->scratch_bytes;
     if (context->parts) {
-        worker.parts = context->parts[stage];
-        run_stage(&worker, stage, pixels, logits, map, features);
+        worker.part = part;
+        worker.parts = context->parts[step];
+        run_step(&worker, step);
     } else {
         worker.trunk += (size_t)thread * model->trunk_bytes;
-        worker.part = 0;
-        for (int i = 0; i < 2 * model->n_fires + 2; i++) run_stage(&worker, i, pixels, logits, map, features);
+        for (int i = 0; i < run_steps(model); i++) run_step(&worker, i);
     }
     sqz_restore_floats(floats);
 }
@@ -420,6 +521,12 @@ static int run_sharers(const sqz_model *model, size_t images, int threads) {
     return worth < (uint64_t)threads ? sqz_max((int)worth, 1) : threads;
 }
 
+static sqz_status run_check(const sqz_model *model, const void *arena, size_t bytes, int threads, size_t *pad) {
+    if (!model || !arena || model->n_set != model->n_convs) return SQZ_BAD_ARGUMENT;
+    *pad = (SQZ_ALIGN - (uintptr_t)arena % SQZ_ALIGN) % SQZ_ALIGN;
+    return bytes < (model->trunk_bytes + model->scratch_bytes) * (size_t)threads + *pad ? SQZ_NO_MEMORY : SQZ_OK;
+}
+
 sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes, const uint8_t *pixels,
                    size_t count, double *logits, double *map) {
     return sqz_run_features(model, pool, arena, arena_bytes, pixels, count, logits, map, NULL);
@@ -428,18 +535,13 @@ sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, size_t a
 sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes,
                             const uint8_t *pixels, size_t count, double *logits, double *map, int32_t *features) {
     const int threads = pool ? sqz_pool_threads(pool) : 1;
-    size_t pad = (SQZ_ALIGN - (uintptr_t)arena % SQZ_ALIGN) % SQZ_ALIGN, classes, image_bytes, map_values, step;
-    run_context context = {model, pixels, logits, map, features, (uint8_t *)arena + pad, (size_t)threads, NULL};
-    int parts[SQZ_MAX_STAGES], stages, sharers;
-    if (!model || !arena || (!pixels && count) || model->n_set != model->n_convs) return SQZ_BAD_ARGUMENT;
-    if (arena_bytes < (model->trunk_bytes + model->scratch_bytes) * (size_t)threads + pad) return SQZ_NO_MEMORY;
-    classes = (size_t)model->head->out_channels;
-    image_bytes = (size_t)model->input_size * (size_t)model->input_size * 3;
-    map_values = (size_t)(model->head_size + 2 * model->head_padding);
-    map_values *= map_values * classes;
-    stages = 2 * model->n_fires + 2;
+    size_t pad = 0, step;
+    sqz_status status = run_check(model, arena, arena_bytes, threads, &pad);
+    run_context context = {model, pixels, {logits, map, features}, (uint8_t *)arena + pad, (size_t)threads, NULL};
+    int parts[SQZ_MAX_STAGES], sharers;
+    if (status || (!pixels && count)) return status ? status : SQZ_BAD_ARGUMENT;
     sharers = run_sharers(model, 1, threads);
-    for (int i = 0; i < stages; i++) parts[i] = sqz_min(run_items(model, i), sharers * RUN_PARTS_PER_THREAD);
+    for (int i = 0; i < run_steps(model); i++) parts[i] = sqz_min(run_items(model, i), sharers * RUN_PARTS_PER_THREAD);
     for (; count; count -= step) {
         /* Each thread takes whole images as long as there is one for each; the rest are shared, if that pays. */
         const int is_shared = sharers > 1 && count < (size_t)threads;
@@ -449,16 +551,31 @@ sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void *arena,
         images = (int)step;
         context.parts = is_shared ? parts : NULL;
         if (is_shared) {
-            sqz_pool_run(pool, sharers, stages, parts, run_part, &context);
+            sqz_pool_run(pool, sharers, run_steps(model), parts, run_part, &context);
         } else if (run_sharers(model, step, threads) > 1) {
             sqz_pool_run(pool, run_sharers(model, step, threads), 1, &images, run_part, &context);
         } else {
             for (int i = 0; i < images; i++) run_part(&context, 0, 0, i);
         }
-        context.pixels += step * image_bytes;
-        if (logits) context.logits += step * classes;
-        if (map) context.map += step * map_values;
-        if (features) context.features += step * (size_t)model->head->in_channels;
+        context.pixels += step * run_image_bytes(model);
+        context.result = run_result_of(model, context.result, step);
     }
     return SQZ_OK;
+}
+
+sqz_status sqz_run_rows(const sqz_model *model, void *arena, size_t arena_bytes, sqz_row_source *source, void *context,
+                        double *logits, double *map, int32_t *features) {
+    size_t pad = 0;
+    sqz_status status = run_check(model, arena, arena_bytes, 1, &pad);
+    uint8_t *trunk = (uint8_t *)arena + pad;
+    run_input input = {NULL, 0, 0, 0, source, context, SQZ_OK};
+    run_worker worker = {model, trunk, NULL, 0, 1, &input, {logits, map, features}};
+    uint64_t floats;
+    if (status || !source) return status ? status : SQZ_BAD_ARGUMENT;
+    floats = sqz_usual_floats();
+    input.pixels = trunk + model->input_at;
+    worker.scratch = trunk + model->trunk_bytes;
+    for (int i = 0; i < run_steps(model) && !input.status; i++) run_step(&worker, i);
+    sqz_restore_floats(floats);
+    return input.status;
 }

@@ -38,16 +38,17 @@ static void *exactly(size_t bytes, size_t cap) {
 }
 
 static void run(const sqz_header *header, const uint8_t *data, const char *kernels, double *logits) {
+    const sqz_options options = {kernels, 1, 0, 0};
     sqz_sizes sizes;
     sqz_model *model;
     void *memory, *scratch, *arena;
     uint8_t *pixels;
     size_t side = header->spec.input_size;
     double *map;
-    if (sqz_measure(&header->spec, kernels, 1, &sizes)) abort();
+    if (sqz_measure(&header->spec, &options, &sizes)) abort();
     memory = exactly(sizes.model_bytes, MAX_MODEL);
     scratch = exactly(sizes.load_bytes, MAX_MODEL);
-    if (sqz_create(&header->spec, kernels, memory, sizes.model_bytes, &model)) abort();
+    if (sqz_create(&header->spec, &options, memory, sizes.model_bytes, &model)) abort();
     memset(logits, 0, sizeof(double) * header->spec.num_classes);
     if (!sqz_load(model, header, data, scratch, sizes.load_bytes)) {
         arena = exactly(sizes.arena_bytes, MAX_ARENA);
@@ -75,7 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     data = exactly(size, MAX_FILE);
     if (size) memcpy(data, input, size);
     if (size % 8) mend_checksums(data, size);
-    if (!sqz_read_header(data, size, &limits, &header) && !sqz_measure(&header.spec, NULL, 1, &sizes) &&
+    if (!sqz_read_header(data, size, &limits, &header) && !sqz_measure(&header.spec, NULL, &sizes) &&
         sizes.n_macs <= MAX_MACS && sizes.arena_bytes <= 1 << 20) {
         first = exactly(sizeof(double) * header.spec.num_classes, 1 << 20);
         other = exactly(sizeof(double) * header.spec.num_classes, 1 << 20);

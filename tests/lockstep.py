@@ -20,7 +20,7 @@ from squeezenet import fileformat
 from squeezenet.codec.native_weights import decode_convs_fast
 from squeezenet.codec.weights import decode_convs
 from squeezenet.errors import FormatError
-from squeezenet.native_library import Sizes, Spec, load_library
+from squeezenet.native_library import Options, Sizes, Spec, load_library
 from squeezenet.spec import FireSpec, StemSpec
 from sqz_bytes import SIGNATURE, chunk, split
 
@@ -135,9 +135,9 @@ def verdict_c(data: bytes) -> str:
     assert library is not None
     status = library.sqz_read_header(data, ctypes.c_size_t(len(data)), None, ctypes.byref(header))
     if not status:
-        assert library.sqz_measure(header.spec, b"scalar", 1, sizes) == 0
+        assert library.sqz_measure(header.spec, Options(b"scalar"), sizes) == 0
         memory, scratch = np.empty(sizes.model_bytes, np.uint8), np.empty(sizes.load_bytes, np.uint8)
-        assert library.sqz_create(header.spec, b"scalar", memory.ctypes.data, memory.nbytes, model) == 0
+        assert library.sqz_create(header.spec, Options(b"scalar"), memory.ctypes.data, memory.nbytes, model) == 0
         place, size = ctypes.c_void_p(scratch.ctypes.data), ctypes.c_size_t(scratch.nbytes)
         status = library.sqz_load(model, ctypes.byref(header), data, place, size)
     return ERRORS[status]

@@ -17,9 +17,9 @@ import pytest
 from networks import random_network, random_pixels, random_spec, tiny_spec
 from squeezenet import Classifier, FireSpec, SqzFile, StemSpec, named_spec, native_library
 from squeezenet.classifier import _warn_of_slow_engine
-from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
+from squeezenet.engine import NativeEngine, ReferenceEngine, measure_memory, native_kernels
 from squeezenet.errors import SqueezeNetError
-from squeezenet.native_library import load_library
+from squeezenet.native_library import RowSource, load_library
 from squeezenet.network import ConvParams, IntegerNetwork
 from squeezenet.process import usable_cores
 
@@ -243,4 +243,66 @@ def test_library_from_other_sources_is_refused_like_a_missing_one(library_folder
 
 
 def test_library_is_small():
-    assert Path(load_library()._name).stat().st_size <= 200_000
+    assert Path(load_library()._name).stat().st_size <= 225_000
+
+
+def run_by_rows(engine: NativeEngine, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Logits and map of one image whose rows come from a function, and which rows it was asked for."""
+    side, classes = engine._sizes.map_size, engine.network.spec.num_classes
+    logits, maps, asked = np.empty((1, classes)), np.empty((1, side, side, classes)), []
+
+    def source(context, row, rgb):
+        asked.append(row)
+        ctypes.memmove(rgb, np.ascontiguousarray(pixels[row]).ctypes.data, pixels[row].nbytes)
+        return 0
+
+    status = load_library().sqz_run_rows(
+        engine._model, engine._arena.ctypes.data, engine._arena.nbytes, RowSource(source), None, logits.ctypes.data,
+        maps.ctypes.data, None,
+    )  # fmt: skip
+    assert status == 0
+    return logits, maps, asked
+
+
+SCHEDULES = ((1, 0), (2, 0), (1, 1), (3, 2), (0, 64), (0, -1), (1, -1))  # band_rows, streamed
+
+
+@pytest.mark.parametrize("kernels", native_kernels())
+@pytest.mark.parametrize("part", range(2))
+def test_schedules_give_equal_bits(kernels, part):
+    """Bands of rows, streamed stages and rows of input from a function change memory alone."""
+    for seed in range(100 + part, 124, 2):
+        spec = random_spec(np.random.default_rng(seed))
+        network, pixels = random_network(spec, seed=seed), random_pixels(spec, 1, seed=seed)
+        reference = ReferenceEngine(network)
+        logits, maps = reference.logits(pixels), reference.activation_map(pixels)
+        for band_rows, streamed in SCHEDULES:
+            options = {"kernels": kernels, "band_rows": band_rows, "streamed": streamed}
+            engine = NativeEngine(network, threads=1 + seed % 3, **options)
+            np.testing.assert_array_equal(engine.logits(pixels), logits)
+            np.testing.assert_array_equal(engine.activation_map(pixels), maps)
+            of_rows, maps_of_rows, asked = run_by_rows(NativeEngine(network, threads=1, **options), pixels[0])
+            np.testing.assert_array_equal(of_rows, logits)
+            np.testing.assert_array_equal(maps_of_rows, maps)
+            assert asked == sorted(set(asked))
+
+
+def test_a_run_ends_when_its_row_source_does():
+    engine = NativeEngine(random_network(tiny_spec()), threads=1)
+    asked = []
+    source = RowSource(lambda context, row, rgb: asked.append(row) or row == 5)
+    arena, logits = engine._arena, np.empty(5)
+    status = load_library().sqz_run_rows(
+        engine._model, arena.ctypes.data, arena.nbytes, source, None, logits.ctypes.data, None, None
+    )
+    assert status == 2  # SQZ_TRUNCATED
+    assert asked == [0, 1, 2, 3, 4, 5]
+
+
+def test_memory_of_squeezenet1_1():
+    """Squeeze maps alone are kept; on a small machine, of the first of them only three rows."""
+    network = random_network(named_spec("squeezenet1_1", input_size=224, num_classes=1000))
+    fast = measure_memory(network, kernels=native_kernels()[0])
+    least = measure_memory(network, kernels="scalar", band_rows=1, streamed=-1)
+    assert fast.arena_bytes <= 163_840
+    assert least.arena_bytes <= 56_000

@@ -13,7 +13,7 @@ from squeezenet.codec.weights import decode_convs, encode_convs
 from squeezenet.errors import FormatError, SpecError
 from squeezenet.fileformat import SqzFile, encode_sqz
 from squeezenet.labels import Labels
-from squeezenet.native_library import Sizes, Spec, load_library
+from squeezenet.native_library import Options, Sizes, Spec, load_library
 from squeezenet.spec import FireSpec, StemSpec
 from sqz_bytes import split, with_chunk
 
@@ -30,7 +30,7 @@ def load(data: bytes) -> int:
     status = library.sqz_read_header(data, ctypes.c_size_t(len(data)), None, ctypes.byref(header))
     if status:
         return status
-    assert library.sqz_measure(header.spec, None, 1, sizes) == 0
+    assert library.sqz_measure(header.spec, None, sizes) == 0
     memory, scratch = np.empty(sizes.model_bytes, np.uint8), np.empty(sizes.load_bytes, np.uint8)
     assert library.sqz_create(header.spec, None, memory.ctypes.data, memory.nbytes, model) == 0
     return library.sqz_load(
@@ -165,7 +165,7 @@ def test_both_bound_the_multiply_accumulates_at_2_to_the_37(input_size, is_withi
     for index in range(6):
         spec.tensors[index] = (1.0, 0)
     sizes = Sizes()
-    assert library.sqz_measure(spec, b"scalar", 1, sizes) == (0 if is_within else BAD_TABLE)
+    assert library.sqz_measure(spec, Options(b"scalar"), sizes) == (0 if is_within else BAD_TABLE)
     if is_within:
         named = tiny_spec(fires=fires, input_size=input_size, pools=(), stem=stem)
         assert sizes.n_macs == sum(op.macs for op in named.convs) > 0.99 * 2**37

@@ -82,7 +82,7 @@ WEB_EXPORT(web_open) int web_open(const uint8_t *file, size_t bytes) {
     size_t size, map;
     void *memory, *scratch;
     web_model = NULL;
-    if (!status) status = sqz_measure(&web_header.spec, NULL, 1, &web_sizes);
+    if (!status) status = sqz_measure(&web_header.spec, NULL, &web_sizes);
     if (status) return status;
     size = web_header.spec.input_size;
     map = (size_t)web_sizes.map_size * (size_t)web_sizes.map_size;

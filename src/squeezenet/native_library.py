@@ -16,12 +16,12 @@ from pathlib import Path
 
 from .errors import BadMagic, BadTable, ChecksumMismatch, FormatError, LimitExceeded, Truncated, UnsupportedVersion
 
-__all__ = ["ConvShape", "Sizes", "Spec", "check_status", "load_library", "why_not_loaded"]
+__all__ = ["ConvShape", "Options", "RowSource", "Sizes", "Spec", "check_status", "load_library", "why_not_loaded"]
 
 MAX_FIRES = 64
 MAX_TENSORS = 2 + 4 * MAX_FIRES
 
-_ABI_VERSION = 2  # SQZ_ABI_VERSION of squeezenet.h
+_ABI_VERSION = 3  # SQZ_ABI_VERSION of squeezenet.h
 _FOLDER = Path(__file__).parent
 _STEM = "_squeezenet"
 _NOT_BUILT = "the native engine was not built: install a C compiler (Debian: apt install gcc) and reinstall squeezenet"
@@ -53,6 +53,15 @@ class Spec(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Options(ctypes.Structure):
+    """`sqz_options` of squeezenet.h."""
+
+    _fields_ = [
+        ("kernels", ctypes.c_char_p), ("threads", ctypes.c_int), ("band_rows", ctypes.c_int),
+        ("streamed", ctypes.c_int),
+    ]  # fmt: skip
+
+
 class Sizes(ctypes.Structure):
     """`sqz_sizes` of squeezenet.h."""
 
@@ -67,6 +76,10 @@ class ConvShape(ctypes.Structure):
     """`sqz_conv_shape` of squeezenet.h."""
 
     _fields_ = [("in_channels", ctypes.c_int), ("out_channels", ctypes.c_int), ("kernel", ctypes.c_int)]
+
+
+RowSource = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(ctypes.c_uint8))
+"""`sqz_row_source` of squeezenet.h."""
 
 
 def load_library() -> ctypes.CDLL | None:
@@ -98,7 +111,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 def _abi() -> int:
     """Compute `sqz_abi` of squeezenet.h from the structures of this module."""
     numbers = [_ABI_VERSION]
-    for structure in (_Tensor, _Fire, Spec, Sizes, ConvShape):
+    for structure in (_Tensor, _Fire, Spec, Options, Sizes, ConvShape):
         numbers.append(ctypes.sizeof(structure))
         for declared in structure._fields_:
             field = getattr(structure, declared[0])
@@ -127,16 +140,18 @@ def check_status(library: ctypes.CDLL, status: int, where: str) -> None:
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, integer, text = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p
     out, spec, shape = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(Spec), ctypes.POINTER(ConvShape)
+    options = ctypes.POINTER(Options)
     functions = {
         "sqz_status_text": (text, [integer]),
         "sqz_kernels_name": (text, [integer]), "sqz_kernels_of": (text, [pointer]),
-        "sqz_measure": (integer, [spec, text, integer, ctypes.POINTER(Sizes)]),
-        "sqz_create": (integer, [spec, text, pointer, size, out]),
+        "sqz_measure": (integer, [spec, options, ctypes.POINTER(Sizes)]),
+        "sqz_create": (integer, [spec, options, pointer, size, out]),
         "sqz_set_conv": (integer, [pointer, size, pointer, pointer, pointer]),
         "sqz_decoder_bytes": (size, [shape, size]),
         "sqz_decoder_create": (integer, [shape, size, pointer, size, out]),
         "sqz_decode_conv": (integer, [pointer, text, size, shape, pointer, pointer, pointer]),
         "sqz_run_features": (integer, [pointer] * 3 + [size, pointer, size] + [pointer] * 3),
+        "sqz_run_rows": (integer, [pointer, pointer, size, RowSource] + [pointer] * 4),
         "sqz_peak": (ctypes.c_uint64, [text, ctypes.c_uint32]),
         "sqz_pool_bytes": (size, [integer]), "sqz_pool_create": (integer, [integer, pointer, size, out]),
         "sqz_pool_destroy": (None, [pointer]),

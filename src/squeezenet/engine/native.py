@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpecError, SqueezeNetError
-from ..native_library import Sizes, Spec, check_status, load_library, why_not_loaded
+from ..native_library import Options, Sizes, Spec, check_status, load_library, why_not_loaded
 from ..network import IntegerNetwork, quantized_tensors
 from ..process import usable_cores
 
@@ -37,8 +37,10 @@ def native_kernels() -> tuple[str, ...]:
     return tuple(names)
 
 
-def measure_memory(network: IntegerNetwork, *, kernels: str, threads: int = 1) -> Sizes:
-    """Ask the engine how much memory a network takes, without running it.
+def measure_memory(
+    network: IntegerNetwork, *, kernels: str, threads: int = 1, band_rows: int = 0, streamed: int = 0
+) -> Sizes:
+    """Ask the engine how much memory a network takes, without running it; the options are those of `NativeEngine`.
 
     Raises:
         ImportError: If the library was not built, or from other sources.
@@ -47,7 +49,8 @@ def measure_memory(network: IntegerNetwork, *, kernels: str, threads: int = 1) -
     if library is None:
         raise ImportError(why_not_loaded())
     sizes = Sizes()
-    check_status(library, library.sqz_measure(_native_spec(network), kernels.encode(), threads, sizes), "network")
+    options = Options(kernels.encode(), threads, band_rows, streamed)
+    check_status(library, library.sqz_measure(_native_spec(network), options, sizes), "network")
     return sizes
 
 
@@ -59,15 +62,28 @@ class NativeEngine:
         ValueError: If `kernels` or `threads` is impossible here.
     """
 
-    def __init__(self, network: IntegerNetwork, *, threads: int | None = None, kernels: str | None = None) -> None:
+    def __init__(
+        self,
+        network: IntegerNetwork,
+        *,
+        threads: int | None = None,
+        kernels: str | None = None,
+        band_rows: int = 0,
+        streamed: int = 0,
+    ) -> None:
         """Pack the weights.
 
         Args:
             network: What to run.
             threads: Threads to share the work, by default one for each core; results do not depend on it.
             kernels: One of `native_kernels()`; by default the environment's SQUEEZENET_KERNEL, else the best.
+            band_rows: Rows of a layer made at a time; 0 for as many as are fast, 1 takes the least memory.
+            streamed: Fire modules, from the first on, of whose input only a few rows exist at any time; -1 for as many
+                as take the least memory. Only the rest of the network is shared by threads.
         """
-        self._options: dict[str, Any] = {"threads": threads, "kernels": kernels}
+        self._options: dict[str, Any] = {
+            "threads": threads, "kernels": kernels, "band_rows": band_rows, "streamed": streamed,
+        }  # fmt: skip
         library = load_library()
         if library is None:
             raise ImportError(why_not_loaded())
@@ -87,12 +103,12 @@ class NativeEngine:
         self._library = library
         spec = _native_spec(network)
         sizes = Sizes()
-        name = kernels.encode() if kernels else None
-        check_status(library, library.sqz_measure(spec, name, threads, sizes), "network")
+        options = Options(kernels.encode() if kernels else None, threads, band_rows, streamed)
+        check_status(library, library.sqz_measure(spec, options, sizes), "network")
         self._sizes = sizes
         self._memory = np.empty(sizes.model_bytes, np.uint8)
         model = ctypes.c_void_p()
-        status = library.sqz_create(spec, name, self._memory.ctypes.data, self._memory.nbytes, model)
+        status = library.sqz_create(spec, options, self._memory.ctypes.data, self._memory.nbytes, model)
         check_status(library, status, "network")
         self._model = model
         self._classes = network.spec.num_classes

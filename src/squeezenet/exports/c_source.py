@@ -22,11 +22,12 @@ STACK_BYTES = 8_192
 
 # In the order in which they define what the next ones use.
 _FILES = (
-    "squeezenet.h", "sqz_internal.h", "sqz_hash.c", "kernels_rows.c", "kernels_small.c", "kernels.c", "sqz_threads.c",
-    "sqz_decode.c", "sqz_plan.c", "sqz_pack.c", "sqz_unknown.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
+    "squeezenet.h", "sqz_internal.h", "sqz_hash.c", "kernels_rows.c", "kernels_small.c",
+    "kernels.c", "sqz_threads.c", "sqz_decode.c",
+    "sqz_schedule.c", "sqz_plan.c", "sqz_pack.c", "sqz_unknown.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
 )  # fmt: skip
 # What names of the engine begin with.
-_PREFIXES = "sqz|squeezenet|decode|hash|kernels|model|pack|parse|plan|run|small|threads|unknown"
+_PREFIXES = "sqz|squeezenet|decode|hash|kernels|model|pack|parse|plan|run|schedule|small|threads|unknown"
 _ALIGN = 64  # SQZ_ALIGN
 _KEYWORDS = re.compile(
     "auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|main|"
@@ -71,7 +72,7 @@ def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> C
         raise DataError(f"expected a C identifier for `name`, got {name!r}: choose one with --name")
     contents = contents or decode_sqz(data)
     network = contents.network
-    sizes = measure_memory(network, kernels="small")
+    sizes = measure_memory(network, kernels="small", band_rows=1, streamed=-1)
     shared_bytes = max(sizes.load_bytes, sizes.arena_bytes)  # decoding is over when the first image comes
     arena_bytes = 2 * _ALIGN + sizes.model_bytes + shared_bytes
     labels = contents.class_names

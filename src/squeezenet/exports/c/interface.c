@@ -9,6 +9,8 @@ typedef struct {
     size_t shared_bytes;
 } sqz_state;
 
+static const sqz_options sqz_least = {"small", 1, 1, -1}; /* memory */
+
 static uint8_t *sqz_align(void *at) {
     return (uint8_t *)at + (SQZ_ALIGN - (uintptr_t)at % SQZ_ALIGN) % SQZ_ALIGN;
 }
@@ -20,7 +22,7 @@ int @name@_open(void *arena, size_t bytes) {
     uint8_t *memory;
     sqz_status status = sqz_read_header(sqz_file, sizeof sqz_file, NULL, &header);
     if (!arena) return SQZ_BAD_ARGUMENT;
-    if (!status) status = sqz_measure(&header.spec, "small", 1, &sizes);
+    if (!status) status = sqz_measure(&header.spec, &sqz_least, &sizes);
     if (status) return (int)status;
     if (bytes < @NAME@_ARENA_BYTES) return SQZ_NO_MEMORY;
     state = (sqz_state *)(void *)sqz_align(arena);
@@ -28,7 +30,7 @@ int @name@_open(void *arena, size_t bytes) {
     memset(state, 0, sizeof *state);
     state->shared = memory + sizes.model_bytes;
     state->shared_bytes = sizes.load_bytes > sizes.arena_bytes ? sizes.load_bytes : sizes.arena_bytes;
-    status = sqz_create(&header.spec, "small", memory, sizes.model_bytes, &state->model);
+    status = sqz_create(&header.spec, &sqz_least, memory, sizes.model_bytes, &state->model);
     if (!status) status = sqz_load(state->model, &header, sqz_file, state->shared, state->shared_bytes);
     if (!status) state->state = @NAME@_IS_OPEN;
     return (int)status;
