@@ -3,10 +3,13 @@
 Every trial is a run of its own in a process of its own: killed with SIGKILL at a random moment between its first line
 of training code and its end, up to three times, then left to finish; once begun, `resume` alone continues it.
 `--ranks 2` trains through torchrun with two gloo processes and kills one of them; torchrun's elastic restart resumes
-both. Writes results/kills.json.
+both. `--command` kills `squeezenet train` itself once, at any moment from its start, and continues it as docs/train.md
+says, by `squeezenet train DATA -o RUN --resume`; `--for` stops after so many seconds and the next call goes on.
+Writes results/kills.json.
 
-    python benchmarks/kills.py                       # 200 kills of one process
-    python benchmarks/kills.py --ranks 2 --kills 20  # one of two processes
+    python benchmarks/kills.py                            # 200 kills of one process
+    python benchmarks/kills.py --ranks 2 --kills 20       # one of two processes
+    python benchmarks/kills.py --command --kills 100      # of the command, each followed by --resume
 """
 
 from __future__ import annotations
@@ -175,24 +178,81 @@ def measure_ranks(folder: Path, kills: int, ranks: int, generator: random.Random
     }  # fmt: skip
 
 
+def run_command(folder: Path, run: Path, *options: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "squeezenet", "train", str(folder / "data"), "-o", str(run), *options]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def measure_command(
+    folder: Path, kills: int, generator: random.Random, before: dict[str, Any], limit_s: float
+) -> dict[str, Any]:
+    """Kill the command once per run, and continue it by `--resume` alone."""
+    recipe = ("--recipe", str(folder / "tiny.toml"))
+    begin = start = time.monotonic()
+    whole = run_command(folder, folder / "whole", *recipe)
+    whole.communicate()
+    assert whole.returncode == 0
+    length_s, expected = time.monotonic() - start, digests(folder / "whole")
+    counts = ("kills", "same_bytes", "failed_to_resume", "left_nothing", "without_checkpoint", "with_row")
+    facts = {name: before.get(name, 0) for name in counts}
+    while facts["kills"] < kills and time.monotonic() - begin < limit_s:
+        run = folder / "run"
+        process = run_command(folder, run, *recipe)
+        try:
+            process.wait(generator.uniform(0.0, length_s))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+        if process.returncode == 0:  # it was faster than the one that was timed
+            shutil.rmtree(run)
+            continue
+        facts["kills"] += 1
+        facts["with_row"] += (run / "log.csv").exists()
+        if not (run / "request.json").exists() and not (run / "checkpoint.pt").exists():
+            # Killed before it had begun: it is started again as the first time.
+            facts["left_nothing"] += 1
+            resumed = run_command(folder, run, *recipe)
+        else:
+            facts["without_checkpoint"] += not (run / "checkpoint.pt").exists()
+            resumed = run_command(folder, run, "--resume")
+        error = resumed.communicate()[1].decode(errors="replace")
+        same = resumed.returncode == 0 and digests(run) == expected
+        facts["same_bytes"] += same
+        facts["failed_to_resume"] += resumed.returncode != 0
+        if not same:
+            print(error[-2000:], flush=True)
+        shutil.rmtree(run, ignore_errors=True)
+        print(f"{facts['same_bytes']} of {facts['kills']} killed runs end in the same bytes", flush=True)
+    return facts | {"runs": facts["kills"], "whole_run_s": length_s}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--command", action="store_true", help="the command itself, then --resume")
+    parser.add_argument("--for", type=float, default=float("inf"), dest="seconds", help="stop after so many seconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/kills.json")
     arguments = parser.parse_args()
-    generator = random.Random(arguments.seed)
+    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    key = "command" if arguments.command else f"ranks_{arguments.ranks}"
+    before = (
+        results.get(key, {}) if arguments.command and results.get(key, {}).get("kills", 0) < arguments.kills else {}
+    )
+    generator = random.Random(arguments.seed + before.get("kills", 0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "data")
         (folder / "tiny.toml").write_text(RECIPE)
-        if arguments.ranks == 1:
+        if arguments.command:
+            facts = measure_command(folder, arguments.kills, generator, before, arguments.seconds)
+        elif arguments.ranks == 1:
             facts = measure_alone(folder, arguments.kills, generator)
         else:
             facts = measure_ranks(folder, arguments.kills, arguments.ranks, generator)
-    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    results[f"ranks_{arguments.ranks}"] = facts | {"seed": arguments.seed, "run": describe_run()}
+    results[key] = facts | {"seed": arguments.seed, "run": describe_run()}
     arguments.output.parent.mkdir(exist_ok=True)
     arguments.output.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(facts))

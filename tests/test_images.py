@@ -259,7 +259,8 @@ def test_predict_evaluate_and_training_see_the_same(tmp_path):
         np.testing.assert_array_equal(found[positions[path]], pixels, name)
         np.testing.assert_array_equal(view(load_image(path)), pixels, name)
         upright = load_image(data)
-        np.testing.assert_array_equal(decode_for_crops(data, 4096), np.asarray(upright), name)
+        if max(upright.size) <= 8 * min(upright.size):
+            np.testing.assert_array_equal(decode_for_crops(data, 4096), np.asarray(upright), name)
     assert n_read > 500
 
 
