@@ -43,7 +43,7 @@ from ray_workers import busy_workers  # noqa: E402
 
 N_IMAGES, MODEL = 900, "cifar10"
 _SIZES = (180, 260)
-_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), "RAY_AUTH_MODE": "disabled"}
 
 
 class Images:

@@ -309,7 +309,7 @@ def _strip_to_rgb(strip: Image.Image, factor: float | None) -> Image.Image:
 
 
 def _white_outside(strip: Image.Image, top: int, drawn: tuple[int, int, int, int]) -> Image.Image:
-    """Lay a strip over white where the frame does not reach: Pillow fills a GIF's canvas with a colour of its palette."""
+    """Make white what the frame does not cover; Pillow fills it with a colour of the GIF's palette."""
     left, first, right, last = drawn
     box = (left, max(first - top, 0), right, min(last - top, strip.height))
     white = Image.new("RGB", strip.size, "white")

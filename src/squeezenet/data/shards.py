@@ -162,10 +162,8 @@ def write_shards(
         ...     write_shards(open_data("digits", split="val"), folder).n_images
         355
     """
-    try:
+    with MissingDependencyError.named():
         from webdataset import TarWriter
-    except ImportError:
-        raise MissingDependencyError("webdataset", "webdataset") from None
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     counts, shards, unreadable = dict.fromkeys(images.classes, 0), {}, []
