@@ -63,7 +63,7 @@ class Images:
     def answer(self, data: bytes) -> tuple[str, float]:
         """The class and its probability."""
         if data not in self._answers:
-            best = self._classifier.predict(data).predictions[0]
+            best = self._classifier.predict(data)[0][0]
             self._answers[data] = best.label, best.probability
         return self._answers[data]
 

@@ -302,9 +302,8 @@ def _strip_to_rgb(strip: Image.Image, factor: float | None) -> Image.Image:
             grey[values == transparent] = 255
         strip = Image.fromarray(grey)
     elif strip.has_transparency_data:
-        rgba = strip.convert("RGBA")
-        strip = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        strip.alpha_composite(rgba)
+        rgba = strip if strip.mode == "RGBA" else strip.convert("RGBA")  # which copies
+        strip = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
     return strip.convert("RGB")
 
 

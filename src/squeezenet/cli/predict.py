@@ -21,7 +21,6 @@ from ..text import printable
 if TYPE_CHECKING:
     from ..classifier import Answer
 
-_REPORT_EVERY_S = 10.0
 _CSV_HEADER = ("image", "rank", "index", "label", "probability", "is_unknown", "error")
 
 
@@ -116,10 +115,10 @@ def _is_model(argument: str, *, is_alone: bool) -> bool:
     from ..architectures import SPEC_NAMES
     from ..errors import ModelNotFoundError
     from ..files import IMAGE_EXTENSIONS
-    from ..zoo import MODEL_SUFFIXES, find_model
+    from ..zoo import FOREIGN_SUFFIXES, MODEL_SUFFIXES, find_model
 
     suffix = Path(argument).suffix.lower()
-    if suffix in MODEL_SUFFIXES or argument in SPEC_NAMES:
+    if suffix in (*MODEL_SUFFIXES, *FOREIGN_SUFFIXES) or argument in SPEC_NAMES:
         return True
     try:
         find_model(argument)
@@ -131,22 +130,12 @@ def _is_model(argument: str, *, is_alone: bool) -> bool:
 
 
 def _predict_on_cluster(model: str, images: tuple[str, ...], output: str, address: str, top: int) -> None:
-    import time
-
     from .. import predict_to_parquet
 
     if "-" in images:
         raise click.UsageError("--ray reads no standard input")
-    said = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal said
-        if time.monotonic() - said >= _REPORT_EVERY_S:
-            said = time.monotonic()
-            click.echo(f"{done:,} of {total:,} images", err=True)
-
     try:
-        result = predict_to_parquet(model, list(images), output, address=address, top=top, on_progress=report)
+        result = predict_to_parquet(model, list(images), output, address=address, top=top)
     except KeyboardInterrupt:
         click.echo("stopped; finished blocks are saved: the same command continues", err=True)
         sys.exit(EXIT_INTERRUPTED)
