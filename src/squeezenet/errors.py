@@ -45,10 +45,10 @@ class SqueezeNetError(Exception):
 # Module -> the extra that installs it; a test holds them to pyproject.toml.
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "safetensors", "sklearn", "scipy", "rich", "matplotlib", "kornia"), "train"),
-    "jinja2": "report", "optuna": "explore", "ray": "ray", "pyarrow": "ray", "onnx": "export", "tflite": "export",
-    "webdataset": "webdataset", "tensorboard": "tensorboard",
+    "jinja2": "report", "optuna": "explore", "ray": "ray", "pyarrow": "ray", "onnx": "export",
+    "flatbuffers": "export", "tflite": "export", "webdataset": "webdataset", "tensorboard": "tensorboard",
 }  # fmt: skip
-_PACKAGE_OF = {"sklearn": "scikit-learn"}  # where a package has another name than its module
+_PACKAGE_OF = {"sklearn": "scikit-learn", "flatbuffers": "tflite"}  # what installs a module, where it is not its name
 
 
 def _rebuild(kind: type[SqueezeNetError], reason: str, source: str | None) -> SqueezeNetError:
