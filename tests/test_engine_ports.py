@@ -77,6 +77,13 @@ def race_program(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def windows_program(tmp_path_factory) -> Path:
+    need("x86_64-w64-mingw32-gcc")
+    program = build(tmp_path_factory.mktemp("windows"), "x86_64-w64-mingw32-gcc", "-static", SHARED)
+    return program.with_suffix(".exe")  # the linker's doing
+
+
+@pytest.fixture(scope="module")
 def portable_program(tmp_path_factory) -> Path:
     need("gcc")
     return build(tmp_path_factory.mktemp("portable"), "gcc", "-DSQZ_PORTABLE_ONLY", "-DSQZ_NO_THREADS", "-pedantic")
@@ -114,6 +121,15 @@ def run(*command: object) -> bytes:
 def test_arm_gives_equal_bits(arm_program, case, kernels, threads):
     paths, expected = case
     assert run("qemu-aarch64", arm_program, *paths, kernels, threads) == expected
+
+
+def test_windows_has_threads_and_equal_bits(windows_program, case):
+    """Compiling is checked everywhere; running needs Wine, which CI does not install (600 MB)."""
+    paths, expected = case
+    assert windows_program.read_bytes()[:2] == b"MZ"
+    wine = next(filter(None, map(shutil.which, ("wine64", "wine", "/usr/lib/wine/wine64"))), None)
+    for threads in (1, 3) if wine else ():
+        assert run(wine, windows_program, *paths, "scalar", threads) == expected
 
 
 @pytest.mark.parametrize("threads", [2, 5])
