@@ -1,6 +1,6 @@
 """Compile the C engine for systems that are not here, with every warning an error; nothing is run.
 
-    python tools/cross_build.py [TARGET...]      needs `pip install ziglang`; targets are Zig's, as aarch64-macos
+python tools/cross_build.py [TARGET...]      needs `pip install ziglang`; targets are Zig's, as aarch64-macos
 """
 
 from __future__ import annotations
