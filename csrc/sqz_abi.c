@@ -47,6 +47,12 @@ uint32_t sqz_abi(void) {
         ABI_FIELD(sqz_conv_shape, in_channels),
         ABI_FIELD(sqz_conv_shape, out_channels),
         ABI_FIELD(sqz_conv_shape, kernel),
+        sizeof(sqz_taught),
+        ABI_FIELD(sqz_taught, weight),
+        ABI_FIELD(sqz_taught, centre),
+        ABI_FIELD(sqz_taught, scores),
+        ABI_FIELD(sqz_taught, exponent),
+        ABI_FIELD(sqz_taught, gain),
     };
     return sqz_crc32((const uint8_t *)numbers, sizeof numbers);
 }
