@@ -83,7 +83,7 @@ def torch_files(folder):
     torch_zip(folder / "memo.pth", b"\x80\x02Nr\xff\xff\xff\x7f.")
     torch_zip(folder / "huge-bytes.pth", b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b".")
     torch_zip(folder / "huge-number.pth", b"\x80\x02\x8b" + struct.pack("<i", (1 << 31) - 1) + b".")
-    torch_zip(folder / "flood.pth", b"\x80\x02" + b"N" * 3_000_000 + b".")
+    torch_zip(folder / "flood.pth", b"\x80\x02" + b"N" * 2_100_000 + b".")
     bomb = b"\x80\x02)" + b"".join(b"q\x00h\x00h\x00\x86" for _ in range(60))
     torch_zip(folder / "hash.pth", b"\x80\x02}" + bomb[2:] + b"Ns.")
     torch_zip(folder / "own-dict.pth", b"\x80\x02}q\x00" + b"X\x0a\x00\x00\x00state_dicth\x00s.")
@@ -105,7 +105,7 @@ def torch_files(folder):
     torch_zip(folder / "no-storage.pth", state(features_0=tensor((64, 3, 3, 3), stride=(0,) * 4, key="../../x")))
     with zipfile.ZipFile(folder / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02N.")
-        archive.writestr("archive/data/0", bytes(300 << 20))
+        archive.writestr("archive/data/0", bytes(151 << 20))
     torch_zip(folder / "lzma.pth", b"\x80\x02N.", method=zipfile.ZIP_LZMA)
     torch_zip(folder / "two.pth", b"\x80\x02N.", extra={"other/data.pkl": b"\x80\x02N."})
     torch_zip(folder / "script.pth", b"\x80\x02N.", extra={"archive/code/a.py": b"import os"})
@@ -146,7 +146,7 @@ def onnx_files(folder):
         helper.make_node("Concat", ["c", "d"], ["x"], axis=1),
     ]
     onnx_file(folder / "loop-of-fires.onnx", fire, [stem, squeeze])
-    chain = [helper.make_node("Identity", [f"n{i}"], [f"n{i + 1}"]) for i in range(25_000)]
+    chain = [helper.make_node("Identity", [f"n{i}"], [f"n{i + 1}"]) for i in range(20_500)]
     onnx_file(folder / "chain.onnx", chain)
     shape = numpy_helper.from_array(np.array([1 << 20, 1 << 20], np.int64), "shape")
     onnx_file(folder / "constant.onnx", [helper.make_node("ConstantOfShape", ["shape"], ["w"]), conv], [shape])
@@ -218,7 +218,7 @@ def keras_files(folder):
     config = {"class_name": "Functional", "config": {"layers": [layer, code]}}
     keras_archive(folder / "lambda.keras", json.dumps(config), empty.getvalue())
     keras_archive(folder / "config-bomb.keras", bytes(40 << 20), empty.getvalue())
-    keras_archive(folder / "weights-bomb.keras", json.dumps(config), bytes(300 << 20))
+    keras_archive(folder / "weights-bomb.keras", json.dumps(config), bytes(151 << 20))
     keras_archive(folder / "list.keras", "[1, 2]", empty.getvalue())
     circle = {**code, "class_name": "Activation", "config": {"name": "l", "activation": "linear"}}
     circle["inbound_nodes"] = [[["l", 0, 0, {}]]]

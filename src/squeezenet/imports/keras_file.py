@@ -203,10 +203,8 @@ class _opened:  # noqa: N801
         self._path = path
 
     def __enter__(self) -> _File:
-        try:
+        with MissingDependencyError.named():
             import h5py
-        except ImportError:
-            raise MissingDependencyError("h5py", "import") from None
         config, source = None, str(self._path)
         try:
             target: Any = source

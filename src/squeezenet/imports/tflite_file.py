@@ -33,10 +33,8 @@ def read_tflite(path: Path) -> GraphFile:
         WeightsError: If it is no such file.
         MissingDependencyError: If `tflite` is not installed.
     """
-    try:
+    with MissingDependencyError.named():
         import tflite
-    except ImportError:
-        raise MissingDependencyError("tflite", "import") from None
     data = read_bounded(path, max_bytes=MAX_FILE_BYTES)
     try:
         model = tflite.Model.GetRootAs(data, 0)
