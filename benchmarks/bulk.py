@@ -10,6 +10,7 @@ images are done. Every image must be in the result once, with the class that the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -17,12 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from environment import ROOT, describe_run
 
 from squeezenet.cluster import predict_to_parquet
+from squeezenet.progress import SilentReporter, Task
 
 BAR = 1.6
 
@@ -72,6 +75,17 @@ def find_workers() -> list[int]:
     return [pid for pid, title in titles.items() if "ray::" in title and "classify_block" in title and is_ours(pid)]
 
 
+class _Calling(SilentReporter):
+    """Calls a function with the numbers of images done and of all."""
+
+    def __init__(self, function: Callable[[int, int], None]) -> None:
+        self._function = function
+
+    @contextlib.contextmanager
+    def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> Iterator[Task]:
+        yield Task(lambda done, text: self._function(done, total), total, unit, done)
+
+
 def run_cluster(model: str, folder: Path, output: Path) -> dict[str, Any]:
     killed: list[dict[str, int]] = []
 
@@ -81,7 +95,7 @@ def run_cluster(model: str, folder: Path, output: Path) -> dict[str, Any]:
             killed.append({"after_images": done, "workers_before": len(workers)})
 
     before, started = os.times(), time.perf_counter()
-    result = predict_to_parquet(model, [folder], output, on_progress=kill_one)
+    result = predict_to_parquet(model, [folder], output, progress=_Calling(kill_one))
     wall_s, after = time.perf_counter() - started, os.times()
     if not killed:
         sys.exit("no worker was at work when half of the images were done: take more images")

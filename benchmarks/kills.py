@@ -3,15 +3,20 @@
 Every trial is a run of its own in a process of its own: killed with SIGKILL at a random moment between its first line
 of training code and its end, up to three times, then left to finish; once begun, `resume` alone continues it.
 `--ranks 2` trains through torchrun with two gloo processes and kills one of them; torchrun's elastic restart resumes
-both. Writes results/kills.json.
+both. `--command` kills `squeezenet train` itself once, at any moment from its start, and continues it as docs/train.md
+says, by `squeezenet train DATA -o RUN --resume`; `--for` stops after so many seconds and the next call goes on.
+Writes results/kills.json.
 
-    python benchmarks/kills.py                       # 200 kills of one process
-    python benchmarks/kills.py --ranks 2 --kills 20  # one of two processes
+    python benchmarks/kills.py                            # 200 kills of one process
+    python benchmarks/kills.py --ranks 2 --kills 20       # one of two processes
+    python benchmarks/kills.py --command --kills 10       # of the command, each followed by --resume
+    python benchmarks/kills.py --command --warm --kills 100   # the same without the seconds that torch takes to load
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -175,24 +180,123 @@ def measure_ranks(folder: Path, kills: int, ranks: int, generator: random.Random
     }  # fmt: skip
 
 
+class Command:
+    """`squeezenet train DATA -o RUN ...` in a process of its own, or in a child of this one, which has torch loaded."""
+
+    def __init__(self, folder: Path, run: Path, *options: str, is_warm: bool) -> None:
+        self._log = folder / "stderr"
+        arguments = ["train", str(folder / "data"), "-o", str(run), *options]
+        if is_warm:
+            self._process: Any = multiprocessing.get_context("fork").Process(target=self._run, args=(arguments,))
+            self._process.start()
+            return
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+        command = [sys.executable, "-m", "squeezenet", *arguments]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
+
+    def _run(self, arguments: list[str]) -> None:
+        from squeezenet.cli import cli
+
+        with self._log.open("w") as log:
+            os.dup2(log.fileno(), 2)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            cli(arguments)
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """The exit code, None if it still runs after so long."""
+        if isinstance(self._process, subprocess.Popen):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+            return self._process.returncode
+        self._process.join(seconds)
+        code: int | None = self._process.exitcode
+        return code
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._process.kill()
+        self.wait()
+
+    def error(self) -> str:
+        """What it wrote to standard error."""
+        return self._log.read_text(errors="replace")
+
+
+def measure_command(
+    folder: Path, kills: int, generator: random.Random, before: dict[str, Any], limit_s: float, *, is_warm: bool
+) -> dict[str, Any]:
+    """Kill the command once per run, and continue it by `--resume` alone."""
+    if is_warm:
+        import torch
+
+        import squeezenet.cli.train
+        import squeezenet.reports.network_page
+        import squeezenet.training  # noqa: F401 (children begin with it loaded)
+
+        torch.set_num_threads(1)  # threads do not survive a fork
+    recipe = ("--recipe", str(folder / "tiny.toml"))
+    begin = start = time.monotonic()
+    assert Command(folder, folder / "whole", *recipe, is_warm=is_warm).wait() == 0
+    length_s, expected = time.monotonic() - start, digests(folder / "whole")
+    counts = ("kills", "same_bytes", "failed_to_resume", "left_nothing", "without_checkpoint", "with_row")
+    facts = {name: before.get(name, 0) for name in counts}
+    while facts["kills"] < kills and time.monotonic() - begin < limit_s:
+        run = folder / "run"
+        command = Command(folder, run, *recipe, is_warm=is_warm)
+        if command.wait(generator.uniform(0.0, length_s)) == 0:  # it was faster than the one that was timed
+            shutil.rmtree(run)
+            continue
+        command.kill()
+        facts["kills"] += 1
+        facts["with_row"] += (run / "log.csv").exists()
+        facts["without_checkpoint"] += not (run / "checkpoint.pt").exists()
+        # Killed before it had begun, it is started again as the first time.
+        is_begun = any((run / name).exists() for name in ("request.json", "checkpoint.pt"))
+        facts["left_nothing"] += not is_begun
+        resumed = Command(folder, run, *(("--resume",) if is_begun else recipe), is_warm=is_warm)
+        has_ended = resumed.wait() == 0
+        same = has_ended and digests(run) == expected
+        facts["same_bytes"] += same
+        facts["failed_to_resume"] += not has_ended
+        if not same:
+            print(resumed.error()[-2000:], flush=True)
+        shutil.rmtree(run, ignore_errors=True)
+        print(f"{facts['same_bytes']} of {facts['kills']} killed runs end in the same bytes", flush=True)
+    return facts | {"runs": facts["kills"], "whole_run_s": length_s}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--command", action="store_true", help="the command itself, then --resume")
+    parser.add_argument("--warm", action="store_true", help="with --command: in children that have torch loaded")
+    parser.add_argument("--for", type=float, default=float("inf"), dest="seconds", help="stop after so many seconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/kills.json")
     arguments = parser.parse_args()
-    generator = random.Random(arguments.seed)
+    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    key = f"ranks_{arguments.ranks}"
+    if arguments.command:
+        key = "command_in_child" if arguments.warm else "command"
+    before = (
+        results.get(key, {}) if arguments.command and results.get(key, {}).get("kills", 0) < arguments.kills else {}
+    )
+    generator = random.Random(arguments.seed + before.get("kills", 0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "data")
         (folder / "tiny.toml").write_text(RECIPE)
-        if arguments.ranks == 1:
+        if arguments.command:
+            facts = measure_command(
+                folder, arguments.kills, generator, before, arguments.seconds, is_warm=arguments.warm
+            )
+        elif arguments.ranks == 1:
             facts = measure_alone(folder, arguments.kills, generator)
         else:
             facts = measure_ranks(folder, arguments.kills, arguments.ranks, generator)
-    results = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    results[f"ranks_{arguments.ranks}"] = facts | {"seed": arguments.seed, "run": describe_run()}
+    results[key] = facts | {"seed": arguments.seed, "run": describe_run()}
     arguments.output.parent.mkdir(exist_ok=True)
     arguments.output.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(facts))

@@ -158,6 +158,14 @@ SQZ_API sqz_status sqz_decoder_create(const sqz_conv_shape *shapes, size_t count
 SQZ_API sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *stream, size_t size, const sqz_conv_shape *shape,
                                    int8_t *weight, int32_t *bias, float *multiplier);
 
+/* Encode the next convolution instead, with the same state: what was decoded or encoded before is what a decoder will have
+ * seen. `memory` holds the stream afterwards, at its beginning, and must have `sqz_encode_bytes`.
+ * SQZ_BAD_TABLE if a multiplier is negative, or a bias or weight is the lowest of its type. */
+SQZ_API size_t sqz_encode_bytes(const sqz_conv_shape *shape);
+SQZ_API sqz_status sqz_encode_conv(sqz_decoder *coder, const sqz_conv_shape *shape, const int8_t *weight,
+                                   const int32_t *bias, const float *multiplier, void *memory, size_t bytes,
+                                   size_t *size);
+
 /* Classify `count` images.
  *   pool    NULL to use the calling thread alone
  *   arena   at least `arena_bytes` measured for the pool's number of threads
@@ -195,6 +203,29 @@ SQZ_API sqz_status sqz_unknown_rule(const sqz_header *header, const void *data, 
 
 /* Whether an image with these `rule->channels` features shows none of the classes: 1 or 0. */
 SQZ_API int sqz_is_unknown(const sqz_unknown *rule, const int32_t *features);
+
+/* Teach a new head: docs/teaching.md. A feature vector is kept as one byte a channel, whose unit is 2^shift. */
+SQZ_API int sqz_code_shift(int positions, int is_signed); /* is_signed: the zero-point of what the head reads is not 0 */
+SQZ_API void sqz_code_features(const int32_t *features, size_t count, int shift, int is_signed, uint8_t *codes);
+
+/* A head before it is rounded, in memory of the caller. */
+typedef struct {
+    double *weight;  /* (channels, classes) */
+    int32_t *centre; /* (channels) */
+    double *scores;  /* (photos, classes): each photo's, left out; about 1 for its class, 0 for others */
+    int exponent, gain;
+} sqz_taught;
+
+/* Fit a head to photos: codes (photos, channels), the class of each in ascending order, none without a photo.
+ * `memory` must have `sqz_teach_bytes`, which is 0 for impossible numbers. */
+SQZ_API size_t sqz_teach_bytes(int photos, int channels, int classes);
+SQZ_API sqz_status sqz_teach(const uint8_t *codes, int is_signed, const int32_t *classes_of, int photos, int channels,
+                             int classes, void *memory, size_t bytes, sqz_taught *taught);
+
+/* Round it to the integers of a file: weight (classes, channels), bias and multiplier (classes). `positions` are those whose
+ * mean a logit is. */
+SQZ_API void sqz_teach_round(const sqz_taught *taught, int channels, int classes, int shift, int positions, int8_t *weight,
+                             int32_t *bias, float *multiplier);
 
 /* Name of a model's kernel set; and of the sets in this build that this processor can run, best first, or NULL. */
 SQZ_API const char *sqz_kernels_of(const sqz_model *model);

@@ -121,6 +121,12 @@ uint32_t sqz_abi(void) {
         ABI_FIELD(sqz_model, needs),
         ABI_FIELD(sqz_model, n_macs),
         ABI_FIELD(sqz_model, shape_hash),
+        sizeof(sqz_taught),
+        ABI_FIELD(sqz_taught, weight),
+        ABI_FIELD(sqz_taught, centre),
+        ABI_FIELD(sqz_taught, scores),
+        ABI_FIELD(sqz_taught, exponent),
+        ABI_FIELD(sqz_taught, gain),
     };
     return sqz_crc32((const uint8_t *)numbers, sizeof numbers);
 }

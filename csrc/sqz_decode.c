@@ -1,7 +1,10 @@
 /* sqz_decode.c - weight streams: the range decoder and the model of docs/coding.md, whose names are kept here.
  *
  * Any bytes decode to something or are refused. After the first error the walk goes on for at most a row, reading
- * zeros; nothing that it computes then is used. */
+ * zeros; nothing that it computes then is used.
+ *
+ * sqz_encode.c includes this file with SQZ_ENCODES defined: the same walk then writes what it would have read. Each decision
+ * is therefore handed the value that an encoder gives it; for a decoder that is 0. */
 #include "sqz_internal.h"
 
 enum {
@@ -40,12 +43,28 @@ typedef struct {
     int64_t mean[DECODE_TAPS], size[DECODE_TAPS];
 } decode_predictor;
 
+#ifndef SQZ_ENCODES
 typedef struct {
     const uint8_t *data;
     size_t size, position;
     uint32_t range, code;
     sqz_status status; /* the first thing that went wrong */
 } decode_stream;
+#define DECODE_GIVEN(value) 0
+#else
+typedef struct {
+    uint8_t *data;
+    size_t size, position; /* room and what is taken of it */
+    uint64_t low;
+    uint32_t range;
+    sqz_status status;
+    /* what the walk does not find in the arrays */
+    int shift, width, bias_shift, has_own_references, energy;
+    uint32_t least;
+    const uint8_t *present; /* whether each value from -127 on is in the codebook, or NULL without one */
+} decode_stream;
+#define DECODE_GIVEN(value) (value)
+#endif
 
 struct sqz_decoder {
     decode_context contexts[DECODE_CONTEXTS];
@@ -62,6 +81,7 @@ SQZ_INLINE void decode_fail(decode_stream *stream, sqz_status status) {
     if (!stream->status) stream->status = status;
 }
 
+#ifndef SQZ_ENCODES
 SQZ_INLINE void decode_refill(decode_stream *stream) {
     while (stream->range < 1u << 24) {
         uint32_t byte = 0;
@@ -94,9 +114,10 @@ static void decode_finish(decode_stream *stream) {
     if (stream->position < end || stream->code >= 1u << 24) decode_fail(stream, SQZ_BAD_TABLE);
 }
 
-SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_context *context) {
+SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {
     uint32_t p = context->p, rate = rates[context->n], bound = (stream->range >> 16) * p;
     int bit = stream->code < bound;
+    (void)given;
     if (bit) {
         stream->range = bound;
         context->p = (uint16_t)(p + (((65536 - p) * rate + 32768) >> 16));
@@ -111,11 +132,12 @@ SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_c
 }
 
 /* The same without a branch on the bit, for bits that are hard to foresee and decide nothing else. */
-SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode_context *context) {
+SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {
     uint32_t p = context->p, rate = rates[context->n], bound = (stream->range >> 16) * p;
     uint32_t bit = stream->code < bound, mask = 0 - bit;
     uint32_t distance = (p ^ mask) + (65537 & mask); /* 65536 - p or p */
     uint32_t move = (distance * rate + 32768) >> 16;
+    (void)given;
     stream->code -= bound & ~mask;
     stream->range = (bound & mask) | ((stream->range - bound) & ~mask);
     context->p = (uint16_t)(p + (move ^ ~mask) + (1 & ~mask));
@@ -125,8 +147,9 @@ SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode
 }
 
 /* Up to 8 equally likely bits. */
-SQZ_INLINE uint32_t decode_raw(decode_stream *stream, int bits) {
+SQZ_INLINE uint32_t decode_raw(decode_stream *stream, int bits, uint32_t given) {
     uint32_t value;
+    (void)given;
     stream->range >>= bits;
     value = stream->code / stream->range;
     if (value >> bits) {
@@ -137,37 +160,78 @@ SQZ_INLINE uint32_t decode_raw(decode_stream *stream, int bits) {
     decode_refill(stream);
     return value;
 }
+#else
+static void decode_put(decode_stream *stream) {
+    const int carry = stream->low > 0xFFFFFFFF;
+    for (size_t i = stream->position; carry && i > 0 && ++stream->data[--i] == 0;) {
+    }
+    if (stream->position < stream->size) {
+        stream->data[stream->position++] = (uint8_t)(stream->low >> 24);
+    } else {
+        decode_fail(stream, SQZ_NO_MEMORY);
+    }
+    stream->low = stream->low << 8 & 0xFFFFFFFF;
+}
+
+SQZ_INLINE void decode_refill(decode_stream *stream) {
+    while (stream->range < 1u << 24) {
+        decode_put(stream);
+        stream->range <<= 8;
+    }
+}
+
+/* The one multiple of 2^24 in [low, low + 2^24); its zero bytes are not stored. */
+static void decode_finish(decode_stream *stream) {
+    stream->low = (stream->low + 0xFFFFFF) & ~(uint64_t)0xFFFFFF;
+    decode_put(stream);
+}
+
+SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {
+    uint32_t p = context->p, rate = rates[context->n], bound = (stream->range >> 16) * p;
+    if (given) {
+        stream->range = bound;
+        context->p = (uint16_t)(p + (((65536 - p) * rate + 32768) >> 16));
+    } else {
+        stream->low += bound;
+        stream->range -= bound;
+        context->p = (uint16_t)(p - ((p * rate + 32768) >> 16));
+    }
+    context->n = (uint16_t)(context->n + (context->n < 255));
+    decode_refill(stream);
+    return given;
+}
+
+SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {
+    return decode_bit(stream, rates, context, given);
+}
+
+SQZ_INLINE uint32_t decode_raw(decode_stream *stream, int bits, uint32_t given) {
+    stream->range >>= bits;
+    stream->low += (uint64_t)given * stream->range;
+    decode_refill(stream);
+    return given;
+}
+#endif
 
 /* Up to 31 of them. */
-static uint32_t decode_raws(decode_stream *stream, int bits) {
+static uint32_t decode_raws(decode_stream *stream, int bits, uint32_t given) {
     uint32_t value = 0;
     while (bits > 0) {
         int step = sqz_min(bits, 8);
         bits -= step;
-        value = value << step | decode_raw(stream, step);
+        value = value << step | decode_raw(stream, step, given >> bits & ((1u << step) - 1));
     }
     return value;
 }
 
 /* --- numbers ------------------------------------------------------------------------------------------------------ */
 
-static uint32_t decode_tree(decode_stream *stream, const uint16_t *rates, decode_context *contexts, int bits) {
+static uint32_t decode_tree(decode_stream *stream, const uint16_t *rates, decode_context *contexts, int bits,
+                            uint32_t given) {
+    const uint32_t size = 1u << bits;
     uint32_t node = 1;
-    for (int i = 0; i < bits; i++) node = node << 1 | (uint32_t)decode_bit(stream, rates, &contexts[node]);
-    return node - (1u << bits);
-}
-
-static uint32_t decode_magnitude(decode_stream *stream, sqz_decoder *decoder, int lengths, int tops) {
-    decode_context *contexts = decoder->contexts + tops;
-    uint32_t length = decode_tree(stream, decoder->rates, decoder->contexts + lengths, 5), value;
-    int left = (int)length - 2;
-    if (left < 0) return length;
-    value = 2 | (uint32_t)decode_bit(stream, decoder->rates, &contexts[length]);
-    if (left > 0) {
-        left--;
-        value = value << 1 | (uint32_t)decode_bit(stream, decoder->rates, &contexts[32 * (value - 1) + length]);
-    }
-    return value << left | decode_raws(stream, left);
+    while (bits-- > 0) node = node << 1 | (uint32_t)decode_bit(stream, rates, &contexts[node], given >> bits & 1);
+    return node - size;
 }
 
 static int decode_bits_of(uint64_t value) {
@@ -180,6 +244,21 @@ static int decode_bits_of(uint64_t value) {
 #endif
 }
 
+static uint32_t decode_magnitude(decode_stream *stream, sqz_decoder *decoder, int lengths, int tops, uint32_t given) {
+    decode_context *contexts = decoder->contexts + tops;
+    uint32_t given_length = DECODE_GIVEN((uint32_t)decode_bits_of(given));
+    uint32_t length = decode_tree(stream, decoder->rates, decoder->contexts + lengths, 5, given_length), value;
+    int left = (int)length - 2;
+    if (left < 0) return length;
+    value = 2 | (uint32_t)decode_bit(stream, decoder->rates, &contexts[length], given >> left & 1);
+    if (left > 0) {
+        left--;
+        value = value << 1 | (uint32_t)decode_bit(stream, decoder->rates, &contexts[32 * (value - 1) + length],
+                                                  given >> left & 1);
+    }
+    return value << left | decode_raws(stream, left, given & ((1u << left) - 1));
+}
+
 /* Thirds of an octave: floor(3 * log2(estimate / 4 + 1)). */
 SQZ_INLINE int decode_level(int64_t estimate) {
     uint64_t v = (uint64_t)estimate + 4;
@@ -188,15 +267,25 @@ SQZ_INLINE int decode_level(int64_t estimate) {
 
 /* --- a convolution ------------------------------------------------------------------------------------------------ */
 
+#ifdef SQZ_ENCODES
+static uint32_t decode_word(const float *value) {
+    uint32_t word;
+    memcpy(&word, value, 4);
+    return word;
+}
+#endif
+
 static void decode_multipliers(decode_stream *stream, const sqz_decoder *decoder, int count, float *multiplier) {
     decode_context contexts[64];
-    int shift = (int)decode_raws(stream, 5);
-    uint64_t least = decode_raws(stream, 31 - shift);
-    int width = (int)decode_raws(stream, 5), tree = sqz_min(width, 6);
+    int shift = (int)decode_raws(stream, 5, (uint32_t)DECODE_GIVEN(stream->shift));
+    uint64_t least = decode_raws(stream, 31 - shift, DECODE_GIVEN(stream->least));
+    int width = (int)decode_raws(stream, 5, (uint32_t)DECODE_GIVEN(stream->width)), tree = sqz_min(width, 6);
     for (int i = 0; i < 64; i++) contexts[i].p = 1 << 15, contexts[i].n = 0;
     for (int i = 0; i < count && !stream->status; i++) {
-        uint64_t above = (uint64_t)decode_tree(stream, decoder->rates, contexts, tree) << (width - tree);
-        uint64_t pattern = (least + (above | decode_raws(stream, width - tree))) << shift;
+        uint32_t given = DECODE_GIVEN((decode_word(&multiplier[i]) >> shift) - (uint32_t)least);
+        uint64_t high = decode_tree(stream, decoder->rates, contexts, tree, given >> (width - tree));
+        uint64_t low = decode_raws(stream, width - tree, given & ((1u << (width - tree)) - 1));
+        uint64_t pattern = (least + (high << (width - tree) | low)) << shift;
         uint32_t word = (uint32_t)pattern;
         if (pattern >> 31) decode_fail(stream, SQZ_BAD_TABLE);
         memcpy(&multiplier[i], &word, 4);
@@ -204,15 +293,18 @@ static void decode_multipliers(decode_stream *stream, const sqz_decoder *decoder
 }
 
 static void decode_biases(decode_stream *stream, sqz_decoder *decoder, int count, int32_t *bias) {
-    int shift = (int)decode_raws(stream, 5);
+    int shift = (int)decode_raws(stream, 5, (uint32_t)DECODE_GIVEN(stream->bias_shift));
     for (int i = 0; i < count && !stream->status; i++) {
-        uint64_t value = (uint64_t)decode_magnitude(stream, decoder, DECODE_BIAS_LENGTHS, DECODE_BIAS_TOPS) << shift;
+        int is_negative = DECODE_GIVEN(bias[i] < 0);
+        uint32_t given = DECODE_GIVEN((uint32_t)(bias[i] < 0 ? -bias[i] : bias[i]) >> shift);
+        uint64_t value = decode_magnitude(stream, decoder, DECODE_BIAS_LENGTHS, DECODE_BIAS_TOPS, given);
+        value <<= shift;
         if (value >> 31) {
             decode_fail(stream, SQZ_BAD_TABLE);
             value = 0;
         }
         bias[i] = (int32_t)value;
-        if (value && decode_raws(stream, 1)) bias[i] = -bias[i];
+        if (value && decode_raws(stream, 1, (uint32_t)is_negative)) bias[i] = -bias[i];
     }
 }
 
@@ -220,10 +312,11 @@ static void decode_biases(decode_stream *stream, sqz_decoder *decoder, int count
 static int decode_codebook(decode_stream *stream, sqz_decoder *decoder, int8_t values[255], int *zero) {
     int count = 0, history = 0;
     *zero = 0;
-    if (!decode_raws(stream, 1)) return 0;
+    if (!decode_raws(stream, 1, DECODE_GIVEN(stream->present != NULL))) return 0;
     for (int value = -127; value < 128; value++) {
         int is_present =
-            value == 0 || decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_CODEBOOK + history]);
+            value == 0 || decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_CODEBOOK + history],
+                                     DECODE_GIVEN(stream->present[value + 127]));
         if (value == 0) *zero = count;
         if (is_present) values[count++] = (int8_t)value;
         history = (history << 1 & 2) | is_present;
@@ -232,10 +325,13 @@ static int decode_codebook(decode_stream *stream, sqz_decoder *decoder, int8_t v
 }
 
 static void decode_references(decode_stream *stream, sqz_decoder *decoder, int rows) {
-    int names_its_own = (int)decode_raws(stream, 1);
+    int names_its_own = (int)decode_raws(stream, 1, (uint32_t)DECODE_GIVEN(stream->has_own_references));
+#ifndef SQZ_ENCODES
     for (int row = 0; row < rows; row++) decoder->references[row] = row - 1;
+#endif
     for (int row = 2; names_its_own && row < rows && !stream->status; row++) {
-        uint32_t distance = decode_magnitude(stream, decoder, DECODE_DISTANCE_LENGTHS, DECODE_DISTANCE_TOPS);
+        uint32_t given = DECODE_GIVEN((uint32_t)(row - decoder->references[row]));
+        uint32_t distance = decode_magnitude(stream, decoder, DECODE_DISTANCE_LENGTHS, DECODE_DISTANCE_TOPS, given);
         if (distance < 1 || distance > (uint32_t)row) {
             decode_fail(stream, SQZ_BAD_TABLE);
             return;
@@ -245,20 +341,21 @@ static void decode_references(decode_stream *stream, sqz_decoder *decoder, int r
 }
 
 /* A magnitude from 1 to 127: its bit length in unary, then the bits below the leading one. */
-SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int level, int agreement) {
+SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int level, int agreement, int given) {
     decode_context *lengths = &decoder->contexts[DECODE_LENGTH + (level * DECODE_AGREEMENTS + agreement) * 8];
     decode_context *mantissa = &decoder->contexts[DECODE_MANTISSA + level * 64];
     int length = 1, value = 1, left;
-    while (length < 7 && decode_bit(stream, decoder->rates, &lengths[length])) length++;
+    while (length < 7 && decode_bit(stream, decoder->rates, &lengths[length], given >> length != 0)) length++;
     for (left = length - 1; left > 0 && value < 8; left--) {
-        value = value << 1 | decode_noise(stream, decoder->rates, &mantissa[length * 8 + value]);
+        value = value << 1 | decode_noise(stream, decoder->rates, &mantissa[length * 8 + value], given >> (left - 1) & 1);
     }
-    if (left > 0) value = value << left | (int)decode_raw(stream, left);
+    if (left > 0) value = value << left | (int)decode_raw(stream, left, (uint32_t)given & ((1u << left) - 1));
     return value;
 }
 
 /* One decision after another on one weight; returns its symbol. */
-SQZ_INLINE int decode_symbol(decode_stream *stream, sqz_decoder *decoder, int64_t mean, int64_t size, int layer) {
+SQZ_INLINE int decode_symbol(decode_stream *stream, sqz_decoder *decoder, int64_t mean, int64_t size, int layer,
+                             int given) {
     int64_t estimate = size >> 18, certainty_64;
     int level, certainty, is_expected_negative = mean < 0, surprise, agreement, symbol;
     if (estimate > DECODE_MAX_ESTIMATE) estimate = DECODE_MAX_ESTIMATE;
@@ -268,10 +365,11 @@ SQZ_INLINE int decode_symbol(decode_stream *stream, sqz_decoder *decoder, int64_
     if (certainty_64 > DECODE_MAX_ESTIMATE) certainty_64 = DECODE_MAX_ESTIMATE;
     certainty = decode_level(certainty_64) - level + 11;
     certainty = certainty < 0 ? 0 : sqz_min(certainty >> 1, 7);
-    if (!decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_ZERO + level * 8 + certainty])) return 0;
-    surprise = decode_noise(stream, decoder->rates, &decoder->contexts[DECODE_SIGN + level / 6 * 8 + certainty]);
+    if (!decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_ZERO + level * 8 + certainty], given != 0)) return 0;
+    surprise = decode_noise(stream, decoder->rates, &decoder->contexts[DECODE_SIGN + level / 6 * 8 + certainty],
+                            (given < 0) != is_expected_negative);
     agreement = surprise ? (certainty > 3 ? 5 : 0) : sqz_max(certainty - 3, 0);
-    symbol = decode_size(stream, decoder, level, agreement);
+    symbol = decode_size(stream, decoder, level, agreement, given < 0 ? -given : given);
     return surprise != is_expected_negative ? -symbol : symbol;
 }
 
@@ -303,7 +401,7 @@ SQZ_INLINE void decode_weight(decode_stream *stream, sqz_decoder *decoder, decod
     sizes[EARLIER + 2] = layer->average >> 4;
     for (int i = 0; i < EARLIER + 2; i++) mean += predictor->mean[i] * near[i];
     for (int i = 0; i < EARLIER + 3; i++) size += predictor->size[i] * sizes[i];
-    symbol = decode_symbol(stream, decoder, mean, size, layer->layer);
+    symbol = decode_symbol(stream, decoder, mean, size, layer->layer, DECODE_GIVEN(row[index]));
     row[index] = (int8_t)symbol;
     x = 16 * symbol;
     magnitude = x < 0 ? -x : x;
@@ -392,6 +490,43 @@ static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sq
 #endif
 }
 
+static int decode_shape_is_valid(const sqz_conv_shape *shape) {
+    return shape->kernel >= 1 && shape->kernel <= DECODE_MAX_KERNEL && shape->in_channels >= 1 &&
+           shape->in_channels <= SQZ_MAX_CHANNELS && shape->out_channels >= 1 && shape->out_channels <= 65535;
+}
+
+static size_t decode_products(const sqz_conv_shape *shape) {
+    return (size_t)shape->in_channels * (size_t)(shape->kernel * shape->kernel);
+}
+
+/* Whether a coder was made for such a convolution. */
+static int decode_has_room(const sqz_decoder *decoder, const sqz_conv_shape *shape) {
+    return decode_shape_is_valid(shape) && decoder->predictors[shape->kernel] &&
+           (size_t)shape->out_channels <= decoder->max_rows && decode_products(shape) <= decoder->max_products;
+}
+
+static void decode_relax(sqz_decoder *decoder) {
+    for (int i = 0; i < DECODE_CONTEXTS; i++) {
+        if (decoder->contexts[i].n > DECODE_RELAXED) decoder->contexts[i].n = DECODE_RELAXED;
+    }
+}
+
+/* A stream but its beginning and end; returns how many values the codebook has, and where 0 is among them. */
+static int decode_body(decode_stream *stream, sqz_decoder *decoder, const sqz_conv_shape *shape, int8_t *weight,
+                       int32_t *bias, float *multiplier, int8_t *values, int *zero) {
+    int n_values, energy;
+    decode_multipliers(stream, decoder, shape->out_channels, multiplier);
+    decode_biases(stream, decoder, shape->out_channels, bias);
+    n_values = decode_codebook(stream, decoder, values, zero);
+    decode_references(stream, decoder, shape->out_channels);
+    energy = (int)decode_raws(stream, 5, (uint32_t)DECODE_GIVEN(stream->energy));
+    if (energy > DECODE_MAX_ENERGY) decode_fail(stream, SQZ_BAD_TABLE);
+    if (!stream->status) decode_weights(stream, decoder, shape, energy, weight);
+    if (!stream->status) decode_finish(stream);
+    return n_values;
+}
+
+#ifndef SQZ_ENCODES
 /* Symbols are places in the table, counted from that of 0. */
 static sqz_status decode_look_up(const int8_t *values, int count, int zero, int8_t *weight, size_t weights) {
     for (size_t i = 0; i < weights; i++) {
@@ -403,15 +538,6 @@ static sqz_status decode_look_up(const int8_t *values, int count, int zero, int8
 }
 
 /* --- the decoder -------------------------------------------------------------------------------------------------- */
-
-static int decode_shape_is_valid(const sqz_conv_shape *shape) {
-    return shape->kernel >= 1 && shape->kernel <= DECODE_MAX_KERNEL && shape->in_channels >= 1 &&
-           shape->in_channels <= SQZ_MAX_CHANNELS && shape->out_channels >= 1 && shape->out_channels <= 65535;
-}
-
-static size_t decode_products(const sqz_conv_shape *shape) {
-    return (size_t)shape->in_channels * (size_t)(shape->kernel * shape->kernel);
-}
 
 int sqz_decoder_need(sqz_decoder_needs *needs, const sqz_conv_shape *shape) {
     if (!decode_shape_is_valid(shape)) return 0;
@@ -488,24 +614,13 @@ sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *data, size_t size, 
                            int8_t *weight, int32_t *bias, float *multiplier) {
     decode_stream stream;
     int8_t values[255];
-    int n_values, zero, energy;
+    int n_values, zero;
     if (!decoder || (!data && size) || !shape || !weight || !bias || !multiplier) return SQZ_BAD_ARGUMENT;
-    if (!decode_shape_is_valid(shape) || !decoder->predictors[shape->kernel] ||
-        (size_t)shape->out_channels > decoder->max_rows || decode_products(shape) > decoder->max_products) {
-        return SQZ_BAD_ARGUMENT;
-    }
-    for (int i = 0; i < DECODE_CONTEXTS; i++) {
-        if (decoder->contexts[i].n > DECODE_RELAXED) decoder->contexts[i].n = DECODE_RELAXED;
-    }
+    if (!decode_has_room(decoder, shape)) return SQZ_BAD_ARGUMENT;
+    decode_relax(decoder);
     decode_start(&stream, (const uint8_t *)data, size);
-    decode_multipliers(&stream, decoder, shape->out_channels, multiplier);
-    decode_biases(&stream, decoder, shape->out_channels, bias);
-    n_values = decode_codebook(&stream, decoder, values, &zero);
-    decode_references(&stream, decoder, shape->out_channels);
-    energy = (int)decode_raws(&stream, 5);
-    if (energy > DECODE_MAX_ENERGY) decode_fail(&stream, SQZ_BAD_TABLE);
-    if (!stream.status) decode_weights(&stream, decoder, shape, energy, weight);
-    if (!stream.status) decode_finish(&stream);
+    n_values = decode_body(&stream, decoder, shape, weight, bias, multiplier, values, &zero);
     if (stream.status || !n_values) return stream.status;
     return decode_look_up(values, n_values, zero, weight, (size_t)shape->out_channels * decode_products(shape));
 }
+#endif

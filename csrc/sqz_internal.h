@@ -102,6 +102,14 @@ SQZ_INLINE void sqz_restore_floats(uint64_t floats) { (void)floats; }
 SQZ_INLINE uint64_t sqz_usual_floats(void) { return 0; }
 #endif
 
+/* Correctly rounded, without errno. */
+#if defined(__GNUC__)
+SQZ_INLINE double sqz_sqrt(double value) { return __builtin_sqrt(value); }
+#else
+#include <math.h>
+SQZ_INLINE double sqz_sqrt(double value) { return sqrt(value); }
+#endif
+
 SQZ_INLINE size_t sqz_round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 /* Bytes to the next place where a block of memory may begin. */
 SQZ_INLINE size_t sqz_padding(const void *memory) { return (SQZ_ALIGN - (uintptr_t)memory % SQZ_ALIGN) % SQZ_ALIGN; }

@@ -88,7 +88,7 @@ def test_verify_finds_all_engines_equal(model):
         (model.parent / f"{index}.png").write_bytes(encode(photo(40 + index, 30)))
     result = run("verify", model, "--images", model.parent, "--json")
     assert result.exit_code == 0, result.output
-    facts = json.loads(result.output)
+    facts = json.loads(result.stdout)
     engines = {pair["first"] for pair in facts["pairs"]} | {pair["second"] for pair in facts["pairs"]}
     assert engines >= {"torch", "numpy", "native scalar", "C flash", "C ram"} | {
         f"web in {where}, {kernels}" for where in ("Node", "Chromium") for kernels in ("plain", "relaxed")
@@ -113,7 +113,11 @@ def test_verify_finds_one_wrong_feature(model, monkeypatch):
 def test_verify_names_what_cannot_run(model, monkeypatch):
     (model.parent / "a.png").write_bytes(encode(photo()))
     monkeypatch.setenv("PATH", "")
+    (model.parent / "b.png").write_bytes(encode(photo())[:-50])
+    (model.parent / "notes.txt").write_text("no image")
     result = run("verify", model, "--images", model.parent)
     assert result.exit_code == 0, result.output
+    assert f"skipped {model.parent / 'b.png'}: cannot be decoded" in result.stderr
+    assert "notes.txt" in result.stderr
     assert "not run: web in Node, plain: needs node" in result.output
     assert "0 (same bits)" in result.output

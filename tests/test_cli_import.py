@@ -56,6 +56,15 @@ def test_failure_is_one_line_and_leaves_nothing(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_checkpoint_of_a_run_leads_to_its_folder(pth, tmp_path):
+    for name in ("best.safetensors", "checkpoint.pt"):
+        (tmp_path / name).write_bytes(pth.read_bytes())
+    result = run("import", tmp_path / "checkpoint.pt", "-o", tmp_path / "out.safetensors")
+    assert (result.exit_code, result.stderr) == (
+        1, f"Error: {tmp_path / 'checkpoint.pt'}: {tmp_path} is the MODEL: give the folder\n",
+    )  # fmt: skip
+
+
 def test_missing_file_is_one_line(tmp_path):
     result = run("import", tmp_path / "none.pth", "-o", tmp_path / "out.safetensors")
     assert result.exit_code == 1

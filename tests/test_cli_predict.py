@@ -351,7 +351,7 @@ def test_closed_pipe_ends_quietly(model, photos):
 def test_closed_pipe_ends_with_code_1(model, photos, monkeypatch):
     from squeezenet.cli import predict
 
-    def broken(record):
+    def broken(record, sink):
         raise BrokenPipeError
 
     moved = []
@@ -456,3 +456,40 @@ def test_documents_that_are_zips_without_pictures_are_records_in_their_place(mod
         archive.writestr("media/1.png", encode(photo()))
     (picture,) = run("predict", model, tmp_path / "report.docx", "--json").stdout.splitlines()
     assert json.loads(picture)["image"].endswith("report.docx/media/1.png")
+
+
+@pytest.mark.parametrize(("name", "option"), [("out.csv", "--csv"), ("out.jsonl", "--json"), ("OUT.JSON", "--json")])
+def test_records_go_to_a_file_as_to_the_console(model, photos, tmp_path, name, option):
+    (photos / "日本\u202f=1.png").write_bytes(b"broken")
+    shown = run("predict", model, photos, option)
+    result = run("predict", model, photos, "-o", tmp_path / name)
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / name}: 3 images, 1 could not be read\n")
+    assert (tmp_path / name).read_bytes() == shown.stdout_bytes
+    assert shown.stdout_bytes
+
+
+def test_file_of_records_is_written_whole_whatever_the_images(model, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"broken")
+    result = run("predict", model, tmp_path / "a.png", "-o", tmp_path / "out.csv")
+    assert (result.exit_code, result.stderr) == (1, "Error: no image could be read\n")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("more", [("-o", "x.parquet"), ("-o", "x"), ("-o", "x.csv", "--json")])
+def test_outputs_of_other_names_are_refused_before_anything_is_read(model, more):
+    result = run("predict", model, "none.png", *more)
+    assert result.exit_code == 2
+    assert "expected an output named *.csv or *.jsonl, or --ray for *.parquet, got x" in result.stderr
+
+
+def test_lists_of_files_stand_for_their_lines(model, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    (photos / "@a.png").write_bytes(encode(photo()))
+    (photos / "list.txt").write_bytes(b"\xef\xbb\xbfb.png\r\n\r\na.jpg\r\nmissing.png\r\nhttps://a.de/b.png\r\n")
+    result = run("predict", model, "@list.txt", "@a.png", "--json", "-k", 1)
+    assert [record["image"] for record in records_of(result)] == [
+        "b.png", "a.jpg", "missing.png", "https://a.de/b.png", "@a.png",
+    ]  # fmt: skip
+    assert run("predict", model, "@none.txt").stderr == "Error: none.txt: cannot be read (No such file or directory)\n"
+    (photos / "empty.txt").write_text("\n")
+    assert "expected names of images, one per line, got none" in run("predict", model, "@empty.txt").stderr

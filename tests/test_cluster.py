@@ -1,5 +1,6 @@
 """Bulk prediction on a local cluster of two machines with one processor each; both kinds of loss happen on the way."""
 
+import contextlib
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.images import IMAGE_FORMATS
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
+from squeezenet.progress import SilentReporter, Task
 
 # Ray's own, in importing and in what it leaves to the interpreter's end.
 pytestmark = [
@@ -94,6 +96,17 @@ def check_complete(path, job, n_images):
     }
 
 
+class Calling(SilentReporter):
+    """Calls a function with the numbers of images done and of all."""
+
+    def __init__(self, function):
+        self.function = function
+
+    @contextlib.contextmanager
+    def task(self, title, total, unit="img", done=0):
+        yield Task(lambda done, text: self.function(done, total), total, unit, done)
+
+
 def test_lost_worker_costs_nothing_but_time(cluster, job, tmp_path):
     killed = []
 
@@ -102,7 +115,9 @@ def test_lost_worker_costs_nothing_but_time(cluster, job, tmp_path):
             os.kill(found[0], signal.SIGKILL)
             killed.append(done)
 
-    result = predict_to_parquet(job / "tiny.sqz", [job / "photos"] * 200, tmp_path / "out.parquet", on_progress=kill)
+    result = predict_to_parquet(
+        job / "tiny.sqz", [job / "photos"] * 200, tmp_path / "out.parquet", progress=Calling(kill)
+    )
     assert killed
     assert killed[0] < 3200
     assert (result.n_images, result.n_errors, result.n_earlier, result.n_processors) == (3200, 200, 0, 2)
@@ -122,7 +137,7 @@ def test_stopped_run_classifies_nothing_twice(cluster, job, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        predict_to_parquet(*arguments, on_progress=stop)
+        predict_to_parquet(*arguments, progress=Calling(stop))
     parts = tmp_path / "out.parquet.parts"
     stamps = {path: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
     assert len(stamps) == 2
@@ -132,7 +147,7 @@ def test_stopped_run_classifies_nothing_twice(cluster, job, tmp_path):
         predict_to_parquet(*arguments, top=3)
 
     seen = []
-    result = predict_to_parquet(*arguments, on_progress=lambda done, total: seen.append(done))
+    result = predict_to_parquet(*arguments, progress=Calling(lambda done, total: seen.append(done)))
     assert seen == [384, 512, 640]
     assert (result.n_images, result.n_earlier) == (640, 256)
     check_complete(tmp_path / "out.parquet", job, 640)
@@ -228,7 +243,7 @@ def test_lost_machine_costs_nothing_but_time(cluster, job, tmp_path):
         if len(cluster.machines) == 2:
             cluster.remove_node(cluster.machines.pop(), allow_graceful=False)
 
-    predict_to_parquet(job / "tiny.sqz", [job / "photos"] * 100, tmp_path / "out.parquet", on_progress=remove)
+    predict_to_parquet(job / "tiny.sqz", [job / "photos"] * 100, tmp_path / "out.parquet", progress=Calling(remove))
     check_complete(tmp_path / "out.parquet", job, 1600)
 
 
@@ -241,11 +256,11 @@ def test_without_ray_one_line_says_what_to_install(job, tmp_path, monkeypatch):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("more", [["--ray", "local"], ["-o", "x.parquet"], ["--ray", "local", "-o", "x", "--json"]])
+@pytest.mark.parametrize("more", [["--ray", "local"], ["--ray", "local", "-o", "x", "--json"]])
 def test_options_that_do_not_fit_are_refused(job, more):
     result = CliRunner().invoke(cli, ["predict", str(job / "tiny.sqz"), str(job / "photos"), *more])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        2, "Error: --ray and -o go together, and exclude --json and --csv",
+        2, "Error: --ray goes with -o OUT.parquet, and excludes --json and --csv",
     )  # fmt: skip
 
 
@@ -352,7 +367,7 @@ def test_a_finished_result_does_not_stand_for_other_images(cluster, job, tmp_pat
 def test_an_interrupted_run_does_not_go_on_with_other_images(cluster, job, tmp_path, change):
     folder, arguments = small_job(job, tmp_path)
     with pytest.raises(Stop):
-        predict_to_parquet(*arguments, on_progress=stop_at_once)
+        predict_to_parquet(*arguments, progress=Calling(stop_at_once))
     change(folder)
     with pytest.raises(ClusterError, match="got other images, or changed ones: use the same arguments"):
         predict_to_parquet(*arguments)
@@ -396,7 +411,7 @@ def test_a_folder_of_somebody_else_is_refused_and_left_alone(job, tmp_path, name
 def test_what_somebody_puts_among_the_parts_stays(cluster, job, tmp_path):
     _, arguments = small_job(job, tmp_path)
     with pytest.raises(Stop):
-        predict_to_parquet(*arguments, on_progress=stop_at_once)
+        predict_to_parquet(*arguments, progress=Calling(stop_at_once))
     parts = tmp_path / "out.parquet.parts"
     (parts / "notes.txt").write_text("mine")
     assert predict_to_parquet(*arguments).n_earlier == 2
@@ -419,7 +434,7 @@ def test_the_output_may_lie_in_the_folder_that_is_read(cluster, job, tmp_path):
     for place in (folder, tmp_path / "way"):
         output = place / "out.parquet"
         with pytest.raises(Stop):
-            predict_to_parquet(model, sources, output, on_progress=stop_at_once)
+            predict_to_parquet(model, sources, output, progress=Calling(stop_at_once))
         for damage in (folder / "out.parquet.parts").glob("*.parquet"):
             damage.write_bytes(b"")
         for n_earlier in (0, 2):  # with damaged parts in it, then with the result in it
@@ -442,7 +457,7 @@ def test_a_folder_that_links_to_itself_is_read_once(cluster, job, tmp_path):
 def test_damaged_parts_are_made_again(cluster, job, tmp_path):
     folder, arguments = small_job(job, tmp_path)
     with pytest.raises(Stop):
-        predict_to_parquet(*arguments, on_progress=stop_at_once)
+        predict_to_parquet(*arguments, progress=Calling(stop_at_once))
     (part,) = (tmp_path / "out.parquet.parts").glob("*.parquet")
     whole, parts = part.read_bytes(), Parts(arguments[2], json.loads((part.parent / "job.json").read_bytes()))
     rng = np.random.default_rng(0)

@@ -31,12 +31,14 @@ def test_plain_handlers_work(name, builtin):
 
 
 def test_all_errors_are_listed():
-    classes = {name for name, value in vars(errors).items() if inspect.isclass(value)}
+    classes = {
+        name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__
+    }
     assert classes == set(errors.__all__)
 
 
 def test_missing_extra_names_the_command():
-    assert str(MissingDependencyError("torch", "train")) == (
+    assert str(MissingDependencyError.of(ModuleNotFoundError(name="torch.nn"))) == (
         "this needs `torch`, which is not installed: run `pip install squeezenet[train]`"
     )
 
@@ -55,14 +57,22 @@ def test_extras_that_messages_name_exist_and_install_the_package():
     extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    named = {
-        tuple(argument.value if isinstance(argument, ast.Constant) else None for argument in node.args)
-        for path in Path(squeezenet.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingDependencyError"
-    }
-    assert ("jinja2", "report") in named
-    named |= {({"sklearn": "scikit-learn"}.get(module, module), extra) for module, extra in errors._EXTRA_OF.items()}
+    named = {(errors._PACKAGE_OF.get(module, module), extra) for module, extra in errors._EXTRA_OF.items()}
     assert {extra for _, extra in named} <= set(extras)
     for package, extra in named:
-        assert package is None or package in packages_of(extra, extras), f"{extra} does not install {package}"
+        assert package in packages_of(extra, extras), f"{extra} does not install {package}"
+
+
+def test_module_that_is_not_found_is_named_with_its_extra_wherever_it_is_imported():
+    wanted = r"`scikit-learn`.*squeezenet\[train\]"
+    with pytest.raises(MissingDependencyError, match=wanted), MissingDependencyError.named():
+        raise ModuleNotFoundError(name="sklearn.datasets")
+    with pytest.raises(ModuleNotFoundError, match="^another$"), MissingDependencyError.named():
+        raise ModuleNotFoundError("another", name="another")
+    for path in Path(squeezenet.__file__).parent.rglob("*.py"):
+        made = [
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingDependencyError"
+        ]
+        assert not made, f"{path} names an extra by itself"

@@ -1,7 +1,9 @@
 """The exported page in a real Chromium, opened from its file: what it computes, shows, says and never does."""
 
+import base64
 import dataclasses
 import io
+import re
 import socket
 import threading
 
@@ -10,10 +12,11 @@ import pytest
 from PIL import Image
 
 from exported import need_browser
-from image_files import encode
+from image_files import encode, hand_made_files, odd_files
 from networks import random_network, tiny_spec, unknown_rule
 from squeezenet import Labels, Preprocessing, SqzFile, StemSpec, predict
 from squeezenet.classifier import Classifier
+from squeezenet.errors import ImageError
 from squeezenet.exports import build_page
 from squeezenet.exports.browser import classify_in_page, open_browser, open_page
 from squeezenet.fileformat import encode_sqz
@@ -144,6 +147,55 @@ def test_photos_of_none_of_the_classes_are_said_to_be(browser, tmp_path):
     assert page.locator("#best").inner_text() == "None of these"
     assert page.locator("#also").inner_text().startswith("nearest: ")
     page.context.close()
+
+
+# What docs/export.md says of files on which Python and Chromium differ, by the names of `odd_files`.
+DIFFERENCES = {
+    "only Python": (
+        "TIFF .*", "JPEG2000 .*", "PPM .*", "PNG without IEND", "PNG, unknown critical chunk", "PNG with too few rows",
+        "PNG without its palette",
+    ),
+    "only the page": ("BMP 2.*", "BMP 16 by masks 444", "BMP 32 by masks, red first", "BMP in runs that skip", "CUR"),
+    "other values": (
+        "BMP 16", "BMP 16 by masks 5.5", "BMP 16 with alpha", "WEBP with alpha, turned", "AVIF animated",
+        "AVIF with alpha.*", "APNG whose default.*", "PNG, EXIF behind the pixels", "PNG beyond its palette",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_odd_files_give_python_s_bits_or_a_named_difference(page):
+    classifier, names, found = Classifier(contents_with()), [], {}
+    files = [*odd_files(), *hand_made_files()]
+    for (name, data), theirs in zip(files, classify_all(page, [data for _, data in files]), strict=True):
+        try:
+            ours = classifier.logits(classifier.preprocessing(data)[None])[0].tolist()
+        except ImageError:
+            ours = None
+        names.append(name)
+        if ours != theirs:
+            kind = "only the page" if ours is None else "only Python" if theirs is None else "other values"
+            found.setdefault(kind, []).append(name)
+    assert len(names) > 850
+    unnamed = {
+        kind: [name for name in differing if not any(re.fullmatch(pattern, name) for pattern in DIFFERENCES[kind])]
+        for kind, differing in found.items()
+    }
+    assert unnamed == {kind: [] for kind in DIFFERENCES}
+
+
+def classify_all(page, files):
+    """Logits of many files at one go; None for those that the page cannot read."""
+    code = """async (files) => {
+      const found = [];
+      for (const file of files) {
+        const bytes = Uint8Array.from(atob(file), (char) => char.charCodeAt(0));
+        const { unreadable, logits } = await squeezenet.classify(new Blob([bytes]));
+        found.push(unreadable ? null : Array.from(logits));
+      }
+      return found;
+    }"""
+    return page.evaluate(code, [base64.b64encode(data).decode() for data in files])
 
 
 def test_activation_maps_are_the_engine_s(page):

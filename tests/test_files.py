@@ -2,11 +2,14 @@ import errno
 import os
 import signal
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from squeezenet import files
 from squeezenet.errors import DataError
 from squeezenet.files import atomic_write, lock_folder
 
@@ -184,6 +187,47 @@ def test_two_writers_do_not_mix(tmp_path):
         assert path.read_bytes() == b"other"
     assert path.read_bytes() == b"one"
     assert names_in(tmp_path) == ["file"]
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from squeezenet.files import atomic_write
+with atomic_write(sys.argv[1]) as stream:
+    stream.write(b"half")
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_killed_writers_left_is_removed_and_what_others_write_is_not(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    command = [sys.executable, "-c", KILLED_WRITER, tmp_path / "file"]
+    assert subprocess.run([*command, "killed"], check=False).returncode == -signal.SIGKILL
+    (left,) = names_in(tmp_path)
+    other = subprocess.Popen([*command, "alive"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"writing\n"
+    (tmp_path / ".notes.tmp").write_text("mine")
+    with atomic_write(tmp_path / "file") as stream:  # the leftover is too young: it might be a writer that begins
+        stream.write(b"whole")
+    assert left in names_in(tmp_path)
+    monkeypatch.setattr(files, "_LEFTOVER_AGE_S", 0)
+    monkeypatch.setattr(files, "_swept", set())
+    with atomic_write(tmp_path / "file") as stream:
+        stream.write(b"whole")
+    assert left not in names_in(tmp_path)
+    assert len(names_in(tmp_path)) == 3
+    other.communicate(b"")
+    assert other.returncode == 0
+    assert names_in(tmp_path) == [".notes.tmp", "file"]
+    assert (tmp_path / "file").read_bytes() == b"half"
+
+
+def test_full_disk_is_reported_with_the_file_s_name(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "file")
 
 
 def test_lock_goes_with_its_process_whatever_children_it_has(tmp_path):

@@ -25,7 +25,7 @@ LEVELS = [
     {"quantization"},
     {"evaluation"},
     {"exports", "cluster", "reports"},
-    {"training"},
+    {"teaching", "training"},
     {"compression", "exploration"},
     {"cli"},
     {"__main__"},

@@ -174,6 +174,10 @@ ONE_TENSOR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (described(labels={"names": [1, 2, 3]}), "damaged: expected `names`"),
         (described(preprocessing={"crop_size": "x", "resize_size": 4}), "damaged: expected a whole number"),
         (described(preprocessing={}), "damaged: expected the fields of a preprocessing"),
+        (
+            described(preprocessing={"crop_size": 1024, "resize_size": 1024}),
+            r"damaged: expected a preprocessing that crops to the `input_size` of the spec \(=\d+\), got",
+        ),
         (described(provenance="here"), "damaged: expected objects for labels, preprocessing and provenance, got str"),
         (described(), "features.0.weight, features.3.squeeze.weight, features.3.squeeze.bias and 48 more are missing"),
         ({"x": ONE_TENSOR}, "expected the tensors of one of squeezenet1_0"),

@@ -76,6 +76,14 @@ static void web_relax(sqz_model *model) {
     model->kernels = &web_kernels;
 }
 
+void *web_keep(size_t bytes) {
+    void *memory;
+    web_release();
+    memory = web_alloc(bytes);
+    web_kept = web_top;
+    return memory;
+}
+
 WEB_EXPORT(web_open) int web_open(const uint8_t *file, size_t bytes) {
     sqz_status status = sqz_read_header(file, bytes, NULL, &web_header);
     sqz_conv_shape head = SQZ_ZEROS;
@@ -120,6 +128,15 @@ WEB_EXPORT(web_unknown) int web_unknown(void) {
     sqz_unknown rule;
     return sqz_unknown_rule(&web_header, web_file, &rule) ? -1 : sqz_is_unknown(&rule, web_sums);
 }
+
+const sqz_model *web_opened(void) { return web_model; }
+const uint8_t *web_file_start(void) { return web_file; }
+const uint8_t *web_file_weights(size_t *bytes) {
+    *bytes = web_header.weights_bytes;
+    return web_file + web_header.weights_offset;
+}
+int web_convs(void) { return (int)web_sizes.n_convs; }
+int web_head_zero(void) { return web_model->head->in_zero; }
 
 WEB_EXPORT(web_input_size) int web_input_size(void) { return web_header.spec.input_size; }
 WEB_EXPORT(web_classes) int web_classes(void) { return web_header.spec.num_classes; }

@@ -1,4 +1,4 @@
-/* web.h - what the two halves of the WebAssembly module share. */
+/* web.h - what the parts of the WebAssembly module share. */
 #ifndef WEB_H
 #define WEB_H
 
@@ -10,7 +10,18 @@
 void *web_alloc(size_t bytes);
 /* Gives back what was allocated since the model was opened. */
 void web_release(void);
+/* Memory that stays; gives back all other that was allocated since the model was opened. */
+void *web_keep(size_t bytes);
 int web_input_size(void);
 uint8_t *web_pixels(void);
+int web_map_size(void);
+int web_map_border(void);
+int web_channels(void);
+int32_t *web_features(void);
+const sqz_model *web_opened(void);
+const uint8_t *web_file_start(void);
+const uint8_t *web_file_weights(size_t *bytes);
+int web_convs(void);
+int web_head_zero(void); /* zero-point of what the head reads */
 
 #endif

@@ -101,12 +101,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOME_OF[name]
-    try:
-        value = getattr(import_module(f".{module}", __name__), attribute)
-    except ModuleNotFoundError as error:
-        from .errors import MissingDependencyError
+    from .errors import MissingDependencyError
 
-        raise MissingDependencyError.of(error) from None
+    with MissingDependencyError.named():
+        value = getattr(import_module(f".{module}", __name__), attribute)
     globals()[name] = value
     return value
 

@@ -7,7 +7,9 @@ has a `reason`, and a `source` where a file or an image is to blame; `str()` joi
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Self
 
 __all__ = [
@@ -43,9 +45,12 @@ class SqueezeNetError(Exception):
 # Module -> the extra that installs it; a test holds them to pyproject.toml.
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "safetensors", "sklearn", "scipy", "rich", "matplotlib", "kornia"), "train"),
-    "jinja2": "report", "optuna": "explore", "ray": "ray", "pyarrow": "ray", "onnx": "export", "tflite": "export",
-    "webdataset": "webdataset", "tensorboard": "tensorboard",
+    "jinja2": "report", "optuna": "explore", "ray": "ray", "pyarrow": "ray", "onnx": "export",
+    "flatbuffers": "export", "tflite": "export", "google": "import", "webdataset": "webdataset",
+    "tensorboard": "tensorboard",
 }  # fmt: skip
+# What installs a module, where it is not its name.
+_PACKAGE_OF = {"sklearn": "scikit-learn", "flatbuffers": "tflite", "google": "protobuf"}
 
 
 def _rebuild(kind: type[SqueezeNetError], reason: str, source: str | None) -> SqueezeNetError:
@@ -143,5 +148,14 @@ class MissingDependencyError(SqueezeNetError, ImportError):
     @classmethod
     def of(cls, error: ModuleNotFoundError) -> ModuleNotFoundError | MissingDependencyError:
         """Name the extra that has a module which was not found; the error itself, if no extra has it."""
-        package = (error.name or "").partition(".")[0]
-        return cls(package, _EXTRA_OF[package]) if package in _EXTRA_OF else error
+        module = (error.name or "").partition(".")[0]
+        return cls(_PACKAGE_OF.get(module, module), _EXTRA_OF[module]) if module in _EXTRA_OF else error
+
+    @classmethod
+    @contextlib.contextmanager
+    def named(cls) -> Iterator[None]:
+        """Name the extra that has a module which is imported in the block and not found."""
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            raise cls.of(error) from None

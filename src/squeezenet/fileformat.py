@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from .codec.native_weights import decode_convs_fast
-from .codec.weights import encode_convs
+from .codec.native_weights import decode_convs_fast, encode_convs_fast
 from .container import DEFAULT_LIMITS, Fields, Limits, decode_meta, encode_meta, join_chunks, split_chunks, varint
 from .errors import (
     BadTable,
@@ -187,7 +186,7 @@ def encode_weights(network: IntegerNetwork) -> bytes:
     Raises:
         CodecError: If the weight coder cannot hold a value.
     """
-    streams = encode_convs(network.spec.convs, network.convs)
+    streams = encode_convs_fast(network.spec.convs, network.convs)
     return b"".join(varint(len(stream)) for stream in streams) + b"".join(streams)
 
 

@@ -13,6 +13,11 @@ from typing import Any, BinaryIO, TypeVar
 
 from .errors import SqueezeNetError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
     "IMAGE_EXTENSIONS", "atomic_write", "cache_folder", "keep_as", "load_toml", "lock_folder", "remove_leftovers",
     "write_together",
@@ -27,6 +32,9 @@ IMAGE_EXTENSIONS = frozenset({
 _MAX_TOML_BYTES = 1 << 20
 _TOKEN_BYTES = 8
 _TEMPORARY = ".{}.tmp"
+_FULL = {getattr(errno, name, None) for name in ("ENOSPC", "EFBIG", "EDQUOT", "EIO")}  # Windows has no quota
+_LEFTOVER_AGE_S = 60.0  # far more than a writer takes to lock its new file
+_swept = set[Path]()
 _T = TypeVar("_T")
 
 
@@ -51,6 +59,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             raise FileExistsError(errno.EEXIST, "expected a file to write, got a folder or a device", os.fspath(path))
         permissions = stat.S_IMODE(target.stat().st_mode)
     temporary = _temporary_beside(target)
+    _sweep(target.parent)
     try:
         # Not `tempfile`: it makes private files, while a finished file follows the user's umask like any other.
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -59,6 +68,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     try:
         with os.fdopen(handle, "wb") as stream:
+            _lock(handle)  # a writer that is killed lets go of it, and its file may be removed
             yield stream
             with contextlib.suppress(ValueError):  # `write_together` has done the same, and closed it
                 stream.flush()
@@ -66,8 +76,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if permissions is not None:
             temporary.chmod(permissions)
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            error.filename = os.fspath(path)  # a stream does not say which file it is of
         raise
     _sync_folder(target.parent)
 
@@ -150,9 +162,7 @@ def lock_folder(folder: Path, error: type[SqueezeNetError]) -> Iterator[None]:
         folder: It must exist; a file `lock` is in it as long as it is locked.
         error: Raised if another process has the lock, or none can be made.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes there are the user's own care
+    if fcntl is None:  # Windows: two processes there are the user's own care
         yield
         return
     lock = folder / "lock"
@@ -195,12 +205,43 @@ if hasattr(os, "register_at_fork"):
 
 
 def remove_leftovers(folder: Path, *, min_age_s: float = 0.0) -> None:
-    """Remove temporary files of writers that were killed; no writer elsewhere may be at work on one so old."""
-    for path in folder.glob(_TEMPORARY.format("*")):
-        if len(path.name) == len(_TEMPORARY.format("")) + 2 * _TOKEN_BYTES:
-            with contextlib.suppress(OSError):
-                if time.time() - path.lstat().st_mtime >= min_age_s:
-                    path.unlink()
+    """Remove temporary files of writers that were killed; where files cannot be locked, of any writer of that age."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(_TEMPORARY.format("*")):
+            if len(path.name) == len(_TEMPORARY.format("")) + 2 * _TOKEN_BYTES:
+                with contextlib.suppress(OSError):
+                    status = path.lstat()
+                    is_old = time.time() - status.st_mtime >= min_age_s
+                    if is_old and stat.S_ISREG(status.st_mode) and _is_abandoned(path):
+                        path.unlink()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers left that were killed beside a file of the user's: once per process and folder."""
+    if fcntl is not None and folder not in _swept:
+        _swept.add(folder)
+        remove_leftovers(folder, min_age_s=_LEFTOVER_AGE_S)
+
+
+def _is_abandoned(path: Path) -> bool:
+    if fcntl is None:
+        return True
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return _lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file; False if another process has the lock, or the file system has none."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _temporary_beside(target: Path) -> Path:

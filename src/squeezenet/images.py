@@ -99,17 +99,19 @@ class Decoded:
 
     image: Image.Image
     _grey_factor: float | None
+    _drawn: tuple[int, int, int, int] | None = None  # the part of a GIF's canvas that its first frame covers
 
     def strips(self) -> Iterator[tuple[int, Image.Image]]:
         """Yield the first row of each strip, and its pixels."""
         image = self.image
-        if image.mode == "RGB" and not image.has_transparency_data:
+        if image.mode == "RGB" and not image.has_transparency_data and not self._drawn:
             yield 0, image
             return
         rows = max(1, _STRIP_PIXELS // image.width)
         for top in range(0, image.height, rows):
             strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-            yield top, _strip_to_rgb(strip, self._grey_factor)
+            strip = _strip_to_rgb(strip, self._grey_factor)
+            yield top, _white_outside(strip, top, self._drawn) if self._drawn else strip
 
     def resized(self, width: int, resample: Image.Resampling) -> Image.Image:
         """Scale the rows to a width; the height stays."""
@@ -156,9 +158,10 @@ def reading(
         with _errors_about(name):
             if image is not source:
                 _prepare_transparency(image)
+            drawn = _drawn_part(image)
             image.load()
             image = _upright(image, is_file=image is not source)
-            decoded = Decoded(image, _grey_factor(image))
+            decoded = Decoded(image, _grey_factor(image), drawn)
         yield decoded
 
 
@@ -255,6 +258,14 @@ def _upright(image: Image.Image, *, is_file: bool) -> Image.Image:
     return image
 
 
+def _drawn_part(image: Image.Image) -> tuple[int, int, int, int] | None:
+    tiles: Any = getattr(image, "tile", None)
+    if image.format != "GIF" or not tiles or tiles[0][1] == (0, 0, *image.size):
+        return None
+    left, top, right, bottom = tiles[0][1]
+    return left, top, right, bottom
+
+
 def _prepare_transparency(image: Image.Image) -> None:
     """Bring the transparent colour of a PNG, which is in the file's own depth, to that of the decoded pixels."""
     tiles: Any = getattr(image, "tile", None)
@@ -291,10 +302,19 @@ def _strip_to_rgb(strip: Image.Image, factor: float | None) -> Image.Image:
             grey[values == transparent] = 255
         strip = Image.fromarray(grey)
     elif strip.has_transparency_data:
-        rgba = strip.convert("RGBA")
-        strip = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        strip.alpha_composite(rgba)
+        rgba = strip if strip.mode == "RGBA" else strip.convert("RGBA")  # which copies
+        strip = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
     return strip.convert("RGB")
+
+
+def _white_outside(strip: Image.Image, top: int, drawn: tuple[int, int, int, int]) -> Image.Image:
+    """Make white what the frame does not cover; Pillow fills it with a colour of the GIF's palette."""
+    left, first, right, last = drawn
+    box = (left, max(first - top, 0), right, min(last - top, strip.height))
+    white = Image.new("RGB", strip.size, "white")
+    if box[1] < box[3]:
+        white.paste(strip.crop(box), box)
+    return white
 
 
 class _PixelBudget:

@@ -17,19 +17,9 @@ from pathlib import Path
 from .errors import BadMagic, BadTable, ChecksumMismatch, FormatError, LimitExceeded, Truncated, UnsupportedVersion
 
 __all__ = [
-    "Conv",
-    "ConvShape",
-    "Fire",
-    "Model",
-    "Options",
-    "RowSource",
-    "Sizes",
-    "Spec",
-    "Stage",
-    "check_status",
-    "load_library",
-    "why_not_loaded",
-]
+    "Conv", "ConvShape", "Fire", "Model", "Options", "RowSource", "Sizes", "Spec", "Stage", "Taught", "check_status",
+    "load_library", "why_not_loaded",
+]  # fmt: skip
 
 MAX_FIRES = 64
 MAX_TENSORS = 2 + 4 * MAX_FIRES
@@ -152,6 +142,15 @@ RowSource = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes
 """`sqz_row_source` of squeezenet.h."""
 
 
+class Taught(ctypes.Structure):
+    """`sqz_taught` of squeezenet.h."""
+
+    _fields_ = [
+        ("weight", ctypes.c_void_p), ("centre", ctypes.c_void_p), ("scores", ctypes.c_void_p),
+        ("exponent", ctypes.c_int), ("gain", ctypes.c_int),
+    ]  # fmt: skip
+
+
 def load_library() -> ctypes.CDLL | None:
     """Load the shared library; None where it was not built, or not from the sources that this module belongs to."""
     return _load()[0]
@@ -181,7 +180,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 def _abi() -> int:
     """Compute `sqz_abi` of squeezenet.h from the structures of this module."""
     numbers = [_ABI_VERSION]
-    for structure in (_Tensor, _Fire, Spec, Options, Sizes, ConvShape, Conv, Fire, Stage, Model):
+    for structure in (_Tensor, _Fire, Spec, Options, Sizes, ConvShape, Conv, Fire, Stage, Model, Taught):
         numbers.append(ctypes.sizeof(structure))
         for declared in structure._fields_:
             field = getattr(structure, declared[0])
@@ -219,9 +218,15 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "sqz_set_conv": (integer, [pointer, size, pointer, pointer, pointer]),
         "sqz_decoder_bytes": (size, [shape, size]),
         "sqz_decoder_create": (integer, [shape, size, pointer, size, out]),
+        "sqz_encode_bytes": (size, [shape]),
+        "sqz_encode_conv": (integer, [pointer, shape] + [pointer] * 4 + [size, ctypes.POINTER(size)]),
         "sqz_decode_conv": (integer, [pointer, text, size, shape, pointer, pointer, pointer]),
         "sqz_run_features": (integer, [pointer] * 3 + [size, pointer, size] + [pointer] * 3),
         "sqz_run_rows": (integer, [pointer, pointer, size, RowSource] + [pointer] * 4),
+        "sqz_teach_bytes": (size, [integer] * 3),
+        "sqz_teach": (
+            integer, [pointer, integer, pointer, integer, integer, integer, pointer, size, ctypes.POINTER(Taught)]
+        ),
         "sqz_peak": (ctypes.c_uint64, [text, ctypes.c_uint32]),
         "sqz_pool_bytes": (size, [integer]), "sqz_pool_create": (integer, [integer, pointer, size, out]),
         "sqz_pool_destroy": (None, [pointer]),

@@ -3,6 +3,10 @@
 #include <stdlib.h>
 
 #include "../../csrc/squeezenet.h"
+#if defined(_WIN32)
+#include <fcntl.h>
+#include <io.h>
+#endif
 
 static unsigned char *read_all(const char *path, size_t *size) {
     FILE *file = fopen(path, "rb");
@@ -38,6 +42,9 @@ int main(int argc, char **argv) {
     sqz_options options = {0};
     int threads;
     if (argc != 5) return 2;
+#if defined(_WIN32)
+    _setmode(_fileno(stdout), _O_BINARY);
+#endif
     options.kernels = argv[3];
     options.threads = threads = atoi(argv[4]);
     data = read_all(argv[1], &size);

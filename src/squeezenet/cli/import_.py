@@ -12,6 +12,7 @@ import click
 from ..errors import DataError
 from ..labels import Labels
 from ..text import printable
+from ..zoo import RUN_WEIGHTS, find_model
 
 if TYPE_CHECKING:
     from ..models import SqueezeNet
@@ -56,6 +57,8 @@ def command(
     changes = _normalisation(mean, std) | _resize(resize)
     from ..evaluation.imported import import_weights
 
+    if weights.name.startswith("checkpoint.") and any((weights.parent / name).is_file() for name in RUN_WEIGHTS):
+        find_model(weights)  # says that the run folder is the MODEL
     names = None if labels is None else _read_labels(labels)
     imported = import_weights(weights, check=check or None, labels=names, bypass=bypass)  # type: ignore[arg-type]
     model = imported.model

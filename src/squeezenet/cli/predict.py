@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -21,7 +21,7 @@ from ..text import printable
 if TYPE_CHECKING:
     from ..classifier import Answer
 
-_REPORT_EVERY_S = 10.0
+_LAYOUTS = {".csv": "csv", ".jsonl": "json", ".json": "json", ".ndjson": "json"}
 _CSV_HEADER = ("image", "rank", "index", "label", "probability", "is_unknown", "error")
 
 
@@ -32,7 +32,9 @@ _CSV_HEADER = ("image", "rank", "index", "label", "probability", "is_unknown", "
 @click.option("--json", "layout", flag_value="json", help="One JSON object per line and image.")
 @click.option("--csv", "layout", flag_value="csv", help="One CSV row for each image and class.")
 @click.option("--ray", "address", metavar="ADDRESS|local", help="Share the work on a Ray cluster; needs -o.")
-@click.option("-o", "--output", metavar="OUT.parquet", help="With --ray: the file for the rows, one per image.")
+@click.option(
+    "-o", "--output", metavar="OUT", help="A .csv or .jsonl file for the records; with --ray a .parquet file."
+)
 def command(
     arguments: tuple[str, ...], model: str | None, top: int, layout: str | None, address: str | None, output: str | None
 ) -> None:
@@ -40,8 +42,9 @@ def command(
 
     \b
     IMAGE is a file, a folder or zip (all images in it), a pattern such as "photos/*.jpg",
-    or - for the bytes of one image on standard input. An image that cannot be read becomes
-    an error record; the exit code is 1 only if no image could be read.
+    @FILE for a list of these, one per line, or - for the bytes of one image on standard
+    input. An image that cannot be read becomes an error record; the exit code is 1 only if
+    no image could be read.
 
     Without a MODEL, one that ships with this package is used, and named. `--model imagenet`
     fetches published weights for the 1,000 classes of ImageNet once and compresses them.
@@ -50,20 +53,75 @@ def command(
     With --ray, IMAGE may also be a Parquet file with a column of images, or a URI such as
     s3://bucket/photos. Stopped or killed, the same command continues: see docs/scale.md.
     """
-    if (address is None) != (output is None) or (address and layout):
-        raise click.UsageError("--ray and -o go together, and exclude --json and --csv")
-    chosen, images = _split_model(model, arguments)
+    kind = _kind_of_output(output, layout, address)
+    chosen, images = _split_model(model, _without_lists(arguments))
     if address is not None and output is not None:
         _predict_on_cluster(chosen, images, output, address, top)
         return
-    writers: dict[str | None, Callable[[Answer], None]] = {"json": _write_json, "csv": _CsvWriter()}
-    write = writers.get(layout, _write_table)
-    good = 0
-    for answer in _answers(chosen, images, top):
-        good += answer.error is None
-        write(answer)
+    answers = _answers(chosen, images, top)
+    if output is None:
+        _, good = _write_answers(answers, kind, _write_data)
+    else:
+        from ..files import atomic_write
+
+        with atomic_write(output) as stream:
+            total, good = _write_answers(answers, kind, lambda text: _write_bytes(stream, text))
+        click.echo(f"{printable(output)}: {total:,} images, {total - good:,} could not be read")
     if not good:
         raise click.ClickException("no image could be read")
+
+
+def _without_lists(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Put the lines of @FILE in its place, unless there is a file of that very name.
+
+    Raises:
+        ClickException: If the list cannot be read, or has no line.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        if not argument.startswith("@") or os.path.lexists(argument):
+            found.append(argument)
+            continue
+        try:
+            text = Path(argument[1:]).read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise click.ClickException(f"{printable(argument[1:])}: cannot be read ({error.strerror})") from None
+        lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
+        if not lines:
+            raise click.ClickException(f"{printable(argument[1:])}: expected names of images, one per line, got none")
+        found += lines
+    return tuple(found)
+
+
+def _kind_of_output(output: str | None, layout: str | None, address: str | None) -> str | None:
+    """The layout of the records, by the option or the output's name; None for a table.
+
+    Raises:
+        UsageError: If the options do not go together.
+    """
+    if address is not None and (output is None or layout):
+        raise click.UsageError("--ray goes with -o OUT.parquet, and excludes --json and --csv")
+    if output is None or address is not None:
+        return layout
+    suffix = Path(output).suffix.lower()
+    if suffix not in _LAYOUTS or layout not in (None, _LAYOUTS[suffix]):
+        given = f" with --{layout}" if layout else ""
+        raise click.UsageError(
+            f"expected an output named *.csv or *.jsonl, or --ray for *.parquet, got {printable(output)}{given}"
+        )
+    return _LAYOUTS[suffix]
+
+
+def _write_answers(answers: Iterator[Answer], layout: str | None, sink: Callable[[str], None]) -> tuple[int, int]:
+    """Write a record for each answer; returns how many there were, and how many had no error."""
+    writers: dict[str | None, Callable[[Answer], None]] = {
+        "json": lambda answer: _write_json(answer, sink), "csv": _CsvWriter(sink),
+    }  # fmt: skip
+    write, total, good = writers.get(layout, _write_table), 0, 0
+    for answer in answers:
+        total, good = total + 1, good + (answer.error is None)
+        write(answer)
+    return total, good
 
 
 def _answers(model: str, images: tuple[str, ...], top: int) -> Iterator[Answer]:
@@ -116,10 +174,10 @@ def _is_model(argument: str, *, is_alone: bool) -> bool:
     from ..architectures import SPEC_NAMES
     from ..errors import ModelNotFoundError
     from ..files import IMAGE_EXTENSIONS
-    from ..zoo import MODEL_SUFFIXES, find_model
+    from ..zoo import FOREIGN_SUFFIXES, MODEL_SUFFIXES, find_model
 
     suffix = Path(argument).suffix.lower()
-    if suffix in MODEL_SUFFIXES or argument in SPEC_NAMES:
+    if suffix in (*MODEL_SUFFIXES, *FOREIGN_SUFFIXES) or argument in SPEC_NAMES:
         return True
     try:
         find_model(argument)
@@ -131,22 +189,12 @@ def _is_model(argument: str, *, is_alone: bool) -> bool:
 
 
 def _predict_on_cluster(model: str, images: tuple[str, ...], output: str, address: str, top: int) -> None:
-    import time
-
     from .. import predict_to_parquet
 
     if "-" in images:
         raise click.UsageError("--ray reads no standard input")
-    said = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal said
-        if time.monotonic() - said >= _REPORT_EVERY_S:
-            said = time.monotonic()
-            click.echo(f"{done:,} of {total:,} images", err=True)
-
     try:
-        result = predict_to_parquet(model, list(images), output, address=address, top=top, on_progress=report)
+        result = predict_to_parquet(model, list(images), output, address=address, top=top)
     except KeyboardInterrupt:
         click.echo("stopped; finished blocks are saved: the same command continues", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -160,16 +208,20 @@ def _write_data(text: str) -> None:
     """Write lines for another program: UTF-8, whatever the encoding of the console."""
     if sys.stdout is not None:
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+        _write_bytes(sys.stdout.buffer, text)
         sys.stdout.buffer.flush()
 
 
-def _is_shown() -> bool:
+def _write_bytes(stream: BinaryIO, text: str) -> None:
+    stream.write(text.encode("utf-8", "backslashreplace"))
+
+
+def _is_shown(sink: Callable[[str], None]) -> bool:
     """Whether what is written is read by a person, on a terminal that obeys control characters."""
-    return sys.stdout is not None and sys.stdout.isatty()
+    return sink is _write_data and sys.stdout is not None and sys.stdout.isatty()
 
 
-def _write_json(answer: Answer) -> None:
+def _write_json(answer: Answer, sink: Callable[[str], None]) -> None:
     record: dict[str, Any] = {"image": answer.name}
     if answer.error is not None:
         record["error"] = answer.error
@@ -177,7 +229,7 @@ def _write_json(answer: Answer) -> None:
         if answer.is_unknown is not None:
             record["is_unknown"] = answer.is_unknown
         record["predictions"] = [dataclasses.asdict(prediction) for prediction in answer.predictions]
-    _write_data(json.dumps(record, ensure_ascii=_is_shown()) + "\n")
+    sink(json.dumps(record, ensure_ascii=_is_shown(sink)) + "\n")
 
 
 def _write_table(answer: Answer) -> None:
@@ -194,8 +246,8 @@ def _write_table(answer: Answer) -> None:
 class _CsvWriter:
     """Rows that hold names as they are, but for cells that a spreadsheet would run as formulas."""
 
-    def __init__(self) -> None:
-        self._has_header = False
+    def __init__(self, sink: Callable[[str], None]) -> None:
+        self._sink, self._has_header = sink, False
 
     def __call__(self, answer: Answer) -> None:
         if not self._has_header:
@@ -210,10 +262,10 @@ class _CsvWriter:
     def _write(self, *cells: object) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\r\n").writerow([self._cell(cell) for cell in cells])  # quotes both inside
-        _write_data(text.getvalue().removesuffix("\r\n") + "\n")
+        self._sink(text.getvalue().removesuffix("\r\n") + "\n")
 
     def _cell(self, cell: object) -> object:
         if not isinstance(cell, str):
             return cell
         text = f"'{cell}" if len(cell) > 1 and cell[0] in "=+-@\t\r" else cell
-        return printable(text) if _is_shown() else text
+        return printable(text) if _is_shown(self._sink) else text

@@ -20,14 +20,10 @@ def command(data: tuple[str, ...], output: str, images_per_shard: int, split: st
     """
     from ..data import open_data
     from ..data.shards import write_shards
-    from ..progress import reporter_for
     from ..text import printable
 
     images = open_data(list(data), split=split)  # type: ignore[arg-type]
-    with reporter_for().task("packing", len(images)) as task:
-        packed = write_shards(
-            images, output, images_per_shard=images_per_shard, on_progress=lambda done, _: task.update(done)
-        )
+    packed = write_shards(images, output, images_per_shard=images_per_shard)
     for name, reason in packed.unreadable:
         click.echo(f"skipped {printable(name)}: {printable(reason)}", err=True)
     click.echo(f"{packed.n_images} images in {packed.n_shards} shards: {packed.index}")

@@ -9,6 +9,8 @@ import click
 
 from ..text import printable, table
 
+_SHOWN = 10
+
 
 @click.command()
 @click.argument("model")
@@ -29,9 +31,16 @@ def command(ctx: click.Context, model: str, data: tuple[str, ...], limit: int, c
     from ..exports.verify import HEADER
 
     result = verify(model, data, limit=limit, chips=chips)
+    for remark in result.remarks:
+        click.echo(printable(remark), err=True)
+    for image in result.unreadable[:_SHOWN]:
+        click.echo(f"skipped {printable(image.name)}: {printable(image.reason)}", err=True)
+    if len(result.unreadable) > _SHOWN:
+        click.echo(f"skipped {len(result.unreadable) - _SHOWN} more unreadable images", err=True)
     if as_json:
         pairs = [dataclasses.asdict(pair) for pair in result.pairs]
-        click.echo(json.dumps({"model": model, "images": result.images, "pairs": pairs, "skipped": result.skipped}))
+        facts = {"model": model, "images": result.images, "pairs": pairs, "skipped": result.skipped}
+        click.echo(json.dumps(facts | {"unreadable": [image._asdict() for image in result.unreadable]}))
     else:
         click.echo(table(HEADER, result.rows(), left=2))
         for name, needs in result.skipped.items():

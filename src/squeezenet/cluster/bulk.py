@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from ..data import expand_pattern
 from ..errors import ClusterError, FormatError
 from ..fileformat import decode_sqz, read_bytes
 from ..files import atomic_write
+from ..progress import Reporter, Task, reporter_of
 from .connection import LOCAL
 from .entries import RESULT_KEY, Entry, list_entries
 from .parts import Identity, Parts
@@ -72,7 +73,7 @@ class _Block:
 
 def predict_to_parquet(
     model: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *,
-    address: str = LOCAL, top: int = 5, on_progress: Callable[[int, int], None] | None = None,
+    address: str = LOCAL, top: int = 5, progress: Reporter | bool = True,
 ) -> BulkResult:  # fmt: skip
     """Classify images on a Ray cluster; continues an interrupted call with the same arguments.
 
@@ -84,7 +85,7 @@ def predict_to_parquet(
             `top_probabilities`, `error`; one row per image, in order. An existing file is replaced.
         address: `local`, or that of a running cluster.
         top: Classes per image.
-        on_progress: Called with the number of images done and the number of all.
+        progress: A reporter; `True` for one on standard error, `False` for silence.
 
     Raises:
         FormatError: If the model is damaged or not a `.sqz` file.
@@ -121,7 +122,8 @@ def predict_to_parquet(
                 processors, start_s = tasks.capacity, time.monotonic() - clock
                 shared = tasks.share(encoded), tasks.share(readers)
                 calls = ((block, (_plan(block), *shared, top)) for block in left)
-                first_s, classify_s = _classify(tasks, calls, parts, n_earlier, n_images, on_progress)
+                with reporter_of(progress).task("classifying", n_images, done=n_earlier) as task:
+                    first_s, classify_s = _classify(tasks, calls, parts, task, n_earlier, n_images)
         clock = time.monotonic()
         n_errors = _merge(parts, blocks, target, identity)
     spent_s = list_s, start_s, first_s, classify_s, time.monotonic() - clock
@@ -138,13 +140,9 @@ def _checked(path: Path) -> bytes:
 
 
 def _classify(
-    tasks: ClusterTasks,
-    calls: Iterable[tuple[_Block, tuple[Any, ...]]],
-    parts: Parts,
-    done: int,
+    tasks: ClusterTasks, calls: Iterable[tuple[_Block, tuple[Any, ...]]], parts: Parts, shown: Task, done: int,
     n_images: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> tuple[float, float]:
+) -> tuple[float, float]:  # fmt: skip
     """Write a file for every block; returns the seconds until the first and until the last."""
     clock, first_s = time.monotonic(), 0.0
     try:
@@ -152,8 +150,7 @@ def _classify(
             parts.write(block.number, rows)
             first_s = first_s or time.monotonic() - clock
             done += block.count
-            if on_progress:
-                on_progress(done, n_images)
+            shown.update(done)
     except ClusterError as error:
         raise ClusterError(
             f"the cluster gave up ({error}); {done:,} of {n_images:,} images are saved: the same command continues"

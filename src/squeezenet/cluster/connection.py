@@ -33,10 +33,8 @@ def connected(address: str) -> Iterator[int]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers unless told not to
     # Workers are as nice as 15 by default: anything else on the machine then leaves them 3 % of a core.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    try:
+    with MissingDependencyError.named():
         import ray
-    except ImportError:
-        raise MissingDependencyError("ray", "ray") from None
     is_ours = not ray.is_initialized()
     if is_ours:
         settings = {"num_cpus": usable_cores(), "include_dashboard": False} if address == LOCAL else {}

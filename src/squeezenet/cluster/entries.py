@@ -138,10 +138,8 @@ def list_entries(
 
 
 def _list_local(argument: str, number: int, shown: str, is_left_out: _Test) -> tuple[Reader, list[Entry]]:
-    try:
+    with MissingDependencyError.named():
         from pyarrow.fs import LocalFileSystem
-    except ImportError:
-        raise MissingDependencyError("pyarrow", "ray") from None
     path, filesystem = Path(argument).absolute(), LocalFileSystem()  # a worker may work in another folder
     if path.suffix.lower() == _PARQUET and path.is_file():
         return Reader(filesystem), _row_groups(filesystem, str(path), shown, number, _file_version(path))
@@ -214,11 +212,9 @@ def _version(*facts: object) -> bytes:
 
 
 def _list_store(uri: str, number: int, is_left_out: _Test) -> tuple[Reader, list[Entry]]:
-    try:
+    with MissingDependencyError.named():
         import pyarrow
         from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
-    except ImportError:
-        raise MissingDependencyError("pyarrow", "ray") from None
     try:
         filesystem, root = FileSystem.from_uri(uri)
         if isinstance(filesystem, LocalFileSystem):

@@ -1,18 +1,19 @@
-"""Decoding weight streams in C: the integers of `weights.decode_convs`, some hundred times faster."""
+"""Weight streams in C: the integers of `decode_convs` and the bytes of `encode_convs`, a hundred times faster."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..native_library import ConvShape, check_status, load_library
 from ..network import ConvParams
 from ..spec import Op
-from .weights import decode_convs
+from .weights import check_encodable, decode_convs, encode_convs, encode_next
 
-__all__ = ["decode_convs_fast"]
+__all__ = ["decode_convs_fast", "encode_convs_fast", "encode_next_fast"]
 
 
 def decode_convs_fast(ops: Sequence[Op], streams: Sequence[bytes]) -> dict[str, ConvParams]:
@@ -25,18 +26,66 @@ def decode_convs_fast(ops: Sequence[Op], streams: Sequence[bytes]) -> dict[str, 
     library = load_library()
     if library is None:
         return decode_convs(ops, streams)
-    shapes = (ConvShape * len(ops))(*(ConvShape(op.in_channels, op.out_channels, op.kernel) for op in ops))
-    memory = np.empty(library.sqz_decoder_bytes(shapes, len(ops)), np.uint8)
-    decoder = ctypes.c_void_p()
-    status = library.sqz_decoder_create(shapes, len(ops), memory.ctypes.data, memory.nbytes, decoder)
-    check_status(library, status, "weights")
-    convs = {}
-    for op, stream, shape in zip(ops, streams, shapes, strict=True):
-        weight = np.empty((op.out_channels, op.in_channels, op.kernel, op.kernel), np.int8)
-        bias, multiplier = np.empty(op.out_channels, np.int32), np.empty(op.out_channels, np.float32)
-        status = library.sqz_decode_conv(
-            decoder, stream, len(stream), shape, weight.ctypes.data, bias.ctypes.data, multiplier.ctypes.data
+    coder = _Coder(library, ops)
+    return {op.name: coder.decode(op, stream) for op, stream in zip(ops, streams, strict=True)}
+
+
+def encode_convs_fast(ops: Sequence[Op], convs: Mapping[str, ConvParams]) -> list[bytes]:
+    """Code the convolutions of a network, in order; see `weights.encode_convs`."""
+    library = load_library()
+    if library is None:
+        return encode_convs(ops, convs)
+    coder = _Coder(library, ops)
+    return [coder.encode(op, convs[op.name]) for op in ops]
+
+
+def encode_next_fast(ops: Sequence[Op], streams: Sequence[bytes], op: Op, params: ConvParams) -> bytes:
+    """Code one more convolution after those of some streams; see `weights.encode_next`."""
+    library = load_library()
+    if library is None:
+        return encode_next(ops, streams, op, params)
+    coder = _Coder(library, [*ops, op])
+    for earlier, stream in zip(ops, streams, strict=True):
+        coder.decode(earlier, stream)
+    return coder.encode(op, params)
+
+
+class _Coder:
+    """The state that encoding and decoding share, for some convolutions in their order."""
+
+    def __init__(self, library: ctypes.CDLL, ops: Sequence[Op]) -> None:
+        shapes = (ConvShape * len(ops))(*map(_shape_of, ops))
+        self._memory = np.empty(library.sqz_decoder_bytes(shapes, len(ops)), np.uint8)
+        self._library, self._state = library, ctypes.c_void_p()
+        status = library.sqz_decoder_create(
+            shapes, len(ops), self._memory.ctypes.data, self._memory.nbytes, self._state
         )
-        check_status(library, status, op.name)
-        convs[op.name] = ConvParams(weight, bias, multiplier)
-    return convs
+        check_status(library, status, "weights")
+
+    def decode(self, op: Op, stream: bytes) -> ConvParams:
+        weight = np.empty((op.out_channels, op.in_channels, op.kernel, op.kernel), np.int8)
+        params = ConvParams(weight, np.empty(op.out_channels, np.int32), np.empty(op.out_channels, np.float32))
+        status = self._library.sqz_decode_conv(
+            self._state, stream, len(stream), _shape_of(op), *(array.ctypes.data for array in _arrays(params))
+        )
+        check_status(self._library, status, op.name)
+        return params
+
+    def encode(self, op: Op, params: ConvParams) -> bytes:
+        check_encodable(op, params)
+        shape, size = _shape_of(op), ctypes.c_size_t()
+        memory = np.empty(self._library.sqz_encode_bytes(shape), np.uint8)
+        arrays = [np.ascontiguousarray(array) for array in _arrays(params)]
+        status = self._library.sqz_encode_conv(
+            self._state, shape, *(array.ctypes.data for array in arrays), memory.ctypes.data, memory.nbytes, size
+        )
+        check_status(self._library, status, op.name)
+        return memory[: size.value].tobytes()
+
+
+def _shape_of(op: Op) -> ConvShape:
+    return ConvShape(op.in_channels, op.out_channels, op.kernel)
+
+
+def _arrays(params: ConvParams) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32]]:
+    return params.weight, params.bias, params.multiplier

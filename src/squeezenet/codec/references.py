@@ -14,7 +14,7 @@ __all__ = ["choose_references"]
 # What a correlation is worth in practice, relative to a Gaussian's -log2(1 - r^2) / 2 a weight.
 _REALISED_SHARE = 0.6
 _MAX_ROWS = 8192  # beyond, all pairs of rows would cost more time than the bits are worth
-_BLOCK = 256  # rows that are compared with the earlier ones at a time
+_BLOCK = 128  # rows that are compared with the earlier ones at a time
 
 
 def choose_references(rows: NDArray[np.int64]) -> list[int]:
@@ -38,15 +38,28 @@ def choose_references(rows: NDArray[np.int64]) -> list[int]:
         earlier = np.arange(chosen[-1])
         # Sums of products of whole numbers, exact in any order.
         correlation = (floats[chosen] @ floats[earlier].T) / np.maximum(np.outer(norms[chosen], norms[earlier]), 1.0)
-        worth = -0.5 * _REALISED_SHARE * rows.shape[1] * np.log2(1 - np.clip(correlation, 0, 0.995) ** 2)
+        worth = -0.5 * _REALISED_SHARE * rows.shape[1] * _log2(1 - np.clip(correlation, 0, 0.995) ** 2)
         distance = np.subtract.outer(chosen, earlier)
         cost = np.where(distance > 1, np.floor(np.log2(np.maximum(distance, 1))) + 3, 1)
         found = np.where(distance >= 1, worth - cost, -np.inf).argmax(axis=1)
         # Of many earlier rows the best one looks similar by chance: worth about log2(rows) bits, on top of its cost.
-        penalty = np.where(found == chosen - 1, 1, 2 * np.log2(chosen))
+        penalty = np.where(found == chosen - 1, 1, 2 * _log2(chosen.astype(np.float64)))
         own = np.arange(len(chosen))
         best[chosen], gains[chosen] = found, worth[own, found] - worth[own, chosen - 1] - penalty
-    if gains[2:].sum() <= 0:
+    if np.cumsum(gains[2:])[-1] <= 0:
         return previous
     references: list[int] = previous[:2] + best[2:].tolist()
     return references
+
+
+def _log2(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithm by steps of one rounding each, which every engine repeats: libraries differ in their last bits."""
+    fraction, exponent = np.frexp(x)
+    is_low = fraction < 0.7071067811865476
+    fraction, exponent = np.where(is_low, fraction + fraction, fraction), exponent - is_low
+    t = (fraction - 1.0) / (fraction + 1.0)
+    square = t * t
+    total = np.full_like(t, 1.0 / 21.0)
+    for k in range(19, 0, -2):
+        total = total * square + 1.0 / k
+    return exponent + 2.0 * t * total * 1.4426950408889634

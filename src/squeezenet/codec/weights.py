@@ -26,7 +26,9 @@ from .prediction import MAX_ENERGY_SHIFT, WeightModel, code_weights
 from .range_coder import Contexts, RangeDecoder, RangeEncoder
 from .references import choose_references
 
-__all__ = ["FRACTION_BITS", "decode_convs", "encode_convs", "round_multiplier"]
+__all__ = [
+    "FRACTION_BITS", "check_encodable", "decode_convs", "encode_convs", "encode_next", "round_multiplier",
+]  # fmt: skip
 
 FRACTION_BITS = 8
 
@@ -87,13 +89,31 @@ def decode_convs(ops: Sequence[Op], streams: Sequence[bytes]) -> dict[str, ConvP
     return convs
 
 
-def _encode(model: _Model, op: Op, params: ConvParams) -> bytes:
+def encode_next(ops: Sequence[Op], streams: Sequence[bytes], op: Op, params: ConvParams) -> bytes:
+    """Code one more convolution after those of some streams, which stay as they are.
+
+    Raises:
+        FormatError: If a stream is damaged.
+        CodecError: As for `encode_convs`.
+    """
+    model = _Model()
+    for earlier, stream in zip(ops, streams, strict=True):
+        _decode(model, earlier, stream)
+    return _encode(model, op, params)
+
+
+def check_encodable(op: Op, params: ConvParams) -> None:
+    """Raise CodecError where a multiplier is negative, or a bias or weight is the lowest of its type."""
     words = params.multiplier.view(np.uint32)
     if (words >> 31).any() or (params.bias == -(2**31)).any() or (params.weight == -128).any():
         raise CodecError(f"{op.name}: expected positive multipliers, biases above -2^31 and weights above -128")
+
+
+def _encode(model: _Model, op: Op, params: ConvParams) -> bytes:
+    check_encodable(op, params)
     model.relax()
     encoder = RangeEncoder()
-    _code_multipliers(encoder, words.tolist())
+    _code_multipliers(encoder, params.multiplier.view(np.uint32).tolist())
     _code_biases(encoder, model, params.bias.tolist())
     codebook = _code_codebook(encoder, model, _codebook(params.weight))
     rows = params.weight.reshape(op.out_channels, -1).astype(np.int64)

@@ -14,17 +14,22 @@ import json
 import os
 import re
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from ..errors import DataError, ImageError, MissingDependencyError
 from ..files import IMAGE_EXTENSIONS, atomic_write
+from ..progress import Reporter, reporter_of
 from .decode import Unreadable
 from .imageset import ImageSet
+
+if TYPE_CHECKING:
+    from webdataset import TarWriter
 
 __all__ = ["INDEX_SUFFIX", "PackedShards", "ShardSet", "is_shard_index", "open_shards", "write_shards"]
 
@@ -141,7 +146,7 @@ def write_shards(
     folder: str | os.PathLike[str],
     *,
     images_per_shard: int = 1000,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: Reporter | bool = True,
 ) -> PackedShards:
     """Pack a set into shards, in random order, so that every shard holds all classes; images keep their bytes.
 
@@ -149,7 +154,7 @@ def write_shards(
         images: The set, with classes.
         folder: Where the shards and `index.json` go; made if it does not exist.
         images_per_shard: Images in a shard; a shard should have tens to hundreds of megabytes.
-        on_progress: Called now and then with the number of images done and of all.
+        progress: A reporter; `True` for one on standard error, `False` for silence.
 
     Raises:
         DataError: If a class is left without a readable image.
@@ -162,37 +167,43 @@ def write_shards(
         ...     write_shards(open_data("digits", split="val"), folder).n_images
         355
     """
-    try:
+    with MissingDependencyError.named():
         from webdataset import TarWriter
-    except ImportError:
-        raise MissingDependencyError("webdataset", "webdataset") from None
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    counts, shards, unreadable = dict.fromkeys(images.classes, 0), {}, []
-    labels = images.labels
+    counts, shards, unreadable = dict.fromkeys(images.classes, 0), {}, list[Unreadable]()
     order = np.random.default_rng(0).permutation(len(images)).tolist()
-    for number, start in enumerate(range(0, len(order), images_per_shard)):
-        name = f"{number:05d}.tar"
-        before = sum(counts.values())
-        with atomic_write(target / name) as stream, TarWriter(stream, encoder=False, mtime=0) as tar:
-            for place, index in enumerate(order[start : start + images_per_shard], start=start):
-                item = images.items[index]
-                try:
-                    data = images.read(index)
-                except ImageError as error:
-                    unreadable.append(Unreadable(item.name, error.reason))
-                    continue
-                suffix = Path(item.name).suffix.lower()
-                key = suffix[1:] if suffix in IMAGE_EXTENSIONS else "jpg"  # what reads it goes by the bytes
-                tar.write({"__key__": f"{place:09d}", key: data, "cls": str(labels[index]).encode()})
-                counts[images.classes[labels[index]]] += 1
-        if written := sum(counts.values()) - before:
-            shards[name] = written
-        if on_progress:
-            on_progress(min(start + images_per_shard, len(order)), len(order))
+    with reporter_of(progress).task("packing", len(order)) as shown:
+        for number, start in enumerate(range(0, len(order), images_per_shard)):
+            name, places = f"{number:05d}.tar", range(start, min(start + images_per_shard, len(order)))
+            with atomic_write(target / name) as stream, TarWriter(stream, encoder=False, mtime=0) as tar:
+                written = list(_pack(images, [(place, order[place]) for place in places], tar, unreadable))
+            for label in written:
+                counts[images.classes[label]] += 1
+            if written:
+                shards[name] = len(written)
+            shown.update(places.stop)
     if empty := [name for name, count in counts.items() if not count]:
         raise DataError(f"{images.name}: expected readable images of every class, got none of {empty[0]}")
     table = {"format": _FORMAT, "classes": counts, "shards": shards}
     with atomic_write(index := target / f"index{INDEX_SUFFIX}") as stream:
         stream.write(json.dumps(table, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
     return PackedShards(index=index, n_images=sum(shards.values()), n_shards=len(shards), unreadable=tuple(unreadable))
+
+
+def _pack(
+    images: ImageSet, places: Sequence[tuple[int, int]], tar: TarWriter, unreadable: list[Unreadable]
+) -> Iterator[int]:
+    """Write images to a shard, given by their place among all and their index; yields their labels."""
+    labels = images.labels
+    for place, index in places:
+        item = images.items[index]
+        try:
+            data = images.read(index)
+        except ImageError as error:
+            unreadable.append(Unreadable(item.name, error.reason))
+            continue
+        suffix = Path(item.name).suffix.lower()
+        key = suffix[1:] if suffix in IMAGE_EXTENSIONS else "jpg"  # what reads it goes by the bytes
+        tar.write({"__key__": f"{place:09d}", key: data, "cls": str(labels[index]).encode()})
+        yield int(labels[index])

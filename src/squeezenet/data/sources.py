@@ -328,10 +328,8 @@ class DigitsSource(Source):
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels, as PNG files `<split>/<digit>/<number>.png`."""
 
     def __init__(self) -> None:
-        try:
+        with MissingDependencyError.named():
             from sklearn.datasets import load_digits
-        except ImportError:
-            raise MissingDependencyError("scikit-learn", "train") from None
         super().__init__(Path(_DIGITS))
         digits = load_digits()
         self._labels = [int(label) for label in digits.target]

@@ -39,10 +39,8 @@ def open_study(folder: Path, storage: str | None, identity: Mapping[str, Any], *
         MissingDependencyError: If Optuna is not installed.
         StudyError: If the storage cannot be opened, or the study was begun with other settings.
     """
-    try:
+    with MissingDependencyError.named():
         import optuna
-    except ImportError:
-        raise MissingDependencyError("optuna", "explore") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = storage or f"sqlite:///{folder.resolve() / 'study.db'}"
     # A continued search must not repeat its first proposals: the trials so far move the seed on.

@@ -140,10 +140,8 @@ class _Graph:
     """Nodes and constants as they are added, in order."""
 
     def __init__(self) -> None:
-        try:
+        with MissingDependencyError.named():
             import onnx
-        except ImportError:
-            raise MissingDependencyError("onnx", "export") from None
         self._onnx = onnx
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []

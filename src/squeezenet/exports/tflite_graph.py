@@ -215,11 +215,9 @@ class _Graph:
     """Tensors, constants and operations as they are added, in order."""
 
     def __init__(self) -> None:
-        try:
+        with MissingDependencyError.named():
             import flatbuffers
             import tflite
-        except ImportError:
-            raise MissingDependencyError("tflite", "export") from None
         self._schema = tflite
         self._builder = flatbuffers.Builder(1 << 20)
         self._buffers = [self._table("Buffer")]  # the first is empty, by convention

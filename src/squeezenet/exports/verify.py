@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..data import ImageSet, open_data
+from ..data.decode import Unreadable
 from ..engine import NativeEngine, ReferenceEngine, native_kernels
 from ..errors import DataError, ImageError
 from ..evaluation.evaluate import Data
@@ -97,6 +98,10 @@ class Verification:
 
     images: str
     """Where the images lie."""
+    unreadable: tuple[Unreadable, ...]
+    """Images that were taken and could not be read: no engine got them."""
+    remarks: tuple[str, ...]
+    """What was left aside where the images lie."""
     engines: tuple[EngineResult, ...]
     pairs: tuple[Agreement, ...]
 
@@ -152,8 +157,12 @@ def verify(model: Model, images: Data, *, limit: int = 32, chips: bool = False) 
         raise ValueError(f"expected `limit` of at least 1, got {limit}")
     data, contents = read_compressed(model)
     found = images if isinstance(images, ImageSet) else open_data(images, unlabelled=True)
-    engines = _run_all(data, contents, found.sample(limit), chips)
-    return Verification(images=found.name, engines=tuple(engines), pairs=tuple(_compare_all(engines)))
+    photos, unreadable = _decode(found.sample(limit))
+    engines = _run_all(data, contents, photos, chips)
+    return Verification(
+        images=found.name, unreadable=tuple(unreadable), remarks=tuple(found.remarks()), engines=tuple(engines),
+        pairs=tuple(_compare_all(engines)),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,16 +176,21 @@ class _Case:
     folder: Path
 
 
-def _run_all(data: bytes, contents: SqzFile, images: ImageSet, chips: bool) -> list[EngineResult]:
-    """Classify images with every engine; unreadable ones are left out."""
-    photos = []
-    for index in range(len(images)):
+def _decode(images: ImageSet) -> tuple[list[Image.Image], list[Unreadable]]:
+    photos, unreadable = [], []
+    for index, item in enumerate(images.items):
         try:
             photos.append(load_image(images.read(index)))
-        except ImageError:
-            continue
+        except ImageError as error:
+            unreadable.append(Unreadable(item.name, error.reason))
     if not photos:
-        raise DataError(f"{images.name}: expected at least one readable image, got none")
+        reason = f": {unreadable[0].name}: {unreadable[0].reason}" if unreadable else ""
+        raise DataError(f"{images.name}: expected at least one readable image, got none{reason}")
+    return photos, unreadable
+
+
+def _run_all(data: bytes, contents: SqzFile, photos: list[Image.Image], chips: bool) -> list[EngineResult]:
+    """Classify images with every engine."""
     pixels = np.stack([contents.preprocessing_or_default(photo) for photo in photos])
     engines: dict[str, Callable[[_Case], _Outputs | str]] = {"torch": _run_torch, "numpy": _run_numpy}
     engines |= {f"native {kernels}": _native(kernels) for kernels in native_kernels()}

@@ -31,11 +31,9 @@ def parse(path: Path, schema: Fields, message: str, *, what: str) -> Any:
         MissingDependencyError: If `protobuf` is not installed.
         WeightsError: If the file is no such message.
     """
-    try:
+    with MissingDependencyError.named():
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
         from google.protobuf.message import DecodeError
-    except ImportError:
-        raise MissingDependencyError("protobuf", "import") from None
     field_type = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name=f"{message}.proto", package="squeezenet", syntax="proto2")
     for name, fields in schema.items():

@@ -3,13 +3,11 @@
 This is the lowest layer that imports torch; `import squeezenet` does not reach it.
 """
 
-from importlib.util import find_spec
-
 from ..errors import MissingDependencyError
 
-for _package in ("torch", "safetensors"):
-    if find_spec(_package) is None:
-        raise MissingDependencyError(_package, "train")
+with MissingDependencyError.named():
+    import safetensors as _safetensors  # noqa: F401
+    import torch as _torch  # noqa: F401
 
 from .authors_net import load_net  # noqa: E402
 from .fire import Fire, NormConv2d  # noqa: E402

@@ -50,7 +50,8 @@ def save_safetensors(model: SqueezeNet, path: str | os.PathLike[str]) -> None:
 
     Raises:
         SpecError: If a layer was replaced by one that a spec cannot describe.
-        WeightsError: If the model has tensors besides those of its spec, or a weight is infinite or NaN.
+        WeightsError: If the model has tensors besides those of its spec, a weight is infinite or NaN, or its
+            preprocessing crops to another size than the spec's `input_size`.
         OSError: If the file cannot be written.
 
     Example:
@@ -61,7 +62,9 @@ def save_safetensors(model: SqueezeNet, path: str | os.PathLike[str]) -> None:
         3
     """
     spec, _ = model.spec, model.convs  # which are refused if layers were replaced
-    model_from_state(spec, model.state_dict(), source=str(path))  # the check that `load_safetensors` makes
+    model_from_state(spec, model.state_dict(), source=str(path))  # the checks that `load_safetensors` makes
+    if problem := _misfit(spec, model.preprocessing):
+        raise WeightsError(problem, source=path)
     description = {
         "spec": spec.to_dict(),
         "labels": model.labels and model.labels.to_dict(),
@@ -174,7 +177,18 @@ def _parse_description(description: Any) -> tuple[ArchSpec, Labels | None, Prepr
     preprocessing = None if parts[1] is None else Preprocessing.from_dict(parts[1])
     if labels is not None and len(labels) != spec.num_classes:
         raise WeightsError(f"expected {spec.num_classes} labels, got {len(labels)}")
+    if problem := _misfit(spec, preprocessing):
+        raise WeightsError(problem)
     return spec, labels, preprocessing, parts[2] or {}
+
+
+def _misfit(spec: ArchSpec, preprocessing: Preprocessing | None) -> str:
+    if preprocessing is None or preprocessing.crop_size == spec.input_size:
+        return ""
+    return (
+        f"expected a preprocessing that crops to the `input_size` of the spec (={spec.input_size}),"
+        f" got `crop_size` {preprocessing.crop_size}"
+    )
 
 
 def _plain_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:

@@ -16,10 +16,8 @@ def render(name: str, **values: object) -> str:
     Raises:
         MissingDependencyError: If Jinja2 is not installed.
     """
-    try:
+    with MissingDependencyError.named():
         import jinja2
-    except ImportError:
-        raise MissingDependencyError("jinja2", "report") from None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("squeezenet.reports", "templates"), autoescape=name.endswith(".html"),
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,

@@ -72,11 +72,9 @@ def trivial_augment(pixels_NHWC: Tensor) -> Tensor:
 
 def _ops() -> list[_Op]:
     """Operations on images (n, 3, H, W) from 0 to 1 and strengths (n,) from -1 to 1."""
-    try:
+    with MissingDependencyError.named():
         from kornia import enhance
         from kornia.geometry import transform
-    except ImportError:
-        raise MissingDependencyError("kornia", "train") from None
 
     shear = functools.partial(transform.shear, padding_mode="zeros", align_corners=False)
 

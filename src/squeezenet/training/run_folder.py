@@ -191,10 +191,8 @@ def tensorboard_writer(folder: RunFolder) -> EpochWriter:
     Raises:
         MissingDependencyError: If tensorboard is not installed.
     """
-    try:
+    with MissingDependencyError.named():
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingDependencyError("tensorboard", "tensorboard") from None
 
     def write(row: EpochRow) -> None:
         # One file per epoch: nothing is held open that a killed run would lose.

@@ -96,11 +96,9 @@ class ShardBatches:
 
     def _samples(self, draw: EpochDraw, share: tuple[int, int], damages: list[Unreadable]) -> Iterator[_Sample]:
         """This process's images of an epoch, and again from the start if they run out."""
-        try:
+        with MissingDependencyError.named():
             import webdataset
             from webdataset.tariterators import group_by_keys
-        except ImportError:
-            raise MissingDependencyError("webdataset", "webdataset") from None
         rank, size = share
         shards = self.images.shards
         mine = [shards[i] for i in draw.generator().permutation(len(shards))][rank::size]

@@ -1,0 +1,283 @@
+/* web_teach.c - a new head for the open model, from photos: docs/teaching.md.
+ *
+ *     after web_run, web_codes() has the photo's feature vector as web_channels() bytes, to be kept by the page
+ *     at = web_teach_room(photos, classes): write web_channels() codes for each photo there, class by class, and at
+ *     web_teach_classes() the class of each (int32, ascending from 0); web_teach() -> status
+ *     web_teach_scores(): (photos, classes) doubles, each photo left out, until the next photo is read
+ *     web_teach_logits() after web_run: the new head's answer, classes doubles
+ *     at = web_alloc(n), write JSON in UTF-8 there, likewise the body of an unkn chunk (or 0 bytes),
+ *     web_teach_file(at, n, rule, m) -> status; web_teach_bytes() at web_teach_data()
+ *     web_digest() -> 32 bytes that name the frozen network */
+#include "web.h"
+
+static struct {
+    int classes, photos, shift, is_signed, positions, room; /* room: classes of the head's memory */
+    uint8_t *codes, *code;
+    int32_t *classes_of, *bias;
+    float *multiplier;
+    int8_t *weight;
+    double *logits;
+    sqz_taught taught;
+    uint8_t *file;
+    size_t file_bytes;
+} teach;
+
+static size_t teach_width(void) { return (size_t)web_channels(); }
+
+static void teach_measure(void) {
+    const int side = web_map_size(), border = web_map_border();
+    teach.positions = side * side;
+    teach.is_signed = web_head_zero() != 0;
+    teach.shift = sqz_code_shift((side - 2 * border) * (side - 2 * border), teach.is_signed);
+}
+
+WEB_EXPORT(web_codes) uint8_t *web_codes(void) {
+    teach_measure();
+    if (!teach.code) teach.code = web_keep(SQZ_MAX_CHANNELS);
+    if (teach.code) sqz_code_features(web_features(), teach_width(), teach.shift, teach.is_signed, teach.code);
+    return teach.code;
+}
+
+WEB_EXPORT(web_teach_room) uint8_t *web_teach_room(int photos, int classes) {
+    web_release();
+    teach.photos = teach.classes = 0;
+    if (photos < 1 || photos > 1 << 19 || classes < 1 || classes > 65535) return NULL;
+    if (classes > teach.room) { /* kept between photos, so that they are answered with it */
+        const size_t count = classes < 8 ? 8 : (size_t)classes * 2;
+        teach.room = 0;
+        teach.weight = web_keep(count * teach_width());
+        teach.bias = web_keep(count * sizeof *teach.bias);
+        teach.multiplier = web_keep(count * sizeof *teach.multiplier);
+        teach.logits = web_keep(count * sizeof *teach.logits);
+        if (!teach.weight || !teach.bias || !teach.multiplier || !teach.logits) return NULL;
+        teach.room = (int)count;
+    }
+    teach.codes = web_alloc((size_t)photos * teach_width());
+    teach.classes_of = web_alloc((size_t)photos * sizeof *teach.classes_of);
+    if (!teach.codes || !teach.classes_of) return NULL;
+    teach.photos = photos;
+    teach.classes = classes;
+    return teach.codes;
+}
+
+WEB_EXPORT(web_teach) int web_teach(void) {
+    const size_t bytes = sqz_teach_bytes(teach.photos, web_channels(), teach.classes);
+    sqz_taught *taught = &teach.taught;
+    void *memory;
+    int status;
+    if (!bytes) return SQZ_BAD_ARGUMENT;
+    teach_measure();
+    taught->weight = web_alloc(teach_width() * (size_t)teach.classes * sizeof(double));
+    taught->centre = web_alloc(teach_width() * sizeof(int32_t));
+    taught->scores = web_alloc((size_t)teach.photos * (size_t)teach.classes * sizeof(double));
+    memory = web_alloc(bytes);
+    if (!taught->weight || !taught->centre || !taught->scores || !memory) return SQZ_NO_MEMORY;
+    status = sqz_teach(teach.codes, teach.is_signed, teach.classes_of, teach.photos, web_channels(), teach.classes, memory,
+                       bytes, taught);
+    if (!status) {
+        sqz_teach_round(taught, web_channels(), teach.classes, teach.shift, teach.positions, teach.weight, teach.bias,
+                        teach.multiplier);
+    }
+    return status;
+}
+
+WEB_EXPORT(web_teach_logits) double *web_teach_logits(void) {
+    for (int c = 0; c < teach.classes; c++) {
+        int64_t sum = (int64_t)teach.positions * teach.bias[c];
+        for (size_t k = 0; k < teach_width(); k++) {
+            sum += (int64_t)teach.weight[(size_t)c * teach_width() + k] * web_features()[k];
+        }
+        teach.logits[c] = (double)sum * (double)teach.multiplier[c] / (double)teach.positions;
+    }
+    return teach.logits;
+}
+
+/* --- the file ------------------------------------------------------------------------------------------------------ */
+
+static void teach_put(const void *data, size_t bytes) {
+    memcpy(teach.file + teach.file_bytes, data, bytes);
+    teach.file_bytes += bytes;
+}
+
+static void teach_put_u32(uint32_t value) {
+    uint8_t bytes[4] = {(uint8_t)value, (uint8_t)(value >> 8), (uint8_t)(value >> 16), (uint8_t)(value >> 24)};
+    teach_put(bytes, 4);
+}
+
+static void teach_put_varint(size_t value) {
+    uint8_t byte;
+    for (; value > 127; value >>= 7) {
+        byte = (uint8_t)(value | 128);
+        teach_put(&byte, 1);
+    }
+    byte = (uint8_t)value;
+    teach_put(&byte, 1);
+}
+
+static size_t teach_begin_chunk(const char *type) {
+    teach_put_u32(0);
+    teach_put(type, 4);
+    return teach.file_bytes;
+}
+
+static void teach_end_chunk(size_t start) {
+    const size_t end = teach.file_bytes;
+    const uint32_t crc = sqz_crc32(teach.file + start - 4, end - start + 4);
+    teach.file_bytes = start - 8;
+    teach_put_u32((uint32_t)(end - start));
+    teach.file_bytes = end;
+    teach_put_u32(crc);
+}
+
+/* As one zlib stream without compression, so that no library's choices show. */
+static void teach_put_meta(const uint8_t *text, size_t bytes) {
+    uint32_t a = 1, b = 0;
+    const uint8_t start[2] = {0x78, 0x01};
+    size_t at = 0;
+    teach_put(start, 2);
+    do {
+        const size_t step = bytes - at < 65535 ? bytes - at : 65535;
+        const uint8_t block[5] = {at + step == bytes, (uint8_t)step, (uint8_t)(step >> 8), (uint8_t)~step, (uint8_t)(~step >> 8)};
+        teach_put(block, 5);
+        teach_put(text + at, step);
+        at += step;
+    } while (at < bytes);
+    for (at = 0; at < bytes; at++) a = (a + text[at]) % 65521, b = (b + a) % 65521;
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        const uint8_t byte = (uint8_t)((b << 16 | a) >> shift);
+        teach_put(&byte, 1);
+    }
+}
+
+static size_t teach_varint(const uint8_t **at) {
+    size_t value = 0;
+    for (int shift = 0;; shift += 7) { /* the file was checked when it was opened */
+        const uint8_t byte = *(*at)++;
+        value |= (size_t)(byte & 127) << shift;
+        if (byte < 128) return value;
+    }
+}
+
+/* The model's streams as they are, the new head's after them. */
+static int teach_put_weights(const uint8_t *body, int convs) {
+    sqz_conv_shape shapes[SQZ_MAX_STAGES * 2], *head = &shapes[convs - 1];
+    const uint8_t *lengths = body, *streams = body;
+    size_t largest = 0, most = 0, size, bytes;
+    sqz_decoder *coder;
+    void *memory;
+    int8_t *weight;
+    int32_t *bias;
+    float *multiplier;
+    int status = 0;
+    for (int i = 0; i < convs; i++) {
+        if (sqz_conv_shape_of(web_opened(), (size_t)i, &shapes[i])) return SQZ_BAD_ARGUMENT;
+        teach_varint(&streams);
+    }
+    head->out_channels = teach.classes;
+    for (int i = 0; i < convs; i++) {
+        size = (size_t)shapes[i].in_channels * (size_t)(shapes[i].kernel * shapes[i].kernel) * (size_t)shapes[i].out_channels;
+        if (size > largest) largest = size;
+        if ((size_t)shapes[i].out_channels > most) most = (size_t)shapes[i].out_channels;
+    }
+    bytes = sqz_decoder_bytes(shapes, (size_t)convs);
+    memory = web_alloc(bytes);
+    weight = web_alloc(largest);
+    bias = web_alloc(most * sizeof *bias);
+    multiplier = web_alloc(most * sizeof *multiplier);
+    if (!memory || !weight || !bias || !multiplier) return SQZ_NO_MEMORY;
+    status = sqz_decoder_create(shapes, (size_t)convs, memory, bytes, &coder);
+    for (int i = 0; !status && i < convs - 1; i++) {
+        size = teach_varint(&lengths);
+        teach_put_varint(size);
+        status = sqz_decode_conv(coder, streams, size, &shapes[i], weight, bias, multiplier);
+        streams += size;
+    }
+    bytes = sqz_encode_bytes(head);
+    memory = web_alloc(bytes);
+    if (!memory) return SQZ_NO_MEMORY;
+    if (!status) {
+        status = sqz_encode_conv(coder, head, teach.weight, teach.bias, teach.multiplier, memory, bytes, &size);
+    }
+    if (status) return status;
+    teach_put_varint(size);
+    for (int i = 0; i < convs; i++) teach_varint(&body);
+    teach_put(body, (size_t)(streams - body));
+    teach_put(memory, size);
+    return SQZ_OK;
+}
+
+static const uint8_t *teach_arch(size_t *bytes) {
+    const uint8_t *chunk = web_file_start() + 8;
+    for (;;) {
+        *bytes = chunk[0] | (size_t)chunk[1] << 8 | (size_t)chunk[2] << 16 | (size_t)chunk[3] << 24;
+        if (!memcmp(chunk + 4, "ARCH", 4)) return chunk + 8;
+        chunk += *bytes + 12;
+    }
+}
+
+static void teach_put_arch(int classes) {
+    size_t bytes, at = teach.file_bytes;
+    const uint8_t *arch = teach_arch(&bytes);
+    teach_put(arch, bytes);
+    teach.file[at + 3] = (uint8_t)classes;
+    teach.file[at + 4] = (uint8_t)(classes >> 8);
+    teach.file[at + 5] &= (uint8_t)~4; /* no ReLU after the head */
+}
+
+WEB_EXPORT(web_digest) uint8_t *web_digest(void) {
+    static uint8_t digest[32];
+    size_t arch_bytes, bytes, size = 0;
+    const uint8_t *lengths = web_file_weights(&bytes), *streams = lengths;
+    teach_arch(&arch_bytes);
+    teach.file = web_alloc(arch_bytes + bytes);
+    if (!teach.file) return NULL;
+    teach.file_bytes = 0;
+    teach_put_arch(0);
+    for (int i = 0; i < web_convs(); i++) teach_varint(&streams);
+    for (int i = 0; i < web_convs() - 1; i++) size += teach_varint(&lengths);
+    teach_put(streams, size);
+    sqz_sha256(teach.file, teach.file_bytes, digest);
+    return digest;
+}
+
+WEB_EXPORT(web_teach_file) int web_teach_file(const uint8_t *meta, size_t bytes, const uint8_t *rule, size_t rule_bytes) {
+    size_t arch_bytes, at, weights_bytes;
+    const uint8_t *weights = web_file_weights(&weights_bytes);
+    const int convs = web_convs();
+    uint8_t digest[32];
+    int status;
+    if (!teach.classes || convs > SQZ_MAX_STAGES * 2) return SQZ_BAD_ARGUMENT;
+    teach_arch(&arch_bytes);
+    teach.file = web_alloc(arch_bytes + weights_bytes + bytes + bytes / 4096 + rule_bytes + 4096 +
+                           (size_t)teach.classes * (teach_width() * 18 + 64));
+    if (!teach.file) return SQZ_NO_MEMORY;
+    teach.file_bytes = 0;
+    teach_put(web_file_start(), 8);
+    at = teach_begin_chunk("ARCH");
+    teach_put_arch(teach.classes);
+    teach_end_chunk(at);
+    at = teach_begin_chunk("WGHT");
+    status = teach_put_weights(weights, convs);
+    if (status) return status;
+    teach_end_chunk(at);
+    at = teach_begin_chunk("META");
+    teach_put_meta(meta, bytes);
+    teach_end_chunk(at);
+    if (rule_bytes) {
+        at = teach_begin_chunk("unkn");
+        teach_put(rule, rule_bytes);
+        teach_end_chunk(at);
+    }
+    sqz_sha256(teach.file, teach.file_bytes, digest);
+    at = teach_begin_chunk("HASH");
+    teach_put(digest, 32);
+    teach_end_chunk(at);
+    return SQZ_OK;
+}
+
+WEB_EXPORT(web_teach_classes) int32_t *web_teach_classes(void) { return teach.classes_of; }
+WEB_EXPORT(web_teach_scores) double *web_teach_scores(void) { return teach.taught.scores; }
+WEB_EXPORT(web_teach_exponent) int web_teach_exponent(void) { return teach.taught.exponent; }
+WEB_EXPORT(web_teach_gain) int web_teach_gain(void) { return teach.taught.gain; }
+WEB_EXPORT(web_teach_data) uint8_t *web_teach_data(void) { return teach.file; }
+WEB_EXPORT(web_teach_bytes) size_t web_teach_bytes(void) { return teach.file_bytes; }

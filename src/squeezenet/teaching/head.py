@@ -1,0 +1,97 @@
+"""From a frozen network's file and a head's integers to a new file: docs/teaching.md, "The file".
+
+All but the head is copied as it is, and metadata are stored without compression: every engine writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from ..codec.native_weights import encode_next_fast
+from ..container import DEFAULT_LIMITS, join_chunks, split_chunks, varint
+from ..fileformat import SqzFile, stream_bytes
+from ..network import ConvParams
+
+__all__ = ["network_digest", "plain_json", "replace_head"]
+
+_CLASSES_AT, _FLAGS_AT = 3, 5  # in ARCH
+_HEAD_RELU = 4
+_BLOCK = 65_535
+
+
+def network_digest(data: bytes, contents: SqzFile) -> bytes:
+    """Name a frozen network: SHA-256 of its ARCH without what is the head's, and of all streams but the head's.
+
+    Files with one digest compute the same features.
+    """
+    arch, streams, _ = _parts(data, contents)
+    return hashlib.sha256(_arch_for(arch, 0) + b"".join(streams[:-1])).digest()
+
+
+def replace_head(
+    data: bytes, contents: SqzFile, head: ConvParams, meta: Mapping[str, Any], unknown: bytes = b""
+) -> bytes:
+    """Write a file with another head.
+
+    Args:
+        data: The frozen network's file.
+        contents: The same, decoded.
+        head: The head's integers, any number of classes; it gets no ReLU.
+        meta: Metadata of the new file, plain JSON.
+        unknown: Body of the `unkn` chunk; without one there is none.
+    """
+    arch, streams, ops = _parts(data, contents)
+    n_classes = len(head.bias)
+    spec = contents.network.spec.replace(num_classes=n_classes, head_relu=False)
+    streams[-1] = encode_next_fast(ops[:-1], streams[:-1], spec.convs[-1], head)
+    body = b"".join(varint(len(stream)) for stream in streams) + b"".join(streams)
+    chunks = {b"ARCH": _arch_for(arch, n_classes), b"WGHT": body, b"META": _stored(plain_json(meta))}
+    return join_chunks(chunks | ({b"unkn": unknown} if unknown else {}))
+
+
+def _parts(data: bytes, contents: SqzFile) -> tuple[bytes, list[bytes], tuple[Any, ...]]:
+    chunks, ops = split_chunks(data, DEFAULT_LIMITS), contents.network.spec.convs
+    sizes = stream_bytes(data)
+    body = chunks[b"WGHT"]
+    streams, at = [], len(body) - sum(sizes[op.name] for op in ops)
+    for op in ops:
+        streams.append(body[at : at + sizes[op.name]])
+        at += sizes[op.name]
+    return chunks[b"ARCH"], streams, ops
+
+
+def _arch_for(arch: bytes, n_classes: int) -> bytes:
+    changed = bytearray(arch)
+    changed[_CLASSES_AT : _CLASSES_AT + 2] = n_classes.to_bytes(2, "little")
+    changed[_FLAGS_AT] &= ~_HEAD_RELU
+    return bytes(changed)
+
+
+def plain_json(value: Mapping[str, Any]) -> bytes:
+    """Write JSON as JavaScript's `JSON.stringify` does with sorted keys: whole numbers without a fraction."""
+    return json.dumps(
+        _whole(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+    ).encode()
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _stored(text: bytes) -> bytes:
+    """A zlib stream without compression."""
+    parts = [b"\x78\x01"]
+    for start in range(0, max(len(text), 1), _BLOCK):
+        block = text[start : start + _BLOCK]
+        is_last = start + _BLOCK >= len(text)
+        size = len(block).to_bytes(2, "little")
+        parts += [bytes([is_last]), size, bytes(byte ^ 255 for byte in size), block]
+    return b"".join((*parts, zlib.adler32(text).to_bytes(4, "big")))

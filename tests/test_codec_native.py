@@ -1,0 +1,85 @@
+"""The encoder in C writes the bytes of the one in Python."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from fixture_files import fixtures
+from networks import random_network, random_spec, tiny_spec
+from squeezenet import FireSpec, find_model, read_sqz
+from squeezenet.codec.native_weights import decode_convs_fast, encode_convs_fast, encode_next_fast
+from squeezenet.codec.references import choose_references
+from squeezenet.codec.weights import encode_convs, encode_next
+from squeezenet.engine import native_kernels
+from squeezenet.errors import CodecError
+from squeezenet.network import ConvParams
+
+if not native_kernels():
+    pytest.skip("needs the native engine", allow_module_level=True)
+
+
+def check_equal(network):
+    ops, convs = network.spec.convs, network.convs
+    streams = encode_convs(ops, convs)
+    assert encode_convs_fast(ops, convs) == streams
+    last = convs[ops[-1].name]
+    assert encode_next_fast(ops[:-1], streams[:-1], ops[-1], last) == streams[-1]
+    return streams
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_random_networks_give_equal_bytes(part):
+    for seed in range(part, 24, 4):
+        rng = np.random.default_rng(seed)
+        most = int(rng.choice([1, 3, 15, 127]))
+        check_equal(random_network(random_spec(rng), seed=seed, max_weight=most, density=rng.random()))
+
+
+@pytest.mark.parametrize("name", fixtures())
+def test_fixtures_give_equal_bytes(name):
+    check_equal(fixtures()[name].network)
+
+
+def test_references_are_chosen_alike():
+    spec = tiny_spec(num_classes=40)
+    network = random_network(spec, seed=1)
+    head = network.convs["conv4"]
+    rng = np.random.default_rng(2)
+    kinds = head.weight[:7, :, 0, 0][rng.integers(0, 7, 40)] // 2  # related rows in any order
+    weight = np.clip(kinds + rng.integers(-9, 10, kinds.shape), -127, 127).astype(np.int8)[:, :, None, None]
+    related = dataclasses.replace(
+        network, convs={**network.convs, "conv4": ConvParams(weight, head.bias, head.multiplier)}
+    )
+    assert choose_references(weight.reshape(40, -1).astype(np.int64))[5:] != list(range(4, 39))
+    check_equal(related)
+
+
+def test_encode_next_in_python_goes_on_from_streams():
+    network = random_network(tiny_spec(), seed=4)
+    ops, streams = network.spec.convs, encode_convs(network.spec.convs, network.convs)
+    assert encode_next(ops[:-1], streams[:-1], ops[-1], network.convs[ops[-1].name]) == streams[-1]
+
+
+def test_bundled_network_is_encoded_in_milliseconds():
+    network = read_sqz(find_model("cifar10").path).network
+    start = time.perf_counter()
+    streams = encode_convs_fast(network.spec.convs, network.convs)
+    assert time.perf_counter() - start < 2  # Python takes 5 s; the rest is for busy machines
+    again = decode_convs_fast(network.spec.convs, streams)
+    for name, conv in network.convs.items():
+        np.testing.assert_array_equal(again[name].weight, conv.weight)
+
+
+@pytest.mark.parametrize("field", ["weight", "bias", "multiplier"])
+def test_what_the_coder_cannot_hold_is_refused(field):
+    network = random_network(
+        tiny_spec(fires=(FireSpec(squeeze_channels=2, expand1x1_channels=2, expand3x3_channels=2),))
+    )
+    conv = network.convs["conv1"]
+    worst = {"weight": np.full_like(conv.weight, -128), "bias": np.full_like(conv.bias, -(2**31)),
+             "multiplier": -conv.multiplier}[field]  # fmt: skip
+    changed = {**network.convs, "conv1": dataclasses.replace(conv, **{field: worst})}
+    with pytest.raises(CodecError, match="conv1: expected positive multipliers"):
+        encode_convs_fast(network.spec.convs, changed)
