@@ -57,7 +57,7 @@ void sqz_sha256(const uint8_t *data, size_t size, uint8_t digest[32]) {
     for (size_t i = 0; i < whole; i += 64) hash_block(state, data + i);
     if (rest) memcpy(tail, data + whole, rest);
     tail[rest] = 0x80;
-    for (int i = 0; i < 8; i++) tail[padded - 1 - i] = (uint8_t)((uint64_t)size * 8 >> 8 * i);
+    for (int i = 0; i < 8; i++) tail[padded - 1 - (size_t)i] = (uint8_t)((uint64_t)size * 8 >> 8 * i);
     for (size_t i = 0; i < padded; i += 64) hash_block(state, tail + i);
     for (int i = 0; i < 32; i++) digest[i] = (uint8_t)(state[i / 4] >> (24 - i % 4 * 8));
 }

@@ -1,7 +1,7 @@
 /* sqz_internal.h - what the engine's own files share.
  *
  * Every static function carries the prefix of its file (`decode_`, `plan_`, ...), because `squeezenet export` pastes the
- * files into one. A file calls only files that come later here: sqz_abi, sqz_model, sqz_run, sqz_parse, sqz_pack,
+ * files into one. A file calls only files that come later here: sqz_abi, sqz_model, sqz_batch, sqz_run, sqz_parse, sqz_pack,
  * sqz_plan, sqz_schedule, sqz_decode, sqz_unknown, sqz_threads, kernels, kernels_*, sqz_hash. */
 #ifndef SQZ_INTERNAL_H
 #define SQZ_INTERNAL_H
@@ -30,7 +30,7 @@ int memcmp(const void *a, const void *b, size_t count);
 #endif
 
 #if defined(__GNUC__)
-#define SQZ_INLINE static inline __attribute__((always_inline))
+#define SQZ_INLINE static inline __attribute__((always_inline, unused))
 #elif defined(_MSC_VER)
 #define SQZ_INLINE static __forceinline
 #else
@@ -111,6 +111,8 @@ SQZ_INLINE double sqz_sqrt(double value) { return sqrt(value); }
 #endif
 
 SQZ_INLINE size_t sqz_round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
+/* Bytes to the next place where a block of memory may begin. */
+SQZ_INLINE size_t sqz_padding(const void *memory) { return (SQZ_ALIGN - (uintptr_t)memory % SQZ_ALIGN) % SQZ_ALIGN; }
 SQZ_INLINE int sqz_min(int a, int b) { return a < b ? a : b; }
 SQZ_INLINE int sqz_max(int a, int b) { return a > b ? a : b; }
 SQZ_INLINE uint8_t sqz_max_u8(uint8_t a, uint8_t b) { return a > b ? a : b; }
@@ -335,6 +337,40 @@ sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, const sqz_
 /* Decides how many rows are made at a time and where everything lies: of a model whose shapes are known, stages' fields
  * from `step` on and its own from `streamed` to `sums_bytes`; `sqz_schedule.c`. */
 void sqz_schedule(sqz_model *model, int band_rows, int streamed);
+
+/* --- running; `sqz_run.c` ---------------------------------------------------------------------------------------- */
+
+/* Where an image comes from: memory, or a function that fills the rows of a window. */
+typedef struct {
+    const uint8_t *pixels; /* rows `first` to `end` - 1 */
+    int first, end;
+    size_t readable; /* bytes of them, and those behind that may be read */
+    sqz_row_source *source;
+    void *context;
+    sqz_status status;
+} sqz_input;
+
+/* What a run is to find out; any may be NULL. */
+typedef struct {
+    double *logits, *map;
+    int32_t *features;
+} sqz_result;
+
+typedef struct {
+    const sqz_model *model;
+    uint8_t *trunk, *scratch;
+    int part, parts; /* of a step */
+    sqz_input *input;
+    sqz_result result;
+} sqz_worker;
+
+/* The steps of an image: the streamed stages or the first one, each of the others, and the head if its input is kept. */
+int sqz_steps(const sqz_model *model);
+int sqz_step_items(const sqz_model *model, int step); /* rows, or panels of classes, that it can be split into */
+void sqz_run_step(const sqz_worker *worker, int step);
+/* All of them, on this thread. */
+sqz_status sqz_run_image(const sqz_model *model, void *arena, size_t arena_bytes, sqz_input *input,
+                         const sqz_result *result);
 
 /* Lays weights (O, I, k, k) out for a kernel set; `sqz_pack.c`. */
 void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight);

@@ -1,8 +1,6 @@
 /* sqz_model.c - the life of a model: measured, created, loaded from a file or given its integers one by one. */
 #include "sqz_internal.h"
 
-static size_t model_align(const void *memory) { return (SQZ_ALIGN - (uintptr_t)memory % SQZ_ALIGN) % SQZ_ALIGN; }
-
 /* --- shapes and memory -------------------------------------------------------------------------------------------- */
 
 /* Scratch of `sqz_load`: the decoder, and the integers of one convolution. */
@@ -46,7 +44,7 @@ sqz_status sqz_create(const sqz_spec *spec, const sqz_options *options, void *me
     status = sqz_measure(spec, options, &sizes);
     if (status) return status;
     if (bytes < sizes.model_bytes) return SQZ_NO_MEMORY;
-    base = (uint8_t *)memory + model_align(memory);
+    base = (uint8_t *)memory + sqz_padding(memory);
     *result = (sqz_model *)(void *)base;
     floats = sqz_usual_floats();
     status = model_plan(spec, options, *result, base, &sizes);
@@ -141,7 +139,7 @@ sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data
     size = header->weights_bytes;
     decoder = sqz_decoder_begin(&model->needs, scratch);
     integers = (uint8_t *)scratch + sqz_decoder_bytes_for(&model->needs);
-    integers += model_align(integers);
+    integers += sqz_padding(integers);
     /* All lengths, then streams that take the remaining bytes: only then is a stream decoded. */
     for (size_t i = 0, total = 0; i < model->n_convs && !status; i++) {
         status = model_stream_length(chunk, size, &at, &length);

@@ -1,57 +1,19 @@
-/* sqz_run.c - runs a model stage by stage, split over threads by rows (the head by classes).
+/* sqz_run.c - runs a model on one image, stage by stage; a stage can be split by rows, the head by classes.
  *
  * A stage makes some rows of a tensor at a time, pools them and passes them on: squeezed into the map that the next Fire
  * module reads, or to the head. `sqz_schedule.c` says how many at a time and where they lie. Stages that are streamed
  * run at the same time, on one thread, a row of one or the other after the next. */
 #include "sqz_internal.h"
 
-#ifndef SQZ_MACS_PER_THREAD
-#define SQZ_MACS_PER_THREAD (1 << 26) /* what is worth a thread: 0.4 to some milliseconds of one */
-#endif
-enum { RUN_PARTS_PER_THREAD = 2 }; /* of a stage */
-
-/* Where an image comes from: memory, or a function that fills the rows of a window. */
-typedef struct {
-    const uint8_t *pixels; /* rows `first` to `end` - 1 */
-    int first, end;
-    size_t readable; /* bytes of them, and those behind that may be read */
-    sqz_row_source *source;
-    void *context;
-    sqz_status status;
-} run_input;
-
-/* What a run is to find out; any may be NULL. */
-typedef struct {
-    double *logits, *map;
-    int32_t *features;
-} run_result;
-
-typedef struct {
-    const sqz_model *model;
-    const uint8_t *pixels; /* of the images of this run */
-    run_result result;
-    uint8_t *arena;
-    size_t threads; /* whose memory the arena holds */
-    const int *parts; /* of each step of an image; NULL where a part is an image */
-} run_context;
-
-typedef struct {
-    const sqz_model *model;
-    uint8_t *trunk, *scratch;
-    int part, parts; /* of a step */
-    run_input *input;
-    run_result result;
-} run_worker;
-
 /* First item of the worker's part of `count` items, or the first that is no longer in it. */
-static int run_first(const run_worker *worker, int count) {
+static int run_first(const sqz_worker *worker, int count) {
     return (int)((int64_t)count * worker->part / worker->parts);
 }
-static int run_last(const run_worker *worker, int count) {
+static int run_last(const sqz_worker *worker, int count) {
     return (int)((int64_t)count * (worker->part + 1) / worker->parts);
 }
 
-static void run_conv(const run_worker *worker, const sqz_conv *conv, sqz_conv_job *job) {
+static void run_conv(const sqz_worker *worker, const sqz_conv *conv, sqz_conv_job *job) {
     const sqz_model *model = worker->model;
     size_t wide = model->scratch_bytes - sqz_round_up(model->wide_bytes, SQZ_ALIGN);
     job->wide = (uint16_t *)(void *)(worker->scratch + wide);
@@ -78,8 +40,8 @@ static void run_slide(uint8_t *rows, size_t row_bytes, int count) {
 /* --- conv1 -------------------------------------------------------------------------------------------------------- */
 
 /* Has rows [first, end) of the input ready. */
-static void run_read_rows(const run_worker *worker, int first, int end) {
-    run_input *input = worker->input;
+static void run_read_rows(const sqz_worker *worker, int first, int end) {
+    sqz_input *input = worker->input;
     const size_t line = (size_t)worker->model->input_size * 3;
     uint8_t *window = worker->trunk + worker->model->input_at;
     if (end <= input->end) return;
@@ -99,7 +61,7 @@ static void run_read_rows(const run_worker *worker, int first, int end) {
 /* Windows of one output row from `column` on, as far as they lie inside the image; returns the first that does not.
  * Each of a window's lines is copied as COPIED bytes, a few more than it has: what is too much falls on the next line
  * or window, or on products whose weights are 0. */
-SQZ_INLINE int run_unfold_inside(const sqz_model *model, const run_input *input, int top, int column,
+SQZ_INLINE int run_unfold_inside(const sqz_model *model, const sqz_input *input, int top, int column,
                                  uint8_t *columns, const int KERNEL, const size_t COPIED) {
     const int stride = model->stem->stride, padding = model->stem->padding, size = model->input_size;
     const size_t window = (size_t)model->stem->groups * 4, line = (size_t)size * 3;
@@ -114,7 +76,7 @@ SQZ_INLINE int run_unfold_inside(const sqz_model *model, const run_input *input,
 }
 
 /* Lays the windows of one output row side by side: kernel * kernel * 3 bytes each, padded to whole groups. */
-static void run_unfold_row(const sqz_model *model, const run_input *input, int row, uint8_t *columns) {
+static void run_unfold_row(const sqz_model *model, const sqz_input *input, int row, uint8_t *columns) {
     const sqz_conv *conv = model->stem;
     const int size = model->input_size, out_size = model->stages[0].size, kernel = conv->kernel;
     const int top = row * conv->stride - conv->padding;
@@ -142,7 +104,7 @@ static void run_unfold_row(const sqz_model *model, const run_input *input, int r
     }
 }
 
-static void run_stem_rows(const run_worker *worker, int first, int count, uint8_t *y) {
+static void run_stem_rows(const sqz_worker *worker, int first, int count, uint8_t *y) {
     const sqz_model *model = worker->model;
     const sqz_stage *stage = &model->stages[0];
     uint8_t *columns = worker->scratch + stage->spare_at;
@@ -164,7 +126,7 @@ static void run_stem_rows(const run_worker *worker, int first, int count, uint8_
 /* --- Fire modules ------------------------------------------------------------------------------------------------- */
 
 /* Squeezes rows [first, first + count) of a stage's tensor into its map, with what of its border lies beside them. */
-static void run_squeeze(const run_worker *worker, int index, int first, int count, const uint8_t *x) {
+static void run_squeeze(const sqz_worker *worker, int index, int first, int count, const uint8_t *x) {
     const sqz_stage *stage = &worker->model->stages[index];
     const sqz_conv *squeeze = worker->model->fires[index].squeeze;
     const int size = stage->out_size, zero = squeeze->out_zero, is_whole = stage->map_rows == size + 2;
@@ -191,7 +153,7 @@ static void run_squeeze(const run_worker *worker, int index, int first, int coun
 }
 
 /* Rows [first, first + count) of a Fire module, before its pool. */
-static void run_fire_rows(const run_worker *worker, int index, int first, int count, uint8_t *y) {
+static void run_fire_rows(const sqz_worker *worker, int index, int first, int count, uint8_t *y) {
     const sqz_stage *before = &worker->model->stages[index - 1], *stage = &worker->model->stages[index];
     const sqz_fire *fire = &worker->model->fires[index - 1];
     const size_t in_pixel = sqz_pixel_bytes(before->map_channels), in_row = (size_t)(stage->size + 2) * in_pixel;
@@ -276,10 +238,10 @@ static void run_collect_border(const sqz_model *model, int first_class, int last
 }
 
 /* Before the first positions of the head's input, and behind the last ones. */
-static void run_begin_head(const run_worker *worker, int first_class, int last_class) {
+static void run_begin_head(const sqz_worker *worker, int first_class, int last_class) {
     for (int o = first_class; worker->result.logits && o < last_class; o++) worker->result.logits[o] = 0;
 }
-static void run_end_head(const run_worker *worker, int first_class, int last_class) {
+static void run_end_head(const sqz_worker *worker, int first_class, int last_class) {
     const sqz_model *model = worker->model;
     const int side = run_head_size(model) + 2 * model->head_padding;
     double *logits = worker->result.logits;
@@ -290,7 +252,7 @@ static void run_end_head(const run_worker *worker, int first_class, int last_cla
 }
 
 /* The head on positions [first, end) of its input, which begin at `x`, for some panels of classes. */
-static void run_head(const run_worker *worker, const uint8_t *x, int first, int end, int panel, int last) {
+static void run_head(const sqz_worker *worker, const uint8_t *x, int first, int end, int panel, int last) {
     const sqz_model *model = worker->model;
     const sqz_conv *head = model->head;
     const size_t pixel = sqz_pixel_bytes(head->in_channels);
@@ -319,7 +281,7 @@ static void run_head(const run_worker *worker, const uint8_t *x, int first, int 
 }
 
 /* Adds channels [first, last) of some positions of the head's input to the features: at most 255 * 2^20. */
-static void run_sum(const run_worker *worker, const uint8_t *x, int positions, int first, int last) {
+static void run_sum(const sqz_worker *worker, const uint8_t *x, int positions, int first, int last) {
     const size_t pixel = sqz_pixel_bytes(worker->model->head->in_channels);
     int32_t *features = worker->result.features;
     for (; positions > 0; positions--, x += pixel) {
@@ -328,7 +290,7 @@ static void run_sum(const run_worker *worker, const uint8_t *x, int positions, i
 }
 
 /* The head on all of its input, for the worker's part of the classes. */
-static void run_whole_head(const run_worker *worker) {
+static void run_whole_head(const sqz_worker *worker) {
     const sqz_model *model = worker->model;
     const int size = run_head_size(model), channels = model->head->in_channels;
     const int first = run_first(worker, model->head->panels), last = run_last(worker, model->head->panels);
@@ -346,7 +308,7 @@ static void run_whole_head(const run_worker *worker) {
 }
 
 /* The head on rows [first, first + count) of its input. */
-static void run_head_rows(const run_worker *worker, int first, int count, const uint8_t *x) {
+static void run_head_rows(const sqz_worker *worker, int first, int count, const uint8_t *x) {
     const sqz_model *model = worker->model;
     const int size = run_head_size(model), classes = model->head->out_channels, channels = model->head->in_channels;
     if (first == 0) run_begin_head(worker, 0, classes);
@@ -362,7 +324,7 @@ static void run_head_rows(const run_worker *worker, int first, int count, const 
 
 /* --- stages ------------------------------------------------------------------------------------------------------- */
 
-static void run_make(const run_worker *worker, int index, int first, int count, uint8_t *y) {
+static void run_make(const sqz_worker *worker, int index, int first, int count, uint8_t *y) {
     if (index == 0) {
         run_stem_rows(worker, first, count, y);
     } else {
@@ -370,7 +332,7 @@ static void run_make(const run_worker *worker, int index, int first, int count, 
     }
 }
 
-static void run_pass_on(const run_worker *worker, int index, int first, int count, const uint8_t *x) {
+static void run_pass_on(const sqz_worker *worker, int index, int first, int count, const uint8_t *x) {
     if (index < worker->model->n_fires) {
         run_squeeze(worker, index, first, count, x);
     } else if (!worker->model->keeps_head_input) {
@@ -380,7 +342,7 @@ static void run_pass_on(const run_worker *worker, int index, int first, int coun
 
 /* Makes rows [first, first + count) of a stage, before its pool, and passes on what rows of its tensor are complete with
  * them. Rows [top, bottom) of the tensor are what this worker makes. */
-static void run_stage_rows(const run_worker *worker, int index, int first, int count, int top, int bottom) {
+static void run_stage_rows(const sqz_worker *worker, int index, int first, int count, int top, int bottom) {
     const sqz_stage *stage = &worker->model->stages[index];
     const size_t row = sqz_row_bytes(stage->size, stage->channels), pixel = sqz_pixel_bytes(stage->channels);
     const size_t out_row = (size_t)stage->out_size * pixel;
@@ -415,7 +377,7 @@ static void run_stage_rows(const run_worker *worker, int index, int first, int c
 }
 
 /* The worker's part of a stage that is not streamed. */
-static void run_part_of_stage(const run_worker *worker, int index) {
+static void run_part_of_stage(const sqz_worker *worker, int index) {
     const sqz_stage *stage = &worker->model->stages[index];
     const int top = run_first(worker, stage->out_size), bottom = run_last(worker, stage->out_size);
     const int end = stage->has_pool ? sqz_min(2 * bottom + 1, stage->rows) : bottom;
@@ -426,7 +388,7 @@ static void run_part_of_stage(const run_worker *worker, int index) {
 }
 
 /* One row of a streamed stage, or at the end the border below its map. */
-static void run_streamed_row(const run_worker *worker, int index, sqz_progress *progress) {
+static void run_streamed_row(const sqz_worker *worker, int index, sqz_progress *progress) {
     const sqz_stage *stage = &worker->model->stages[index];
     const size_t map_row = sqz_row_bytes(stage->out_size + 2, stage->map_channels);
     uint8_t *map = worker->trunk + stage->map_at;
@@ -442,7 +404,7 @@ static void run_streamed_row(const run_worker *worker, int index, sqz_progress *
 }
 
 /* All streamed stages: whenever a row is missing that one reads, the stage before makes the next. */
-static void run_streamed(const run_worker *worker) {
+static void run_streamed(const sqz_worker *worker) {
     const sqz_model *model = worker->model;
     sqz_progress *progress = (sqz_progress *)(void *)(worker->trunk + model->progress_at);
     const int last = model->streamed;
@@ -460,9 +422,9 @@ static void run_streamed(const run_worker *worker) {
 /* --- a whole network ---------------------------------------------------------------------------------------------- */
 
 /* The steps of an image: the streamed stages or the first one, each of the others, and the head if its input is kept. */
-static int run_steps(const sqz_model *model) { return model->n_fires - model->streamed + 1 + model->keeps_head_input; }
+int sqz_steps(const sqz_model *model) { return model->n_fires - model->streamed + 1 + model->keeps_head_input; }
 
-static void run_step(const run_worker *worker, int step) {
+void sqz_run_step(const sqz_worker *worker, int step) {
     const int index = worker->model->streamed + step;
     if (index > worker->model->n_fires) {
         run_whole_head(worker);
@@ -474,108 +436,24 @@ static void run_step(const run_worker *worker, int step) {
 }
 
 /* How many rows, or panels of classes, a step can be split into. */
-static int run_items(const sqz_model *model, int step) {
+int sqz_step_items(const sqz_model *model, int step) {
     const int index = model->streamed + step;
     if (index > model->n_fires) return model->head->panels;
     if (step == 0 && model->streamed) return 1;
     return index == model->n_fires && !model->keeps_head_input ? 1 : model->stages[index].out_size;
 }
 
-static size_t run_image_bytes(const sqz_model *model) {
-    return (size_t)model->input_size * (size_t)model->input_size * 3;
-}
-
-/* Where the results of an image belong. */
-static run_result run_result_of(const sqz_model *model, run_result first, size_t image) {
-    const size_t side = (size_t)(run_head_size(model) + 2 * model->head_padding);
-    const size_t classes = (size_t)model->head->out_channels;
-    if (first.logits) first.logits += image * classes;
-    if (first.map) first.map += image * side * side * classes;
-    if (first.features) first.features += image * (size_t)model->head->in_channels;
-    return first;
-}
-
-/* A part of a step of the first image, or all steps of image `part`. */
-static void run_part(void *argument, int thread, int step, int part) {
-    const uint64_t floats = sqz_usual_floats();
-    const run_context *context = (const run_context *)argument;
-    const sqz_model *model = context->model;
-    const size_t image = context->parts ? 0 : (size_t)part, bytes = run_image_bytes(model);
-    run_input input = {context->pixels + image * bytes, 0, model->input_size, bytes, NULL, NULL, SQZ_OK};
-    run_worker worker = {model, context->arena, NULL, 0, 1, &input, run_result_of(model, context->result, image)};
-    worker.scratch = context->arena + context->threads * model->trunk_bytes + (size_t)thread * model->scratch_bytes;
-    if (context->parts) {
-        worker.part = part;
-        worker.parts = context->parts[step];
-        run_step(&worker, step);
-    } else {
-        worker.trunk += (size_t)thread * model->trunk_bytes;
-        for (int i = 0; i < run_steps(model); i++) run_step(&worker, i);
-    }
-    sqz_restore_floats(floats);
-}
-
-/* For how many threads some images are work enough. */
-static int run_sharers(const sqz_model *model, size_t images, int threads) {
-    const uint64_t worth = model->n_macs * (images < 1024 ? images : 1024) / SQZ_MACS_PER_THREAD;
-    return worth < (uint64_t)threads ? sqz_max((int)worth, 1) : threads;
-}
-
-static sqz_status run_check(const sqz_model *model, const void *arena, size_t bytes, int threads, size_t *pad) {
-    if (!model || !arena || model->n_set != model->n_convs) return SQZ_BAD_ARGUMENT;
-    *pad = (SQZ_ALIGN - (uintptr_t)arena % SQZ_ALIGN) % SQZ_ALIGN;
-    return bytes < (model->trunk_bytes + model->scratch_bytes) * (size_t)threads + *pad ? SQZ_NO_MEMORY : SQZ_OK;
-}
-
-sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes, const uint8_t *pixels,
-                   size_t count, double *logits, double *map) {
-    return sqz_run_features(model, pool, arena, arena_bytes, pixels, count, logits, map, NULL);
-}
-
-sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes,
-                            const uint8_t *pixels, size_t count, double *logits, double *map, int32_t *features) {
-    const int threads = pool ? sqz_pool_threads(pool) : 1;
-    size_t pad = 0, step;
-    sqz_status status = run_check(model, arena, arena_bytes, threads, &pad);
-    run_context context = {model, pixels, {logits, map, features}, (uint8_t *)arena + pad, (size_t)threads, NULL};
-    int parts[SQZ_MAX_STAGES], sharers;
-    if (status || (!pixels && count)) return status ? status : SQZ_BAD_ARGUMENT;
-    sharers = run_sharers(model, 1, threads);
-    for (int i = 0; i < run_steps(model); i++) parts[i] = sqz_min(run_items(model, i), sharers * RUN_PARTS_PER_THREAD);
-    for (; count; count -= step) {
-        /* Each thread takes whole images as long as there is one for each; the rest are shared, if that pays. */
-        const int is_shared = sharers > 1 && count < (size_t)threads;
-        int images;
-        step = is_shared ? 1 : sharers > 1 ? count / (size_t)threads * (size_t)threads : count;
-        if (step > SQZ_MAX_PARTS) step = SQZ_MAX_PARTS / (size_t)threads * (size_t)threads;
-        images = (int)step;
-        context.parts = is_shared ? parts : NULL;
-        if (is_shared) {
-            sqz_pool_run(pool, sharers, run_steps(model), parts, run_part, &context);
-        } else if (run_sharers(model, step, threads) > 1) {
-            sqz_pool_run(pool, run_sharers(model, step, threads), 1, &images, run_part, &context);
-        } else {
-            for (int i = 0; i < images; i++) run_part(&context, 0, 0, i);
-        }
-        context.pixels += step * run_image_bytes(model);
-        context.result = run_result_of(model, context.result, step);
-    }
-    return SQZ_OK;
-}
-
-sqz_status sqz_run_rows(const sqz_model *model, void *arena, size_t arena_bytes, sqz_row_source *source, void *context,
-                        double *logits, double *map, int32_t *features) {
-    size_t pad = 0;
-    sqz_status status = run_check(model, arena, arena_bytes, 1, &pad);
+sqz_status sqz_run_image(const sqz_model *model, void *arena, size_t arena_bytes, sqz_input *input,
+                         const sqz_result *result) {
+    const size_t pad = sqz_padding(arena);
     uint8_t *trunk = (uint8_t *)arena + pad;
-    run_input input = {NULL, 0, 0, 0, source, context, SQZ_OK};
-    run_worker worker = {model, trunk, NULL, 0, 1, &input, {logits, map, features}};
+    sqz_worker worker = {model, trunk, NULL, 0, 1, input, *result};
     uint64_t floats;
-    if (status || !source) return status ? status : SQZ_BAD_ARGUMENT;
-    floats = sqz_usual_floats();
-    input.pixels = trunk + model->input_at;
+    if (arena_bytes < model->trunk_bytes + model->scratch_bytes + pad) return SQZ_NO_MEMORY;
     worker.scratch = trunk + model->trunk_bytes;
-    for (int i = 0; i < run_steps(model) && !input.status; i++) run_step(&worker, i);
+    if (input->source) input->pixels = trunk + model->input_at;
+    floats = sqz_usual_floats();
+    for (int i = 0; i < sqz_steps(model) && !input->status; i++) sqz_run_step(&worker, i);
     sqz_restore_floats(floats);
-    return input.status;
+    return input->status;
 }

@@ -4,7 +4,9 @@ import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from squeezenet.exports.c_source import _FILES
+from squeezenet.exports.c_engine import ENGINE_FILES
+
+_FILES = ENGINE_FILES["ram"]
 
 CSRC = Path(__file__).parents[1] / "csrc"
 SKIPPED = re.compile(r"/\*.*?\*/|__attribute__\(\((?:[^()]|\([^()]*\))*\)\)\s*|WEB_EXPORT\(\w+\) ", re.DOTALL)

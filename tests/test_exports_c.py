@@ -15,11 +15,11 @@ from squeezenet import Labels, SqzFile, export
 from squeezenet.engine import ReferenceEngine, native_kernels
 from squeezenet.errors import DataError
 from squeezenet.exports import build_c_source
-from squeezenet.exports.c_source import STACK_BYTES
+from squeezenet.exports.c_source import STACK_BYTES, WEIGHTS
 from squeezenet.fileformat import encode_sqz
 
 CPP = ["-x", "c++", "-Wall", "-Wextra", "-Werror"]
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 
 # Reads images, writes logits, maps, feature vectors and whether these are unknown; all lies at an odd address, between
 # marks that must stay.
@@ -31,11 +31,17 @@ enum { PIXELS = NET_INPUT_SIZE * NET_INPUT_SIZE * 3 };
 static unsigned char arena[NET_ARENA_BYTES + 2], pixels[PIXELS];
 static double logits[NET_CLASSES], map[NET_MAP_SIZE * NET_MAP_SIZE * NET_CLASSES];
 static int32_t features[NET_FEATURES];
+static int row_of(void *image, int row, uint8_t *rgb) {
+    memcpy(rgb, (unsigned char *)image + (size_t)row * NET_INPUT_SIZE * 3, NET_INPUT_SIZE * 3);
+    return 0;
+}
 int main(void) {
+    static double again[NET_CLASSES];
     memset(arena, 0xA5, sizeof arena);
     if (net_run(arena + 1, pixels, logits, NULL) == 0) return 1;                /* not opened yet */
     if (net_open(arena + 1, NET_ARENA_BYTES - 1) == 0) return 2;                /* too small */
     if (net_open(arena + 1, NET_ARENA_BYTES)) return 3;
+    if (net_selftest(arena + 1, logits)) return 8;
     if (net_label(-1) || net_label(NET_CLASSES) || !net_label(NET_CLASSES - 1)) return 4;
     while (fread(pixels, sizeof pixels, 1, stdin) == 1) {
         if (net_run(arena + 1, pixels, logits, map)) return 5;
@@ -44,6 +50,8 @@ int main(void) {
         if (net_features(arena + 1, pixels, NULL, features)) return 7;
         fwrite(features, sizeof features, 1, stdout);
         fputc(net_is_unknown(features), stdout);
+        if (net_run_rows(arena + 1, row_of, pixels, again, map, features)) return 9;
+        if (memcmp(again, logits, sizeof logits)) return 10;
     }
     return arena[0] == 0xA5 && arena[NET_ARENA_BYTES + 1] == 0xA5 ? 0 : 6;
 }
@@ -84,9 +92,9 @@ def engine():
         pytest.skip("needs the native engine")
 
 
-def build(folder, data, driver=DRIVER, *, compiler="gcc", flags=(*STRICT, "-O1")):
+def build(folder, data, driver=DRIVER, *, compiler="gcc", flags=(*STRICT, "-O1"), weights=None):
     need(compiler)
-    source = build_c_source(data, "net")
+    source = build_c_source(data, "net", weights=weights)
     for name, text in (("net.c", source.source), ("net.h", source.header), ("main.c", driver)):
         (folder / name).write_text(text)
     subprocess.run([compiler, *flags, "main.c", "net.c", "-o", "program"], cwd=folder, check=True)
@@ -105,10 +113,11 @@ def run(command, pixels=b""):
     return subprocess.run(command, input=bytes(pixels), stdout=subprocess.PIPE, check=True).stdout
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", SPECS)
-def test_compiled_network_gives_equal_bits(tmp_path, name):
+def test_compiled_network_gives_equal_bits(tmp_path, name, weights):
     pixels = pixels_for(contents_of(name), 3)
-    program = build(tmp_path, bytes_of(name))
+    program = build(tmp_path, bytes_of(name), weights=weights)
     assert run([program], pixels.tobytes()) == expected_output(contents_of(name), pixels)
 
 
@@ -135,16 +144,20 @@ def test_imagenet_network_gives_equal_bits(tmp_path, compiler):
     assert run(command, pixels.tobytes()) == expected_output(contents, pixels)
 
 
-def test_strictest_flags_find_nothing(tmp_path):
-    build(tmp_path, bytes_of("odd"), flags=(*STRICT, "-pedantic", "-O3", "-Wshadow", "-Wcast-align"))
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_strictest_flags_find_nothing(tmp_path, compiler, weights):
+    flags = (*STRICT, "-pedantic", "-O3", "-Wshadow", "-Wcast-align")
+    build(tmp_path, bytes_of("odd"), compiler=compiler, flags=flags, weights=weights)
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("level", ["-O1", "-O2", "-O3", "-Os"])
-def test_stack_stays_below_what_the_header_says(tmp_path, compiler, level):
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_stack_stays_below_what_the_header_says(tmp_path, compiler, level, weights):
     flags = ("-std=c99", level, "-Wl,-z,now")  # the loader's own work is done before
-    program = build(tmp_path, bytes_of("odd"), STACK_DRIVER, compiler=compiler, flags=flags)
-    assert 1000 < int(run([program])) <= STACK_BYTES
+    program = build(tmp_path, bytes_of("odd"), STACK_DRIVER, compiler=compiler, flags=flags, weights=weights)
+    assert 500 < int(run([program])) <= STACK_BYTES[weights]
 
 
 def test_two_networks_link_into_one_program(tmp_path):
@@ -192,7 +205,7 @@ def test_two_networks_can_be_included_into_one_file(tmp_path, command):
         (tmp_path / f"{name}.h").write_text(source.header)
         lines.append(f'#include "{name}.c"')
         defined = re.findall(r"^#define (\w+)", source.source + source.header, re.MULTILINE)
-        assert [macro for macro in defined if not macro.upper().startswith(f"{name.upper()}_")] == []
+        assert [macro for macro in defined if not macro.upper().startswith((f"{name.upper()}_", "SQUEEZENET_"))] == []
     (tmp_path / "main.c").write_text(
         "\n".join(lines) + "\nint main(void) { return one_label(0)[0] != decode_label(0)[0]; }\n"
     )
@@ -221,9 +234,56 @@ def test_foreign_names_stay_in_their_strings(tmp_path):
 
 def test_header_says_what_the_network_needs():
     source = build_c_source(bytes_of("plain"), "net")
-    assert f"#define NET_ARENA_BYTES {source.arena_bytes} " in source.header
+    assert f"#define NET_ARENA_BYTES {source.arena_bytes}\n" in source.header
+    assert f"#define NET_RAM_BYTES {source.memory.ram_bytes}\n" in source.header
+    assert f"#define NET_FLASH_BYTES {source.memory.flash_bytes}\n" in source.header
     assert "#define NET_CLASSES 5\n" in source.header
-    assert source.arena_bytes == source.weight_bytes + source.activation_bytes + 128
+
+
+def test_the_fastest_form_that_fits_is_taken():
+    data = bytes_of("odd")
+    flash, ram = (build_c_source(data, "net", weights=weights).memory for weights in WEIGHTS)
+    assert flash.ram_bytes < ram.ram_bytes
+    assert flash.constant_bytes > ram.constant_bytes
+    assert build_c_source(data, "net", max_ram=flash.ram_bytes).memory == flash
+    assert build_c_source(data, "net", max_flash=flash.flash_bytes).memory == flash
+    with pytest.raises(DataError, match=rf"fits `max_ram` of .*: flash takes {flash.ram_bytes:,} bytes of RAM"):
+        build_c_source(data, "net", max_ram=flash.ram_bytes - 1)
+    with pytest.raises(DataError, match="expected `weights` to be one of flash, ram, got 'rom'"):
+        build_c_source(data, "net", weights="rom")
+
+
+def test_networks_in_one_file_share_their_engine(tmp_path):
+    need("gcc")
+    sizes = []
+    for names in (("one",), ("one", "two")):
+        for name in names:
+            source = build_c_source(bytes_of("plain"), name)
+            (tmp_path / f"{name}.c").write_text(source.source)
+            (tmp_path / f"{name}.h").write_text(source.header)
+        (tmp_path / "nets.c").write_text("".join(f'#include "{name}.c"\n' for name in names))
+        subprocess.run(["gcc", *STRICT, "-Os", "-c", "nets.c"], cwd=tmp_path, check=True)
+        listed = subprocess.run(["size", "nets.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+        sizes.append(int(listed.splitlines()[1].split()[0]))
+    constants = build_c_source(bytes_of("plain"), "one").memory.constant_bytes
+    assert sizes[1] - sizes[0] < constants + 3000
+
+
+def test_self_test_finds_a_wrong_weight(tmp_path):
+    source = build_c_source(bytes_of("plain"), "net")
+    driver = """
+    #include "net.h"
+    static unsigned char arena[NET_ARENA_BYTES];
+    static double logits[NET_CLASSES];
+    int main(void) { return net_open(arena, sizeof arena) ? 2 : net_selftest(arena, logits) != 0; }
+    """
+    changed = re.sub(r"(net_own_weights\[\d+\] = \{\n)(-?\d+)", lambda m: f"{m[1]}{int(m[2]) ^ 1}", source.source)
+    (tmp_path / "net.h").write_text(source.header)
+    (tmp_path / "main.c").write_text(driver)
+    for text, expected in ((source.source, 0), (changed, 1)):
+        (tmp_path / "net.c").write_text(text)
+        subprocess.run(["gcc", *STRICT, "main.c", "net.c", "-o", "program"], cwd=tmp_path, check=True)
+        assert subprocess.run([tmp_path / "program"]).returncode == expected
 
 
 def test_header_says_when_to_believe_the_network():

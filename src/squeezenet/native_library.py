@@ -17,7 +17,8 @@ from pathlib import Path
 from .errors import BadMagic, BadTable, ChecksumMismatch, FormatError, LimitExceeded, Truncated, UnsupportedVersion
 
 __all__ = [
-    "ConvShape", "Options", "RowSource", "Sizes", "Spec", "Taught", "check_status", "load_library", "why_not_loaded",
+    "Conv", "ConvShape", "Fire", "Model", "Options", "RowSource", "Sizes", "Spec", "Stage", "Taught", "check_status",
+    "load_library", "why_not_loaded",
 ]  # fmt: skip
 
 MAX_FIRES = 64
@@ -74,6 +75,63 @@ class Sizes(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Conv(ctypes.Structure):
+    """`sqz_conv` of sqz_internal.h: a convolution whose weights are packed for a kernel set."""
+
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("in_channels", "out_channels", "kernel", "stride", "padding", "runs")),
+        *((name, ctypes.c_int) for name in ("groups", "panels", "last_outputs")),
+        ("panel_bytes", ctypes.c_size_t),
+        *((name, ctypes.c_int) for name in ("in_zero", "out_zero", "is_set", "is_bounded")),
+        ("largest_sum", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("weights", "kinds", "bias", "multiplier", "plain_bias")),
+    ]  # fmt: skip
+
+
+class _Add(ctypes.Structure):
+    _fields_ = [("factor", ctypes.c_float * 2), ("zero", ctypes.c_int * 2), ("sum_zero", ctypes.c_int)]
+
+
+class Fire(ctypes.Structure):
+    """`sqz_fire` of sqz_internal.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("squeeze", "expand1x1", "expand3x3", "bypass")),
+        ("has_add", ctypes.c_int), ("add", _Add),
+    ]  # fmt: skip
+
+
+class Stage(ctypes.Structure):
+    """`sqz_stage` of sqz_internal.h: how many rows of a tensor exist, and where."""
+
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("channels", "map_channels", "size", "out_size", "has_pool", "rows")),
+        ("is_added", ctypes.c_int), ("window_bytes", ctypes.c_size_t),
+        *((name, ctypes.c_int) for name in ("step", "map_rows", "kept_rows", "band_rows")),
+        *((name, ctypes.c_size_t) for name in ("map_at", "kept_at", "band_at", "spare_at")),
+    ]  # fmt: skip
+
+
+class _Needs(ctypes.Structure):
+    _fields_ = [("rows", ctypes.c_size_t), ("products", ctypes.c_size_t), ("kernels", ctypes.c_uint)]
+
+
+class Model(ctypes.Structure):
+    """`sqz_model` of sqz_internal.h."""
+
+    _fields_ = [
+        ("kernels", ctypes.c_void_p), ("convs", ctypes.POINTER(Conv)), ("stem", ctypes.c_void_p),
+        ("head", ctypes.c_void_p), ("fires", ctypes.POINTER(Fire)), ("stages", ctypes.POINTER(Stage)),
+        ("n_convs", ctypes.c_size_t), ("n_set", ctypes.c_size_t),
+        *((name, ctypes.c_int) for name in ("n_fires", "streamed", "keeps_head_input", "input_size", "stem_kernel")),
+        *((name, ctypes.c_int) for name in ("head_relu", "head_padding")),
+        *((name, ctypes.c_size_t) for name in ("input_at", "progress_at", "trunk_bytes", "scratch_bytes")),
+        ("wide_bytes", ctypes.c_size_t), ("head_pixels", ctypes.c_int), ("head_panels", ctypes.c_int),
+        ("sums_bytes", ctypes.c_size_t), ("integer_bytes", ctypes.c_size_t), ("needs", _Needs),
+        ("n_macs", ctypes.c_uint64), ("shape_hash", ctypes.c_uint64),
+    ]  # fmt: skip
+
+
 class ConvShape(ctypes.Structure):
     """`sqz_conv_shape` of squeezenet.h."""
 
@@ -122,7 +180,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 def _abi() -> int:
     """Compute `sqz_abi` of squeezenet.h from the structures of this module."""
     numbers = [_ABI_VERSION]
-    for structure in (_Tensor, _Fire, Spec, Options, Sizes, ConvShape, Taught):
+    for structure in (_Tensor, _Fire, Spec, Options, Sizes, ConvShape, Conv, Fire, Stage, Model, Taught):
         numbers.append(ctypes.sizeof(structure))
         for declared in structure._fields_:
             field = getattr(structure, declared[0])

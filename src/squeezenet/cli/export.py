@@ -27,9 +27,16 @@ from ..text import format_bytes, printable
     "--photos", multiple=True, metavar="DATA",
     help="For tflite: photos to measure the head's range on, so that the head is int8 as well; repeatable.",
 )  # fmt: skip
-def command(
-    model: str, output: Path, to: str | None, precision: str | None, name: str | None, photos: tuple[str, ...]
-) -> None:
+@click.option(
+    "--weights", type=click.Choice(["flash", "ram"]), default=None,
+    help="For c: weights as constants, multiplied where they are, or decoded into RAM when the network is opened."
+    "  [default: flash, or what fits]",
+)  # fmt: skip
+@click.option("--max-ram", type=click.IntRange(min=1), default=None, metavar="BYTES",
+              help="For c: RAM that arena, stack and logits may take together.")  # fmt: skip
+@click.option("--max-flash", type=click.IntRange(min=1), default=None, metavar="BYTES",
+              help="For c: flash memory that code and constants may take.")  # fmt: skip
+def command(model: str, output: Path, **options: object) -> None:
     """Write a network in another form.
 
     \b
@@ -46,11 +53,11 @@ def command(
     from ..exports.web_page import PageSizes
 
     try:
-        result = export(model, output, to=to, precision=precision, name=name, photos=photos or None)  # type: ignore[arg-type]
+        result = export(model, output, **{**options, "photos": options["photos"] or None})  # type: ignore[arg-type]
     except DataError as error:
         message = str(error)
-        for option in ("to", "precision", "name", "photos"):
-            message = message.replace(f"`{option}`", f"--{option}")
+        for option in options:
+            message = message.replace(f"`{option}`", f"--{option.replace('_', '-')}")
         raise click.UsageError(printable(message)) from None
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -63,14 +70,18 @@ def command(
             f" class names {sizes.label_bytes:,}"
         )
     elif isinstance(result.details, CSource):
-        c = result.details
+        c, memory = result.details, result.details.memory
         click.echo(f"{shown} and {printable(result.files[1].name)}: model of {c.model_bytes:,} bytes")
         click.echo(
-            f"peak RAM at {c.input_size}x{c.input_size} pixels: {c.arena_bytes:,} bytes in one arena"
-            f" ({format_bytes(c.weight_bytes)} weights, {format_bytes(c.activation_bytes)} activations)"
-            f" and {format_bytes(c.stack_bytes)} of stack"
+            f"RAM at {c.input_size}x{c.input_size} pixels: {memory.ram_bytes:,} bytes: {memory.arena_bytes:,} in one"
+            f" arena ({format_bytes(memory.weight_bytes)} of weights), {memory.stack_bytes:,} of stack,"
+            f" {memory.logit_bytes:,} of logits"
+        )
+        click.echo(
+            f"flash memory, weights as `{memory.weights}`: {memory.flash_bytes:,} bytes:"
+            f" {memory.constant_bytes:,} of constants, at most {memory.code_bytes:,} of code"
         )
     elif result.to == "onnx":
-        click.echo(f"{shown}: {size:,} bytes, {precision or 'float'}")
+        click.echo(f"{shown}: {size:,} bytes, {options['precision'] or 'float'}")
     else:
         click.echo(f"{shown}: {size:,} bytes")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpecError, SqueezeNetError
-from ..native_library import Options, Sizes, Spec, check_status, load_library, why_not_loaded
+from ..native_library import Model, Options, Sizes, Spec, check_status, load_library, why_not_loaded
 from ..network import IntegerNetwork, quantized_tensors
 from ..process import usable_cores
 
@@ -132,6 +132,11 @@ class NativeEngine:
         """Name of the kernel set in use."""
         name: bytes = self._library.sqz_kernels_of(self._model)
         return name.decode()
+
+    @property
+    def layout(self) -> Model:
+        """The model as it lies in memory, which this engine owns."""
+        return Model.from_address(self._model.value or 0)
 
     @property
     def memory_bytes(self) -> int:

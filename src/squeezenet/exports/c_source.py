@@ -1,38 +1,76 @@
-"""A network as two C files: the `.sqz` bytes as an array, and the portable engine in one piece.
+"""A network as two C files: the engine in one piece, and the model.
 
-The source is C99 without malloc, threads or files. All memory is one arena that the caller owns, whose size is a
-constant of the header: weights once they are decoded, and the activations of one image. Every name begins with the
-prefix, so that several exported networks can be linked into one program.
+The source is C99 without malloc, threads or files. All memory but the stack is one arena that the caller owns, whose
+size is a constant of the header. The model's weights have one of these forms:
+
+    flash  constants that are multiplied where they are: the least RAM and no time to open
+    ram    the `.sqz` file, decoded into the arena when it is opened: the least flash memory
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
-from ..engine import measure_memory
+import numpy as np
+
+from ..engine import NativeEngine, measure_memory
 from ..errors import DataError
 from ..fileformat import SqzFile, decode_sqz
+from ..network import IntegerNetwork
+from .c_constants import constant_bytes, model_constants, write_array
+from .c_engine import add_prefix, engine_text
 
-__all__ = ["CSource", "build_c_source"]
+__all__ = ["CMemory", "CSource", "Weights", "build_c_source", "c_memory"]
 
-STACK_BYTES = 8_192
+Weights = Literal["flash", "ram"]
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
+"""From the fastest to the slowest, opening included."""
+
+STACK_BYTES = {"flash": 4_096, "ram": 12_288}
 """What opening and running take of the stack at most, compiled with -O1 or more; a test measures it."""
-
-# In the order in which they define what the next ones use.
-_FILES = (
-    "squeezenet.h", "sqz_internal.h", "sqz_hash.c", "kernels_rows.c", "kernels_small.c",
-    "kernels.c", "sqz_threads.c", "sqz_decode.c",
-    "sqz_schedule.c", "sqz_plan.c", "sqz_pack.c", "sqz_unknown.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
-)  # fmt: skip
-# What names of the engine begin with.
-_PREFIXES = "sqz|squeezenet|decode|hash|kernels|model|pack|parse|plan|run|schedule|small|threads|unknown"
+CODE_BYTES = {"flash": 12_288, "ram": 32_768}
+"""Code of the engine, at most, for Arm's Cortex-M at -Os; a test measures it."""
+_DESCRIPTIONS = {
+    "flash": "constants, multiplied where they are",
+    "ram": "a .sqz file, decoded into the arena",
+}
 _ALIGN = 64  # SQZ_ALIGN
 _KEYWORDS = re.compile(
     "auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|main|"
     "register|restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CMemory:
+    """What a network takes on a microcontroller of 32 bits, in bytes."""
+
+    weights: Weights
+    arena_bytes: int
+    """All memory but the stack: a constant of the header."""
+    weight_bytes: int
+    """Of the arena: the model once decoded."""
+    stack_bytes: int
+    logit_bytes: int
+    """Of the caller's, for the result."""
+    constant_bytes: int
+    """Of flash memory: the model and the names of its classes."""
+    code_bytes: int
+    """Of flash memory: the engine, at most."""
+
+    @property
+    def ram_bytes(self) -> int:
+        """All memory that a program has to set aside."""
+        return self.arena_bytes + self.stack_bytes + self.logit_bytes
+
+    @property
+    def flash_bytes(self) -> int:
+        """Code and constants."""
+        return self.constant_bytes + self.code_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,77 +82,156 @@ class CSource:
     source: str
     input_size: int
     model_bytes: int
-    """Of the `.sqz` file inside the source."""
-    arena_bytes: int
-    """Peak memory beside the stack: a constant of the header."""
-    weight_bytes: int
-    """Of the arena: the model once decoded."""
-    activation_bytes: int
-    """Of the arena: activations, and before that the decoder."""
-    stack_bytes: int = STACK_BYTES
+    """Of the `.sqz` file that it was made from."""
+    memory: CMemory
+
+    @property
+    def arena_bytes(self) -> int:
+        """Peak memory beside the stack and the results: a constant of the header."""
+        return self.memory.arena_bytes
 
 
-def build_c_source(data: bytes, name: str, contents: SqzFile | None = None) -> CSource:
+def _small_engine(network: IntegerNetwork) -> NativeEngine:
+    return NativeEngine(network, threads=1, kernels="small", band_rows=1, streamed=-1)
+
+
+def c_memory(data: bytes, contents: SqzFile, weights: Weights) -> CMemory:
+    """Tell what a network takes in one of the forms.
+
+    Args:
+        data: A whole `.sqz` file.
+        contents: The same file decoded.
+        weights: The form.
+
+    Raises:
+        ImportError: If the native engine, which computes it, was not built.
+    """
+    network = contents.network
+    sizes = measure_memory(network, kernels="small", band_rows=1, streamed=-1)
+    names = sum(len(name.encode()) + 1 + 4 for name in contents.class_names)
+    if weights == "flash":
+        arena, decoded, constants = 2 * _ALIGN + sizes.arena_bytes, 0, constant_bytes(_small_engine(network))
+    else:  # decoding is over when the first image comes
+        decoded, constants = sizes.model_bytes, len(data)
+        arena = 2 * _ALIGN + decoded + max(sizes.load_bytes, sizes.arena_bytes)
+    return CMemory(
+        weights=weights, arena_bytes=arena, weight_bytes=decoded, stack_bytes=STACK_BYTES[weights],
+        logit_bytes=8 * network.spec.num_classes, constant_bytes=constants + names, code_bytes=CODE_BYTES[weights],
+    )  # fmt: skip
+
+
+def build_c_source(
+    data: bytes,
+    name: str,
+    contents: SqzFile | None = None,
+    *,
+    weights: Weights | None = None,
+    max_ram: int | None = None,
+    max_flash: int | None = None,
+) -> CSource:
     """Write a model and the engine as C.
 
     Args:
         data: A whole `.sqz` file.
         name: Prefix of all names, a C identifier.
         contents: The same file decoded, if the caller has it already.
+        weights: `flash`, constants that are multiplied where they are, or `ram`, decoded when the network is opened;
+            by default the fastest that fits the limits.
+        max_ram: Bytes of RAM that arena, stack and logits may take together.
+        max_flash: Bytes of flash memory that code and constants may take.
 
     Raises:
-        DataError: If `name` is not a C identifier.
+        DataError: If `name` is not a C identifier, there is no such form, or none fits the limits.
         FormatError: If the file is damaged or no `.sqz` file.
         ImportError: If the native engine, which computes how much memory a network takes, was not built.
         FileNotFoundError: If the engine's sources are not installed.
     """
     if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) or _KEYWORDS.fullmatch(name):
         raise DataError(f"expected a C identifier for `name`, got {name!r}: choose one with --name")
+    if weights not in (None, *WEIGHTS):
+        raise DataError(f"expected `weights` to be one of {', '.join(WEIGHTS)}, got {weights!r}")
     contents = contents or decode_sqz(data)
-    network = contents.network
-    sizes = measure_memory(network, kernels="small", band_rows=1, streamed=-1)
-    shared_bytes = max(sizes.load_bytes, sizes.arena_bytes)  # decoding is over when the first image comes
-    arena_bytes = 2 * _ALIGN + sizes.model_bytes + shared_bytes
-    labels = contents.class_names
-    words = {
-        "name": name, "NAME": name.upper(), "size": network.spec.input_size, "classes": network.spec.num_classes,
-        "map": sizes.map_size, "arena": arena_bytes, "stack": STACK_BYTES, "features": network.spec.num_features,
-        "preprocessing": _describe_preprocessing(contents), "temperature": repr(contents.temperature),
-        "below": _unknown_below(contents, name), "has_unknown": int(contents.unknown is not None),
-    }  # fmt: skip
-    source = "\n".join(
-        (
-            _fill("prelude.c", words),
-            *(_with_prefix(_engine_part(file), name) for file in _FILES),
-            f"static const unsigned char {name}_sqz_file[{len(data)}] = {{",
-            *("".join(f"{byte}," for byte in data[start : start + 30]) for start in range(0, len(data), 30)),
-            "};\n",
-            f"static const char *const {name}_sqz_labels[{len(labels)}] = {{",
-            *(f"    {_c_string(label)}," for label in labels),
-            "};\n",
-            *_unknown_rule(contents, name),
-            _fill("interface.c", words),
-        )
+    memory = _choose(data, contents, weights, max_ram, max_flash)
+    engine, prefix = engine_text(memory.weights)
+    words = _words(contents, name, memory)
+    model = (
+        model_constants(_small_engine(contents.network))
+        if memory.weights == "flash"
+        else write_array(f"static const unsigned char own_file[{len(data)}]", data)
     )
+    source = [*model, *_labels(contents), *_unknown_rule(contents), _read("start.c"), _read(f"{memory.weights}.c")]
     return CSource(
-        name=name, header=_fill("header.h", words), source=source, input_size=network.spec.input_size,
-        model_bytes=len(data), arena_bytes=arena_bytes, weight_bytes=sizes.model_bytes, activation_bytes=shared_bytes,
+        name=name, header=_fill(_read("header.h"), words, prefix), memory=memory, model_bytes=len(data),
+        source=_fill(_read("top.c"), words, prefix) + engine
+        + _fill("\n".join([*source, _read("interface.c")]), words, prefix),
+        input_size=contents.network.spec.input_size,
     )  # fmt: skip
 
 
-def _unknown_rule(contents: SqzFile, name: str) -> list[str]:
+def _choose(
+    data: bytes, contents: SqzFile, weights: Weights | None, max_ram: int | None, max_flash: int | None
+) -> CMemory:
+    forms = [c_memory(data, contents, form) for form in ((weights,) if weights else WEIGHTS)]
+    for memory in forms:
+        if memory.ram_bytes <= (max_ram or memory.ram_bytes) and memory.flash_bytes <= (
+            max_flash or memory.flash_bytes
+        ):
+            return memory
+    needs = "; ".join(
+        f"{memory.weights} takes {memory.ram_bytes:,} bytes of RAM and {memory.flash_bytes:,} of flash memory"
+        for memory in forms
+    )
+    limits = " and ".join(
+        f"`{option}` of {limit:,}" for option, limit in (("max_ram", max_ram), ("max_flash", max_flash)) if limit
+    )
+    raise DataError(f"expected a form that fits {limits}: {needs}")
+
+
+def _words(contents: SqzFile, name: str, memory: CMemory) -> dict[str, object]:
+    spec = contents.network.spec
+    return {
+        "name": name, "NAME": name.upper(), "size": spec.input_size, "classes": spec.num_classes,
+        "map": measure_memory(contents.network, kernels="small").map_size, "features": spec.num_features,
+        "arena": memory.arena_bytes, "stack": memory.stack_bytes, "ram": memory.ram_bytes,
+        "constants": memory.constant_bytes, "code": memory.code_bytes, "flash": memory.flash_bytes,
+        "weights_are": _DESCRIPTIONS[memory.weights],
+        "damaged": "" if memory.weights == "flash" else " or the program's copy of the model is damaged",
+        "preprocessing": _describe_preprocessing(contents), "temperature": repr(contents.temperature),
+        "below": _unknown_below(contents, name), "has_unknown": int(contents.unknown is not None),
+        "test_hash": _test_hash(contents.network),
+    }  # fmt: skip
+
+
+def _test_hash(network: IntegerNetwork) -> int:
+    """What `NAME_selftest` computes, see interface.c."""
+    size = network.spec.input_size
+    rows = np.arange(size, dtype=np.uint32)
+    state, pixels = rows * np.uint32(2654435761), np.empty((size, 3 * size), np.uint8)
+    for i in range(3 * size):
+        state = state * np.uint32(1664525) + np.uint32(1013904223)
+        pixels[:, i] = (state >> np.uint32(25)) + ((rows + np.uint32(i)) & np.uint32(127))
+    logits = NativeEngine(network, threads=1).logits(pixels.reshape(1, size, size, 3))
+    value = 14695981039346656037
+    for bits in logits.view(np.uint64).ravel().tolist():
+        value = (value ^ bits) * 1099511628211 % (1 << 64)
+    return value
+
+
+def _labels(contents: SqzFile) -> Iterator[str]:
+    labels = contents.class_names
+    yield f"static const char *const own_labels[{len(labels)}] = {{"
+    yield from (f"    {_c_string(label)}," for label in labels)
+    yield "};\n"
+
+
+def _unknown_rule(contents: SqzFile) -> Iterator[str]:
     """The rule for "none of these" as constants; one of no vectors where the file has none."""
     rule = contents.unknown
     body = rule.encode()[3:] if rule else b"\0"
     count, threshold = (len(rule.vectors), rule.threshold) if rule else (0, 0)
-    return [
-        f"static const uint8_t {name}_sqz_vectors[{len(body)}] = {{",
-        *("".join(f"{byte}," for byte in body[start : start + 30]) for start in range(0, len(body), 30)),
-        "};",
-        f"static const {name}_sqz_unknown {name}_sqz_rule = {{",
-        f"    {name}_sqz_vectors, {count}, {contents.network.spec.num_features}, {threshold}",
-        "};\n",
-    ]
+    yield from write_array(f"static const uint8_t own_vectors[{len(body)}]", body)
+    features = contents.network.spec.num_features
+    yield f"static const sqz_unknown own_rule = {{own_vectors, {count}, {features}, {threshold}}};"
 
 
 def _unknown_below(contents: SqzFile, name: str) -> str:
@@ -125,30 +242,6 @@ def _unknown_below(contents: SqzFile, name: str) -> str:
         "/* Smallest probability of an answer that is better given than not. */\n"
         f"#define {name.upper()}_UNKNOWN_BELOW {contents.unknown_below!r}\n"
     )
-
-
-def _engine_folder() -> Path:
-    """`csrc` as it was installed with the package, or as it lies in the checkout."""
-    installed = Path(__file__).with_name("csrc")
-    return installed if installed.is_dir() else Path(__file__).parents[3] / "csrc"
-
-
-def _engine_part(file: str) -> str:
-    text = (_engine_folder() / file).read_text(encoding="utf-8")
-    return re.sub(r'^#include "(squeezenet|sqz_internal)\.h"\n', "", text, flags=re.MULTILINE)
-
-
-def _with_prefix(code: str, name: str) -> str:
-    """The engine's code with its functions, types, constants and macros named after the network.
-
-    Two networks can then be linked into one program, or included into one file, whatever their names are.
-    """
-
-    def renamed(match: re.Match[str]) -> str:
-        prefix = f"{name}_sqz_" if match[0].islower() else f"{name.upper()}_SQZ_"
-        return prefix if match[0] in ("sqz_", "SQZ_") else prefix + match[0]
-
-    return re.sub(rf"\b(({_PREFIXES})_(?=[a-z])|({_PREFIXES.upper()})_(?=[A-Z]))", renamed, code)
 
 
 def _c_string(text: str) -> str:
@@ -170,6 +263,16 @@ def _describe_preprocessing(contents: SqzFile) -> str:
     return f"the photo resized to {side} ({how.resample}), the middle {size}x{size} of it"
 
 
-def _fill(file: str, words: dict[str, object]) -> str:
-    template = _with_prefix((Path(__file__).with_name("c") / file).read_text(encoding="utf-8"), str(words["name"]))
-    return re.sub(r"@(\w+)@", lambda match: str(words[match[1]]), template)
+def _read(file: str) -> str:
+    return Path(__file__).with_name("c").joinpath(file).read_text(encoding="utf-8")
+
+
+def _fill(template: str, words: dict[str, object], prefix: str) -> str:
+    """The engine's names with its prefix, then the network's with its own."""
+    named = re.compile("^(?![-0-9]).*$", re.MULTILINE)  # lines of numbers are most of a model
+
+    def name_all(match: re.Match[str]) -> str:
+        text = re.sub(r"\bown_(?=[a-z])", "@name@_own_", add_prefix(match[0], prefix))
+        return re.sub(r"@(\w+)@", lambda match: str(words[match[1]]), text)
+
+    return named.sub(name_all, template)

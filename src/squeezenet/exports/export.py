@@ -17,7 +17,7 @@ from ..fileformat import SqzFile, decode_sqz, encode_sqz, read_bytes
 from ..files import write_together
 from ..network import FloatNetwork
 from ..zoo import find_model
-from .c_source import CSource, build_c_source
+from .c_source import CSource, Weights, build_c_source
 from .onnx_graph import build_onnx_float, build_onnx_int8, pooling_warnings
 from .tflite_graph import build_tflite
 from .web_page import PageSizes, build_page
@@ -58,6 +58,9 @@ def export(
     precision: Literal["float", "int8"] | None = None,
     name: str | None = None,
     photos: Data | None = None,
+    weights: Weights | None = None,
+    max_ram: int | None = None,
+    max_flash: int | None = None,
 ) -> Exported:
     """Write a network in another form; several files appear together or not at all.
 
@@ -71,9 +74,14 @@ def export(
         name: For `c`: the prefix of all names; by default made from the name of `output`.
         photos: For `tflite`: images, labelled or not, on which the range of the head's sums is measured, so that the
             head is int8 as well; without them it is float and gives the engines' logits.
+        weights: For `c`: `flash`, constants that are multiplied where they are, or `ram`, decoded when the network is
+            opened; by default the fastest that fits.
+        max_ram: For `c`: bytes of RAM that arena, stack and logits may take together.
+        max_flash: For `c`: bytes of flash memory that code and constants may take.
 
     Raises:
-        DataError: If the target is not known, an option does not go with it, or the model has no integers.
+        DataError: If the target is not known, an option does not go with it, the model has no integers, or nothing
+            fits the limits.
         ModelNotFoundError: If there is no such model.
         FormatError: If a `.sqz` file is damaged.
         MissingDependencyError: If the target needs a package that is not installed.
@@ -94,6 +102,9 @@ def export(
         ("precision", precision, "onnx"),
         ("name", name, "c"),
         ("photos", photos, "tflite"),
+        ("weights", weights, "c"),
+        ("max_ram", max_ram, "c"),
+        ("max_flash", max_flash, "c"),
     ):
         if value is not None and target != goes_with:
             raise DataError(f"`{option}` goes with {goes_with}, not with {target}: leave out {value!r}")
@@ -104,7 +115,7 @@ def export(
         write_together({output: page})
         return Exported(to=target, files=(output,), details=sizes)
     if target == "c":
-        return _export_c(model, output, name)
+        return _export_c(model, output, name, weights, max_ram, max_flash)
     if target == "tflite":
         contents = read_compressed(model)[1]
         head_range = None if photos is None else _head_range(contents, photos)
@@ -118,11 +129,15 @@ def export(
     return Exported(to="safetensors", files=(output,))
 
 
-def _export_c(model: Model, output: Path, name: str | None) -> Exported:
+def _export_c(
+    model: Model, output: Path, name: str | None, weights: Weights | None, max_ram: int | None, max_flash: int | None
+) -> Exported:
     if output.suffix != ".c":
         raise DataError(f"expected an output named *.c, got {str(output)!r}")
     data, contents = read_compressed(model)
-    source = build_c_source(data, name or _identifier(output.stem), contents)
+    source = build_c_source(
+        data, name or _identifier(output.stem), contents, weights=weights, max_ram=max_ram, max_flash=max_flash
+    )
     header = output.with_name(f"{source.name}.h")  # the name that the source includes
     write_together({output: source.source.encode(), header: source.header.encode()})
     return Exported(to="c", files=(output, header), details=source)

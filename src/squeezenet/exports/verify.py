@@ -34,7 +34,7 @@ from ..native_library import why_not_loaded
 from ..preprocess import load_image
 from ..text import html_table
 from .browser import classify_in_page, find_node, missing_browser, open_browser, open_page
-from .c_source import build_c_source
+from .c_source import WEIGHTS, Weights, build_c_source
 from .chips import CHIPS, Chip, compile_for_chip, missing_for, run_on_chip
 from .export import read_compressed
 from .web_page import PARTS, build_page
@@ -198,7 +198,7 @@ def _run_all(data: bytes, contents: SqzFile, photos: list[Image.Image], chips: b
         engines[f"web in Node, {kernels}"] = functools.partial(_run_node, kernels=kernels)
     for kernels in ("plain", "relaxed"):
         engines[f"web in Chromium, {kernels}"] = functools.partial(_run_chromium, kernels=kernels)
-    engines["C"] = _run_c
+    engines |= {f"C {weights}": _in_c(weights) for weights in WEIGHTS}
     engines |= {f"C on {name}": _on_chip(chip) for name, chip in CHIPS.items() if chips}
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -279,16 +279,19 @@ def _run_chromium(case: _Case, kernels: str) -> _Outputs | str:
     return np.stack([answer.logits for answer in answers]), np.stack([answer.features for answer in answers])
 
 
-def _run_c(case: _Case) -> _Outputs | str:
-    if not native_kernels():
-        return "needs the native engine"
-    if shutil.which("gcc") is None:
-        return "needs gcc"
-    source = build_c_source(case.data, "model", case.contents)
-    for name, text in (("model.c", source.source), ("model.h", source.header), ("main.c", C_DRIVER)):
-        (case.folder / name).write_text(text)
-    subprocess.run(["gcc", *_C_FLAGS, "main.c", "model.c", "-o", "model"], cwd=case.folder, check=True)
-    return _run_program(case, [str(case.folder / "model")], case.pixels.tobytes())
+def _in_c(weights: Weights) -> Callable[[_Case], _Outputs | str]:
+    def run(case: _Case) -> _Outputs | str:
+        if not native_kernels():
+            return "needs the native engine"
+        if shutil.which("gcc") is None:
+            return "needs gcc"
+        source = build_c_source(case.data, "model", case.contents, weights=weights)
+        for name, text in (("model.c", source.source), ("model.h", source.header), ("main.c", C_DRIVER)):
+            (case.folder / name).write_text(text)
+        subprocess.run(["gcc", *_C_FLAGS, "main.c", "model.c", "-o", "model"], cwd=case.folder, check=True)
+        return _run_program(case, [str(case.folder / "model")], case.pixels.tobytes())
+
+    return run
 
 
 def _on_chip(chip: Chip) -> Callable[[_Case], _Outputs | str]:

@@ -5,9 +5,9 @@
  *     if (@name@_open(arena, sizeof arena)) return 1;
  *     @name@_run(arena, pixels, logits, NULL);
  *
- * No malloc, no files, no threads, no global state; at most @stack@ bytes of stack, compiled with -O1 or more. Compile
- * with -std=c99 (or as C++) and link nothing. Do not use -ffast-math, and where the compiler fuses products and sums, add
- * -ffp-contract=off: the logits are then bit-identical to those of every other engine. */
+ * No malloc, no files, no threads, no global state. Compile with -std=c99 (or as C++) and link nothing. Do not use
+ * -ffast-math, and where the compiler fuses products and sums, add -ffp-contract=off: the logits are then bit-identical
+ * to those of every other engine. */
 #ifndef SQZ_API_H
 #define SQZ_API_H
 
@@ -22,10 +22,19 @@ extern "C" {
 #define @NAME@_CLASSES @classes@
 #define @NAME@_FEATURES @features@ /* numbers of an image's feature vector */
 #define @NAME@_MAP_SIZE @map@ /* height and width of the class activation map */
-#define @NAME@_ARENA_BYTES @arena@ /* all memory there is, weights and activations */
 
-/* Decodes the model into `arena` (any alignment, at least @NAME@_ARENA_BYTES), which must then stay as it is.
- * Returns 0, or a positive number if the arena is too small or the program's copy of the model is damaged. */
+/* Memory. Weights: @weights_are@.
+ * RAM is the arena, which is all but the stack, and the caller's logits. The stack is what GCC and clang take at -O1 or
+ * more on any processor; the code is at most what they make of it for an Arm Cortex-M at -Os. */
+#define @NAME@_ARENA_BYTES @arena@
+#define @NAME@_STACK_BYTES @stack@
+#define @NAME@_RAM_BYTES @ram@
+#define @NAME@_CONSTANT_BYTES @constants@
+#define @NAME@_CODE_BYTES @code@
+#define @NAME@_FLASH_BYTES @flash@
+
+/* Readies `arena` (any alignment, at least @NAME@_ARENA_BYTES), which must then stay as it is. Returns 0, or a
+ * positive number if the arena is too small@damaged@. */
 int @name@_open(void *arena, size_t bytes);
 
 /* Classifies one image in an opened arena. Returns 0.
@@ -37,6 +46,17 @@ int @name@_run(void *arena, const uint8_t *pixels, double *logits, double *map);
 /* Does the same, and computes the image's feature vector as well: @NAME@_FEATURES whole numbers, the same on every engine,
  * which are alike for photos that look alike. `logits` may be NULL. */
 int @name@_features(void *arena, const uint8_t *pixels, double *logits, int32_t *features);
+
+/* Does all of this with rows from a function, so that the image need not be in memory. The function writes row `row`,
+ * @NAME@_INPUT_SIZE * 3 bytes, to `rgb` and returns 0, or another number to end the run. It is asked for rows from the
+ * top down, for each at most once. Any of the results may be NULL. */
+typedef int @name@_row_source(void *context, int row, uint8_t *rgb);
+int @name@_run_rows(void *arena, @name@_row_source *source, void *context, double *logits, double *map,
+                    int32_t *features);
+
+/* Classifies a picture that it computes, and compares with the logits of the engine that wrote this file. Returns 0 if
+ * every bit is right. `logits` is memory for @NAME@_CLASSES numbers. */
+int @name@_selftest(void *arena, double *logits);
 
 /* Logits are to be divided by this before a softmax makes probabilities of them. */
 #define @NAME@_TEMPERATURE @temperature@

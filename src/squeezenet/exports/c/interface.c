@@ -1,59 +1,50 @@
 
-enum { @NAME@_IS_OPEN = 0x53515a31 };
-
-/* What lies at the start of the arena. */
-typedef struct {
-    uint32_t state;
-    sqz_model *model;
-    void *shared; /* the decoder's memory, then the activations */
-    size_t shared_bytes;
-} sqz_state;
-
-static const sqz_options sqz_least = {"small", 1, 1, -1}; /* memory */
-
-static uint8_t *sqz_align(void *at) {
-    return (uint8_t *)at + (SQZ_ALIGN - (uintptr_t)at % SQZ_ALIGN) % SQZ_ALIGN;
-}
-
-int @name@_open(void *arena, size_t bytes) {
-    sqz_header header;
-    sqz_sizes sizes;
-    sqz_state *state;
-    uint8_t *memory;
-    sqz_status status = sqz_read_header(sqz_file, sizeof sqz_file, NULL, &header);
-    if (!arena) return SQZ_BAD_ARGUMENT;
-    if (!status) status = sqz_measure(&header.spec, &sqz_least, &sizes);
-    if (status) return (int)status;
-    if (bytes < @NAME@_ARENA_BYTES) return SQZ_NO_MEMORY;
-    state = (sqz_state *)(void *)sqz_align(arena);
-    memory = (uint8_t *)state + SQZ_ALIGN;
-    memset(state, 0, sizeof *state);
-    state->shared = memory + sizes.model_bytes;
-    state->shared_bytes = sizes.load_bytes > sizes.arena_bytes ? sizes.load_bytes : sizes.arena_bytes;
-    status = sqz_create(&header.spec, &sqz_least, memory, sizes.model_bytes, &state->model);
-    if (!status) status = sqz_load(state->model, &header, sqz_file, state->shared, state->shared_bytes);
-    if (!status) state->state = @NAME@_IS_OPEN;
-    return (int)status;
-}
-
-static int sqz_run_opened(void *arena, const uint8_t *pixels, double *logits, double *map, int32_t *features) {
-    sqz_state *state = arena ? (sqz_state *)(void *)sqz_align(arena) : NULL;
-    if (!state || state->state != @NAME@_IS_OPEN) return SQZ_BAD_ARGUMENT;
-    return (int)sqz_run_features(state->model, NULL, state->shared, state->shared_bytes, pixels, 1, logits, map, features);
+static int own_go_pixels(void *arena, const uint8_t *pixels, double *logits, double *map, int32_t *features) {
+    enum { BYTES = @NAME@_INPUT_SIZE * @NAME@_INPUT_SIZE * 3 };
+    sqz_input input = {pixels, 0, @NAME@_INPUT_SIZE, BYTES, NULL, NULL, SQZ_OK};
+    if (!pixels) return SQZ_BAD_ARGUMENT;
+    return own_go(arena, &input, logits, map, features);
 }
 
 int @name@_run(void *arena, const uint8_t *pixels, double *logits, double *map) {
-    return sqz_run_opened(arena, pixels, logits, map, NULL);
+    return own_go_pixels(arena, pixels, logits, map, NULL);
 }
 
 int @name@_features(void *arena, const uint8_t *pixels, double *logits, int32_t *features) {
-    return sqz_run_opened(arena, pixels, logits, NULL, features);
+    return own_go_pixels(arena, pixels, logits, NULL, features);
 }
 
-int @name@_is_unknown(const int32_t *features) {
-    return sqz_rule.count && sqz_is_unknown(&sqz_rule, features);
+int @name@_run_rows(void *arena, @name@_row_source *source, void *context, double *logits, double *map,
+                    int32_t *features) {
+    sqz_input input = {NULL, 0, 0, 0, source, context, SQZ_OK};
+    if (!source) return SQZ_BAD_ARGUMENT;
+    return own_go(arena, &input, logits, map, features);
 }
+
+/* A ramp with noise on it. */
+static int own_test_row(void *context, int row, uint8_t *rgb) {
+    uint32_t state = (uint32_t)row * 2654435761u;
+    (void)context;
+    for (int i = 0; i < 3 * @NAME@_INPUT_SIZE; i++) {
+        state = state * 1664525u + 1013904223u;
+        rgb[i] = (uint8_t)((state >> 25) + (uint32_t)((row + i) & 127));
+    }
+    return 0;
+}
+
+int @name@_selftest(void *arena, double *logits) {
+    uint64_t hash = 14695981039346656037u, bits;
+    const int status = @name@_run_rows(arena, own_test_row, NULL, logits, NULL, NULL);
+    if (status || !logits) return status ? status : SQZ_BAD_ARGUMENT;
+    for (int i = 0; i < @NAME@_CLASSES; i++) {
+        memcpy(&bits, &logits[i], 8);
+        hash = (hash ^ bits) * 1099511628211u;
+    }
+    return hash != @test_hash@u ? SQZ_CHECKSUM_MISMATCH : SQZ_OK;
+}
+
+int @name@_is_unknown(const int32_t *features) { return own_rule.count && sqz_is_unknown(&own_rule, features); }
 
 const char *@name@_label(int index) {
-    return index >= 0 && index < @NAME@_CLASSES ? sqz_labels[index] : NULL;
+    return index >= 0 && index < @NAME@_CLASSES ? own_labels[index] : NULL;
 }
