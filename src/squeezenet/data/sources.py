@@ -99,6 +99,8 @@ def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> So
         return DigitsSource()
     if path.is_dir():
         return FolderSource(path)
+    if not path.exists() and "://" in text:
+        raise DataError(f"{file_name(text)}: expected a file or a folder on this machine, got a URL: download it first")
     if not path.exists():
         wanted = "" if any_file else f"; expected a folder of class folders, a zip of one, or {_DIGITS}"
         raise DataError(f"{file_name(text)}: no such file or folder{wanted}")
