@@ -245,7 +245,16 @@ def web_table(results: dict[str, Any]) -> str:
 
 def web_peers_table(results: dict[str, Any]) -> str:
     """The page beside other ways to run the same network in the same browser."""
-    rows = [("", "bytes to load", "first answer", "a photo, one thread", "two runs alike", "Python's bits", "same class")]
+    header = (
+        "",
+        "bytes to load",
+        "first answer",
+        "a photo, one thread",
+        "two runs alike",
+        "Python's bits",
+        "same class",
+    )
+    rows = [header]
     for name, peer in results["peers"].items():
         version = f" {peer['version']}" if "version" in peer else ""
         rows.append((
