@@ -52,6 +52,8 @@ def _layer_table(found: Description) -> str:
 
 
 def _file_table(file: FileFacts) -> str:
+    from ..description import MEMORY_HEADER
+
     labels = file.contents.labels
     names = "none" if labels is None else ", ".join(printable(name) for name in labels.names[:_SHOWN_LABELS])
     if labels is not None and len(labels) > _SHOWN_LABELS:
@@ -60,4 +62,5 @@ def _file_table(file: FileFacts) -> str:
         f"\nFile: {file.file_bytes:,} bytes, {file.ratio_vs_fp32:.1f}x smaller than float32,"
         f" {file.ratio_vs_alexnet:.0f}x smaller than AlexNet\nLabels: {names}\n\n"
         + table(("part", "params", "bytes", "bits/param", "density"), file.rows())
+        + (f"\n\n{table(MEMORY_HEADER, file.memory_rows())}" if file.memory else "")
     )
