@@ -383,7 +383,69 @@ static void small_conv(const sqz_conv_job *given) {
 
 #endif
 
+/* --- pools and additions ------------------------------------------------------------------------------------------ */
+
+#if defined(SQZ_SMALL_HELIUM) || defined(SQZ_SMALL_DSP)
+
+/* As `sqz_pool_row_body`, 16 or 4 channels at a time. */
+static void small_pool_row(const uint8_t *x, int size, int out_size, size_t pixel, int is_first, uint8_t *y) {
+    for (int out = 0; out < out_size; out++, x += 2 * pixel, y += pixel) {
+        const uint8_t *middle = x + pixel, *right = 2 * out + 2 < size ? middle + pixel : middle;
+#if defined(SQZ_SMALL_HELIUM)
+        for (size_t i = 0; i < pixel; i += 16) {
+            const mve_pred16_t lanes = vctp8q((uint32_t)(pixel - i));
+            uint8x16_t most = vmaxq_u8(vldrbq_z_u8(x + i, lanes), vldrbq_z_u8(middle + i, lanes));
+            most = vmaxq_u8(most, vldrbq_z_u8(right + i, lanes));
+            if (!is_first) most = vmaxq_u8(most, vldrbq_z_u8(y + i, lanes));
+            vstrbq_p_u8(y + i, most, lanes);
+        }
+#else
+        for (size_t i = 0; i < pixel; i += 4) {
+            uint32_t most, other;
+            memcpy(&most, x + i, 4);
+            memcpy(&other, middle + i, 4);
+            most = __uadd8(most, __uqsub8(other, most)); /* the maximum: what the other has more is added */
+            memcpy(&other, right + i, 4);
+            most = __uadd8(most, __uqsub8(other, most));
+            memcpy(&other, y + i, 4);
+            if (!is_first) most = __uadd8(most, __uqsub8(other, most));
+            memcpy(y + i, &most, 4);
+        }
+#endif
+    }
+}
+
+#else
+#define small_pool_row sqz_pool_row
+#endif
+
+#if defined(SQZ_SMALL_INTEGER)
+
+/* Both terms in fixed point with 16 bits of fraction decide, unless the sum lies so near to a tie that the roundings of
+ * floats count. */
+static void small_add_row(const sqz_add *add, const uint8_t *other, size_t count, uint8_t *y) {
+    /* A term is at most 255 times a factor that is less than 1 too small, and rounds to a float of 12.13 bits at worst. */
+    enum { ONE = 1 << 16, NEAR = 600 };
+    const int is_narrow = add->factor[0] < 16.0f && add->factor[1] < 16.0f;
+    const int32_t factor_a = is_narrow ? (int32_t)(add->factor[0] * ONE) : 0;
+    const int32_t factor_b = is_narrow ? (int32_t)(add->factor[1] * ONE) : 0;
+    for (size_t i = 0; i < count; i++) {
+        const int32_t sum = (y[i] - add->zero[0]) * factor_a + (other[i] - add->zero[1]) * factor_b + ONE / 2;
+        const uint32_t rest = (uint32_t)sum & (ONE - 1);
+        if (is_narrow && rest - NEAR < ONE - 2 * NEAR) {
+            const int rounded = (int)((uint32_t)sum >> 16 | (sum < 0 ? 0xFFFF0000 : 0)) + add->sum_zero;
+            y[i] = (uint8_t)sqz_max(0, sqz_min(255, rounded));
+        } else {
+            sqz_add_row(add, other + i, 1, y + i);
+        }
+    }
+}
+
+#else
+#define small_add_row sqz_add_row
+#endif
+
 const sqz_kernels sqz_small_kernels = {
-    "small", SQZ_PACK_TWOS, 0, SQZ_WIDE_WINDOWS, small_conv, sqz_pool_row, sqz_add_row, NULL, NULL,
+    "small", SQZ_PACK_TWOS, 0, SQZ_WIDE_WINDOWS, small_conv, small_pool_row, small_add_row, NULL, NULL,
 };
 #endif

@@ -53,7 +53,7 @@ def need(*tools: str) -> None:
 def build(folder: Path, compiler: str, *flags: str) -> Path:
     program = folder / "run_model"
     sources = [DRIVER, *sorted((ROOT / "csrc").glob("*.c"))]
-    subprocess.run([compiler, *FLAGS, *flags, *sources, "-o", program], check=True)
+    subprocess.run([compiler, *FLAGS, *flags, *sources, "-o", program, "-lm"], check=True)
     return program
 
 

@@ -1,6 +1,7 @@
 """The exported page in a real Chromium, opened from its file: what it computes, shows, says and never does."""
 
 import base64
+import csv
 import dataclasses
 import io
 import re
@@ -269,10 +270,12 @@ def test_result_is_spoken_and_everything_is_reached_by_keyboard(page):
     assert page.inner_text("#say") == f"{page.inner_text('#best')}, {page.inner_text('#results .share >> nth=0')}"
     reached = []
     page.evaluate("document.activeElement.blur()")
-    for _ in range(9):
+    for _ in range(12):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.rank"))
-    assert reached[:8] == ["choose", "camera", "slider", "0", "1", "2", "3", "4"]
+    modes, rows = ["mode-classify", "mode-teach"], ["0", "1", "2", "3", "4"]
+    assert reached[:11] == [*modes, "choose", "camera", "slider", *rows, "measure"]
+    page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     assert page.locator("#results [aria-pressed=true]").get_attribute("data-rank") == "4"
@@ -399,3 +402,68 @@ def test_phones_get_one_column_that_fits(browser, page_file, width):
     heights = [page.locator(name).bounding_box()["height"] for name in ("#choose", "#camera")]
     assert min(heights) >= 44
     page.context.close()
+
+
+# --- several photos, and the test of the device ---
+
+
+def many(count):
+    return [
+        {"name": f"{index}.png", "mimeType": "image/png", "buffer": png_bits(noise(seed=index))}
+        for index in range(count)
+    ]
+
+
+def test_several_photos_make_a_table_that_can_be_saved(page):
+    files = [*many(11), {"name": "=note.png", "mimeType": "image/png", "buffer": b"no image"}]
+    page.set_input_files("#file", files)
+    page.wait_for_selector("#csv:enabled")
+    assert page.locator("#table tbody tr").count() == 12
+    assert page.locator("#table tbody tr").last.inner_text().split("\t")[1] == "not an image"
+    with page.expect_download() as download:
+        page.click("#csv")
+    assert download.value.suggested_filename == "classes.csv"
+    with open(download.value.path(), newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert rows[-1]["file"] == "'=note.png"  # no formula
+    classifier = Classifier(contents_with())
+    for index in range(11):
+        (expected,) = classifier.predict([io.BytesIO(png_bits(noise(seed=index)))])
+        of_file = [row for row in rows if row["file"] == f"{index}.png"]
+        assert [int(row["class_index"]) for row in of_file] == [one.index for one in expected]
+        assert float(of_file[0]["probability"]) == pytest.approx(expected[0].probability, rel=1e-9)
+
+
+def test_a_line_of_the_table_shows_its_photo(page):
+    page.set_input_files("#file", many(3))
+    page.wait_for_selector("#csv:enabled")
+    first = page.evaluate("document.getElementById('photo').toDataURL()")
+    page.locator("#table tbody button").nth(2).click()
+    page.wait_for_function("data => document.getElementById('photo').toDataURL() !== data", arg=first)
+
+
+def test_workers_give_the_bits_of_one(page):
+    photos = [png_bits(noise(seed=index)) for index in range(12)]
+    classifier = Classifier(contents_with())
+    expected = classifier.logits(np.stack([classifier.preprocessing(photo) for photo in photos]))
+    script = """async (photos) => {
+      const blobs = photos.map((bytes) => new Blob([new Uint8Array(bytes)]));
+      const answers = await squeezenet.classifyAll(blobs, { workers: 3 });
+      return answers.map(({ logits }) => Array.from(logits));
+    }"""
+    assert np.array_equal(page.evaluate(script, [list(photo) for photo in photos]), expected)
+
+
+def test_measure_says_whether_bits_are_right(page, browser, page_file, tmp_path):
+    page.click("#measure")
+    page.wait_for_selector("#measured:has-text('bits right')")
+    line = page.inner_text("#measured")
+    assert re.match(
+        r"squeezenet tiny: \d+\.\d\d ms an image, (pairs|dot) kernels, bits right, \d+ cores, Mozilla", line
+    )
+    wrong = tmp_path / "wrong.html"
+    wrong.write_text(re.sub(r'"check":\d+', '"check":1', page_file.read_text()))
+    other = open_page(browser, wrong)
+    other.click("#measure")
+    other.wait_for_selector("#measured:has-text('bits WRONG')")
+    other.context.close()

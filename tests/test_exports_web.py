@@ -6,6 +6,7 @@ import json
 import re
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,12 @@ ROOT = Path(__file__).parents[1]
 
 def element(page: str, name: str) -> str:
     return re.search(rf'<script type="[^"]+" id="{name}"[^>]*>(.*?)</script>', page, re.DOTALL)[1]
+
+
+def program(page: str, name: str = "page") -> str:
+    """The text of a script that the page holds deflated."""
+    size = int(re.search(rf'id="{name}" data-bytes="(\d+)"', page)[1])
+    return zlib.decompress(unpack(element(page, name), size)).decode()
 
 
 @given(st.binary(max_size=300))
@@ -63,6 +70,13 @@ def test_page_holds_the_file_unchanged_and_is_the_same_every_time():
     assert build_page(data)[0] == page
 
 
+def expected_check(contents):
+    """Of the same photo that worker.js makes up for its test."""
+    size = contents.network.spec.input_size
+    pixels = np.array([(i * 2654435761 & 0xFFFFFFFF) >> 24 for i in range(size * size * 3)], np.uint8)
+    return zlib.adler32(ReferenceEngine(contents.network).logits(pixels.reshape(1, size, size, 3)).tobytes())
+
+
 def test_sizes_add_up_and_the_runtime_is_small():
     data, contents = imagenet_sized()
     page, sizes = build_page(data, contents)
@@ -73,6 +87,7 @@ def test_sizes_add_up_and_the_runtime_is_small():
         "name": "squeezenet1_1",
         "file_bytes": len(data),
         "fp32_bytes": 4_941_984,
+        "check": expected_check(contents),
         "page_bytes": len(page),
     }
 
@@ -80,21 +95,25 @@ def test_sizes_add_up_and_the_runtime_is_small():
 def test_policy_admits_the_page_s_own_script_and_style_alone():
     page = build_page(bytes_of("plain"))[0].decode()
     policy = re.search('http-equiv="Content-Security-Policy" content="([^"]+)"', page)[1]
-    script = re.search("<script>(.*?)</script>", page, re.DOTALL)[1]
+    scripts = [re.search("<script>(.*?)</script>", page, re.DOTALL)[1], program(page)]
     style = re.search("<style>(.*?)</style>", page, re.DOTALL)[1]
-    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (*scripts, style)]
     directives = dict(part.split(" ", 1) for part in policy.split("; "))
     assert directives["default-src"] == "'none'"
     assert directives["connect-src"] == "'none'"
-    assert directives["script-src"] == f"'sha256-{digests[0]}' 'wasm-unsafe-eval'"
-    assert directives["style-src"] == f"'sha256-{digests[1]}'"
+    assert directives["script-src"] == f"'sha256-{digests[0]}' 'sha256-{digests[1]}' 'wasm-unsafe-eval'"
+    assert directives["style-src"] == f"'sha256-{digests[2]}'"
     assert "unsafe-inline" not in policy
 
 
 def test_page_names_no_address():
     page = build_page(bytes_of("plain"))[0].decode()
     assert set(re.findall(r"https?://[^\s'\"]+", page)) == {"http://www.w3.org/2000/svg"}  # a name, never fetched
-    assert not re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|importScripts)\b", page)
+    assert not re.findall(r"https?://", program(page) + program(page, "worker"))
+    assert not re.findall(
+        r"\b(?:fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|importScripts)\b",
+        page + program(page) + program(page, "worker"),
+    )
 
 
 @pytest.mark.parametrize("name", ["</script><script>alert(1)</script>", "@blocks@", "<!--", "????????", "0"])
@@ -105,7 +124,7 @@ def test_names_of_files_cannot_leave_their_place(name):
     page = build_page(encode_sqz(contents))[0].decode()
     facts = json.loads(element(page, "facts"))
     assert (facts["name"], facts["page_bytes"]) == (name, len(page.encode()))
-    assert page.count("<script") == 6  # the script, the worker, facts, two engines, model
+    assert page.count("<script") == 7  # a script, facts, the program, its worker, two engines, model
 
 
 def test_other_files_than_sqz_are_refused(tmp_path):

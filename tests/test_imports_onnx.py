@@ -29,10 +29,11 @@ def runtime_logits(path, images):
     return session.run(None, {session.get_inputs()[0].name: images})[0].reshape(len(images), -1)
 
 
-def exported_by_torch(model, path, **options):
+def exported_by_torch(model, path, *, size=None, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = torch.zeros(1, 3, model.spec.input_size, model.spec.input_size)
+        size = size or model.spec.input_size
+        image = torch.zeros(1, 3, size, size)
         torch.onnx.export(model, image, path, dynamo=False, **options)
     return path
 

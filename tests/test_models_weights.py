@@ -243,7 +243,7 @@ class Payload:
         ({"state_dict": {"a": 1}}, r"got a dictionary under `state_dict` of 'a' \(1 in all\)"),
         ({"state_dict": {"b.a": torch.zeros(1)}}, r"got a dictionary under `state_dict` of 'b\.a' \(1 in all\)"),
         ({"a": 1}, r"got a dictionary of 'a' \(1 in all\)"),
-        ({1: torch.zeros(1)}, r"got a dictionary of 1 \(1 in all\)"),
+        ({1: torch.zeros(1)}, r"got a dictionary of 'int' \(1 in all\)"),
         ([torch.zeros(1)], "expected the tensors of a SqueezeNet, got list"),
         (torch.zeros(1), "expected the tensors of a SqueezeNet, got a tensor"),
         (Payload(), "expected the tensors of a SqueezeNet, got __builtin__.print: save"),

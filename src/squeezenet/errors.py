@@ -46,7 +46,7 @@ class SqueezeNetError(Exception):
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "safetensors", "sklearn", "scipy", "rich", "matplotlib", "kornia"), "train"),
     "jinja2": "report", "optuna": "explore", "ray": "ray", "pyarrow": "ray", "onnx": "export",
-    "flatbuffers": "export", "tflite": "export", "google": "import", "webdataset": "webdataset",
+    "flatbuffers": "export", "tflite": "export", "google": "import", "h5py": "import", "webdataset": "webdataset",
     "tensorboard": "tensorboard",
 }  # fmt: skip
 # What installs a module, where it is not its name.

@@ -1,4 +1,4 @@
-/* Compares the scaling of results in integers, for chips without a floating-point unit, with the rule in floats.
+/* Compares the scaling of results and the additions in integers, for chips without a floating-point unit, with the rule in floats.
  * Prints how many results were compared; returns 1 at the first difference. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +45,24 @@ static void compare_around(float multiplier, int zero) {
     }
 }
 
+/* A bypass addition of every byte to every byte. */
+static void compare_addition(float first, float second) {
+    sqz_add add = {{first, second}, {(int)(random_bits() & 255), (int)(random_bits() & 255)}, (int)(random_bits() & 255)};
+    uint8_t other[256], expected[256], got[256];
+    for (int a = 0; a < 256; a++) {
+        for (int b = 0; b < 256; b++) other[b] = (uint8_t)b;
+        memset(expected, a, 256);
+        memcpy(got, expected, 256);
+        sqz_add_row(&add, other, 256, expected);
+        small_add_row(&add, other, 256, got);
+        compared += 256;
+        if (memcmp(got, expected, 256)) {
+            printf("addition of %d with factors %.9g and %.9g differs", a, (double)first, (double)second);
+            exit(1);
+        }
+    }
+}
+
 int main(void) {
     const uint32_t highest = 147u << 23; /* 2^20 */
     for (uint32_t exponent = 87; exponent <= 147; exponent++) {
@@ -64,6 +82,12 @@ int main(void) {
         const double most = 300.0 / (double)multiplier;
         compare((int32_t)((double)(int32_t)random_bits() / 2147483648.0 * (most < 2e9 ? most : 2e9)), multiplier, 0);
     }
+    for (int n = 0; n < 100; n++) { /* from 2^-10 to 2^5 */
+        compare_addition(float_of((117 + random_bits() % 15) << 23 | (random_bits() & 0x7FFFFF)),
+                         float_of((117 + random_bits() % 15) << 23 | (random_bits() & 0x7FFFFF)));
+    }
+    compare_addition(1.0f, 1.0f);
+    compare_addition(0.5f, 15.99f);
     printf("%lu", compared);
     return 0;
 }

@@ -2,7 +2,8 @@
 
 The parts lie in `web/`, the engine as WebAssembly (built by `csrc/web/build.sh`) among them; the `.sqz` goes in as it
 is. A page trusts nothing in it: names are never markup, and the Content-Security-Policy admits only the page's own
-script and style, by their hashes, and no connection.
+two scripts and its style, by their hashes, and no connection. One script is there to be read and starts the other,
+which is deflated.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..accounting import network_cost
+from ..engine import NativeEngine, ReferenceEngine, native_kernels
 from ..errors import DataError
 from ..fileformat import SqzFile, decode_sqz
 from ..labels import imagenet_labels
@@ -25,6 +27,11 @@ from ..labels import imagenet_labels
 __all__ = ["PageSizes", "build_page", "pack", "unpack"]
 
 PARTS = Path(__file__).with_name("web")
+
+_STRICT = '"use strict";\n'
+_PROGRAM = (
+    "base.js", "answer.js", "camera.js", "many.js", "teach.js", "lesson.js", "save_page.js", "page.js",
+)  # fmt: skip
 
 # Characters that a text inside a script element cannot hold: NUL, the two line ends, and "<", which could end it.
 _ESCAPED = (0, 10, 13, 60)
@@ -62,20 +69,22 @@ def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, Pag
         FormatError: If the file is damaged or no `.sqz` file.
     """
     contents = contents or decode_sqz(data)
-    script, style = (_compact((PARTS / name).read_text()) for name in ("page.js", "page.css"))
-    worker = "\n".join(_compact((PARTS / name).read_text()) for name in ("engine.js", "worker.js"))
+    script, style = _STRICT + _source("inflate.js", "loader.js"), _source("page.css")
+    page = f"(() => {{{_STRICT}{_source(*_PROGRAM)}}})()"
+    worker = _STRICT + _source("engine.js", "inflate.js", "photos.js", "worker.js")
     model, labels = _block("model", data), _label_block(contents)
-    names = ("engine", "relaxed")
-    engine = "".join(_block(name, zlib.compress((PARTS / f"{name}.wasm").read_bytes(), 9)) for name in names)
+    packed = {"page": page.encode(), "worker": worker.encode()}
+    packed |= {name: (PARTS / f"{name}.wasm").read_bytes() for name in ("engine", "relaxed")}
+    blocks = "".join(_block(name, zlib.compress(part, 9)) for name, part in packed.items())
     facts = {
         "name": contents.network.spec.name,
         "file_bytes": len(data),
         "fp32_bytes": network_cost(contents.network.spec).fp32_bytes,
+        "check": _check_sum(contents),
     }
-    parts = {"policy": _policy(script, style), "style": style, "script": script, "worker": worker} | {
-        "blocks": engine + labels + model,
-    }
-    template, encoded = _compact((PARTS / "page.html").read_text()), b""
+    parts = {"policy": _policy((script, page), style), "style": style, "script": script}
+    parts["blocks"] = blocks + labels + model
+    template, encoded = _source("page.html"), b""
     for _ in range(2):  # the second time with the page's own size, which JSON allows to stand behind spaces
         text = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")  # which could end the element
         parts["facts"] = f'{text[:-1]},"page_bytes":{len(encoded):>{_PAGE_BYTES_DIGITS}}}}'
@@ -143,18 +152,28 @@ def _block(name: str, data: bytes) -> str:
     return f'<script type="text/plain" id="{name}" data-bytes="{len(data)}">{pack(data)}</script>\n'
 
 
-def _policy(script: str, style: str) -> str:
+def _check_sum(contents: SqzFile) -> int:
+    """What the page's test expects: Adler-32 of the logits of a made-up photo."""
+    size = contents.network.spec.input_size
+    pixels = (np.arange(size * size * 3, dtype=np.uint32) * np.uint32(2654435761) >> 24).astype(np.uint8)
+    engine = NativeEngine if native_kernels() else ReferenceEngine
+    logits = engine(contents.network).logits(pixels.reshape(1, size, size, 3))
+    return zlib.adler32(logits.astype("<f8").tobytes())
+
+
+def _policy(scripts: tuple[str, ...], style: str) -> str:
     def sha256(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
     return (  # the image is the icon
-        f"default-src 'none'; script-src {sha256(script)} 'wasm-unsafe-eval'; style-src {sha256(style)};"
+        f"default-src 'none'; script-src {' '.join(map(sha256, scripts))} 'wasm-unsafe-eval';"
+        f" style-src {sha256(style)};"
         " worker-src blob:; img-src data:; connect-src 'none'; base-uri 'none'; form-action 'none';"
         " require-trusted-types-for 'script'; trusted-types squeezenet"
     )
 
 
-def _compact(text: str) -> str:
-    """Leave out indentation, blank lines and whole-line comments; sources keep to what this can see."""
-    lines = (line.strip() for line in text.splitlines())
+def _source(*names: str) -> str:
+    """Join sources, without indentation, blank lines and whole-line comments; they keep to what this can see."""
+    lines = (line.strip() for name in names for line in (PARTS / name).read_text().splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("//"))

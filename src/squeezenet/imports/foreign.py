@@ -16,10 +16,15 @@ from ..network import FloatConv, FloatNetwork
 from ..preprocess import Preprocessing
 from ..spec import ArchSpec, Bypass
 from .bounded import check_file
+from .caffe_file import read_caffe
 from .conventions import CONVENTIONS, Convention, GraphFile, with_rgb_input
-from .graph import Floats, match
+from .graph import Floats
+from .keras_file import read_keras, read_keras_weights
+from .match import match
+from .ncnn_file import read_ncnn
 from .onnx_file import read_onnx
 from .state_dict import network_from_state
+from .tflite_file import read_tflite
 from .torch_file import read_torch
 
 __all__ = ["ForeignNetwork", "read_foreign"]
@@ -84,8 +89,21 @@ def read_foreign(path: str | os.PathLike[str], *, bypass: Bypass = "none") -> Fo
 
 
 def _format(path: Path) -> str:
+    """By the contents where they tell, else by the suffix."""
+    with path.open("rb") as stream:
+        start = stream.read(16)
     suffix = path.suffix.lower()
-    return "onnx" if suffix == ".onnx" else "torch"
+    if start.startswith(b"\x89HDF\r\n\x1a\n") or suffix in (".keras", ".h5", ".hdf5"):
+        return "keras"
+    if start[4:8] == b"TFL3" or suffix == ".tflite":
+        return "tflite"
+    if (
+        start.startswith(b"7767517")
+        or suffix == ".param"
+        or (suffix == ".bin" and path.with_suffix(".param").is_file())
+    ):
+        return "ncnn"
+    return {".onnx": "onnx", ".caffemodel": "caffe"}.get(suffix, "torch")
 
 
 def _from_torch(path: Path, bypass: Bypass) -> ForeignNetwork:
@@ -101,11 +119,19 @@ def _from_torch(path: Path, bypass: Bypass) -> ForeignNetwork:
     )  # fmt: skip
 
 
-_READERS: dict[str, Callable[[Path], GraphFile]] = {"onnx": read_onnx}
+_READERS: dict[str, Callable[[Path], GraphFile | None]] = {
+    "caffe": read_caffe, "keras": read_keras, "ncnn": read_ncnn, "onnx": read_onnx, "tflite": read_tflite,
+}  # fmt: skip
 
 
 def _from_graph(kind: str, path: Path) -> ForeignNetwork:
     found = _READERS[kind](path)
+    if found is None:  # weights alone
+        network, convention, origin = read_keras_weights(path)
+        return ForeignNetwork(
+            source=path.name, spec=network.spec, convs=network.convs, format=kind, names=network.names,
+            convention=convention, convention_from=origin, labels=_labels(network.spec), notes=network.notes,
+        )  # fmt: skip
     spec, convs = match(found.graph)
     labels = found.labels if found.labels is not None and len(found.labels) == spec.num_classes else _labels(spec)
     return ForeignNetwork(

@@ -19,7 +19,8 @@ from ..errors import SpecError, WeightsError
 from ..network import FloatConv
 from ..spec import ArchSpec, Bypass, FireSpec, StemSpec
 from ..text import printable
-from .graph import Floats, check_convs, renamed
+from .graph import Floats
+from .match import check_convs, renamed
 from .torch_file import Inert, TensorReference
 
 __all__ = ["StateNetwork", "network_from_state"]
@@ -101,7 +102,7 @@ def _find_state(content: Any, source: str) -> tuple[_State, str]:
 
     def tensors(value: Any) -> dict[str, TensorReference]:
         if isinstance(value, Inert):
-            return dict(_module_tensors(value, "", 0))
+            return dict(_module_tensors(value, "", set()))
         found = value.items() if isinstance(value, Mapping) else ()
         return {name: tensor for name, tensor in found if isinstance(name, str) and isinstance(tensor, TensorReference)}
 
@@ -124,23 +125,25 @@ def _described(value: Any, place: str) -> str:
     if isinstance(value, Inert):
         return f"{printable(value.name[:80])}{where}: save `model.state_dict()` alone"
     if isinstance(value, Mapping):
-        names = ", ".join(printable(repr(key)[:60]) for key in [*value][:3])
+        shown = [key if isinstance(key, str) else type(key).__name__ for key in [*value][:3]]
+        names = ", ".join(f"'{printable(key[:60])}'" for key in shown)
         return f"a dictionary{where} of {names or 'nothing'}{', ...' if len(value) > 3 else ''} ({len(value)} in all)"
     kind = "a tensor" if isinstance(value, TensorReference) else type(value).__name__
     return f"{kind}{where}"
 
 
-def _module_tensors(module: Any, prefix: str, depth: int) -> Iterable[tuple[str, TensorReference]]:
-    """Tensors of a whole pickled module, as its state dict would name them."""
+def _module_tensors(module: Any, prefix: str, seen: set[int]) -> Iterable[tuple[str, TensorReference]]:
+    """Tensors of a whole pickled module, as its state dict would name them; each module is visited once."""
+    seen.add(id(module))
     state = module.state if isinstance(module, Inert) and isinstance(module.state, dict) else {}
     for group in ("_parameters", "_buffers"):
         for name, tensor in (state.get(group) or {}).items() if isinstance(state.get(group), dict) else ():
             if isinstance(tensor, TensorReference):
                 yield f"{prefix}{name}", tensor
     children = state.get("_modules")
-    if isinstance(children, dict) and depth < _MAX_DEPTH:
-        for name, child in children.items():
-            yield from _module_tensors(child, f"{prefix}{name}.", depth + 1)
+    for name, child in children.items() if isinstance(children, dict) else ():
+        if id(child) not in seen and isinstance(name, str):
+            yield from _module_tensors(child, f"{prefix}{name}.", seen)
 
 
 def _unpruned(state: _State) -> dict[str, TensorReference]:

@@ -29,7 +29,6 @@ __all__ = ["Inert", "TensorReference", "read_torch"]
 
 _MAX_OPCODES = 2_000_000
 _MAX_PICKLE_BYTES = 64 << 20
-_MAX_DEPTH = 64
 _MAX_UNPACKED_BYTES = 8 * MAX_WEIGHTS + (16 << 20)
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DTYPES = {
@@ -148,12 +147,12 @@ def _read_legacy(path: Path) -> Any:
     keys = _Machine(stream, later).run()
     offset = stream.tell()
     for key in keys:
-        if str(key) not in machine.storages:
-            raise ValueError(f"expected the storages that tensors use, got {key!r}")
-        size_bytes = machine.storages[str(key)].count * _item_bytes(machine.storages[str(key)].dtype)
+        if not isinstance(key, str) or key not in machine.storages:
+            raise ValueError("expected the storages that tensors use, got others")
+        size_bytes = machine.storages[key].count * _item_bytes(machine.storages[key].dtype)
         if not 0 <= size_bytes <= len(data) - offset - 8:
             raise EOFError(f"expected {size_bytes} bytes of a storage, got {max(len(data) - offset - 8, 0)}")
-        places[str(key)] = (offset + 8, size_bytes)  # behind the number of its elements
+        places[key] = (offset + 8, size_bytes)  # behind the number of its elements
         offset += 8 + size_bytes
     return content
 
@@ -224,6 +223,8 @@ class _Machine:
                 stack.append(Inert(".".join(argument.split(" ", 1))))
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
+                if not isinstance(attribute, str) or not isinstance(module, str):
+                    raise TypeError("a name that is no text")
                 stack.append(Inert(f"{module}.{attribute}"[:500]))
             case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
                 if name == "NEWOBJ_EX":
@@ -269,9 +270,11 @@ class _Machine:
         if isinstance(key, tuple) and len(key) >= 5 and key[0] == "storage" and isinstance(key[1], Inert):
             kind = key[1].name.rpartition(".")[2].removesuffix("Storage")
             dtype = "<u1" if kind == "Untyped" else _DTYPES.get(kind)
+            if not isinstance(key[2], str):
+                raise TypeError("a storage whose name is no text")
             if dtype is None or type(key[4]) is not int or key[4] < 0:
                 return Inert(key[1].name)  # complex, quantised: no weights of a SqueezeNet
-            return self.storages.setdefault(str(key[2]), _Storage(str(key[2]), dtype, key[4]))
+            return self.storages.setdefault(key[2], _Storage(key[2], dtype, key[4]))
         return Inert("a persistent object")
 
     def _tensor(self, storage: _Storage, offset: Any, shape: Any, stride: Any, *rest: Any) -> Any:

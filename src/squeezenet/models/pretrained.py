@@ -18,6 +18,7 @@ from ..imports.bounded import check_file
 from ..imports.torch_file import TensorReference, read_torch
 from ..labels import Labels
 from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
+from ..progress import reporter_for
 from ..zoo import find_model
 from .authors_net import load_net
 from .download import fetch_weights
@@ -204,6 +205,10 @@ def _load(source: str | os.PathLike[str]) -> SqueezeNet:
         return create_model(found.name if found.kind == "published" else "squeezenet1_1", pretrained=True)
     check_file(found.path)
     if found.kind == "foreign":
-        return model_from_foreign(read_foreign(found.path))
+        foreign = read_foreign(found.path)
+        if foreign.convention_from == "a guess":
+            advice = "`squeezenet import --check PHOTOS` finds out"
+            reporter_for().say(f"{found.name}: its preprocessing is a guess, torchvision's: {advice}")
+        return model_from_foreign(foreign)
     load = {"safetensors": load_safetensors, "net": load_net}.get(found.kind, model_from_sqz)
     return load(found.path)

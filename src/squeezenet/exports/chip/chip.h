@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 int chip_open(const char *name, int is_written);
+void chip_seek(int file, size_t at);
 size_t chip_read(int file, void *to, size_t size);
 size_t chip_write(int file, const void *from, size_t size);
 void chip_exit(int code);

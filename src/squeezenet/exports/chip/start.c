@@ -36,6 +36,11 @@ int chip_open(const char *name, int is_written) {
     return (int)chip_call(1, block);
 }
 
+void chip_seek(int file, size_t at) {
+    uintptr_t block[2] = {(uintptr_t)file, at};
+    chip_call(0xA, block);
+}
+
 size_t chip_read(int file, void *to, size_t size) {
     uintptr_t block[3] = {(uintptr_t)file, (uintptr_t)to, size};
     return size - chip_call(6, block);

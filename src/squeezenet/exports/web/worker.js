@@ -1,120 +1,56 @@
-"use strict";
-// Off the main thread: unpacks the engine and the model, decodes photos, and classifies them. Pixels go through the
-// engine's own resize (web_pixels.c); a canvas only hands decoded rows over, unscaled.
+// Off the main thread: opens the model and classifies photos.
 
-let engine, names, geometry, temperature, unknownBelow;
+let engine, names, geometry, meta, temperature, unknownBelow;
+let taughtNames = null;
 
 const memory = (Type, at, count) => new Type(engine.memory.buffer, at, count);
-
-// Seven bits per character, see `pack` in export/web_page.py.
-function unpack({ text, bytes }) {
-  const out = new Uint8Array(bytes + 2);
-  const escaped = [0, 10, 13, 60];
-  let at = 0, held = 0, bits = 0;
-  const put = (septet) => {
-    held = ((held << 7) | septet) & 0x7fff;
-    bits += 7;
-    if (bits >= 8) out[at++] = held >> (bits -= 8);
-  };
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (code < 128) put(code);
-    else {
-      put(escaped[(code - 1024) >> 7]);
-      put(code & 127);
-    }
-  }
-  if (at < bytes) throw new Error("the page is damaged: it was cut or changed on its way");
-  return out.subarray(0, bytes);
-}
-
-async function inflate(bytes, limit) {
-  const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
-  const parts = [];
-  let size = 0;
-  for (let part; !(part = await reader.read()).done; parts.push(part.value)) {
-    if ((size += part.value.length) > limit) throw new Error("the model's metadata are too large");
-  }
-  return new Uint8Array(await new Blob(parts).arrayBuffer());
-}
 
 function check(status, what) {
   const reasons = { 5: "is larger than this page takes", 8: "needs more memory than there is" };
   if (status) throw new Error(`${what} ${reasons[status] || `cannot be used (status ${status})`}`);
 }
 
-async function open({ wasm, relaxed, kernels, model, labels }) {
-  const [code, more] = await Promise.all([wasm, relaxed].map((packed) => inflate(unpack(packed), 1 << 20)));
-  const loaded = await loadEngine(code, more, kernels);
+async function open({ code, relaxed, kernels, model, labels, warm }) {
+  const loaded = await loadEngine(code, relaxed, kernels);
   engine = loaded.engine;
-  const file = unpack(model);
-  const at = engine.web_alloc(file.length);
+  const at = engine.web_alloc(model.length);
   check(at ? 0 : 8, "The model");
-  memory(Uint8Array, at, file.length).set(file);
-  check(engine.web_open(at, file.length), "The model");
+  memory(Uint8Array, at, model.length).set(model);
+  check(engine.web_open(at, model.length), "The model");
   const packed = memory(Uint8Array, engine.web_meta(), engine.web_meta_bytes()).slice();
-  const text = async (bytes) => new TextDecoder().decode(await inflate(bytes, 1 << 23));
-  const meta = packed.length ? JSON.parse(await text(packed)) : {};
-  const size = engine.web_input_size();
+  meta = packed.length ? JSON.parse(await inflateText(packed, 1 << 23)) : {};
+  const size = engine.web_input_size(), classes = engine.web_classes();
   geometry = { resize_size: size, ...meta.preprocessing };
   temperature = meta.temperature ?? 1;
   unknownBelow = meta.unknown_below ?? 0;
-  if (meta.labels && meta.labels.set) names = (await text(unpack(labels))).split("\n");
-  else names = meta.labels ? meta.labels.names : Array.from({ length: engine.web_classes() }, (_, i) => String(i));
-  setTimeout(warmUp, 0, 6);
-  return { size, classes: engine.web_classes(), kernels: loaded.kernels };
+  if (meta.labels && meta.labels.set) names = labels.split("\n");
+  else names = meta.labels ? meta.labels.names : Array.from({ length: classes }, (_, i) => String(i));
+  setTimeout(warmUp, 0, warm);
+  return { size, classes, channels: engine.web_channels(), kernels: loaded.kernels };
 }
 
 // Engines compile in a hurry first and well once code has run for a while: that while is better over before a photo comes.
 function warmUp(runs) {
+  if (runs < 1) return;
   engine.web_run(1);
-  if (runs > 1) setTimeout(warmUp, 0, runs - 1);
+  setTimeout(warmUp, 0, runs - 1);
 }
 
-// Hands a bitmap's rows to the engine in strips that `read(y, rows)` gives as RGBA.
-function feed(bitmap, read) {
-  const { width, height } = bitmap;
-  const squash = geometry.resize_mode === "squash" ? 1 : 0;
-  check(engine.web_image_begin(width, height, geometry.resize_size, squash, geometry.resample === "bicubic" ? 1 : 0), "The photo");
-  const step = engine.web_strip_rows();
-  for (let y = 0; y < height; y += step) {
-    const rows = Math.min(step, height - y);
-    const strip = read(y, rows);
-    memory(Uint8Array, engine.web_strip(), strip.length).set(strip);
-    engine.web_image_rows(rows);
-  }
-  check(engine.web_image_end(), "The photo");
-}
-
-function feedOpaque(bitmap) {
-  let context;
-  feed(bitmap, (y, rows) => {
-    context ||= new OffscreenCanvas(bitmap.width, rows).getContext("2d", { willReadFrequently: true });
-    context.globalCompositeOperation = "copy";
-    context.drawImage(bitmap, 0, -y);
-    return context.getImageData(0, 0, bitmap.width, rows).data;
+// Times the network on a made-up photo, and sums up its answer (Adler-32) to be compared with Python's.
+function measure({ runs }) {
+  const size = engine.web_input_size();
+  memory(Uint8Array, engine.web_pixels(), size * size * 3).forEach((_, i, all) => { all[i] = Math.imul(i, 2654435761) >>> 24; });
+  const times = Array.from({ length: runs }, () => {
+    const began = performance.now();
+    check(engine.web_run(0), "The photo");
+    return performance.now() - began;
   });
-}
-
-// A 2D canvas multiplies colours by their alpha and rounds; a texture keeps them as they are in the file.
-function feedTransparent(bitmap) {
-  const gl = new OffscreenCanvas(1, 1).getContext("webgl");
-  if (!gl || Math.max(bitmap.width, bitmap.height) > gl.getParameter(gl.MAX_TEXTURE_SIZE)) return;
-  const texture = gl.createTexture();
-  gl.bindTexture(gl.TEXTURE_2D, texture);
-  gl.pixelStorei(gl.UNPACK_PREMULTIPLY_ALPHA_WEBGL, false);
-  gl.pixelStorei(gl.UNPACK_COLORSPACE_CONVERSION_WEBGL, gl.NONE);
-  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, bitmap);
-  gl.bindFramebuffer(gl.FRAMEBUFFER, gl.createFramebuffer());
-  gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
-  if (gl.checkFramebufferStatus(gl.FRAMEBUFFER) === gl.FRAMEBUFFER_COMPLETE) {
-    feed(bitmap, (y, rows) => {
-      const strip = new Uint8Array(4 * bitmap.width * rows);
-      gl.readPixels(0, y, bitmap.width, rows, gl.RGBA, gl.UNSIGNED_BYTE, strip);
-      return strip;
-    });
+  let a = 1, b = 0;
+  for (const byte of memory(Uint8Array, engine.web_logits(), 8 * engine.web_classes())) {
+    a = (a + byte) % 65521;
+    b = (b + a) % 65521;
   }
-  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return { ms: times.sort((one, other) => one - other)[runs >> 1], sum: b * 65536 + a };
 }
 
 // The part of the photo that the network sees, as shares of its width and height.
@@ -126,14 +62,14 @@ function frameOf({ width, height }) {
   return { left: (wide - crop) / 2 / wide, top: (high - crop) / 2 / high, width: crop / wide, height: crop / high };
 }
 
-function rank(logits, count) {
+function rank(logits, count, labels, heat) {
   const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
   const highest = logits[order[0]];
-  const total = logits.reduce((sum, logit) => sum + Math.exp((logit - highest) / temperature), 0);
+  const total = logits.reduce((sum, logit) => sum + Math.exp((logit - highest) / heat), 0);
   return order.slice(0, count).map((index) => ({
     index,
-    label: String(names[index]),
-    probability: Math.exp((logits[index] - highest) / temperature) / total,
+    label: String(labels[index]),
+    probability: Math.exp((logits[index] - highest) / heat) / total,
   }));
 }
 
@@ -150,65 +86,7 @@ function mapsOf(indices) {
   );
 }
 
-// Browsers pass over the orientation that a WebP file may carry, or will learn to: it is taken out and applied here.
-async function orientWebp(blob) {
-  const bytes = async (from, to) => new Uint8Array(await blob.slice(from, to).arrayBuffer());
-  const text = (part) => String.fromCharCode(...part);
-  const head = await bytes(0, 21);
-  if (text(head.subarray(0, 4)) !== "RIFF" || text(head.subarray(8, 16)) !== "WEBPVP8X" || !(head[20] & 8)) return [blob, 1];
-  for (let at = 12, chunks = 0; at + 8 <= blob.size && chunks < 64; chunks++) {
-    const start = await bytes(at, at + 8);
-    const size = new DataView(start.buffer).getUint32(4, true);
-    if (text(start.subarray(0, 4)) === "EXIF") {
-      const cleared = new Blob([blob.slice(0, 20), new Uint8Array([head[20] & ~8]), blob.slice(21, at), "JUNK", blob.slice(at + 4)]);
-      return [cleared, orientationOf(await bytes(at + 8, at + 8 + Math.min(size, 65536)))];
-    }
-    at += 8 + size + (size & 1);
-  }
-  return [blob, 1];
-}
-
-function orientationOf(exif) {
-  // Some writers put "Exif" and two zeros first.
-  const start = exif[0] === 69 ? 6 : 0;
-  const data = new DataView(exif.buffer, start);
-  try {
-    const little = data.getUint16(0) === 0x4949;
-    const table = data.getUint32(4, little);
-    for (let i = 0; i < data.getUint16(table, little); i++) {
-      const at = table + 2 + 12 * i;
-      if (data.getUint16(at, little) === 274) return data.getUint16(at + 8, little);
-    }
-  } catch {
-    // An EXIF block that cannot be read changes nothing.
-  }
-  return 1;
-}
-
-function turn(bitmap, orientation) {
-  const { width: w, height: h } = bitmap;
-  const moves = {
-    2: [-1, 0, 0, 1, w, 0], 3: [-1, 0, 0, -1, w, h], 4: [1, 0, 0, -1, 0, h], 5: [0, 1, 1, 0, 0, 0],
-    6: [0, 1, -1, 0, h, 0], 7: [0, -1, -1, 0, h, w], 8: [0, -1, 1, 0, 0, w],
-  };
-  if (!moves[orientation]) return bitmap;
-  const canvas = new OffscreenCanvas(orientation > 4 ? h : w, orientation > 4 ? w : h);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.imageSmoothingEnabled = false;
-  context.setTransform(...moves[orientation]);
-  context.drawImage(bitmap, 0, 0);
-  bitmap.close();
-  return canvas.transferToImageBitmap();
-}
-
-// Colours as they are in the file, turned upright: that is the contract of docs/format.md.
-async function decode(image) {
-  const [blob, orientation] = await orientWebp(image);
-  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
-  return turn(bitmap, orientation);
-}
-
-async function classify({ image, map = true, runs = 1, keep = false }) {
+async function classify({ image, map = true, runs = 1, keep = false, codes = false, taught = false }) {
   const start = performance.now();
   let bitmap = image;
   if (image instanceof Blob) {
@@ -225,29 +103,62 @@ async function classify({ image, map = true, runs = 1, keep = false }) {
     check(engine.web_run(map ? 1 : 0), "The photo");
     times.push(performance.now() - began);
   }
-  const logits = memory(Float64Array, engine.web_logits(), engine.web_classes()).slice();
+  const classes = taught ? (taughtNames || []).length : engine.web_classes();
+  const logits = memory(Float64Array, taught && classes ? engine.web_teach_logits() : engine.web_logits(), classes).slice();
   const features = memory(Int32Array, engine.web_features(), engine.web_channels()).slice();
-  const top = rank(logits, 5);
+  const top = classes ? rank(logits, 5, taught ? taughtNames : names, taught ? 1 : temperature) : undefined;
   const rule = engine.web_unknown();
   const result = {
     logits,
     features,
-    unknown: rule < 0 ? top[0].probability < unknownBelow : rule > 0,
+    unknown: !taught && (rule < 0 ? top[0].probability < unknownBelow : rule > 0),
     top,
-    maps: map ? mapsOf(top.map((one) => one.index)) : [],
+    maps: map && !taught ? mapsOf(top.map((one) => one.index)) : [],
     frame: frameOf(bitmap),
     width: bitmap.width,
     height: bitmap.height,
     ms: { decode: decoded - start, resize: resized - decoded, run: times[0], runs: times },
   };
+  if (codes) result.codes = memory(Uint8Array, engine.web_codes(), engine.web_channels()).slice();
   if (keep) result.bitmap = bitmap;
   else bitmap.close();
   return result;
 }
 
+// A new head from photos' codes, class by class; see csrc/web/web_teach.c.
+function teach({ codes, classes, names: given }) {
+  const at = engine.web_teach_room(classes.length, given.length);
+  check(at ? 0 : 8, "Teaching");
+  memory(Uint8Array, at, codes.length).set(codes);
+  memory(Int32Array, engine.web_teach_classes(), classes.length).set(classes);
+  taughtNames = null;
+  check(engine.web_teach(), "Teaching");
+  taughtNames = given;
+  return { scores: memory(Float64Array, engine.web_teach_scores(), classes.length * given.length).slice() };
+}
+
+function forget() {
+  taughtNames = null;
+  return {};
+}
+
+// The model with the new head: keys in order, as in Python.
+function file() {
+  const kept = meta.preprocessing ? { preprocessing: meta.preprocessing } : {};
+  const sorted = (value) => (value && typeof value === "object" && !Array.isArray(value)
+    ? Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]))
+    : value);
+  const text = new TextEncoder().encode(JSON.stringify(sorted({ labels: { names: taughtNames }, ...kept })));
+  const at = engine.web_alloc(text.length);
+  check(at ? 0 : 8, "The file");
+  memory(Uint8Array, at, text.length).set(text);
+  check(engine.web_teach_file(at, text.length, 0, 0), "The file");
+  return memory(Uint8Array, engine.web_teach_data(), engine.web_teach_bytes()).slice();
+}
+
 self.onmessage = async ({ data: { id, verb, ...rest } }) => {
   try {
-    const result = await (verb === "open" ? open(rest) : classify(rest));
+    const result = await { open, classify, measure, teach, forget, file }[verb](rest);
     self.postMessage({ id, result }, result.bitmap ? [result.bitmap] : []);
   } catch (error) {
     self.postMessage({ id, error: String((error && error.message) || error) });

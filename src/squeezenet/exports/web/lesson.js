@@ -1,0 +1,113 @@
+// The cards of the classes, what was judged, and the photos that look as if they were in the wrong place.
+const MOST_DOUBTFUL = 8;
+
+function setMode(teaches) {
+  isTeaching = teaches;
+  show($("teach"), teaches);
+  $("mode-teach").setAttribute("aria-pressed", String(teaches));
+  $("mode-classify").setAttribute("aria-pressed", String(!teaches));
+  document.body.classList.toggle("teaching", teaches);
+  if (teaches && !lesson.length) lesson = [{ name: "", photos: [] }, { name: "", photos: [] }];
+  if (teaches) drawLesson();
+  if (seen && !stream) look(seen);
+  else if (!stream) reset();
+}
+
+function card(one, index) {
+  const item = part("li", "card");
+  const name = Object.assign(part("input", ""), { type: "text", value: one.name, placeholder: `Class ${index + 1}`, maxLength: 80 });
+  name.setAttribute("aria-label", `Name of class ${index + 1}`);
+  name.onchange = () => change(() => { lesson[index].name = name.value; });
+  const called = () => nameOf(lesson[index], index);
+  const strip = part("div", "strip");
+  strip.setAttribute("aria-hidden", "true");
+  const file = Object.assign(part("input", ""), { type: "file", accept: "image/*", multiple: true, hidden: true });
+  file.setAttribute("aria-label", `Photos of class ${index + 1}`);
+  file.onchange = () => addPhotos(index, Array.from(file.files)).then(() => { file.value = ""; });
+  const add = button("Add photos", "", () => file.click());
+  const film = button("Hold to film", "hold");
+  film.title = "Hold the button, or the space bar on it: the camera's pictures go into this class";
+  film.onpointerdown = (event) => {
+    film.setPointerCapture?.(event.pointerId);
+    hold(index);
+  };
+  film.onpointerup = film.onpointercancel = film.onlostpointercapture = release;
+  film.oncontextmenu = (event) => event.preventDefault();
+  film.onkeydown = (event) => {
+    if (event.key !== " " && event.key !== "Enter") return;
+    event.preventDefault();
+    if (!event.repeat) hold(index);
+  };
+  film.onkeyup = film.onblur = release;
+  const remove = button("×", "remove", () => change(() => lesson.splice(index, 1)));
+  remove.setAttribute("aria-label", `Remove class ${index + 1}`);
+  const row = part("div", "row");
+  row.append(add, film, file);
+  item.append(name, remove, part("p", "count"), strip, row);
+  item.ondragover = (event) => event.preventDefault();
+  item.ondrop = async (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+    dropping(0);
+    addPhotos(index, await filesOf(event.dataTransfer));
+    say(`Photos go to ${called()}`);
+  };
+  return item;
+}
+
+function drawLesson() {
+  const list = $("classes");
+  // A card that is there stays, so that the focus and a held button do.
+  while (list.children.length > lesson.length) list.lastElementChild.remove();
+  lesson.forEach((one, index) => {
+    if (!list.children[index]) list.append(card(one, index));
+    const item = list.children[index], name = item.querySelector("input");
+    if (name.value !== one.name && document.activeElement !== name) name.value = one.name;
+    item.querySelector(".count").textContent = one.photos.length === 1 ? "1 photo" : `${one.photos.length} photos`;
+    const thumbs = one.photos.map(({ thumb }) => thumb).filter(Boolean).slice(-6);
+    item.querySelector(".strip").replaceChildren(...thumbs.map((thumb) => {
+      const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 64 });
+      canvas.getContext("2d").drawImage(thumb, 0, 0);
+      return canvas;
+    }));
+  });
+  $("undo").disabled = !pasts.length;
+  for (const id of ["save-page", "save-sqz"]) $(id).disabled = !judged;
+  drawJudged();
+}
+
+function drawJudged() {
+  const text = $("judged"), list = $("doubtful");
+  list.replaceChildren();
+  show($("suspects"), Boolean(judged?.doubtful.length));
+  if (!judged) {
+    text.textContent = "Give two classes a name and a photo each, and the page learns them. Ten photos of each make a good start.";
+    return;
+  }
+  const { right, count, doubtful } = judged;
+  $("suspects").firstElementChild.textContent = doubtful.length === 1 ? "Is this photo in the right place?" :
+    `Are these ${Math.min(doubtful.length, MOST_DOUBTFUL)} photos in the right place?`;
+  if (!count) {
+    text.textContent = "Learnt. Give each class a second photo to learn how good that is.";
+    return;
+  }
+  const [low, high] = interval(right, count);
+  text.textContent = `${right} of ${count} photos are recognised when each is left out: ${Math.round((100 * right) / count)} %` +
+    ` (of many more it would be ${low} to ${high} %).`;
+  say(text.textContent);
+  for (const { photo, place, index, best } of doubtful.slice(0, MOST_DOUBTFUL)) {
+    const item = part("li", "");
+    if (photo.thumb) item.append(photo.thumb);
+    const from = nameOf(lesson[index], index), to = nameOf(lesson[best], best);
+    item.append(part("bdi", "", `${shorten(from)}, photo ${place + 1}: looks like ${shorten(to)}`));
+    const take = () => {
+      const mine = lesson[index].photos;
+      return mine.splice(mine.indexOf(photo), 1);
+    };
+    item.append(
+      button(`Move to ${shorten(to)}`, "", () => change(() => lesson[best].photos.push(...take()))),
+      button("Remove", "", () => change(take)),
+    );
+    list.append(item);
+  }
+}

@@ -1,0 +1,54 @@
+// The only script that the page holds as it is: unpacks the program and starts it.
+
+// Seven bits a character, see `pack` in exports/web_page.py.
+function unpack(id) {
+  const element = document.getElementById(id);
+  if (!element) return null;
+  const text = element.textContent, bytes = Number(element.dataset.bytes);
+  const out = new Uint8Array(bytes + 2);
+  const escaped = [0, 10, 13, 60];
+  let at = 0, held = 0, bits = 0;
+  const put = (septet) => {
+    held = ((held << 7) | septet) & 0x7fff;
+    bits += 7;
+    if (bits >= 8) out[at++] = held >> (bits -= 8);
+  };
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code < 128) put(code);
+    else {
+      put(escaped[(code - 1024) >> 7]);
+      put(code & 127);
+    }
+  }
+  if (at < bytes) throw new Error("This page is damaged: it was cut or changed on its way.");
+  return out.subarray(0, bytes);
+}
+
+const trusted = self.trustedTypes?.createPolicy("squeezenet", { createScript: (text) => text, createScriptURL: (text) => text });
+
+function fail(text) {
+  const show = (id, words) => Object.assign(document.getElementById(id), { textContent: words, hidden: false });
+  show("state", "Cannot run here").className = "failed";
+  show("error", text);
+  for (const button of document.querySelectorAll(".tools button")) button.disabled = true;
+}
+
+// For scripts and the console: `await squeezenet.classify(blob)` gives logits, names and times.
+self.squeezenet = {};
+squeezenet.ready = new Promise((resolve) => addEventListener("DOMContentLoaded", resolve)).then(async () => {
+  const canRun = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+  if (!self.WebAssembly || !WebAssembly.validate(new Uint8Array(canRun))) {
+    throw new Error("This browser has no WebAssembly SIMD, which the model needs. Browsers from 2023 on have it: please update yours.");
+  }
+  if (!self.DecompressionStream || !self.OffscreenCanvas) {
+    throw new Error("This browser is too old for this page: please update it to a version from 2023 or later.");
+  }
+  squeezenet.source = document.documentElement.outerHTML; // before anything is changed, for "Save page"
+  const text = await inflateText(unpack("page"), 1 << 20);
+  const script = document.createElement("script");
+  script.textContent = trusted ? trusted.createScript(text) : text;
+  document.head.append(script);
+  await squeezenet.start();
+});
+squeezenet.ready.catch((error) => fail(error.message));

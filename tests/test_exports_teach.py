@@ -1,0 +1,191 @@
+"""The exported page learns: classes taught in Chromium, kept in a page and in a file that Python reads."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exported import need_browser
+from image_files import encode
+from networks import random_network, tiny_spec
+from squeezenet import Labels, Preprocessing, SqzFile
+from squeezenet.classifier import Classifier
+from squeezenet.exports import build_page
+from squeezenet.exports.browser import classify_in_page, open_browser, open_page
+from squeezenet.fileformat import encode_sqz
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 190, 40), "blue": (40, 60, 210), "grey": (120, 120, 120)}
+
+
+def photos(colour, count, seed=0):
+    """Noisy pictures of one colour."""
+    rng = np.random.default_rng(seed)
+    noisy = rng.integers(-30, 31, (count, 24, 24, 3)) + np.array(COLOURS[colour])
+    return [encode(Image.fromarray(one.clip(0, 255).astype(np.uint8))) for one in noisy]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    need_browser()
+    with open_browser("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    contents = SqzFile(
+        network=random_network(tiny_spec(), seed=4, max_weight=20),
+        labels=Labels(tuple("abcde")),
+        preprocessing=Preprocessing(crop_size=16, resize_size=20),
+    )
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_bytes(build_page(encode_sqz(contents))[0])
+    return path
+
+
+@pytest.fixture
+def page(browser, page_file):
+    page = open_page(browser, page_file, viewport={"width": 1280, "height": 800})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(error))  # noqa: PLW0108
+    page.click("#mode-teach")
+    yield page
+    page.context.close()
+    assert errors == []
+
+
+def add(page, index, name, colour, count, seed=0):
+    """Name a class and give it photos."""
+    field = page.locator(".card input[type=text]").nth(index)
+    field.fill(name)
+    field.press("Tab")
+    before = int(page.locator(".card .count").nth(index).inner_text().split()[0])
+    files = [
+        {"name": f"{i}.png", "mimeType": "image/png", "buffer": data}
+        for i, data in enumerate(photos(colour, count, seed))
+    ]
+    page.locator(".card input[type=file]").nth(index).set_input_files(files)
+    wait_for_counts(page, index, before + count)
+
+
+def wait_for_counts(page, index, count):
+    page.wait_for_function(
+        "([i, n]) => document.querySelectorAll('.card .count')[i].textContent.startsWith(`${n} photo`)",
+        arg=[index, count],
+    )
+    page.wait_for_function("() => document.getElementById('state').textContent.startsWith('Ready')")
+
+
+def counts(page):
+    return [int(text.split()[0]) for text in page.locator(".card .count").all_inner_texts()]
+
+
+def test_taught_page_goes_on_learning_and_writes_a_file_with_the_same_answers(browser, page, tmp_path):
+    add(page, 0, "red", "red", 6)
+    add(page, 1, "green", "green", 5)
+    page.click("#add-class")
+    add(page, 2, "blue", "blue", 4)
+    assert page.inner_text("#judged").startswith("15 of 15 photos are recognised when each is left out")
+    with page.expect_download() as download:
+        page.click("#save-page")
+    download.value.save_as(tmp_path / "taught.html")
+
+    again = open_page(browser, tmp_path / "taught.html")
+    assert again.locator(".card input[type=text]").evaluate_all("all => all.map(({ value }) => value)") == [
+        "red", "green", "blue",
+    ]  # fmt: skip
+    assert counts(again) == [6, 5, 4]
+    assert again.inner_text("#judged") == page.inner_text("#judged")
+    again.click("#measure")
+    again.wait_for_selector("#measured:has-text('bits right')")
+    again.click("#add-class")
+    add(again, 3, "grey \u00fc", "grey", 5)
+    with again.expect_download() as download:
+        again.click("#save-sqz")
+    download.value.save_as(tmp_path / "taught.sqz")
+
+    classifier = Classifier(tmp_path / "taught.sqz")
+    assert classifier.contents.labels.names == ("red", "green", "blue", "grey \u00fc")
+    for colour in COLOURS:
+        for photo in photos(colour, 2, seed=9):
+            logits = classifier.logits(classifier.preprocessing(photo)[None])[0]
+            assert np.array_equal(classify_in_page(again, photo, taught=True).logits, logits)
+    again.context.close()
+
+
+def test_file_of_two_steps_is_that_of_one(page, tmp_path):
+    saved = []
+    for _ in range(2):
+        add(page, 0, "red", "red", 3, seed=1)
+        add(page, 1, "green", "green", 4, seed=2)
+        with page.expect_download() as download:
+            page.click("#save-sqz")
+        saved.append(download.value.path().read_bytes())
+        for _ in range(4):  # photos and names, undone
+            page.click("#undo")
+        assert counts(page) == [0, 0]
+    assert saved[0] == saved[1]
+
+
+def test_photo_in_the_wrong_place_is_shown_and_moved(page):
+    add(page, 0, "red", "red", 8)
+    add(page, 1, "green", "green", 8)
+    add(page, 0, "red", "green", 1, seed=5)
+    page.click("#suspects summary")
+    assert re.match("red, photo 9: looks like green", page.locator("#doubtful bdi").first.inner_text())
+    page.click("#doubtful button:has-text('Move to green')")
+    wait_for_counts(page, 1, 9)
+    assert counts(page) == [8, 9]
+    page.click("#undo")
+    assert counts(page) == [9, 8]
+
+
+def test_photo_is_answered_at_once_with_the_new_classes(page):
+    add(page, 0, "red", "red", 3)
+    add(page, 1, "green", "green", 3)
+    page.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": photos("green", 1, seed=3)[0]})
+    page.wait_for_selector("#best:has-text('green')")
+    page.click("#mode-classify")
+    page.wait_for_function("() => ['a', 'b', 'c', 'd', 'e'].includes(document.getElementById('best').textContent)")
+
+
+def test_held_button_films_with_mouse_and_keyboard(page):
+    page.locator(".card .hold").nth(0).hover()
+    page.mouse.down()
+    page.wait_for_function("() => parseInt(document.querySelector('.card .count').textContent) >= 3")
+    page.mouse.up()
+    held = counts(page)[0]
+    page.locator(".card .hold").nth(1).focus()
+    page.keyboard.down(" ")
+    page.wait_for_function("() => parseInt(document.querySelectorAll('.card .count')[1].textContent) >= 2")
+    page.keyboard.up(" ")
+    assert counts(page)[0] == held
+    page.click("#undo")
+    assert counts(page) == [held, 0]
+
+
+def test_odd_input_is_answered_in_words(page):
+    page.locator(".card input[type=file]").nth(0).set_input_files(
+        [
+            {"name": "x.png", "mimeType": "image/png", "buffer": b"no image"},
+            {"name": "y.png", "mimeType": "image/png", "buffer": photos("red", 1)[0]},
+        ]
+    )
+    page.wait_for_selector("#error:has-text('1 of 2 files are not images')")
+    assert counts(page) == [1, 0]
+    assert page.is_disabled("#save-sqz")
+    add(page, 1, "</script><b>", "green", 1)
+    assert page.inner_text("#judged").startswith("Learnt. Give each class a second photo")
+    with page.expect_download() as download:
+        page.click("#save-page")
+    assert download.value.path().read_text().count("</script><b>") == 0
+
+
+def test_cards_can_be_reached_and_have_names(page):
+    roles = page.locator("#classes").get_by_role("textbox")
+    assert [roles.nth(i).get_attribute("aria-label") for i in range(2)] == ["Name of class 1", "Name of class 2"]
+    assert page.get_by_role("button", name="Remove class 2").count() == 1
+    assert page.locator("#mode-teach").get_attribute("aria-pressed") == "true"
+    page.set_viewport_size({"width": 360, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
