@@ -277,8 +277,8 @@ def test_self_test_finds_a_wrong_weight(tmp_path):
     static double logits[NET_CLASSES];
     int main(void) { return net_open(arena, sizeof arena) ? 2 : net_selftest(arena, logits) != 0; }
     """
-    first_line = re.search(r"net_own_weights\[\d+\] = \{\n(.*)\n", source.source)[1]
-    changed = source.source.replace(first_line, re.sub(r"-?\d+", lambda match: str(int(match[0]) ^ 8), first_line), 1)
+    conv1 = re.search(r"net_own_weights\[\d+\] = \{\n((?:.*\n){8})", source.source)[1]
+    changed = source.source.replace(conv1, re.sub(r"-?\d+", lambda match: str(int(match[0]) ^ 8), conv1), 1)
     (tmp_path / "net.h").write_text(source.header)
     (tmp_path / "main.c").write_text(driver)
     for text, expected in ((source.source, 0), (changed, 1)):

@@ -52,15 +52,18 @@ def _layer_table(found: Description) -> str:
 
 
 def _file_table(file: FileFacts) -> str:
-    from ..description import MEMORY_HEADER
-
     labels = file.contents.labels
     names = "none" if labels is None else ", ".join(printable(name) for name in labels.names[:_SHOWN_LABELS])
     if labels is not None and len(labels) > _SHOWN_LABELS:
         names += f" and {len(labels) - _SHOWN_LABELS} more"
     return (
         f"\nFile: {file.file_bytes:,} bytes, {file.ratio_vs_fp32:.1f}x smaller than float32,"
-        f" {file.ratio_vs_alexnet:.0f}x smaller than AlexNet\nLabels: {names}\n\n"
+        f" {file.ratio_vs_alexnet:.0f}x smaller than AlexNet\nLabels: {names}\n"
+        + "".join(
+            f"On a microcontroller, weights as {m.weights}: {m.ram_bytes:,} bytes of RAM,"
+            f" {m.flash_bytes:,} of flash memory\n"
+            for m in file.memory
+        )
+        + "\n"
         + table(("part", "params", "bytes", "bits/param", "density"), file.rows())
-        + (f"\n\n{table(MEMORY_HEADER, file.memory_rows())}" if file.memory else "")
     )
