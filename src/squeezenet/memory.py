@@ -10,8 +10,18 @@ from .engine import NativeEngine, measure_memory
 from .fileformat import SqzFile
 from .native_library import Conv, Fire, Model, Stage
 from .network import IntegerNetwork
+from .spec import ArchSpec
 
-__all__ = ["CODE_BYTES", "STACK_BYTES", "WEIGHTS", "ChipMemory", "Weights", "chip_memory", "small_engine"]
+__all__ = [
+    "CODE_BYTES",
+    "STACK_BYTES",
+    "WEIGHTS",
+    "ChipMemory",
+    "Weights",
+    "chip_memory",
+    "chip_ram_bytes",
+    "small_engine",
+]
 
 Weights = Literal["flash", "ram"]
 """`flash`: constants that are multiplied where they are; `ram`: the `.sqz` file, decoded when the network is opened."""
@@ -62,6 +72,25 @@ def small_engine(network: IntegerNetwork) -> NativeEngine:
     return NativeEngine(network, threads=1, kernels="small", band_rows=1, streamed=-1)
 
 
+def chip_ram_bytes(spec: ArchSpec) -> int:
+    """RAM of any network of an architecture whose weights are in flash memory: arena, stack and logits, bytes.
+
+    Raises:
+        ImportError: If the native engine, which computes it, was not built.
+
+    Example:
+        >>> from squeezenet.architectures import named_spec
+        >>> chip_ram_bytes(named_spec("squeezenet1_1", input_size=224)) < 75_000
+        True
+    """
+    return _flash_arena(spec) + STACK_BYTES["flash"] + 8 * spec.num_classes
+
+
+def _flash_arena(spec: ArchSpec) -> int:
+    activations: int = measure_memory(spec, kernels="small", band_rows=1, streamed=-1).arena_bytes
+    return 2 * _ALIGN + activations
+
+
 def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMemory:
     """Tell what a network takes in one of the forms.
 
@@ -77,7 +106,7 @@ def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMem
     sizes = measure_memory(network, kernels="small", band_rows=1, streamed=-1)
     names = sum(len(name.encode()) + 1 + 4 for name in contents.class_names)
     if weights == "flash":
-        arena, decoded, constants = 2 * _ALIGN + sizes.arena_bytes, 0, _constant_bytes(small_engine(network))
+        arena, decoded, constants = _flash_arena(network.spec), 0, _constant_bytes(small_engine(network))
     else:  # decoding is over when the first image comes
         decoded, constants = sizes.model_bytes, file_bytes
         arena = 2 * _ALIGN + decoded + max(sizes.load_bytes, sizes.arena_bytes)
