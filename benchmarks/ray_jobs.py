@@ -159,11 +159,11 @@ class Job:
         data, kind = bytearray(path.read_bytes()), self.rng.choice(("flip", "cut", "empty", "exchange"))
         if kind == "exchange" and len(parts) > 1:
             _exchange(*self.rng.sample(parts, 2))
-        elif kind in ("flip", "exchange"):
+        elif kind in ("flip", "exchange") and data:
             data[self.rng.randrange(len(data))] ^= 1 << self.rng.randrange(8)
             path.write_bytes(data)
         else:
-            path.write_bytes(data[: self.rng.randrange(len(data)) if kind == "cut" else 0])
+            path.write_bytes(data[: self.rng.randrange(len(data)) if kind == "cut" and data else 0])
         return f"{kind} {'parts' if parts else 'result'}"
 
     def start(self, address: str) -> subprocess.Popen[str]:
@@ -262,7 +262,7 @@ def main() -> None:
         seen = Counter()
     images = Images()
     with tempfile.TemporaryDirectory() as name, cluster_of(Path(name) / "ray") as (address, cluster):
-        length_s = 8.0
+        length_s = 5.0  # about what a run takes that nothing disturbs
         while seen["jobs"] < arguments.jobs and time.monotonic() - begin < arguments.seconds:
             number = seen["jobs"]
             rng = random.Random(1_000 * arguments.seed + number)

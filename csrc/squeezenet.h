@@ -201,6 +201,25 @@ typedef struct {
 /* The rule of the file that `header` was read from; its vectors lie in `data`. SQZ_BAD_ARGUMENT if the file has none. */
 SQZ_API sqz_status sqz_unknown_rule(const sqz_header *header, const void *data, sqz_unknown *rule);
 
+enum { SQZ_MAX_UNKNOWN = 64 /* vectors of a rule */ };
+
+/* Photos to make a rule of: their features as `sqz_code_features` codes them. */
+typedef struct {
+    const uint8_t *codes;         /* (photos, channels) */
+    const int32_t *labels;        /* (photos), 0 to classes - 1 */
+    const uint8_t *counts;        /* (photos), 1 for those that the network answers rightly; or NULL */
+    const uint8_t *foreign_codes; /* (foreign, channels), of photos that show none of the classes */
+    size_t photos, foreign;
+    int channels, classes, shift, is_signed;
+} sqz_novelty;
+
+/* Memory for `sqz_fit_unknown`; 0 for numbers that it cannot take, such as more than SQZ_MAX_UNKNOWN classes. */
+SQZ_API size_t sqz_novelty_bytes(const sqz_novelty *photos);
+
+/* Makes a rule: writes the body of an unkn chunk, at most 3 + classes * (channels + 1) / 2 bytes, and returns its size; 0 if
+ * an argument is wrong. */
+SQZ_API size_t sqz_fit_unknown(const sqz_novelty *photos, void *memory, size_t bytes, uint8_t *chunk);
+
 /* Whether an image with these `rule->channels` features shows none of the classes: 1 or 0. */
 SQZ_API int sqz_is_unknown(const sqz_unknown *rule, const int32_t *features);
 

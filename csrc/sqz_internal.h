@@ -375,7 +375,10 @@ sqz_status sqz_run_image(const sqz_model *model, void *arena, size_t arena_bytes
 /* Lays weights (O, I, k, k) out for a kernel set; `sqz_pack.c`. */
 void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight);
 
-/* Whether the unkn chunk of a file is well-formed; `sqz_unknown.c`. */
+/* Whether dot^2 * 2^16 >= threshold * norm * size; `sqz_unknown.c`. */
+int sqz_unknown_is_near(uint64_t dot, uint64_t norm, uint64_t size, uint32_t threshold);
+
+/* Whether the unkn chunk of a file is well-formed. */
 sqz_status sqz_check_unknown(const sqz_header *header, const uint8_t *data);
 
 /* `sqz_hash.c` */

@@ -1,7 +1,7 @@
 /* sqz_unknown.c - whether an image shows none of the classes, by its features: docs/format.md, "Unknown". */
 #include "sqz_internal.h"
 
-enum { UNKNOWN_HEADER = 3, UNKNOWN_MAX_VECTORS = 64 };
+enum { UNKNOWN_HEADER = 3 };
 
 /* The product of two 64-bit numbers: its high and low half. */
 static void unknown_multiply(uint64_t a, uint64_t b, uint64_t *high, uint64_t *low) {
@@ -11,9 +11,8 @@ static void unknown_multiply(uint64_t a, uint64_t b, uint64_t *high, uint64_t *l
     *low = right << 32 | (bottom & mask);
 }
 
-/* Whether dot^2 * 2^16 >= threshold * norm * size. The limits of the format keep dot below 2^39, norm below 2^63 and size
- * below 2^20. */
-static int unknown_is_near(uint64_t dot, uint64_t norm, uint64_t size, uint32_t threshold) {
+/* The limits of the format keep dot below 2^39, norm below 2^63 and size below 2^20. */
+int sqz_unknown_is_near(uint64_t dot, uint64_t norm, uint64_t size, uint32_t threshold) {
     uint64_t high, low, other_high, other_low;
     unknown_multiply(dot, dot << 16, &high, &low);
     unknown_multiply(norm, threshold * size, &other_high, &other_low);
@@ -28,7 +27,7 @@ sqz_status sqz_check_unknown(const sqz_header *header, const uint8_t *data) {
     const size_t channels = (size_t)last->expand1x1_channels + last->expand3x3_channels;
     const uint8_t *chunk = data + header->unknown_offset;
     const size_t stride = unknown_stride(channels);
-    if (header->unknown_bytes < UNKNOWN_HEADER || !chunk[0] || chunk[0] > UNKNOWN_MAX_VECTORS) return SQZ_BAD_TABLE;
+    if (header->unknown_bytes < UNKNOWN_HEADER || !chunk[0] || chunk[0] > SQZ_MAX_UNKNOWN) return SQZ_BAD_TABLE;
     if (header->unknown_bytes != UNKNOWN_HEADER + chunk[0] * stride) return SQZ_BAD_TABLE;
     for (size_t k = 1; k <= chunk[0]; k++) {
         if (channels % 2 && chunk[UNKNOWN_HEADER + k * stride - 1] >> 4) return SQZ_BAD_TABLE;
@@ -61,7 +60,7 @@ int sqz_is_unknown(const sqz_unknown *rule, const int32_t *features) {
             dot += (int64_t)features[c] * value;
             size += (uint32_t)(value * value);
         }
-        if (dot > 0 && unknown_is_near((uint64_t)dot, norm, size, rule->threshold)) return 0;
+        if (dot > 0 && sqz_unknown_is_near((uint64_t)dot, norm, size, rule->threshold)) return 0;
     }
     return 1;
 }

@@ -15,8 +15,8 @@ from squeezenet.cli import cli
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 VERBS = [
-    "demo", "train", "lr-find", "compress", "explore", "predict", "evaluate", "bench", "export", "verify", "shards",
-    "info", "import",
+    "demo", "train", "lr-find", "check", "compress", "explore", "predict", "similar", "evaluate", "bench", "export",
+    "verify", "shards", "info", "import",
 ]  # fmt: skip
 
 

@@ -493,3 +493,28 @@ def test_lists_of_files_stand_for_their_lines(model, photos, tmp_path, monkeypat
     assert run("predict", model, "@none.txt").stderr == "Error: none.txt: cannot be read (No such file or directory)\n"
     (photos / "empty.txt").write_text("\n")
     assert "expected names of images, one per line, got none" in run("predict", model, "@empty.txt").stderr
+
+
+def test_model_that_comes_last_is_named(model, photos):
+    for late in (model, "cifar10"):
+        result = run("predict", photos / "b.png", late)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"{late} is a MODEL: give it first, or by --model" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("evaluate", "cifar10", ""), ("train", "", "-o", "run"), ("train", "d", "-o", ""), ("train", "d", "--output="),
+     ("compress", "cifar10", "-o", " "), ("export", "cifar10", "-o", ""), ("verify", "cifar10", "--images", "")],
+)  # fmt: skip
+def test_empty_arguments_are_not_the_working_folder(arguments, photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "expected no empty argument: a variable of the shell may be unset" in result.stderr
+    assert sorted(os.listdir()) == ["a.jpg", "b.png"]
+
+
+def test_pipes_and_devices_are_records_of_predict(model):
+    (record,) = records_of(run("predict", model, "/dev/null", "--json"))
+    assert record["error"] == "expected an image, or a folder or zip of images, got a device, a pipe or a socket"

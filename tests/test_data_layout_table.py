@@ -35,6 +35,19 @@ TABLE = {
     "other names of splits": (
         "training/cat/1.png training/dog/2.png dev/cat/3.png", "cat/1 dog/2 | cat/3", "", "",
     ),
+    "short names of splits": (
+        "trn/cat/1.png trn/dog/2.png tst/cat/3.png", "cat/1 dog/2", "", "split test is left alone",
+    ),
+    "held out": (
+        "train/cat/1.png train/dog/2.png hold-out/cat/3.png", "cat/1 dog/2", "", "split test is left alone",
+    ),
+    "folds": (
+        "fold1/cat/1.png fold1/dog/2.png fold2/cat/3.png fold2/dog/4.png", "fold1/1,2 fold2/3,4", "",
+        "fold1/ and fold2/ are taken for classes, though each holds cat/ and dog/",
+    ),
+    "the same folders in classes": (
+        "cat/1.png cat/in/2.png cat/out/3.png dog/in/4.png dog/out/5.png", "cat/1,2,3 dog/4,5", "", "",
+    ),
     "validation": ("train/cat/1.png train/dog/2.png validation/dog/4.png", "cat/1 dog/2 | dog/4", "", ""),
     "sets": (
         "training_set/cat/1.png training_set/dog/2.png val_set/cat/3.png", "cat/1 dog/2 | cat/3", "", "",

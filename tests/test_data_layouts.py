@@ -251,3 +251,11 @@ def test_both_splits_of_a_source_are_found_in_one_listing(tmp_path, monkeypatch)
     )
     assert val.classes == ("b",)
     assert open_train_and_val(write_tree(tmp_path / "other", ["a/1.png", "b/1.png"]))[1] is None
+
+
+def test_urls_and_empty_names_are_no_working_folder():
+    with pytest.raises(DataError, match="https://a.de/b.zip: expected a file or a folder on this machine, got a URL"):
+        open_data("https://a.de/b.zip")
+    for empty in ("", " "):
+        with pytest.raises(DataError, match="expected a file or a folder, got an empty name"):
+            open_data(empty)

@@ -24,6 +24,7 @@ LEVELS = [
     {"description"},
     {"quantization"},
     {"evaluation"},
+    {"checking"},
     {"exports", "cluster", "reports"},
     {"teaching", "training"},
     {"compression", "exploration"},

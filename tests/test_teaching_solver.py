@@ -17,6 +17,7 @@ from squeezenet.network import ConvParams
 from squeezenet.teaching.head import network_digest, plain_json, replace_head
 from squeezenet.teaching.native import fit
 from squeezenet.teaching.solver import FeatureCode, fit_numpy, quantize_head
+from squeezenet.unknown import fit_unknown
 
 NATIVE = Path(__file__).with_name("native")
 GOLDEN = (
@@ -133,15 +134,17 @@ def test_python_and_webassembly_write_the_same_file(tmp_path, seed):
     code = FeatureCode.of(head.in_size**2, is_signed=contents.network.tensor(head.inputs[0]).zero_point != 0)
     codes = code.encode(ReferenceEngine(contents.network).features(pixels))
     meta = {"labels": {"names": [f"Kläße {i}" for i in range(n_classes)]}, "x": [1.0, 0.5, "a\n"]}
-    rule = b"rule" if seed % 2 else b""
+    fitted = fit_numpy(code.decode(codes), classes, n_classes)
+    vectors, right = code.decode(codes) << code.shift, fitted.scores.argmax(axis=1) == classes
+    rule = fit_unknown(vectors, classes, counts=right).rule.encode() if seed % 2 else b""
     expected = replace_head(
         base,
         contents,
-        quantize_head(fit_numpy(code.decode(codes), classes, n_classes), code, head.out_size**2),
+        quantize_head(fitted, code, head.out_size**2),
         meta,
         rule,
     )
-    text = plain_json(meta)
+    text, rule = plain_json(meta), b"auto" if rule else b""
     (tmp_path / "base.sqz").write_bytes(base)
     (tmp_path / "task").write_bytes(
         struct.pack("<4I", len(classes), n_classes, len(text), len(rule))

@@ -12,6 +12,7 @@ from squeezenet import Classifier, SqzFile
 from squeezenet.errors import BadTable
 from squeezenet.fileformat import decode_sqz, encode_sqz, with_facts
 from squeezenet.native_library import load_library
+from squeezenet.teaching.solver import FeatureCode
 from squeezenet.unknown import UnknownRule, class_vectors, directions, fit_unknown, squared_cosines
 from sqz_bytes import with_chunk
 
@@ -182,6 +183,50 @@ def test_rule_is_made_as_the_page_says():
         scores.append(score(row, [vector([other for other in rows if other is not u]) for rows in members]))
     assert fit.rule.threshold == sorted(scores)[30 * 5 // 100]
     assert fit.kept == pytest.approx(100 * 29 / 30)
+
+
+class Novelty(ctypes.Structure):
+    """`sqz_novelty` of squeezenet.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("codes", "labels", "counts", "foreign_codes")),
+        *((name, ctypes.c_size_t) for name in ("photos", "foreign")),
+        *((name, ctypes.c_int) for name in ("channels", "classes", "shift", "is_signed")),
+    ]  # fmt: skip
+
+
+def fit_in_c(codes, labels, code, counts=None, foreign=None):
+    library, (photos, channels) = load_library(), codes.shape
+    arrays = [np.ascontiguousarray(codes), np.ascontiguousarray(labels, np.int32), counts, foreign]
+    where = [None if array is None else np.ascontiguousarray(array).ctypes.data for array in arrays]
+    classes = int(labels.max()) + 1
+    task = Novelty(
+        *where, photos, 0 if foreign is None else len(foreign), channels, classes, code.shift, code.is_signed
+    )
+    library.sqz_novelty_bytes.restype = library.sqz_fit_unknown.restype = ctypes.c_size_t
+    memory = np.empty(library.sqz_novelty_bytes(ctypes.byref(task)), np.uint8)
+    body = np.empty(3 + classes * ((channels + 1) // 2), np.uint8)
+    places = [ctypes.c_void_p(memory.ctypes.data), ctypes.c_size_t(memory.nbytes), ctypes.c_void_p(body.ctypes.data)]
+    return body[: library.sqz_fit_unknown(ctypes.byref(task), *places)].tobytes()
+
+
+@pytest.mark.skipif(load_library() is None, reason="the native engine was not built")
+def test_c_makes_the_same_rule():
+    rng = np.random.default_rng(7)
+    for task in range(30):
+        channels, classes = int(rng.integers(1, 40)), int(rng.integers(1, 9))
+        labels = np.sort(np.concatenate([np.arange(classes), rng.integers(0, classes, rng.integers(0, 60))]))
+        code = FeatureCode(int(rng.integers(0, 13)), bool(task % 2))
+        centres = rng.integers(0, 256, (classes, channels))
+        codes = np.clip(centres[labels] + rng.normal(0, 30, (len(labels), channels)), 0, 255).astype(np.uint8)
+        if task % 5 == 4:
+            labels = 2 * labels + 1  # classes without photos
+        strange = rng.integers(0, 256, (20, channels), np.uint8) if task % 3 else None
+        counts = rng.random(len(labels)) < (0.8 if task % 4 else 0.0) if task % 7 else None
+        vectors = [None if part is None else code.decode(part) << code.shift for part in (codes, strange)]
+        expected = fit_unknown(vectors[0], labels, counts=counts, foreign=vectors[1]).rule.encode()
+        found = fit_in_c(codes, labels, code, None if counts is None else counts.astype(np.uint8), strange)
+        assert found.hex() == expected.hex(), task
 
 
 def test_foreign_photos_lower_the_threshold_at_most():

@@ -245,6 +245,7 @@ def tested_table() -> str:
     """What the larger checks, too long for every change, last found."""
     equality, page = read("equality"), read("web")["agreement"]["page"]
     lockstep, kills, dead = read("lockstep"), read("kills"), read("dead_runs")
+    commands, jobs = [kills["command"], kills["command_in_child"]], read("ray_jobs")["seen"]
     broken, photos = read("broken_inputs"), sum(net["n_images"] for net in equality["results"])
     different = sum(count for net in equality["results"] for count in net["n_different"].values())
     networks = equality["random_networks"]
@@ -260,6 +261,13 @@ def tested_table() -> str:
          f"{lockstep['differences']} differences of verdict or error"),
         (f"trainings killed {kills['ranks_1']['kills']} times at random moments and resumed", "`benchmarks/kills.py`",
          f"{kills['ranks_1']['same_bytes']} of {kills['ranks_1']['runs']} end in the bytes of the uninterrupted run"),
+        (f"`squeezenet train` killed {sum(one['kills'] for one in commands)} times, each continued by `--resume`",
+         "`benchmarks/kills.py`",
+         f"{sum(one['same_bytes'] for one in commands)} end in the bytes of the uninterrupted run"),
+        (f"{jobs['jobs']} jobs of `predict --ray` with drivers and workers killed, images changed, parts damaged",
+         "`benchmarks/ray_jobs.py`",
+         f"{jobs['rows twice or missing'] + jobs['rows of another image']} of {jobs['rows']:,} rows missing, twice or"
+         " of another image"),
         (f"trainings from scratch, {sum(task['seeds'] for task in deaths)} seeds", "`benchmarks/dead_runs.py`",
          f"{sum(task['dead'] for task in deaths)} that never learnt"),
         (f"{broken['commands']} commands on broken images, folders and files", "`benchmarks/broken_inputs.py`",

@@ -15,7 +15,7 @@ link() {
     ${WASM_LD:-wasm-ld-19} --no-entry --strip-all --gc-sections "$@"
 }
 compile -Os "web/sqz_web kernels sqz_batch sqz_hash sqz_model sqz_pack sqz_parse sqz_plan sqz_run sqz_schedule sqz_threads sqz_unknown"
-compile -Os "sqz_decode sqz_encode sqz_teach web/web_teach"
+compile -Os "sqz_decode sqz_encode sqz_teach sqz_novelty web/web_teach"
 compile -O2 "kernels_rows kernels_wasm web/web_pixels"
 link -z stack-size=131072 --initial-memory=262144 --export-table --growable-table -o "$1" "$objects"/*.o
 rm "$objects"/*.o

@@ -123,6 +123,12 @@ WEB_EXPORT(web_run) int web_run(int wants_map) {
                             wants_map ? web_maps : NULL, web_sums);
 }
 
+/* Whether the last image shows none of the classes by the body of an unkn chunk, as `web_teach_rule` makes it: 1 or 0. */
+WEB_EXPORT(web_is_unknown) int web_is_unknown(const uint8_t *chunk) {
+    const sqz_unknown rule = {chunk + 3, chunk[0], web_width, chunk[1] | (uint32_t)chunk[2] << 8};
+    return sqz_is_unknown(&rule, web_sums);
+}
+
 /* Whether the last image shows none of the classes: 1 or 0, or -1 if the file has no rule for it. */
 WEB_EXPORT(web_unknown) int web_unknown(void) {
     sqz_unknown rule;

@@ -3,6 +3,7 @@
  *     after web_run, web_codes() has the photo's feature vector as web_channels() bytes, to be kept by the page
  *     at = web_teach_room(photos, classes): write web_channels() codes for each photo there, class by class, and at
  *     web_teach_classes() the class of each (int32, ascending from 0); web_teach() -> status
+ *     web_teach_rule() -> bytes of the body of an unkn chunk made of the same photos, at web_teach_chunk(); 0 without
  *     web_teach_scores(): (photos, classes) doubles, each photo left out, until the next photo is read
  *     web_teach_logits() after web_run: the new head's answer, classes doubles
  *     at = web_alloc(n), write JSON in UTF-8 there, likewise the body of an unkn chunk (or 0 bytes),
@@ -281,3 +282,35 @@ WEB_EXPORT(web_teach_exponent) int web_teach_exponent(void) { return teach.taugh
 WEB_EXPORT(web_teach_gain) int web_teach_gain(void) { return teach.taught.gain; }
 WEB_EXPORT(web_teach_data) uint8_t *web_teach_data(void) { return teach.file; }
 WEB_EXPORT(web_teach_bytes) size_t web_teach_bytes(void) { return teach.file_bytes; }
+
+static uint8_t *teach_chunk;
+WEB_EXPORT(web_teach_chunk) uint8_t *web_teach_chunk(void) { return teach_chunk; }
+
+/* Photos count where the head that is fitted to all others answers rightly. */
+WEB_EXPORT(web_teach_rule) size_t web_teach_rule(void) {
+    sqz_novelty photos = SQZ_ZEROS;
+    const double *scores = teach.taught.scores;
+    uint8_t *right;
+    size_t bytes;
+    void *memory;
+    photos.codes = teach.codes;
+    photos.labels = teach.classes_of;
+    photos.photos = (size_t)teach.photos;
+    photos.channels = web_channels();
+    photos.classes = teach.classes;
+    photos.shift = teach.shift;
+    photos.is_signed = teach.is_signed;
+    bytes = sqz_novelty_bytes(&photos);
+    if (!bytes) return 0;
+    right = web_alloc(photos.photos);
+    teach_chunk = web_alloc(3 + (size_t)teach.classes * (teach_width() + 1) / 2 + (size_t)teach.classes);
+    memory = web_alloc(bytes);
+    if (!right || !teach_chunk || !memory) return 0;
+    for (size_t i = 0; i < photos.photos; i++, scores += teach.classes) {
+        int best = 0;
+        for (int c = 1; c < teach.classes; c++) best = scores[c] > scores[best] ? c : best;
+        right[i] = best == teach.classes_of[i];
+    }
+    photos.counts = right;
+    return sqz_fit_unknown(&photos, memory, bytes, teach_chunk);
+}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .accounting import network_cost
     from .architectures import metaparameter_spec, named_spec
+    from .checking.check import PhotoCheck, check
+    from .checking.similar import Similar, similar
     from .classifier import Answer, Classifier, Prediction, Predictor
     from .cluster import BulkResult, predict_to_parquet
     from .compression.compress import Compressed, compress
@@ -53,18 +55,20 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer", "ArchSpec", "Benchmark", "BulkResult", "Classifier", "Compressed", "Confidence", "DeepCompression",
     "Description", "Evaluation", "Exported", "Fire", "FireSpec", "ImageSet", "Imported", "Int8", "Labels",
-    "LearningRates", "PackedShards", "Prediction", "Predictor", "Preprocessing", "RateDistortion", "Recipe", "Space",
-    "SqueezeNet", "SqueezeNetError", "SqzFile", "StemSpec", "StudyResult", "TrainResult", "Trial", "Verification",
-    "benchmark", "compress", "create_model", "describe", "evaluate", "explore", "export", "find_learning_rate",
-    "find_model", "fold_batch_norm", "import_weights", "load_image", "load_model", "load_recipe", "load_safetensors",
-    "load_space", "metaparameter_spec", "named_spec", "network_cost", "open_data", "open_model", "predict",
-    "predict_to_parquet", "read_sqz", "save_safetensors", "squeezenet1_0", "squeezenet1_1", "store_confidence", "train",
-    "verify", "write_shards", "write_sqz",
+    "LearningRates", "PackedShards", "PhotoCheck", "Prediction", "Predictor", "Preprocessing", "RateDistortion",
+    "Recipe", "Similar", "Space", "SqueezeNet", "SqueezeNetError", "SqzFile", "StemSpec", "StudyResult", "TrainResult",
+    "Trial", "Verification", "benchmark", "check", "compress", "create_model", "describe", "evaluate", "explore",
+    "export", "find_learning_rate", "find_model", "fold_batch_norm", "import_weights", "load_image", "load_model",
+    "load_recipe", "load_safetensors", "load_space", "metaparameter_spec", "named_spec", "network_cost", "open_data",
+    "open_model", "predict", "predict_to_parquet", "read_sqz", "save_safetensors", "similar", "squeezenet1_0",
+    "squeezenet1_1", "store_confidence", "train", "verify", "write_shards", "write_sqz",
 ]  # fmt: skip
 
 _HOMES = {
     "accounting": ("network_cost",),
     "architectures": ("metaparameter_spec", "named_spec"),
+    "checking.check": ("PhotoCheck", "check"),
+    "checking.similar": ("Similar", "similar"),
     "classifier": ("Answer", "Classifier", "Prediction", "Predictor"),
     "cluster": ("BulkResult", "predict_to_parquet"),
     "compression.compress": ("Compressed", "compress"),

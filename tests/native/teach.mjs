@@ -1,5 +1,5 @@
 // node teach.mjs ENGINE.wasm BASE.sqz TASK > NEW.sqz: teaches a head as the page does. TASK holds, little-endian: photos, classes,
-// bytes of META, bytes of unkn (uint32 each), the class of each photo (int32), pixels of all photos, META, unkn.
+// bytes of META, bytes of unkn, which may be "auto" (uint32 each), the class of each photo (int32), pixels of all photos, META, unkn.
 import { readFileSync, writeSync } from "node:fs";
 
 const [wasm, file, task] = process.argv.slice(2).map((path) => readFileSync(path));
@@ -29,7 +29,9 @@ codes.forEach((code, i) => bytes(room + i * width, width).set(code));
 bytes(engine.web_teach_classes(), 4 * photos).set(task.subarray(16, 16 + 4 * photos));
 check(engine.web_teach());
 const [meta, rule] = [task.subarray(at, at + metaBytes), task.subarray(at + metaBytes, at + metaBytes + ruleBytes)];
-const places = [put(meta), put(rule)];
-check(engine.web_teach_file(places[0], metaBytes, places[1], ruleBytes));
+const made = rule.toString() === "auto" ? engine.web_teach_rule() : 0; // the rule that the page makes
+const chosen = made ? bytes(engine.web_teach_chunk(), made).slice() : rule;
+const places = [put(meta), put(chosen)];
+check(engine.web_teach_file(places[0], metaBytes, places[1], chosen.length));
 const output = bytes(engine.web_teach_data(), engine.web_teach_bytes()).slice();
 for (let done = 0; done < output.length; ) done += writeSync(1, output, done);

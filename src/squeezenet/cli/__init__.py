@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -26,9 +27,11 @@ _VERBS = {
     "demo": ("demo", "Train, compress and predict on handwritten digits, start to end."),
     "train": ("train", "Train a network on class folders."),
     "lr-find": ("lr_find", "Find a learning rate."),
+    "check": ("check", "Find duplicates, wrong labels and useless photos."),
     "compress": ("compress", "Squeeze a trained network into a .sqz file."),
     "explore": ("explore", "Find the best architecture under a budget."),
     "predict": ("predict", "Classify images."),
+    "similar": ("similar", "Find the photos that look like one."),
     "evaluate": ("evaluate", "Measure accuracy on labelled images."),
     "bench": ("bench", "Time a compressed network on this machine."),
     "export": ("export", "Write a network as a web page, C, ONNX or safetensors."),
@@ -52,6 +55,13 @@ class _Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, line) for verb, (_, line) in _VERBS.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        is_empty = any(not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word) for word in args[1:])
+        if is_empty and args[0] != "predict":  # which gives a record to each argument
+            # Of an unset variable of a shell; as a path it would be the working folder.
+            raise click.UsageError("expected no empty argument: a variable of the shell may be unset", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

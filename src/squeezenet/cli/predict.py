@@ -53,6 +53,8 @@ def command(
     With --ray, IMAGE may also be a Parquet file with a column of images, or a URI such as
     s3://bucket/photos. Stopped or killed, the same command continues: see docs/scale.md.
     """
+    if output is not None and not output.strip():
+        raise click.UsageError("expected a file for -o, got an empty name")
     kind = _kind_of_output(output, layout, address)
     chosen, images = _split_model(model, _without_lists(arguments))
     if address is not None and output is not None:
@@ -161,6 +163,8 @@ def _split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tu
         raise click.UsageError("Missing argument 'IMAGE...'.")
     if model is not None:
         return model, arguments
+    if late := [argument for argument in arguments[1:] if _is_only_a_model(argument)]:
+        raise click.UsageError(f"{printable(late[0])} is a MODEL: give it first, or by --model")
     name = default_model()
     if name is None:
         raise click.UsageError(
@@ -186,6 +190,17 @@ def _is_model(argument: str, *, is_alone: bool) -> bool:
         # What is neither there nor named like an image is a MODEL that is misspelt, if images follow.
         return not (is_alone or is_image or os.path.lexists(argument) or "://" in argument)
     return True
+
+
+def _is_only_a_model(argument: str) -> bool:
+    """Whether an argument names a network by its name or file, and cannot be a folder of images."""
+    from ..errors import ModelNotFoundError
+    from ..zoo import find_model
+
+    try:
+        return not os.path.isdir(argument) and bool(find_model(argument))
+    except ModelNotFoundError:
+        return False
 
 
 def _predict_on_cluster(model: str, images: tuple[str, ...], output: str, address: str, top: int) -> None:

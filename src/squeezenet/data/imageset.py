@@ -103,6 +103,18 @@ class ImageSet:
         items, keys = (tuple(self.items[i] for i in chosen), tuple(self._keys[i] for i in chosen))
         return dataclasses.replace(self, items=items, _keys=keys)
 
+    def joined(self, other: ImageSet) -> ImageSet:
+        """Put another set behind this one, its classes numbered as here.
+
+        Raises:
+            DataError: If a class of the other set is missing here.
+        """
+        behind = other.with_classes_of(self) if self.classes != other.classes else other
+        keys = tuple((source + len(self._sources), key) for source, key in behind._keys)
+        return dataclasses.replace(
+            self, items=self.items + behind.items, _keys=self._keys + keys, _sources=self._sources + behind._sources
+        )
+
     def sample(self, n: int) -> ImageSet:
         """Keep at most `n` images (at least 1), evenly spaced over the set; the first and the last are among them.
 

@@ -16,7 +16,8 @@ Split = Literal["train", "val", "test"]
 _Parts = tuple[str, ...]
 
 _SPLIT_NAME = re.compile(
-    r"(?:(?P<train>train|training)|(?P<val>val|valid|validation|dev|eval|evaluation)|(?P<test>test|testing))"
+    r"(?:(?P<train>train|training|trn)|(?P<val>val|valid|validation|dev|eval|evaluation)"
+    r"|(?P<test>test|testing|tst|hold[-_ ]?out))"
     r"(?:[-_ ]?(?:set|data|split|images))?(?:[-_ ]?\d+)?"
 )
 _GENERIC = frozenset({"images", "imgs", "data"})
@@ -104,12 +105,28 @@ def read_layout(paths: Sequence[_Parts]) -> Layout:
     classes = {place.class_name for place in map(layout.place, paths) if place.class_name}
     named = sorted(name for name in classes if split_of(name))
     if layout.problem or not named:
-        return layout
+        return layout if layout.problem else replace(layout, note=_note_of_same_folders(paths, layout))
     if len(named) == len(classes) or len({split_of(name) for name in named}) > 1:
         where, got = (layout.splits, _slashed(named)) if layout.splits else (named, "images")
         problem = f"expected class folders in {_slashed(where)}, got {got}: the folders must be <split>/<class>/<image>"
         return Layout(problem=problem)
     return replace(layout, note=f"{_slashed(named)} is taken for a class, since it lies beside other classes")
+
+
+def _note_of_same_folders(paths: Sequence[_Parts], layout: Layout) -> str | None:
+    """Doubt classes that all hold the same folders and nothing else, as parts of a set do: fold1/cat/, fold2/cat/."""
+    if layout.splits or layout.has_splits_inside:
+        return None
+    inner: dict[str, set[str]] = {}
+    for parts in (parts[layout.depth :] for parts in paths if len(parts) > layout.depth + 1):
+        inner.setdefault(parts[0], set()).add(parts[1] if len(parts) > 2 else "")
+    names, folders = [*inner], [*inner.values()]
+    if len(names) < 2 or len(folders[0]) < 2 or "" in folders[0] or any(other != folders[0] for other in folders):
+        return None
+    return (
+        f"{_slashed(names[:3])} are taken for classes, though each holds {_slashed(sorted(folders[0])[:3])}:"
+        f" if those are the classes, name {names[0]}/ as DATA"
+    )
 
 
 def _find_layout(paths: Sequence[_Parts]) -> Layout:

@@ -93,10 +93,14 @@ def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> So
         DataError: If it is none of these, or the zip cannot be used.
     """
     text, path = os.fspath(source), Path(source)
+    if not text.strip():  # an unset variable of a shell; Path() would be the working folder
+        raise DataError("expected a file or a folder, got an empty name")
     if text == _DIGITS and not path.exists():
         return DigitsSource()
     if path.is_dir():
         return FolderSource(path)
+    if not path.exists() and "://" in text:
+        raise DataError(f"{file_name(text)}: expected a file or a folder on this machine, got a URL: download it first")
     if not path.exists():
         wanted = "" if any_file else f"; expected a folder of class folders, a zip of one, or {_DIGITS}"
         raise DataError(f"{file_name(text)}: no such file or folder{wanted}")
@@ -104,7 +108,9 @@ def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> So
         return ZipSource(path)
     if path.is_file() and (any_file or path.suffix.lower() in IMAGE_EXTENSIONS):
         return FileSource(path)
-    raise DataError(f"{file_name(text)}: expected a folder of class folders or a zip of one, got another kind of file")
+    wanted = "an image, or a folder or zip of images" if any_file else "a folder of class folders or a zip of one"
+    got = "another kind of file" if path.is_file() else "a device, a pipe or a socket"
+    raise DataError(f"{file_name(text)}: expected {wanted}, got {got}")
 
 
 def expand_pattern(path: str) -> list[str]:

@@ -148,7 +148,6 @@ def _answers_of_all(predictor: Predictor, images: Any, top: int) -> Iterator[Ans
 
 def _answers_of_files(predictor: Predictor, paths: list[str], top: int) -> Iterator[Answer]:
     try:
-        _refuse_nowhere(paths[0])
         found = open_everything(paths)
     except (SqueezeNetError, OSError) as error:
         if len(paths) > 1:  # one of them spoils the group: each for itself
@@ -159,13 +158,6 @@ def _answers_of_files(predictor: Predictor, paths: list[str], top: int) -> Itera
             yield Answer(name=paths[0], error=reason.removeprefix(f"{paths[0]}: "))
         return
     yield from answers(predictor, found, top=top)
-
-
-def _refuse_nowhere(path: str) -> None:
-    if not path:
-        raise DataError("expected a file or a folder, got an empty name")
-    if "://" in path:
-        raise DataError("expected a file or a folder on this machine, got a URL: download it first")
 
 
 def _grouped(images: Iterable[Any]) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 // Off the main thread: opens the model and classifies photos.
 
-let engine, names, geometry, meta, temperature, unknownBelow;
+let engine, names, geometry, meta, temperature, unknownBelow, taughtRule;
 let taughtNames = null;
 
 const memory = (Type, at, count) => new Type(engine.memory.buffer, at, count);
@@ -111,7 +111,7 @@ async function classify({ image, map = true, runs = 1, keep = false, codes = fal
   const result = {
     logits,
     features,
-    unknown: !taught && (rule < 0 ? top[0].probability < unknownBelow : rule > 0),
+    unknown: taught ? isStrange() : (rule < 0 ? top[0].probability < unknownBelow : rule > 0),
     top,
     maps: map && !taught ? mapsOf(top.map((one) => one.index)) : [],
     frame: frameOf(bitmap),
@@ -133,8 +133,22 @@ function teach({ codes, classes, names: given }) {
   memory(Int32Array, engine.web_teach_classes(), classes.length).set(classes);
   taughtNames = null;
   check(engine.web_teach(), "Teaching");
+  const bytes = engine.web_teach_rule();
+  taughtRule = memory(Uint8Array, engine.web_teach_chunk(), bytes).slice();
   taughtNames = given;
   return { scores: memory(Float64Array, engine.web_teach_scores(), classes.length * given.length).slice() };
+}
+
+// Whether the last photo shows none of the classes that were taught.
+function isStrange() {
+  return taughtNames !== null && taughtRule.length > 0 && engine.web_is_unknown(put(taughtRule)) > 0;
+}
+
+function put(bytes) {
+  const at = engine.web_alloc(bytes.length);
+  check(at ? 0 : 8, "The file");
+  memory(Uint8Array, at, bytes.length).set(bytes);
+  return at;
 }
 
 function forget() {
@@ -149,10 +163,7 @@ function file() {
     ? Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]))
     : value);
   const text = new TextEncoder().encode(JSON.stringify(sorted({ labels: { names: taughtNames }, ...kept })));
-  const at = engine.web_alloc(text.length);
-  check(at ? 0 : 8, "The file");
-  memory(Uint8Array, at, text.length).set(text);
-  check(engine.web_teach_file(at, text.length, 0, 0), "The file");
+  check(engine.web_teach_file(put(text), text.length, put(taughtRule), taughtRule.length), "The file");
   return memory(Uint8Array, engine.web_teach_data(), engine.web_teach_bytes()).slice();
 }
 

@@ -1,0 +1,309 @@
+"""`squeezenet.check`: look through photos before anybody trains on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..classifier import Classifier
+from ..data import ImageSet, Unreadable, open_data
+from ..data.decode import thread_pool
+from ..data.imageset import open_train_and_val
+from ..errors import DataError, ImageError
+from ..evaluation.metrics import wilson_interval
+from ..fileformat import SqzFile
+from ..preprocess import Preprocessing, load_image
+from ..progress import Reporter, reporter_of
+from ..zoo import default_model
+from .duplicates import groups_of, near_duplicates
+from .labels import leave_one_out
+from .looks import Look, look_at
+
+__all__ = ["DuplicateGroup", "PhotoCheck", "Suspect", "check"]
+
+Photos = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+BLANK_CONTRAST = 6.0
+"""Photos of less contrast show nothing, greys."""
+
+BLURRED_SHARE = 0.01
+"""Photos whose sharpness is less than this part of their contrast squared are blurred."""
+
+LOST_SHARE = 0.4
+"""A photo loses much where this share of its pixels is cropped away."""
+
+_BATCH = 64
+
+
+class DuplicateGroup(NamedTuple):
+    """Photos that show the same picture."""
+
+    photos: tuple[int, ...]
+    """Positions in `PhotoCheck.names`."""
+    is_leak: bool
+    """Whether some are trained on and others validated on."""
+    is_contradiction: bool
+    """Whether they have different labels."""
+
+
+class Suspect(NamedTuple):
+    """A photo whose features belong to another class than its label says."""
+
+    photo: int
+    """Position in `PhotoCheck.names`."""
+    looks_like: str
+    margin: float
+    """By how much the other class is nearer: about 1 where there is no doubt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoCheck:
+    """What was found in some photos."""
+
+    data: str
+    model: str
+    """The network whose features were compared."""
+    images: ImageSet
+    """The readable photos; positions below count them."""
+    names: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    """Class folder of each photo; None without class folders."""
+    splits: tuple[str | None, ...]
+    """`train` or `val`; None where the data are not split."""
+    unreadable: tuple[Unreadable, ...]
+    duplicates: tuple[DuplicateGroup, ...]
+    suspects: tuple[Suspect, ...]
+    """The surest first."""
+    accuracy: float | None
+    """Percent of the photos whose label all other photos agree with; None without labels."""
+    accuracy_interval: tuple[float, float] | None
+    """Bounds of `accuracy` at 95 % confidence, percent."""
+    blank: tuple[int, ...]
+    blurred: tuple[int, ...]
+    """Least sharp first."""
+    seen: tuple[float, ...]
+    """Share of each photo's pixels that the network sees, 0 to 1."""
+    seen_squashed: float
+    """The same of every photo if it were squeezed to a square first."""
+    preprocessing: Preprocessing
+
+    @property
+    def leaks(self) -> tuple[DuplicateGroup, ...]:
+        """Duplicates of which some are trained on and others validated on."""
+        return tuple(group for group in self.duplicates if group.is_leak)
+
+    @property
+    def contradictions(self) -> tuple[DuplicateGroup, ...]:
+        """Duplicates with different labels."""
+        return tuple(group for group in self.duplicates if group.is_contradiction)
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether something is wrong whatever the photos are for: unreadable, blank, leaking or contradicting ones."""
+        return bool(self.unreadable or self.blank or self.leaks or self.contradictions)
+
+    @property
+    def has_findings(self) -> bool:
+        """Whether there is anything to look at, suspects and duplicates within a split included."""
+        return self.has_errors or bool(self.duplicates or self.suspects or self.blurred or self.would_squash)
+
+    @property
+    def cut(self) -> tuple[int, ...]:
+        """Photos of which the crop takes much away, the most first."""
+        order = sorted(range(len(self.seen)), key=lambda photo: (self.seen[photo], photo))
+        return tuple(photo for photo in order if self.seen[photo] < 1 - LOST_SHARE)
+
+    @property
+    def would_squash(self) -> bool:
+        """Whether the photos would better be squeezed to a square than cropped: a fifth of them lose much."""
+        return self.preprocessing.resize_mode != "squash" and 5 * len(self.cut) > len(self.seen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; photos by name."""
+        names = self.names
+        groups = [
+            {
+                "photos": [names[i] for i in group.photos], "is_leak": group.is_leak,
+                "is_contradiction": group.is_contradiction,
+            }
+            for group in self.duplicates
+        ]  # fmt: skip
+        return {
+            "data": self.data, "model": self.model, "n_photos": len(names),
+            "unreadable": [list(entry) for entry in self.unreadable], "duplicates": groups,
+            "suspects": [
+                {"photo": names[s.photo], "label": self.labels[s.photo], "looks_like": s.looks_like, "margin": s.margin}
+                for s in self.suspects
+            ],
+            "accuracy": self.accuracy, "accuracy_interval": self.accuracy_interval,
+            "blank": [names[i] for i in self.blank], "blurred": [names[i] for i in self.blurred],
+            "cut": [{"photo": names[i], "seen": self.seen[i]} for i in self.cut],
+            "seen": float(np.mean(self.seen)) if self.seen else None, "seen_squashed": self.seen_squashed,
+            "would_squash": self.would_squash,
+        }  # fmt: skip
+
+    def summary(self) -> list[str]:
+        """Say what was found in lines, the worst first."""
+        n_more = sum(len(group.photos) - 1 for group in self.duplicates)
+        lines = [f"{len(self.names)} photos, features of {self.model}"]
+        for found, text in (
+            (self.unreadable, "unreadable"),
+            (self.leaks, "pictures that are both trained on and validated on"),
+            (self.contradictions, "pictures with more than one label"),
+            (self.blank, "blank"),
+            (self.blurred, "blurred"),
+        ):
+            lines += [f"{text}: {len(found)}"] if found else []
+        if self.duplicates:
+            lines.append(f"near-duplicates: {len(self.duplicates)} pictures, {n_more} photos more than needed")
+        if self.accuracy is not None and self.accuracy_interval is not None:
+            low, high = self.accuracy_interval
+            lines.append(
+                f"labels: {self.accuracy:.1f} % agree with all other photos ({low:.1f} to {high:.1f}); suspects:"
+                f" {len(self.suspects)}"
+            )
+        if self.seen:
+            lines.append(f"crop: {100 * (1 - float(np.mean(self.seen))):.0f} % of an average photo are never seen")
+        if self.would_squash:
+            lines.append(
+                f'{len(self.cut)} photos lose more than {100 * LOST_SHARE:.0f} %: `resize_mode = "squash"` would lose'
+                f" {100 * (1 - self.seen_squashed):.0f} % of each"
+            )
+        return lines
+
+
+def check(
+    photos: Photos | ImageSet, *, on: str | os.PathLike[str] | SqzFile | Classifier | None = None,
+    progress: Reporter | bool = False,
+) -> PhotoCheck:  # fmt: skip
+    """Find duplicates, leaks between splits, doubtful labels, blank and blurred photos, and what the crop takes away.
+
+    Args:
+        photos: A folder of class folders, with or without train and val, a zip of one, several of these; or photos
+            without classes, whose labels are then not checked; or an open set.
+        on: A compressed network, whose features say what photos show; the default is the one that ships with the
+            package. `imagenet` knows most.
+        progress: Whether to show how far it is.
+
+    Raises:
+        DataError: If there are no photos, or none can be read.
+        ModelNotFoundError: If there is no such network.
+
+    Example:
+        >>> from squeezenet import open_data
+        >>> found = check(open_data("digits", split="val").sample(20))
+        >>> len(found.names), found.leaks
+        (20, ())
+    """
+    classifier = on if isinstance(on, Classifier) else Classifier(on if on is not None else default_model() or "")
+    images, splits = _open(photos)
+    reporter = reporter_of(progress)
+    looks, features, readable, unreadable = _look(images, classifier, reporter)
+    images, splits = images.subset(readable), [splits[i] for i in readable]
+    names = tuple(item.name for item in images.items)
+    known = [item.label for item in images.items]
+    labels = tuple(None if label is None else images.classes[label] for label in known)
+    groups = [
+        DuplicateGroup(
+            tuple(group), len({splits[i] for i in group}) > 1, len({labels[i] for i in group}) > 1
+        )
+        for group in groups_of(near_duplicates(features, np.stack([look.grey for look in looks]), reporter))
+    ]  # fmt: skip
+    suspects, right = _suspects(features, images) if None not in known else ((), None)
+    blank = [i for i, look in enumerate(looks) if look.contrast < BLANK_CONTRAST]
+    blurred = sorted(
+        (look.sharpness / look.contrast**2, i)
+        for i, look in enumerate(looks)
+        if look.contrast >= BLANK_CONTRAST and look.sharpness < BLURRED_SHARE * look.contrast**2
+    )
+    how = classifier.preprocessing
+    return PhotoCheck(
+        data=images.name, model=_name_of(on), images=images, names=names, labels=labels, splits=tuple(splits),
+        unreadable=tuple(unreadable), duplicates=tuple(groups), suspects=suspects,
+        accuracy=None if right is None else 100 * right[0] / right[1],
+        accuracy_interval=None if right is None else wilson_interval(*right),
+        blank=tuple(blank), blurred=tuple(i for _, i in blurred),
+        seen=tuple(_seen(how, look.width, look.height) for look in looks),
+        seen_squashed=min(1.0, (how.crop_size / how.resize_size) ** 2), preprocessing=how,
+    )  # fmt: skip
+
+
+def _name_of(on: object) -> str:
+    if on is None:
+        return default_model() or ""
+    return os.fspath(on) if isinstance(on, (str, os.PathLike)) else "a network"
+
+
+def _open(photos: Photos | ImageSet) -> tuple[ImageSet, list[str | None]]:
+    """Photos of all splits, and the split of each."""
+    if isinstance(photos, ImageSet):
+        return photos, [None] * len(photos)
+    try:
+        train, val = open_train_and_val(photos)
+    except DataError:
+        images = open_data(photos, unlabelled=True)
+        return images, [None] * len(images)
+    if val is None:
+        return train, [None] * len(train)
+    return train.joined(val), [*["train"] * len(train), *["val"] * len(val)]
+
+
+def _look(
+    images: ImageSet, classifier: Classifier, reporter: Reporter
+) -> tuple[list[Look], NDArray[np.int64], list[int], list[Unreadable]]:
+    """Decode every photo once: measures, features, positions of the readable ones, and the others."""
+    looks, features, readable, unreadable = [], [], list[int](), list[Unreadable]()
+
+    def view(index: int) -> tuple[Look, NDArray[np.uint8]] | Unreadable:
+        try:
+            image = load_image(images.read(index))
+            return look_at(image), classifier.preprocessing(image)
+        except ImageError as error:
+            return Unreadable(images.items[index].name, error.reason)
+
+    with thread_pool() as pool, reporter.task("photos", len(images)) as task:
+        for first in range(0, len(images), _BATCH):
+            batch = range(first, min(first + _BATCH, len(images)))
+            pixels = []
+            for index, found in zip(batch, pool.map(view, batch), strict=True):
+                if isinstance(found, Unreadable):
+                    unreadable.append(found)
+                    continue
+                looks.append(found[0])
+                pixels.append(found[1])
+                readable.append(index)
+            if pixels:
+                features.append(classifier.engine.features(np.stack(pixels)))
+            task.update(batch.stop)
+    if not features:
+        raise DataError(f"{images.name}: none of {len(images)} photos can be read, such as {unreadable[0].name}")
+    return looks, np.concatenate(features), readable, unreadable
+
+
+def _suspects(features: NDArray[np.int64], images: ImageSet) -> tuple[tuple[Suspect, ...], tuple[int, int] | None]:
+    """Photos that all others contradict, and how many of how many they agree with."""
+    labels, counts = np.array(images.labels), list(images.class_counts().values())
+    if sum(count > 1 for count in counts) < 2:
+        return (), None
+    scores = leave_one_out(features, labels, len(images.classes))
+    rows = np.arange(len(labels))
+    own = scores[rows, labels].copy()
+    scores[rows, labels] = -np.inf
+    margins = scores.max(axis=1) - own
+    is_judged = np.array(counts)[labels] > 1
+    doubtful = np.flatnonzero(is_judged & (margins > 0))
+    order = doubtful[np.argsort(-margins[doubtful], kind="stable")]
+    suspects = [
+        Suspect(int(i), images.classes[int(scores[i].argmax())], round(float(margins[i]), 4)) for i in order
+    ]  # fmt: skip
+    return tuple(suspects), (int((is_judged & (margins <= 0)).sum()), int(is_judged.sum()))
+
+
+def _seen(how: Preprocessing, width: int, height: int) -> float:
+    wide, high = how.resized_size(width, height)
+    return min(1.0, how.crop_size**2 / (wide * high))

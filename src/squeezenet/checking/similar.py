@@ -1,0 +1,78 @@
+"""`squeezenet.similar`: photos that look like one."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from ..classifier import Classifier
+from ..data import ImageSet, decode_batches
+from ..data.imageset import open_everything
+from ..errors import DataError
+from ..fileformat import SqzFile
+from ..images import ImageSource
+from ..progress import Reporter, reporter_of
+from ..zoo import default_model
+from .duplicates import neighbours
+
+__all__ = ["Similar", "similar"]
+
+
+class Similar(NamedTuple):
+    """A photo that looks like another."""
+
+    name: str
+    """Where it lies."""
+    cosine: float
+    """Of its features and those of the other, 1 where they point the same way."""
+
+
+def similar(
+    photo: ImageSource, photos: str | os.PathLike[str] | list[str] | ImageSet, *,
+    on: str | os.PathLike[str] | SqzFile | Classifier | None = None, top: int = 10, progress: Reporter | bool = False,
+) -> list[Similar]:  # fmt: skip
+    """Find the photos that look most like one, by the cosine of their features.
+
+    Args:
+        photo: The one.
+        photos: Where to look: folders, zips, files, labelled or not. Those that cannot be read are passed over.
+        on: A compressed network, whose features are compared; the default is the one that ships with the package.
+        top: How many to find.
+        progress: Whether to show how far it is.
+
+    Returns:
+        The nearest first; of equal ones in the order of names.
+
+    Raises:
+        ImageError: If `photo` cannot be read.
+        DataError: If there are no photos, or none can be read.
+        ModelNotFoundError: If there is no such network.
+
+    Example:
+        >>> import numpy as np
+        >>> black = np.zeros((8, 8, 3), np.uint8)
+        >>> [round(found.cosine, 1) <= 1 for found in similar(black, "digits", top=2)]
+        [True, True]
+    """
+    if top < 1:
+        raise ValueError(f"expected `top` of at least 1, got {top}")
+    classifier = on if isinstance(on, Classifier) else Classifier(on if on is not None else default_model() or "")
+    wanted = classifier.features(photo)
+    images = photos if isinstance(photos, ImageSet) else open_everything(_listed(photos))
+    features, names = [], []
+    with reporter_of(progress).task("photos", len(images)) as task:
+        for batch in decode_batches(images, classifier.preprocessing):
+            if len(batch.indices):
+                features.append(classifier.engine.features(batch.pixels))
+                names += [images.items[i].name for i in batch.indices]
+            task.update(batch.tried.stop)
+    if not features:
+        raise DataError(f"{images.name}: expected photos to compare with, got none that can be read")
+    nearest = next(iter(neighbours(wanted, np.concatenate(features), count=top)))
+    return [Similar(names[index], cosine) for index, cosine in nearest]
+
+
+def _listed(photos: str | os.PathLike[str] | list[str]) -> list[str | os.PathLike[str]]:
+    return [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
