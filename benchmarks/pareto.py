@@ -109,7 +109,7 @@ def trained_again(
     top1 = [measure_file(file.read_bytes(), val).top1 for file in files]
     return {
         "point": dict(point), "params": measured[0].params, "macs": measured[0].macs,
-        "peak_activation_bytes": measured[0].peak_activation_bytes,
+        "ram_bytes": measured[0].ram_bytes,
         "file_bytes": round(statistics.fmean(m.file_bytes for m in measured)),
         "search_top1_mean": statistics.fmean(m.top1 for m in measured),
         "top1": top1, "top1_mean": statistics.fmean(top1), "top1_std": statistics.stdev(top1),

@@ -2,7 +2,7 @@
  *
  * Checksums are put right first (but for one input in eight), or no mutation would pass them. Each block of memory
  * is exactly as large as the engine asks, so that the sanitizer sees every byte beyond. What runs must give the same
- * logits with every kernel set of the processor. */
+ * logits with every kernel set of the processor and with any schedule, streamed or not, from memory or by rows. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,8 +37,16 @@ static void *exactly(size_t bytes, size_t cap) {
     return memory;
 }
 
-static void run(const sqz_header *header, const uint8_t *data, const char *kernels, double *logits) {
-    const sqz_options options = {kernels, 1, 0, 0};
+static const uint8_t *image; /* of `next_row` */
+
+static int next_row(void *side, int row, uint8_t *rgb) {
+    memcpy(rgb, image + (size_t)row * *(size_t *)side * 3, *(size_t *)side * 3);
+    return 0;
+}
+
+static void run(const sqz_header *header, const uint8_t *data, const char *kernels, int band_rows, int streamed,
+                double *logits) {
+    const sqz_options options = {kernels, 1, band_rows, streamed};
     sqz_sizes sizes;
     sqz_model *model;
     void *memory, *scratch, *arena;
@@ -56,7 +64,12 @@ static void run(const sqz_header *header, const uint8_t *data, const char *kerne
         map = exactly(sizeof(double) * header->spec.num_classes * (size_t)sizes.map_size * (size_t)sizes.map_size,
                       MAX_ARENA);
         for (size_t i = 0; i < side * side * 3; i++) pixels[i] = (uint8_t)(i * 2654435761u >> 24);
-        if (sqz_run(model, NULL, arena, sizes.arena_bytes, pixels, 1, logits, map)) abort();
+        image = pixels;
+        if (streamed) {
+            if (sqz_run_rows(model, arena, sizes.arena_bytes, next_row, &side, logits, map, NULL)) abort();
+        } else if (sqz_run(model, NULL, arena, sizes.arena_bytes, pixels, 1, logits, map)) {
+            abort();
+        }
         free(arena), free(pixels), free(map);
     }
     free(memory), free(scratch);
@@ -80,9 +93,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
         sizes.n_macs <= MAX_MACS && sizes.arena_bytes <= 1 << 20) {
         first = exactly(sizeof(double) * header.spec.num_classes, 1 << 20);
         other = exactly(sizeof(double) * header.spec.num_classes, 1 << 20);
-        run(&header, data, names[0], first);
+        run(&header, data, names[0], 0, 0, first);
         for (int i = 1; names[i]; i++) {
-            run(&header, data, names[i], other);
+            run(&header, data, names[i], 0, 0, other);
+            if (memcmp(first, other, sizeof(double) * header.spec.num_classes)) abort();
+        }
+        for (int i = 0; i < 2; i++) { /* as exported C runs, and some other way */
+            const int band_rows = i ? 1 + (int)(size % 7) : 1, streamed = i ? 1 + (int)(size / 7 % 5) : -1;
+            run(&header, data, "small", band_rows, streamed, other);
             if (memcmp(first, other, sizeof(double) * header.spec.num_classes)) abort();
         }
         free(first), free(other);

@@ -109,6 +109,19 @@ def test_search_refuses_by_counts_before_training(images, tmp_path):
     assert all("MACs, more than 117,000" in t["reason"] or "same network" in t["reason"] for t in facts["not_trained"])
 
 
+def test_memory_of_a_chip_is_a_limit(images, tmp_path):
+    space = Space.from_dict(
+        {"sampler": "grid", "fixed": {k: v for k, v in SMALL.items() if k != "base_e"}, "space": {"base_e": [8, 64]}}
+    )
+    result = run(images, tmp_path / "all", space, retrain=False)
+    small, large = sorted(finding.measured.ram_bytes for finding in result.findings)
+    assert small < large
+    limited = run(images, tmp_path / "limited", space, max_ram=large - 1, retrain=False)
+    assert [finding.measured.ram_bytes for finding in limited.findings] == [small]
+    facts = json.loads((tmp_path / "limited" / "study.json").read_text())
+    assert [trial["reason"] for trial in facts["not_trained"]] == [f"{large:,} bytes of RAM, more than {large - 1:,}"]
+
+
 def test_limits_that_nothing_meets_are_one_error(images, tmp_path):
     with pytest.raises(StudyError, match="no network met the limits in 3 trials"):
         run(images, tmp_path, max_macs=10)

@@ -15,8 +15,8 @@ from squeezenet import Labels, SqzFile, export
 from squeezenet.engine import ReferenceEngine, native_kernels
 from squeezenet.errors import DataError
 from squeezenet.exports import build_c_source
-from squeezenet.exports.c_source import STACK_BYTES, WEIGHTS
 from squeezenet.fileformat import encode_sqz
+from squeezenet.memory import STACK_BYTES, WEIGHTS
 
 CPP = ["-x", "c++", "-Wall", "-Wextra", "-Werror"]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
@@ -277,7 +277,8 @@ def test_self_test_finds_a_wrong_weight(tmp_path):
     static double logits[NET_CLASSES];
     int main(void) { return net_open(arena, sizeof arena) ? 2 : net_selftest(arena, logits) != 0; }
     """
-    changed = re.sub(r"(net_own_weights\[\d+\] = \{\n)(-?\d+)", lambda m: f"{m[1]}{int(m[2]) ^ 1}", source.source)
+    conv1 = re.search(r"net_own_weights\[\d+\] = \{\n((?:.*\n){8})", source.source)[1]
+    changed = source.source.replace(conv1, re.sub(r"-?\d+", lambda match: str(int(match[0]) ^ 8), conv1), 1)
     (tmp_path / "net.h").write_text(source.header)
     (tmp_path / "main.c").write_text(driver)
     for text, expected in ((source.source, 0), (changed, 1)):

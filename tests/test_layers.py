@@ -18,7 +18,7 @@ LEVELS = [
     {"codec"},
     {"fileformat"},
     {"engine"},
-    {"classifier"},
+    {"classifier", "memory"},
     {"data", "timing", "imports"},
     {"models"},
     {"description"},

@@ -15,9 +15,11 @@ from .text import html_table
 
 if TYPE_CHECKING:
     from .fileformat import SqzFile
+    from .memory import ChipMemory
 
-__all__ = ["Description", "FileFacts", "StreamFacts", "describe", "file_facts"]
+__all__ = ["MEMORY_HEADER", "Description", "FileFacts", "StreamFacts", "describe", "file_facts"]
 
+MEMORY_HEADER = ("on a chip", "RAM", "of it arena", "flash memory", "of it constants")
 _FILE_FIGURES = ("file_bytes", "ratio_vs_fp32", "ratio_vs_alexnet", "density")
 
 
@@ -52,6 +54,8 @@ class FileFacts:
     container_bytes: dict[str, int]
     """Bytes of ARCH and META, and of everything around the chunks."""
     fp32_bytes: int
+    memory: tuple[ChipMemory, ...] = ()
+    """On a microcontroller, of each form that exported C has; empty without the native engine, which computes it."""
 
     @property
     def ratio_vs_fp32(self) -> float:
@@ -77,6 +81,16 @@ class FileFacts:
         ]
         rows += [(name, "", f"{size:,}", "", "") for name, size in self.container_bytes.items()]
         return [*rows, ("total", f"{sum(s.params for s in self.streams):,}", f"{self.file_bytes:,}", "", "")]
+
+    def memory_rows(self) -> list[tuple[str, ...]]:
+        """Rows of a table: form of the weights, RAM, its arena, flash memory, its constants; bytes."""
+        return [
+            (
+                f"weights: {m.weights}",
+                *(f"{n:,}" for n in (m.ram_bytes, m.arena_bytes, m.flash_bytes, m.constant_bytes)),
+            )
+            for m in self.memory
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +132,9 @@ class Description:
                 "labels": list(contents.labels.names) if contents.labels else None,
                 "preprocessing": contents.preprocessing.to_dict() if contents.preprocessing else None,
                 "facts": dict(contents.facts),
+                "memory": {
+                    m.weights: {"ram_bytes": m.ram_bytes, "flash_bytes": m.flash_bytes} for m in self.file.memory
+                },
             }
         return data
 
@@ -126,6 +143,7 @@ class Description:
         page = html_table(header, self.rows())
         if self.file:
             page += html_table(("part", "params", "bytes", "bits/param", "density"), self.file.rows())
+            page += html_table(MEMORY_HEADER, self.file.memory_rows())
         return page
 
 
@@ -190,6 +208,8 @@ def file_facts(data: bytes, *, source: str | os.PathLike[str] | None = None) -> 
     """
     from .errors import FormatError
     from .fileformat import decode_sqz, stream_bytes
+    from .memory import WEIGHTS, chip_memory
+    from .native_library import load_library
 
     try:
         contents = decode_sqz(data)
@@ -207,6 +227,7 @@ def file_facts(data: bytes, *, source: str | os.PathLike[str] | None = None) -> 
     return FileFacts(
         contents=contents, file_bytes=len(data), streams=tuple(streams), container_bytes=sizes,
         fp32_bytes=network_cost(spec).fp32_bytes,
+        memory=tuple(chip_memory(contents, len(data), form) for form in WEIGHTS) if load_library() else (),
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from ..process import EXIT_INTERRUPTED
               help="Times to train each point of a grid.")  # fmt: skip
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Largest file in int8.")
 @click.option("--max-macs", type=click.IntRange(min=1), help="Most multiply-accumulates per image.")
+@click.option("--max-ram", type=click.IntRange(min=1), help="Most RAM on a microcontroller, weights in flash memory.")
 @click.option("--recipe", metavar="NAME|FILE.toml", help="How to train; by default what suits the data.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of a trial; by default the recipe's.")
 @click.option("--storage", metavar="URL", help="An Optuna storage; by default a SQLite file in the folder.")
@@ -57,5 +58,5 @@ def command(
         best = result.retrained or result.winner.measured
         click.echo(
             f"winner: trial {result.winner.number}, {best.top1:.2f} % in {best.file_bytes:,} bytes,"
-            f" {best.macs:,} MACs, {best.peak_activation_bytes:,} bytes of activations"
+            f" {best.macs:,} MACs, {best.ram_bytes:,} bytes of RAM on a chip"
         )

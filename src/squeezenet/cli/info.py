@@ -58,6 +58,12 @@ def _file_table(file: FileFacts) -> str:
         names += f" and {len(labels) - _SHOWN_LABELS} more"
     return (
         f"\nFile: {file.file_bytes:,} bytes, {file.ratio_vs_fp32:.1f}x smaller than float32,"
-        f" {file.ratio_vs_alexnet:.0f}x smaller than AlexNet\nLabels: {names}\n\n"
+        f" {file.ratio_vs_alexnet:.0f}x smaller than AlexNet\nLabels: {names}\n"
+        + "".join(
+            f"On a microcontroller, weights as {m.weights}: {m.ram_bytes:,} bytes of RAM,"
+            f" {m.flash_bytes:,} of flash memory\n"
+            for m in file.memory
+        )
+        + "\n"
         + table(("part", "params", "bytes", "bits/param", "density"), file.rows())
     )

@@ -11,6 +11,7 @@ import functools
 import os
 import threading
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from ..errors import SpecError, SqueezeNetError
 from ..native_library import Model, Options, Sizes, Spec, check_status, load_library, why_not_loaded
-from ..network import IntegerNetwork, quantized_tensors
+from ..network import IntegerNetwork, TensorQuant, quantized_tensors
 from ..process import usable_cores
+from ..spec import ArchSpec
 
 __all__ = ["NativeEngine", "measure_memory", "native_kernels"]
 
@@ -38,9 +40,11 @@ def native_kernels() -> tuple[str, ...]:
 
 
 def measure_memory(
-    network: IntegerNetwork, *, kernels: str, threads: int = 1, band_rows: int = 0, streamed: int = 0
+    network: IntegerNetwork | ArchSpec, *, kernels: str, threads: int = 1, band_rows: int = 0, streamed: int = 0
 ) -> Sizes:
     """Ask the engine how much memory a network takes, without running it; the options are those of `NativeEngine`.
+
+    An architecture takes as much as any network of it.
 
     Raises:
         ImportError: If the library was not built, or from other sources.
@@ -50,7 +54,11 @@ def measure_memory(
         raise ImportError(why_not_loaded())
     sizes = Sizes()
     options = Options(kernels.encode(), threads, band_rows, streamed)
-    check_status(library, library.sqz_measure(_native_spec(network), options, sizes), "network")
+    if isinstance(network, ArchSpec):
+        spec = _native_spec(network, dict.fromkeys(quantized_tensors(network), TensorQuant(1.0, 0)))
+    else:
+        spec = _native_spec(network.spec, network.tensors)
+    check_status(library, library.sqz_measure(spec, options, sizes), "network")
     return sizes
 
 
@@ -101,7 +109,7 @@ class NativeEngine:
         self.network = network
         self.threads = threads
         self._library = library
-        spec = _native_spec(network)
+        spec = _native_spec(network.spec, network.tensors)
         sizes = Sizes()
         options = Options(kernels.encode() if kernels else None, threads, band_rows, streamed)
         check_status(library, library.sqz_measure(spec, options, sizes), "network")
@@ -230,8 +238,7 @@ class _Pool:
         )
 
 
-def _native_spec(network: IntegerNetwork) -> Spec:
-    spec = network.spec
+def _native_spec(spec: ArchSpec, tensors: Mapping[str, TensorQuant]) -> Spec:
     if len(spec.fires) > len(Spec().fires):
         raise SpecError(f"expected at most {len(Spec().fires)} Fire modules, got {len(spec.fires)}")
     native = Spec(
@@ -247,5 +254,5 @@ def _native_spec(network: IntegerNetwork) -> Spec:
     names = quantized_tensors(spec)
     native.n_tensors = len(names)
     for index, name in enumerate(names):
-        native.tensors[index] = (network.tensors[name].scale, network.tensors[name].zero_point)
+        native.tensors[index] = (tensors[name].scale, tensors[name].zero_point)
     return native

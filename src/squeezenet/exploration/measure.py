@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..accounting import network_cost, peak_activation_bytes
+from ..accounting import network_cost
 from ..classifier import Classifier
 from ..data import ImageSet
 from ..evaluation.metrics import Accuracy
@@ -19,6 +19,7 @@ from ..evaluation.predictor import collect_logits, match_classes
 from ..fileformat import SqzFile, decode_sqz, encode_sqz
 from ..files import atomic_write
 from ..labels import Labels
+from ..memory import chip_ram_bytes
 from ..models import SqueezeNet, load_model
 from ..progress import Reporter, SilentReporter
 from ..quantization.int8 import quantize_int8
@@ -46,8 +47,8 @@ class Measured:
 
     params: int
     macs: int
-    peak_activation_bytes: int
-    """Bytes of uint8 tensors that exist at the same time."""
+    ram_bytes: int
+    """Of the program on a microcontroller, weights in flash memory: arena, stack and logits."""
     file_bytes: int
     """Of the whole `.sqz` file, weights in int8."""
     float_top1: float
@@ -76,10 +77,10 @@ class Measured:
 
 
 def spec_cost(spec: ArchSpec) -> dict[str, int]:
-    """Exact counts, known before training: parameters, MACs, and peak bytes of activations."""
+    """Exact counts, known before training: parameters, MACs, and RAM on a microcontroller."""
     folded = spec.replace(batch_norm=False)
     cost = network_cost(folded)
-    return {"params": cost.params, "macs": cost.macs, "peak_activation_bytes": peak_activation_bytes(folded)}
+    return {"params": cost.params, "macs": cost.macs, "ram_bytes": chip_ram_bytes(folded)}
 
 
 def measure_spec(

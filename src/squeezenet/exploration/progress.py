@@ -42,6 +42,6 @@ class Table:
         limits = "" if is_feasible else " (over the limits)"
         self._reporter.say(
             f"{self._shown:>3}/{self._total:<3}  {m.top1:6.2f}%  {m.float_top1:6.2f}%  {m.file_bytes:>9,}"
-            f"  {m.macs / 1e6:7.1f}M  {m.peak_activation_bytes:>9,}  {format_duration(m.seconds):>7}"
+            f"  {m.macs / 1e6:7.1f}M  {m.ram_bytes:>9,}  {format_duration(m.seconds):>7}"
             f"  {what}{limits}{left}"
         )

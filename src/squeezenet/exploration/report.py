@@ -32,7 +32,7 @@ _FEWEST_FOR_IMPORTANCE = 8
 
 def write_report(
     result: StudyResult, study: optuna.Study, *, space: Space, recipe: Recipe, epochs: int, max_bytes: int | None,
-    max_macs: int | None, data_name: str,
+    max_macs: int | None, max_ram: int | None, data_name: str,
 ) -> None:  # fmt: skip
     """Write `report.html` and `study.json` into the folder of a study with at least one finding.
 
@@ -42,7 +42,7 @@ def write_report(
     names = [*space.dimensions, *(["seed"] if any("seed" in f.point for f in result.findings) else [])]
     facts: dict[str, Any] = {
         "space": space.to_dict(), "recipe": recipe.to_dict(), "epochs": epochs, "data": data_name,
-        "max_bytes": max_bytes, "max_macs": max_macs, **_outcome(result, study),
+        "max_bytes": max_bytes, "max_macs": max_macs, "max_ram": max_ram, **_outcome(result, study),
         "importance": _importance(study, space) if len(result.findings) >= _FEWEST_FOR_IMPORTANCE else {},
     }  # fmt: skip
     curves = [

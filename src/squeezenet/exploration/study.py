@@ -49,8 +49,8 @@ def explore(
     data: Data, val: Data | None = None, *, study_dir: str | os.PathLike[str],
     space: Space | str | os.PathLike[str] = "pareto", recipe: Recipe | str | os.PathLike[str] | None = None,
     trials: int | None = None, epochs: int | None = None, seeds: int = 1, max_bytes: int | None = None,
-    max_macs: int | None = None, storage: str | None = None, retrain: bool = True, ray: str | None = None,
-    progress: Reporter | bool = True,
+    max_macs: int | None = None, max_ram: int | None = None, storage: str | None = None, retrain: bool = True,
+    ray: str | None = None, progress: Reporter | bool = True,
 ) -> StudyResult:  # fmt: skip
     """Train and measure many architectures, and find the best; continues an interrupted call.
 
@@ -65,6 +65,7 @@ def explore(
         seeds: Times that each point of a grid is trained.
         max_bytes: Largest file in int8.
         max_macs: Most multiply-accumulates per image.
+        max_ram: Most bytes of RAM on a microcontroller, weights in flash memory: arena, stack and logits.
         storage: URL of an Optuna storage; by default a SQLite file in the folder.
         retrain: Train the winner again, with another seed and all epochs.
         ray: Address of a Ray cluster to train on, or `local` for one trial on each core of this machine; by default
@@ -96,13 +97,14 @@ def explore(
     with lock_folder(folder, StudyError):
         identity = {
             "space": chosen.to_dict(), "recipe": settings.to_dict(), "epochs": epochs, "seeds": seeds,
-            "max_bytes": max_bytes, "max_macs": max_macs, "data": data_fingerprint(prepared.images),
+            "max_bytes": max_bytes, "max_macs": max_macs, "max_ram": max_ram, "data": data_fingerprint(prepared.images),
         }  # fmt: skip
         study = open_study(folder, storage, identity, is_parallel=ray is not None)
         with open_trials(ray, prepared, reporter) as carrying_out:
             return _Explorer(
                 study=study, folder=folder, space=chosen, recipe=settings, prepared=prepared, epochs=epochs,
-                seeds=seeds, max_bytes=max_bytes, max_macs=max_macs, reporter=reporter,
+                seeds=seeds, max_bytes=max_bytes, max_macs=max_macs, max_ram=max_ram,
+                reporter=reporter,
             ).run(carrying_out, trials, retrain=retrain)  # fmt: skip
 
 
@@ -119,6 +121,7 @@ class _Explorer:
     seeds: int
     max_bytes: int | None
     max_macs: int | None
+    max_ram: int | None
     reporter: Reporter
 
     def __post_init__(self) -> None:
@@ -147,7 +150,8 @@ class _Explorer:
                 self._record(number, outcome, table, total)
             if not any(self._is_feasible(finding) for finding in findings_of(self.study)):
                 raise StudyError(
-                    f"no network met the limits in {len(self.study.trials)} trials: raise --max-bytes or --max-macs,"
+                    f"no network met the limits in {len(self.study.trials)} trials: raise"
+                    " --max-bytes, --max-macs or --max-ram,"
                     " or widen the space"
                 )
             winner = self._winner()
@@ -200,12 +204,16 @@ class _Explorer:
         least_bytes = cost["params"] * _FEWEST_BITS_PER_PARAM // 8
         if self.max_macs is not None:
             trial.set_constraint("macs", float(cost["macs"] - self.max_macs))
+        if self.max_ram is not None:
+            trial.set_constraint("ram_bytes", float(cost["ram_bytes"] - self.max_ram))
         if self.max_bytes is not None and least_bytes > self.max_bytes:
             # A constraint is set once: here from the counts, or from the file when it exists.
             trial.set_constraint("file_bytes", float(least_bytes - self.max_bytes))
             return f"{cost['params']:,} parameters cannot fit {self.max_bytes:,} bytes"
         if self.max_macs is not None and cost["macs"] > self.max_macs:
             return f"{cost['macs']:,} MACs, more than {self.max_macs:,}"
+        if self.max_ram is not None and cost["ram_bytes"] > self.max_ram:
+            return f"{cost['ram_bytes']:,} bytes of RAM, more than {self.max_ram:,}"
         return None
 
     def _known_as(self, trial: optuna.Trial, spec: ArchSpec) -> str | None:
@@ -274,7 +282,8 @@ class _Explorer:
 
     def _is_feasible(self, finding: Finding) -> bool:
         m = finding.measured
-        return m.file_bytes <= (self.max_bytes or m.file_bytes) and m.macs <= (self.max_macs or m.macs)
+        limits = ((m.file_bytes, self.max_bytes), (m.macs, self.max_macs), (m.ram_bytes, self.max_ram))
+        return all(limit is None or count <= limit for count, limit in limits)
 
     def _winner(self) -> Finding | None:
         feasible = [f for f in findings_of(self.study) if self._is_feasible(f)]
@@ -308,7 +317,8 @@ class _Explorer:
         if findings:
             write_report(
                 result, self.study, space=self.space, recipe=self.recipe, epochs=self.epochs or self.recipe.epochs,
-                max_bytes=self.max_bytes, max_macs=self.max_macs, data_name=self.prepared.train.name.rsplit("/", 1)[-1],
+                max_bytes=self.max_bytes, max_macs=self.max_macs, max_ram=self.max_ram,
+                data_name=self.prepared.train.name.rsplit("/", 1)[-1],
             )  # fmt: skip
             self.reporter.say(f"report: {self.folder / 'report.html'}")
         return result

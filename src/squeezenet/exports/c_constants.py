@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import NativeEngine
-from ..native_library import Conv, Fire, Model, Stage
+from ..native_library import Conv
 
-__all__ = ["constant_bytes", "model_constants", "write_array"]
+__all__ = ["model_constants", "write_array"]
 
 _SLACK = 64  # SQZ_SLACK
 _LANES = 16  # SQZ_LANES
-# What the structures take on a processor of 32 bits: four bytes a field, eight for whole numbers of 64 bits.
-_WIDE = (ctypes.c_int64, ctypes.c_uint64)
 
 
 def write_array(declaration: str, values: Iterable[object]) -> Iterator[str]:
@@ -86,28 +84,6 @@ def model_constants(engine: NativeEngine) -> Iterator[str]:
         model, kernels="&sqz_small_kernels", convs="(sqz_conv *)own_convs", stem=conv_name(conv_at),
         head=conv_name(model.head), fires="(sqz_fire *)own_fires", stages="(sqz_stage *)own_stages",
     ) + ";\n"  # fmt: skip
-
-
-def constant_bytes(engine: NativeEngine) -> int:
-    """Bytes of `model_constants` on a processor of 32 bits."""
-    model = engine.layout
-    convs = [model.convs[index] for index in range(model.n_convs)]
-    weights = sum(conv.panel_bytes * conv.panels for conv in convs) + _SLACK
-    lanes = sum(conv.panels for conv in convs) * _LANES + (convs[-1].panels * _LANES if model.head_padding else 1) / 2
-    structures = len(convs) * _size(Conv) + model.n_fires * _size(Fire) + (model.n_fires + 1) * _size(Stage)
-    total: int = weights + int(8 * lanes) + structures + _size(Model)
-    return total
-
-
-def _size(structure: type[ctypes.Structure]) -> int:
-    return sum(_field_size(field[1]) for field in structure._fields_)
-
-
-def _field_size(kind: Any) -> int:
-    if issubclass(kind, ctypes.Structure):
-        return _size(kind)
-    count: int = kind._length_ if issubclass(kind, ctypes.Array) else 1
-    return count * (8 if kind in _WIDE else 4)
 
 
 def _at(address: int, kind: type[np.generic], count: int) -> NDArray[Any]:

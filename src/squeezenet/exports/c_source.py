@@ -13,27 +13,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 from ..engine import NativeEngine, measure_memory
 from ..errors import DataError
 from ..fileformat import SqzFile, decode_sqz
+from ..memory import WEIGHTS, ChipMemory, Weights, chip_memory, small_engine
 from ..network import IntegerNetwork
-from .c_constants import constant_bytes, model_constants, write_array
+from .c_constants import model_constants, write_array
 from .c_engine import add_prefix, engine_text
 
-__all__ = ["CMemory", "CSource", "Weights", "build_c_source", "c_memory"]
+__all__ = ["CSource", "build_c_source"]
 
-Weights = Literal["flash", "ram"]
-WEIGHTS: tuple[Weights, ...] = get_args(Weights)
-"""From the fastest to the slowest, opening included."""
-
-STACK_BYTES = {"flash": 4_096, "ram": 12_288}
-"""What opening and running take of the stack at most, compiled with -O1 or more; a test measures it."""
-CODE_BYTES = {"flash": 12_288, "ram": 32_768}
-"""Code of the engine, at most, for Arm's Cortex-M at -Os; a test measures it."""
 _DESCRIPTIONS = {
     "flash": "constants, multiplied where they are",
     "ram": "a .sqz file, decoded into the arena",
@@ -46,34 +38,6 @@ _KEYWORDS = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True)
-class CMemory:
-    """What a network takes on a microcontroller of 32 bits, in bytes."""
-
-    weights: Weights
-    arena_bytes: int
-    """All memory but the stack: a constant of the header."""
-    weight_bytes: int
-    """Of the arena: the model once decoded."""
-    stack_bytes: int
-    logit_bytes: int
-    """Of the caller's, for the result."""
-    constant_bytes: int
-    """Of flash memory: the model and the names of its classes."""
-    code_bytes: int
-    """Of flash memory: the engine, at most."""
-
-    @property
-    def ram_bytes(self) -> int:
-        """All memory that a program has to set aside."""
-        return self.arena_bytes + self.stack_bytes + self.logit_bytes
-
-    @property
-    def flash_bytes(self) -> int:
-        """Code and constants."""
-        return self.constant_bytes + self.code_bytes
-
-
-@dataclass(frozen=True, kw_only=True)
 class CSource:
     """The two files and what they need."""
 
@@ -83,41 +47,12 @@ class CSource:
     input_size: int
     model_bytes: int
     """Of the `.sqz` file that it was made from."""
-    memory: CMemory
+    memory: ChipMemory
 
     @property
     def arena_bytes(self) -> int:
         """Peak memory beside the stack and the results: a constant of the header."""
         return self.memory.arena_bytes
-
-
-def _small_engine(network: IntegerNetwork) -> NativeEngine:
-    return NativeEngine(network, threads=1, kernels="small", band_rows=1, streamed=-1)
-
-
-def c_memory(data: bytes, contents: SqzFile, weights: Weights) -> CMemory:
-    """Tell what a network takes in one of the forms.
-
-    Args:
-        data: A whole `.sqz` file.
-        contents: The same file decoded.
-        weights: The form.
-
-    Raises:
-        ImportError: If the native engine, which computes it, was not built.
-    """
-    network = contents.network
-    sizes = measure_memory(network, kernels="small", band_rows=1, streamed=-1)
-    names = sum(len(name.encode()) + 1 + 4 for name in contents.class_names)
-    if weights == "flash":
-        arena, decoded, constants = 2 * _ALIGN + sizes.arena_bytes, 0, constant_bytes(_small_engine(network))
-    else:  # decoding is over when the first image comes
-        decoded, constants = sizes.model_bytes, len(data)
-        arena = 2 * _ALIGN + decoded + max(sizes.load_bytes, sizes.arena_bytes)
-    return CMemory(
-        weights=weights, arena_bytes=arena, weight_bytes=decoded, stack_bytes=STACK_BYTES[weights],
-        logit_bytes=8 * network.spec.num_classes, constant_bytes=constants + names, code_bytes=CODE_BYTES[weights],
-    )  # fmt: skip
 
 
 def build_c_source(
@@ -155,7 +90,7 @@ def build_c_source(
     engine, prefix = engine_text(memory.weights)
     words = _words(contents, name, memory)
     model = (
-        model_constants(_small_engine(contents.network))
+        model_constants(small_engine(contents.network))
         if memory.weights == "flash"
         else write_array(f"static const unsigned char own_file[{len(data)}]", data)
     )
@@ -170,8 +105,8 @@ def build_c_source(
 
 def _choose(
     data: bytes, contents: SqzFile, weights: Weights | None, max_ram: int | None, max_flash: int | None
-) -> CMemory:
-    forms = [c_memory(data, contents, form) for form in ((weights,) if weights else WEIGHTS)]
+) -> ChipMemory:
+    forms = [chip_memory(contents, len(data), form) for form in ((weights,) if weights else WEIGHTS)]
     for memory in forms:
         if memory.ram_bytes <= (max_ram or memory.ram_bytes) and memory.flash_bytes <= (
             max_flash or memory.flash_bytes
@@ -187,7 +122,7 @@ def _choose(
     raise DataError(f"expected a form that fits {limits}: {needs}")
 
 
-def _words(contents: SqzFile, name: str, memory: CMemory) -> dict[str, object]:
+def _words(contents: SqzFile, name: str, memory: ChipMemory) -> dict[str, object]:
     spec = contents.network.spec
     return {
         "name": name, "NAME": name.upper(), "size": spec.input_size, "classes": spec.num_classes,

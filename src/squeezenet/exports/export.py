@@ -15,9 +15,10 @@ from ..evaluation.evaluate import Data
 from ..evaluation.predictor import Model
 from ..fileformat import SqzFile, decode_sqz, encode_sqz, read_bytes
 from ..files import write_together
+from ..memory import Weights
 from ..network import FloatNetwork
 from ..zoo import find_model
-from .c_source import CSource, Weights, build_c_source
+from .c_source import CSource, build_c_source
 from .onnx_graph import build_onnx_float, build_onnx_int8, pooling_warnings
 from .tflite_graph import build_tflite
 from .web_page import PageSizes, build_page

@@ -30,11 +30,12 @@ from ..errors import DataError, ImageError
 from ..evaluation.evaluate import Data
 from ..evaluation.predictor import Model
 from ..fileformat import SqzFile
+from ..memory import WEIGHTS, Weights
 from ..native_library import why_not_loaded
 from ..preprocess import load_image
 from ..text import html_table
 from .browser import classify_in_page, find_node, missing_browser, open_browser, open_page
-from .c_source import WEIGHTS, Weights, build_c_source
+from .c_source import build_c_source
 from .chips import CHIPS, Chip, compile_for_chip, missing_for, run_on_chip
 from .export import read_compressed
 from .web_page import PARTS, build_page

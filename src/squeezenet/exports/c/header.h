@@ -8,8 +8,8 @@
  * No malloc, no files, no threads, no global state. Compile with -std=c99 (or as C++) and link nothing. Do not use
  * -ffast-math, and where the compiler fuses products and sums, add -ffp-contract=off: the logits are then bit-identical
  * to those of every other engine. */
-#ifndef SQZ_API_H
-#define SQZ_API_H
+#ifndef @NAME@_CLASSIFIER_H
+#define @NAME@_CLASSIFIER_H
 
 #include <stddef.h>
 #include <stdint.h>

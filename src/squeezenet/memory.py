@@ -1,0 +1,138 @@
+"""What a network takes on a microcontroller, by the form that its weights have in exported C."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from .engine import NativeEngine, measure_memory
+from .fileformat import SqzFile
+from .native_library import Conv, Fire, Model, Stage
+from .network import IntegerNetwork
+from .spec import ArchSpec
+
+__all__ = [
+    "CODE_BYTES",
+    "STACK_BYTES",
+    "WEIGHTS",
+    "ChipMemory",
+    "Weights",
+    "chip_memory",
+    "chip_ram_bytes",
+    "small_engine",
+]
+
+Weights = Literal["flash", "ram"]
+"""`flash`: constants that are multiplied where they are; `ram`: the `.sqz` file, decoded when the network is opened."""
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
+"""From the fastest to the slowest, opening included."""
+
+STACK_BYTES = {"flash": 4_096, "ram": 12_288}
+"""What opening and running take of the stack at most, compiled with -O1 or more; a test measures it."""
+CODE_BYTES = {"flash": 12_288, "ram": 32_768}
+"""Code of the engine, at most, for Arm's Cortex-M at -Os; a test measures it."""
+_ALIGN = 64  # SQZ_ALIGN
+_SLACK = 64  # SQZ_SLACK
+_LANES = 16  # SQZ_LANES
+# What the structures take on a processor of 32 bits: four bytes a field, eight for whole numbers of 64 bits.
+_WIDE = (ctypes.c_int64, ctypes.c_uint64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChipMemory:
+    """What a network takes on a microcontroller of 32 bits, in bytes."""
+
+    weights: Weights
+    arena_bytes: int
+    """All memory but the stack: a constant of the header."""
+    weight_bytes: int
+    """Of the arena: the model once decoded."""
+    stack_bytes: int
+    logit_bytes: int
+    """Of the caller's, for the result."""
+    constant_bytes: int
+    """Of flash memory: the model and the names of its classes."""
+    code_bytes: int
+    """Of flash memory: the engine, at most."""
+
+    @property
+    def ram_bytes(self) -> int:
+        """All memory that a program has to set aside."""
+        return self.arena_bytes + self.stack_bytes + self.logit_bytes
+
+    @property
+    def flash_bytes(self) -> int:
+        """Code and constants."""
+        return self.constant_bytes + self.code_bytes
+
+
+def small_engine(network: IntegerNetwork) -> NativeEngine:
+    """The engine as exported C has it: kernels for small cores, and the schedule that takes the least memory."""
+    return NativeEngine(network, threads=1, kernels="small", band_rows=1, streamed=-1)
+
+
+def chip_ram_bytes(spec: ArchSpec) -> int:
+    """RAM of any network of an architecture whose weights are in flash memory: arena, stack and logits, bytes.
+
+    Raises:
+        ImportError: If the native engine, which computes it, was not built.
+
+    Example:
+        >>> from squeezenet.architectures import named_spec
+        >>> chip_ram_bytes(named_spec("squeezenet1_1", input_size=224)) < 75_000
+        True
+    """
+    return _flash_arena(spec) + STACK_BYTES["flash"] + 8 * spec.num_classes
+
+
+def _flash_arena(spec: ArchSpec) -> int:
+    activations: int = measure_memory(spec, kernels="small", band_rows=1, streamed=-1).arena_bytes
+    return 2 * _ALIGN + activations
+
+
+def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMemory:
+    """Tell what a network takes in one of the forms.
+
+    Args:
+        contents: The network with the names of its classes.
+        file_bytes: Of its `.sqz` file.
+        weights: The form.
+
+    Raises:
+        ImportError: If the native engine, which computes it, was not built.
+    """
+    network = contents.network
+    sizes = measure_memory(network, kernels="small", band_rows=1, streamed=-1)
+    names = sum(len(name.encode()) + 1 + 4 for name in contents.class_names)
+    if weights == "flash":
+        arena, decoded, constants = _flash_arena(network.spec), 0, _constant_bytes(small_engine(network))
+    else:  # decoding is over when the first image comes
+        decoded, constants = sizes.model_bytes, file_bytes
+        arena = 2 * _ALIGN + decoded + max(sizes.load_bytes, sizes.arena_bytes)
+    return ChipMemory(
+        weights=weights, arena_bytes=arena, weight_bytes=decoded, stack_bytes=STACK_BYTES[weights],
+        logit_bytes=8 * network.spec.num_classes, constant_bytes=constants + names, code_bytes=CODE_BYTES[weights],
+    )  # fmt: skip
+
+
+def _constant_bytes(engine: NativeEngine) -> int:
+    """Bytes of the model written as constants."""
+    model = engine.layout
+    convs = [model.convs[index] for index in range(model.n_convs)]
+    weights = sum(conv.panel_bytes * conv.panels for conv in convs) + _SLACK
+    lanes = sum(conv.panels for conv in convs) * _LANES + (convs[-1].panels * _LANES if model.head_padding else 1) / 2
+    structures = len(convs) * _size(Conv) + model.n_fires * _size(Fire) + (model.n_fires + 1) * _size(Stage)
+    total: int = weights + int(8 * lanes) + structures + _size(Model)
+    return total
+
+
+def _size(structure: type[ctypes.Structure]) -> int:
+    return sum(_field_size(field[1]) for field in structure._fields_)
+
+
+def _field_size(kind: Any) -> int:
+    if issubclass(kind, ctypes.Structure):
+        return _size(kind)
+    count: int = kind._length_ if issubclass(kind, ctypes.Array) else 1
+    return count * (8 if kind in _WIDE else 4)
