@@ -24,7 +24,7 @@ from .duplicates import groups_of, near_duplicates
 from .labels import leave_one_out
 from .looks import Look, look_at
 
-__all__ = ["DuplicateGroup", "PhotoCheck", "Suspect", "check"]
+__all__ = ["DuplicateGroup", "PhotoCheck", "Suspect", "check", "duplicate_groups"]
 
 Photos = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -231,6 +231,16 @@ def check(
         seen=tuple(_seen(how, look.width, look.height) for look in looks),
         seen_squashed=min(1.0, (how.crop_size / how.resize_size) ** 2), preprocessing=how,
     )  # fmt: skip
+
+
+def duplicate_groups(images: ImageSet, classifier: Classifier, reporter: Reporter) -> list[list[int]]:
+    """Find the images of a set that show the same picture: positions, each group sorted; unreadable ones in none."""
+    try:
+        looks, features, readable, _ = _look(images, classifier, reporter)
+    except DataError:  # not one can be read
+        return []
+    pairs = near_duplicates(features, np.stack([look.grey for look in looks]), reporter)
+    return [[readable[photo] for photo in group] for group in groups_of(pairs)]
 
 
 def _name_of(on: object) -> str:
