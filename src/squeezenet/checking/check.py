@@ -37,6 +37,9 @@ BLURRED_SHARE = 0.01
 LOST_SHARE = 0.4
 """A photo loses much where this share of its pixels is cropped away."""
 
+LEAST_ACCURACY = 70.0
+"""Percent of the photos that the others have to agree with for suspects to mean much."""
+
 _BATCH = 64
 
 
@@ -167,6 +170,10 @@ class PhotoCheck:
                 f"labels: {self.accuracy:.1f} % agree with all other photos ({low:.1f} to {high:.1f}); suspects:"
                 f" {len(self.suspects)}"
             )
+            if self.accuracy < LEAST_ACCURACY:
+                lines.append(
+                    "these features hardly tell the classes apart: suspects say little; another network (--on) may"
+                )
         if self.seen:
             lines.append(f"crop: {100 * (1 - float(np.mean(self.seen))):.0f} % of an average photo are never seen")
         if self.would_squash:
