@@ -33,7 +33,7 @@ from squeezenet.preprocess import load_image
 sys.path.append(str(ROOT / "tests"))
 from networks import random_network, random_pixels, random_spec  # noqa: E402
 
-N_PHOTOS, N_RANDOM, ROUNDS = 100, 200, 60
+N_PHOTOS, N_RANDOM, ROUNDS = 100, 200, 40
 KERNELS = ("plain", "pairs", "dot")
 WEB = PARTS.relative_to(ROOT).as_posix()
 

@@ -33,7 +33,7 @@ from squeezenet.exports.browser import open_browser
 
 PAGES = Path(__file__).with_name("web_peers")
 IMAGENET = SHARED / "data/imagenet-500.zip"
-N_PHOTOS, ROUNDS, RUNS, N_LOADS = 20, 5, 15, 3
+N_PHOTOS, ROUNDS, RUNS, N_LOADS = 20, 4, 8, 2
 PEERS = {
     "this page": ("page.html", None),
     "ONNX Runtime Web, int8": ("onnxruntime.html?int8", "onnxruntime-web"),

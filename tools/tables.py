@@ -271,7 +271,7 @@ def web_peers_table(results: dict[str, Any]) -> str:
 
 def web_work_table(kernels: dict[str, Any], work: dict[str, Any]) -> str:
     """Kernels against the commit before relaxed SIMD, bits, several photos at once, teaching."""
-    bits, many, teach = kernels["bits"], work["many"], work["teach"]
+    bits, teach = kernels["bits"], work["teach"]
     differing = sum(sum(counts.values()) for counts in bits["networks"].values())
     differing += sum(bits["random_networks"].values())
     rows = [("what", "measured")]
@@ -285,8 +285,9 @@ def web_work_table(kernels: dict[str, Any], work: dict[str, Any]) -> str:
     rows += [
         (f"logits that differ from Python's: {bits['n_photos']} photos of each of {len(bits['networks'])} networks and"
          f" {bits['n_random']} random networks, every kind of kernels", str(differing)),
-        (f"{many['n_photos']} photos at once, {many['cores']} cores",
-         f"{many['photos_a_second']:.0f} a second, {many['speedup']:.2f} times one worker"),
+        *((f"{many['n_photos']} photos at once, {many['cores']} cores",
+           f"{many['photos_a_second']:.0f} a second, {many['speedup']:.2f} times one worker")
+          for many in [work.get("many")] if many),
         ("teaching 100 photos; one more, answered", f"{teach['teach_100_photos_s']:.1f} s;"
          f" {teach['one_more_photo_s']:.2f} s"),
         ("page before teaching; saved with 5 classes and 250 photos' features",
