@@ -62,7 +62,7 @@ static void *teach_take(uint8_t **at, size_t bytes) {
 /* Lays a problem out behind `memory`, or only counts if that is NULL. */
 static size_t teach_layout(teach_problem *p, uint8_t *memory) {
     uint8_t *at = memory;
-    const size_t big = p->m > p->n ? p->m : p->n;
+    const size_t most = p->d > p->m ? p->d : p->m, big = most > p->c ? most : p->c + 1;
     p->z = teach_take(&at, p->n * p->d * 8);
     p->gram = teach_take(&at, p->m * p->m * 8);
     p->matrix = teach_take(&at, p->m * p->m * 8);
@@ -71,7 +71,7 @@ static size_t teach_layout(teach_problem *p, uint8_t *memory) {
     p->share = teach_take(&at, p->c * 8);
     p->root = teach_take(&at, p->c * 8);
     p->leverage = teach_take(&at, p->n * 8);
-    p->column = teach_take(&at, (big > p->d ? big : p->d) * 8);
+    p->column = teach_take(&at, big * 8);
     p->fitted = teach_take(&at, p->n * (p->c + 1) * 8);
     p->errors = teach_take(&at, p->n * (p->c + 1) * 8);
     p->residuals = teach_take(&at, p->n * (p->c + 1) * 8);
@@ -242,10 +242,11 @@ static void teach_solve(teach_problem *p, int exponent) {
     }
     memset(p->fitted, 0, n * width * 8);
     for (size_t k = 0; k < m; k++) {
+        for (size_t c = 0; c < width; c++) p->column[c] = p->sums[c * m + k];
         for (size_t i = 0; i < n; i++) {
             double *SQZ_RESTRICT fitted = p->fitted + i * width;
-            const double factor = p->right[k * n + i];
-            for (size_t c = 0; c < width; c++) fitted[c] += factor * p->sums[c * m + k];
+            const double *SQZ_RESTRICT column = p->column, factor = p->right[k * n + i];
+            for (size_t c = 0; c < width; c++) fitted[c] += factor * column[c];
         }
     }
     for (size_t i = 0; i < n; i++) {
