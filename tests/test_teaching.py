@@ -113,6 +113,8 @@ def test_classes_can_be_kept(base, photos, tmp_path):
     expected = [path.parent.name for path in everything]
     assert np.mean([a == b for a, b in zip(found, expected, strict=True)]) >= 0.8  # a tenth may go to old classes
     assert result.unknown is None
+    with pytest.raises(DataError, match="expected no photos of something else with kept classes"):
+        teach(photos, on=result.path, output=result.path, foreign=photos)
     paint(tmp_path / "photos", "Bee", 2, (9, 9, 9))
     with pytest.raises(DataError, match="expected new classes to keep beside those of the network, got 'Bee'"):
         teach(photos, on=base, output=tmp_path / "more.sqz", keep=True)

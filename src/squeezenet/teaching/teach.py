@@ -74,6 +74,10 @@ def teach(
     except FormatError as error:
         raise error.at(path) from None
     earlier = _earlier_lesson(path.with_suffix(".taught"), data, contents)
+    if foreign and (keep if earlier is None else earlier.kept):
+        raise DataError(
+            "expected no photos of something else with kept classes: a file with such has no rule for unknown"
+        )
     images, own_val = (photos, None) if isinstance(photos, ImageSet) else open_train_and_val(photos)
     for remark in images.remarks():
         reporter.say(remark)
