@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..classifier import Classifier, sqz_path
-from ..data import DataSource, ImageSet, open_data
+from ..data import DataSource, ImageSet, Unreadable, open_data
 from ..data.imageset import open_train_and_val
 from ..errors import DataError, FormatError
 from ..evaluation.evaluate import Data, evaluate
@@ -74,33 +74,40 @@ def teach(
     except FormatError as error:
         raise error.at(path) from None
     earlier = _earlier_lesson(path.with_suffix(".taught"), data, contents)
-    if foreign and (keep if earlier is None else earlier.kept):
+    lesson = _blank(data, contents, keep) if earlier is None else earlier
+    if foreign and lesson.kept:
         raise DataError(
             "expected no photos of something else with kept classes: a file with such has no rule for unknown"
         )
     images, own_val = (photos, None) if isinstance(photos, ImageSet) else open_train_and_val(photos)
+    lesson, unreadable = _read(lesson, contents, images, foreign, reporter)
+    fitted_at = time.perf_counter()
+    new, head = _fit(lesson, contents)
+    fit_seconds = time.perf_counter() - fitted_at
+    unknown = _unknown(lesson, new)
+    made = replace_head(data, contents, head, _meta(lesson, contents, new), unknown.rule.encode() if unknown else b"")
+    write_together({output.with_suffix(".taught"): encode_taught(lesson), output: made})
+    val = own_val if val is None else val
+    return TeachResult(
+        path=output, file_bytes=len(made), lesson=lesson, fit=new, unknown=unknown, accuracy=judge(lesson, new),
+        unreadable=unreadable, evaluation=None if val is None else evaluate(Classifier(output), val),
+        fit_seconds=fit_seconds, seconds=time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def _read(
+    lesson: Lesson, contents: SqzFile, images: ImageSet, foreign: DataSource | Sequence[DataSource], reporter: Reporter
+) -> tuple[Lesson, tuple[Unreadable, ...]]:
+    """Look at photos, and add them to a lesson."""
     for remark in images.remarks():
         reporter.say(remark)
     classifier = Classifier(contents)
     found = collect_features(classifier, images, reporter)
     others = open_data(foreign, unlabelled=True) if foreign else None
     apart = collect_features(classifier, others, reporter) if others else None
-    lesson = _join(_blank(data, contents, keep) if earlier is None else earlier, images, found, others, apart)
-    _check_classes(lesson, contents)
-    fitted_at = time.perf_counter()
-    new, head = _fit(lesson, contents)
-    seconds = time.perf_counter() - fitted_at
-    unknown = _unknown(lesson, new)
-    meta = _meta(lesson, contents, new)
-    made = replace_head(data, contents, head, meta, unknown.rule.encode() if unknown else b"")
-    write_together({output.with_suffix(".taught"): encode_taught(lesson), output: made})
-    val = own_val if val is None else val
-    return TeachResult(
-        path=output, file_bytes=len(made), lesson=lesson, fit=new, unknown=unknown, accuracy=judge(lesson, new),
-        unreadable=(*found.unreadable, *(apart.unreadable if apart else ())),
-        evaluation=None if val is None else evaluate(Classifier(output), val),
-        fit_seconds=seconds, seconds=time.perf_counter() - start,
-    )  # fmt: skip
+    joined_lesson = _join(lesson, images, found, others, apart)
+    _check_classes(joined_lesson, contents)
+    return joined_lesson, (*found.unreadable, *(apart.unreadable if apart else ()))
 
 
 def _earlier_lesson(path: Path, data: bytes, contents: SqzFile) -> Lesson | None:
