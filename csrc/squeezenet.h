@@ -229,17 +229,25 @@ SQZ_API void sqz_code_features(const int32_t *features, size_t count, int shift,
 
 /* A head before it is rounded, in memory of the caller. */
 typedef struct {
-    double *weight;  /* (channels, classes) */
+    double *weight;  /* (channels, classes), one more column with levels */
     int32_t *centre; /* (channels) */
     double *scores;  /* (photos, classes): each photo's, left out; about 1 for its class, 0 for others */
     int exponent, gain;
+    double base; /* with levels */
+    int has_levels;
 } sqz_taught;
 
 /* Fit a head to photos: codes (photos, channels), the class of each in ascending order, none without a photo.
+ * `levels` are the largest logits of classes that are kept, for each photo, or NULL if none are.
  * `memory` must have `sqz_teach_bytes`, which is 0 for impossible numbers. */
 SQZ_API size_t sqz_teach_bytes(int photos, int channels, int classes);
-SQZ_API sqz_status sqz_teach(const uint8_t *codes, int is_signed, const int32_t *classes_of, int photos, int channels,
-                             int classes, void *memory, size_t bytes, sqz_taught *taught);
+SQZ_API sqz_status sqz_teach(const uint8_t *codes, int is_signed, const int32_t *classes_of, const double *levels,
+                             int photos, int channels, int classes, void *memory, size_t bytes, sqz_taught *taught);
+
+/* Those levels: of a head's integers, without its ReLU. */
+SQZ_API void sqz_teach_levels(const uint8_t *codes, int is_signed, int shift, int photos, int channels,
+                              const int8_t *weight, const int32_t *bias, const float *multiplier, int classes,
+                              int positions, double *levels);
 
 /* Round it to the integers of a file: weight (classes, channels), bias and multiplier (classes). `positions` are those whose
  * mean a logit is. */

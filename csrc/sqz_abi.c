@@ -127,6 +127,8 @@ uint32_t sqz_abi(void) {
         ABI_FIELD(sqz_taught, scores),
         ABI_FIELD(sqz_taught, exponent),
         ABI_FIELD(sqz_taught, gain),
+        ABI_FIELD(sqz_taught, base),
+        ABI_FIELD(sqz_taught, has_levels),
     };
     return sqz_crc32((const uint8_t *)numbers, sizeof numbers);
 }

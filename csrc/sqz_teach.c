@@ -14,12 +14,16 @@ enum {
 static const int teach_gains[] = {2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};
 
 typedef struct {
-    size_t n, d, c, m;
+    size_t n, d, c, m, w; /* w: columns, one more than classes with levels */
+    const double *levels;
+    double mean_level;
     const int32_t *classes;
     double *z, *gram, *matrix, *right, *sums, *share, *root, *leverage, *column;
-    double *fitted;    /* (n, C), becomes the residuals */
-    double *errors;    /* (n, C), of the solution at hand */
-    double *residuals; /* (n, C), of the best so far */
+    double *fitted;    /* (n, w), becomes the residuals */
+    double *errors;    /* (n, w), of the solution at hand */
+    double *residuals; /* (n, w), of the best so far */
+    double *best;      /* (n, w), its errors */
+    double *off_mean;  /* (n), levels */
     double *products;
     int32_t *counts;
     double trace;
@@ -58,19 +62,21 @@ static void *teach_take(uint8_t **at, size_t bytes) {
 /* Lays a problem out behind `memory`, or only counts if that is NULL. */
 static size_t teach_layout(teach_problem *p, uint8_t *memory) {
     uint8_t *at = memory;
-    const size_t big = p->m > p->n ? p->m : p->n;
+    const size_t most = p->d > p->m ? p->d : p->m, big = most > p->c ? most : p->c + 1;
     p->z = teach_take(&at, p->n * p->d * 8);
     p->gram = teach_take(&at, p->m * p->m * 8);
     p->matrix = teach_take(&at, p->m * p->m * 8);
     p->right = teach_take(&at, p->m * p->n * 8);
-    p->sums = teach_take(&at, p->c * p->m * 8);
+    p->sums = teach_take(&at, (p->c + 1) * p->m * 8);
     p->share = teach_take(&at, p->c * 8);
     p->root = teach_take(&at, p->c * 8);
     p->leverage = teach_take(&at, p->n * 8);
-    p->column = teach_take(&at, (big > p->d ? big : p->d) * 8);
-    p->fitted = teach_take(&at, p->n * p->c * 8);
-    p->errors = teach_take(&at, p->n * p->c * 8);
-    p->residuals = teach_take(&at, p->n * p->c * 8);
+    p->column = teach_take(&at, big * 8);
+    p->fitted = teach_take(&at, p->n * (p->c + 1) * 8);
+    p->errors = teach_take(&at, p->n * (p->c + 1) * 8);
+    p->residuals = teach_take(&at, p->n * (p->c + 1) * 8);
+    p->best = teach_take(&at, p->n * (p->c + 1) * 8);
+    p->off_mean = teach_take(&at, p->n * 8);
     p->products = teach_take(&at, p->d * p->c * 8);
     p->counts = teach_take(&at, p->c * 4);
     return (size_t)(at - memory);
@@ -164,6 +170,11 @@ static void teach_build(teach_problem *p) {
     }
     p->trace = 0.0;
     for (size_t k = 0; k < p->m; k++) p->trace += p->gram[k * p->m + k];
+    p->mean_level = 0.0;
+    for (size_t i = 0; p->levels && i < p->n; i++) p->mean_level += p->share[p->classes[i]] * p->levels[i];
+    for (size_t i = 0; p->levels && i < p->n; i++) {
+        p->off_mean[i] = p->root[p->classes[i]] * (p->levels[i] - p->mean_level);
+    }
 }
 
 /* Cholesky, right-looking: each step takes its products off all that is left. */
@@ -202,7 +213,7 @@ static double teach_ridge(const teach_problem *p, int exponent) {
 }
 
 static void teach_solve(teach_problem *p, int exponent) {
-    const size_t n = p->n, m = p->m, classes = p->c;
+    const size_t n = p->n, m = p->m, classes = p->c, width = p->w;
     const int is_dual = n <= p->d;
     const double ridge = teach_ridge(p, exponent);
     memcpy(p->matrix, p->gram, m * m * 8);
@@ -217,34 +228,37 @@ static void teach_solve(teach_problem *p, int exponent) {
         teach_substitute(p, first, first + TEACH_PANEL < n ? first + TEACH_PANEL : n, is_dual);
     }
     for (size_t i = 0; i < n; i++) p->leverage[i] = 0.0;
-    memset(p->sums, 0, classes * m * 8);
+    memset(p->sums, 0, width * m * 8);
     for (size_t k = 0; k < m; k++) {
         const double *row = p->right + k * n;
         double total = 0.0;
         for (size_t i = 0; i < n; i++) {
             p->leverage[i] += row[i] * row[i];
             p->sums[(size_t)p->classes[i] * m + k] += p->root[p->classes[i]] * row[i];
+            if (p->levels) p->sums[classes * m + k] += p->off_mean[i] * row[i];
         }
         for (size_t c = 0; c < classes; c++) total += p->sums[c * m + k];
         for (size_t c = 0; c < classes; c++) p->sums[c * m + k] -= total / (double)classes;
     }
-    memset(p->fitted, 0, n * classes * 8);
+    memset(p->fitted, 0, n * width * 8);
     for (size_t k = 0; k < m; k++) {
+        for (size_t c = 0; c < width; c++) p->column[c] = p->sums[c * m + k];
         for (size_t i = 0; i < n; i++) {
-            double *SQZ_RESTRICT fitted = p->fitted + i * classes;
-            const double factor = p->right[k * n + i];
-            for (size_t c = 0; c < classes; c++) fitted[c] += factor * p->sums[c * m + k];
+            double *SQZ_RESTRICT fitted = p->fitted + i * width;
+            const double *SQZ_RESTRICT column = p->column, factor = p->right[k * n + i];
+            for (size_t c = 0; c < width; c++) fitted[c] += factor * column[c];
         }
     }
     for (size_t i = 0; i < n; i++) {
         const double share = p->share[p->classes[i]], root = p->root[p->classes[i]];
         double rest = (is_dual ? ridge * p->leverage[i] : 1.0 - p->leverage[i]) - share;
         if (!(rest > teach_power_of_two(-30))) rest = teach_power_of_two(-30);
-        for (size_t c = 0; c < classes; c++) {
-            double *fitted = p->fitted + i * classes + c;
-            const double target = root * ((double)((size_t)p->classes[i] == c) - 1.0 / (double)classes);
+        for (size_t c = 0; c < width; c++) {
+            double *fitted = p->fitted + i * width + c;
+            const double target =
+                c == classes ? p->off_mean[i] : root * ((double)((size_t)p->classes[i] == c) - 1.0 / (double)classes);
             *fitted = is_dual ? ridge * *fitted : target - *fitted;
-            p->errors[i * classes + c] = *fitted / rest;
+            p->errors[i * width + c] = *fitted / rest;
         }
     }
 }
@@ -255,24 +269,24 @@ static double teach_error(const teach_problem *p, const double *errors) {
     double total = 0.0;
     for (size_t i = 0; i < p->n; i++) {
         double square = 0.0;
-        for (size_t c = 0; c < p->c; c++) square += errors[i * p->c + c] * errors[i * p->c + c];
+        for (size_t c = 0; c < p->c; c++) square += errors[i * p->w + c] * errors[i * p->w + c];
         if (teach_is_judged(p, i)) total += square;
     }
     return total;
 }
 
-static void teach_keep(teach_problem *p, double *scores) {
-    memcpy(p->residuals, p->fitted, p->n * p->c * 8);
-    memcpy(scores, p->errors, p->n * p->c * 8);
+static void teach_keep(teach_problem *p) {
+    memcpy(p->residuals, p->fitted, p->n * p->w * 8);
+    memcpy(p->best, p->errors, p->n * p->w * 8);
 }
 
 /* Uphill or downhill from the first exponent, as long as photos that are left out fare better. */
-static int teach_search(teach_problem *p, double *scores) {
+static int teach_search(teach_problem *p) {
     int exponent = TEACH_FIRST, judged = 0;
     double best;
     teach_solve(p, exponent);
-    teach_keep(p, scores);
-    best = teach_error(p, scores);
+    teach_keep(p);
+    best = teach_error(p, p->best);
     for (size_t i = 0; i < p->n; i++) judged |= teach_is_judged(p, i);
     for (int step = 1; judged && step >= -1 && exponent == TEACH_FIRST; step -= 2) {
         while (exponent + step >= TEACH_LEAST && exponent + step <= TEACH_MOST) {
@@ -280,7 +294,7 @@ static int teach_search(teach_problem *p, double *scores) {
             teach_solve(p, exponent + step);
             error = teach_error(p, p->errors);
             if (!(error < best)) break;
-            teach_keep(p, scores);
+            teach_keep(p);
             best = error;
             exponent += step;
         }
@@ -324,21 +338,63 @@ static int teach_gain(teach_problem *p, const double *scores) {
 
 static void teach_weight(teach_problem *p, int exponent, double *weight) {
     const double ridge = teach_ridge(p, exponent);
-    memset(weight, 0, p->d * p->c * 8);
+    memset(weight, 0, p->d * p->w * 8);
     for (size_t i = 0; i < p->n; i++) {
-        const double *residuals = p->residuals + i * p->c, root = p->root[p->classes[i]];
-        for (size_t c = 0; c < p->c; c++) p->errors[c] = root * residuals[c];
+        const double *residuals = p->residuals + i * p->w, root = p->root[p->classes[i]];
+        for (size_t c = 0; c < p->w; c++) p->errors[c] = root * residuals[c];
         for (size_t k = 0; k < p->d; k++) {
-            double *SQZ_RESTRICT row = weight + k * p->c;
+            double *SQZ_RESTRICT row = weight + k * p->w;
             const double value = p->z[i * p->d + k];
-            for (size_t c = 0; c < p->c; c++) row[c] += value * p->errors[c];
+            for (size_t c = 0; c < p->w; c++) row[c] += value * p->errors[c];
         }
     }
-    for (size_t j = 0; j < p->d * p->c; j++) weight[j] /= ridge;
+    for (size_t j = 0; j < p->d * p->w; j++) weight[j] /= ridge;
 }
 
-sqz_status sqz_teach(const uint8_t *codes, int is_signed, const int32_t *classes_of, int photos, int channels, int classes,
-                     void *memory, size_t bytes, sqz_taught *taught) {
+/* What to add to all logits, so that but a tenth of the photos left out goes to classes that are kept. */
+static double teach_base(teach_problem *p, int gain, const double *scores) {
+    double *above = p->leverage;
+    size_t count = 0, wanted;
+    for (int all = 0; !count; all = 1) {
+        for (size_t i = 0; i < p->n; i++) {
+            const double *row = scores + i * p->c;
+            double highest = row[0];
+            if (!all && !teach_is_judged(p, i)) continue;
+            for (size_t c = 1; c < p->c; c++) highest = row[c] > highest ? row[c] : highest;
+            above[count++] = gain * highest - p->best[i * p->w + p->c] / p->root[p->classes[i]];
+        }
+    }
+    wanted = count * 10 / 100;
+    for (size_t i = 0; i < count; i++) {
+        size_t below = 0, equal = 0;
+        for (size_t j = 0; j < count; j++) below += above[j] < above[i], equal += above[j] == above[i];
+        if (below <= wanted && wanted < below + equal) return p->mean_level - above[i];
+    }
+    return p->mean_level;
+}
+
+void sqz_teach_levels(const uint8_t *codes, int is_signed, int shift, int photos, int channels, const int8_t *weight,
+                      const int32_t *bias, const float *multiplier, int classes, int positions, double *levels) {
+    const uint64_t floats = sqz_usual_floats();
+    const size_t d = (size_t)channels;
+    for (int i = 0; i < photos; i++) {
+        for (int c = 0; c < classes; c++) {
+            int64_t sum = 0;
+            double logit;
+            for (size_t k = 0; k < d; k++) {
+                const int root = codes[(size_t)i * d + k] - (is_signed ? 128 : 0);
+                sum += (int64_t)weight[(size_t)c * d + k] * (root * (root < 0 ? -root : root));
+            }
+            sum = sum * ((int64_t)1 << shift) + (int64_t)positions * bias[c];
+            logit = (double)sum * (double)multiplier[c] / (double)positions;
+            if (!c || logit > levels[i]) levels[i] = logit;
+        }
+    }
+    sqz_restore_floats(floats);
+}
+
+sqz_status sqz_teach(const uint8_t *codes, int is_signed, const int32_t *classes_of, const double *levels, int photos,
+                     int channels, int classes, void *memory, size_t bytes, sqz_taught *taught) {
     teach_problem p = SQZ_ZEROS;
     const size_t pad = (8 - (uintptr_t)memory % 8) % 8;
     uint64_t floats;
@@ -348,6 +404,8 @@ sqz_status sqz_teach(const uint8_t *codes, int is_signed, const int32_t *classes
     if (!teach_shape(&p, photos, channels, classes)) return SQZ_BAD_ARGUMENT;
     if (bytes < sqz_teach_bytes(photos, channels, classes)) return SQZ_NO_MEMORY;
     p.classes = classes_of;
+    p.levels = levels;
+    p.w = p.c + (levels ? 1 : 0);
     teach_layout(&p, (uint8_t *)memory + pad);
     for (int c = 0; c < classes; c++) p.counts[c] = 0;
     for (int i = 0; i < photos; i++) {
@@ -360,14 +418,16 @@ sqz_status sqz_teach(const uint8_t *codes, int is_signed, const int32_t *classes
     floats = sqz_usual_floats();
     teach_centre(&p, codes, is_signed, taught->centre);
     teach_build(&p);
-    taught->exponent = teach_search(&p, taught->scores);
+    taught->exponent = teach_search(&p);
     for (size_t i = 0; i < p.n; i++) {
         for (size_t c = 0; c < p.c; c++) {
             double *score = taught->scores + i * p.c + c;
-            *score = (double)((size_t)classes_of[i] == c) - *score / p.root[classes_of[i]];
+            *score = (double)((size_t)classes_of[i] == c) - p.best[i * p.w + c] / p.root[classes_of[i]];
         }
     }
     taught->gain = teach_gain(&p, taught->scores);
+    taught->has_levels = levels != NULL;
+    taught->base = levels ? teach_base(&p, taught->gain, taught->scores) : 0.0;
     teach_weight(&p, taught->exponent, taught->weight);
     sqz_restore_floats(floats);
     return SQZ_OK;
@@ -383,16 +443,22 @@ static float teach_round_multiplier(double value) {
     return (float)value;
 }
 
+static double teach_value(const sqz_taught *taught, size_t channel, size_t width, int class_of) {
+    const double *row = taught->weight + channel * width;
+    const double value = taught->gain * row[class_of];
+    return taught->has_levels ? value + row[width - 1] : value;
+}
+
 void sqz_teach_round(const sqz_taught *taught, int channels, int classes, int shift, int positions, int8_t *weight,
                      int32_t *bias, float *multiplier) {
     const uint64_t floats = sqz_usual_floats();
-    const double unit = taught->gain * (double)positions / teach_power_of_two(shift);
+    const double unit = (double)positions / teach_power_of_two(shift);
+    const size_t width = (size_t)classes + (taught->has_levels ? 1 : 0);
     for (int c = 0; c < classes; c++) {
-        const double *column = taught->weight + c;
         double largest = 0.0, step, value;
         int64_t sum = 0;
         for (int k = 0; k < channels; k++) {
-            value = column[(size_t)k * (size_t)classes] * unit;
+            value = teach_value(taught, (size_t)k, width, c) * unit;
             if (value < 0) value = -value;
             if (value > largest) largest = value;
         }
@@ -402,12 +468,14 @@ void sqz_teach_round(const sqz_taught *taught, int channels, int classes, int sh
         multiplier[c] = largest > 0.0 ? teach_round_multiplier(step) : 1.0f / 65536;
         step = multiplier[c];
         for (int k = 0; k < channels; k++) {
-            value = teach_round(column[(size_t)k * (size_t)classes] * unit / step);
+            value = teach_round(teach_value(taught, (size_t)k, width, c) * unit / step);
             value = value > 127 ? 127 : value < -127 ? -127 : value;
             weight[(size_t)c * (size_t)channels + (size_t)k] = (int8_t)value;
             sum += (int64_t)value * ((int64_t)taught->centre[k] * ((int64_t)1 << shift));
         }
-        value = taught->gain / (double)classes / step - (double)sum / positions;
+        value = taught->gain / (double)classes;
+        if (taught->has_levels) value += taught->base;
+        value = value / step - (double)sum / positions;
         value = value > 1073741824.0 ? 1073741824.0 : value < -1073741824.0 ? -1073741824.0 : value;
         bias[c] = (int32_t)teach_round(value);
     }

@@ -15,7 +15,8 @@ from squeezenet.cli import cli
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 VERBS = [
-    "demo", "train", "lr-find", "check", "compress", "explore", "predict", "similar", "evaluate", "bench", "export",
+    "demo", "train", "teach", "lr-find", "check", "compress", "explore", "predict", "similar", "evaluate", "features",
+    "bench", "export",
     "verify", "shards", "info", "import",
 ]  # fmt: skip
 

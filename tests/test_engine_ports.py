@@ -192,13 +192,13 @@ def test_x86_sets_give_equal_bits(x86_program, case, kernels):
 
 
 def test_web_engine_is_small(web_engine):
-    assert (web_engine / "engine.wasm").stat().st_size < 66_000
+    assert (web_engine / "engine.wasm").stat().st_size < 72_000
     assert (web_engine / "relaxed.wasm").stat().st_size < 20_000
 
 
 def test_c_sources_are_short():
     lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "csrc").rglob("*.[ch]"))
-    assert lines <= 6500
+    assert lines <= 7000
 
 
 def test_installation_goes_on_without_a_compiler(tmp_path):

@@ -14,9 +14,9 @@ from squeezenet.engine import NativeEngine, ReferenceEngine, native_kernels
 from squeezenet.exports.web_page import PARTS
 from squeezenet.fileformat import decode_sqz, encode_sqz
 from squeezenet.network import ConvParams
-from squeezenet.teaching.head import network_digest, plain_json, replace_head
+from squeezenet.teaching.head import joined, network_digest, plain_json, replace_head
 from squeezenet.teaching.native import fit
-from squeezenet.teaching.solver import FeatureCode, fit_numpy, quantize_head
+from squeezenet.teaching.solver import FeatureCode, fit_numpy, kept_levels, quantize_head
 from squeezenet.unknown import fit_unknown
 
 NATIVE = Path(__file__).with_name("native")
@@ -25,7 +25,7 @@ GOLDEN = (
     [[127, -55, -49], [-100, 127, -91], [-41, -54, 127]],
     ([1087, 1958, 847], [0.01763916015625, 0.01519775390625, 0.01776123046875]),
 )
-FIELDS = ("weight", "centre", "scores", "exponent", "gain")
+FIELDS = ("weight", "centre", "scores", "exponent", "gain", "base")
 
 
 def random_codes(rng, n_classes, most, channels):
@@ -43,7 +43,9 @@ def test_numpy_and_c_compute_the_same_bits(part):
         codes, classes = random_codes(rng, n_classes, int(rng.choice([1, 2, 5, 30])), int(rng.choice([1, 3, 16, 40])))
         if seed % 7 == 0:
             codes[:] = codes[0]  # nothing to tell the classes apart by
-        native, plain = fit(codes, code, classes, n_classes), fit_numpy(code.decode(codes), classes, n_classes)
+        levels = rng.normal(9, 3, len(codes)) if seed % 3 == 1 else None
+        native = fit(codes, code, classes, n_classes, levels)
+        plain = fit_numpy(code.decode(codes), classes, n_classes, levels)
         for field in FIELDS:
             np.testing.assert_array_equal(getattr(native, field), getattr(plain, field), err_msg=f"{seed} {field}")
 
@@ -134,25 +136,20 @@ def test_python_and_webassembly_write_the_same_file(tmp_path, seed):
     code = FeatureCode.of(head.in_size**2, is_signed=contents.network.tensor(head.inputs[0]).zero_point != 0)
     codes = code.encode(ReferenceEngine(contents.network).features(pixels))
     meta = {"labels": {"names": [f"Kläße {i}" for i in range(n_classes)]}, "x": [1.0, 0.5, "a\n"]}
-    fitted = fit_numpy(code.decode(codes), classes, n_classes)
+    old, positions = contents.network.convs[head.name], head.out_size**2
+    levels = kept_levels(codes, code, old, positions) if seed % 4 > 1 else None
+    fitted = fit_numpy(code.decode(codes), classes, n_classes, levels)
     vectors, right = code.decode(codes) << code.shift, fitted.scores.argmax(axis=1) == classes
     rule = fit_unknown(vectors, classes, counts=right).rule.encode() if seed % 2 else b""
-    expected = replace_head(
-        base,
-        contents,
-        quantize_head(fitted, code, head.out_size**2),
-        meta,
-        rule,
-    )
+    new = quantize_head(fitted, code, positions)
+    expected = replace_head(base, contents, new if levels is None else joined(old, new), meta, rule)
     text, rule = plain_json(meta), b"auto" if rule else b""
+    kept = 0 if levels is None else spec.num_classes
     (tmp_path / "base.sqz").write_bytes(base)
     (tmp_path / "task").write_bytes(
-        struct.pack("<4I", len(classes), n_classes, len(text), len(rule))
-        + classes.astype("<i4").tobytes()
-        + pixels.tobytes()
-        + text
-        + rule
-    )
+        struct.pack("<5I", len(classes), n_classes, kept, len(text), len(rule))
+        + classes.astype("<i4").tobytes() + pixels.tobytes() + text + rule
+    )  # fmt: skip
     command = ["node", NATIVE / "teach.mjs", PARTS / "engine.wasm", tmp_path / "base.sqz", tmp_path / "task"]
     assert subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout == expected
 

@@ -17,6 +17,7 @@ uint8_t *web_pixels(void);
 int web_map_size(void);
 int web_map_border(void);
 int web_channels(void);
+int web_classes(void);
 int32_t *web_features(void);
 const sqz_model *web_opened(void);
 const uint8_t *web_file_start(void);

@@ -1,18 +1,21 @@
 /* web_teach.c - a new head for the open model, from photos: docs/teaching.md.
  *
  *     after web_run, web_codes() has the photo's feature vector as web_channels() bytes, to be kept by the page
- *     at = web_teach_room(photos, classes): write web_channels() codes for each photo there, class by class, and at
+ *     at = web_teach_room(photos, classes, kept), kept being how many of the model's first classes stay: write web_channels() codes for each photo there, class by class, and at
  *     web_teach_classes() the class of each (int32, ascending from 0); web_teach() -> status
  *     web_teach_rule() -> bytes of the body of an unkn chunk made of the same photos, at web_teach_chunk(); 0 without
  *     web_teach_scores(): (photos, classes) doubles, each photo left out, until the next photo is read
- *     web_teach_logits() after web_run: the new head's answer, classes doubles
+ *     web_teach_logits() after web_run: the new head's answer, kept + classes doubles
  *     at = web_alloc(n), write JSON in UTF-8 there, likewise the body of an unkn chunk (or 0 bytes),
  *     web_teach_file(at, n, rule, m) -> status; web_teach_bytes() at web_teach_data()
  *     web_digest() -> 32 bytes that name the frozen network */
 #include "web.h"
 
 static struct {
-    int classes, photos, shift, is_signed, positions, room; /* room: classes of the head's memory */
+    int classes, photos, kept, shift, is_signed, positions, room; /* room: rows of the head's memory */
+    int8_t *base_weight; /* the model's own head, once it was needed */
+    int32_t *base_bias;
+    float *base_multiplier;
     uint8_t *codes, *code;
     int32_t *classes_of, *bias;
     float *multiplier;
@@ -39,12 +42,87 @@ WEB_EXPORT(web_codes) uint8_t *web_codes(void) {
     return teach.code;
 }
 
-WEB_EXPORT(web_teach_room) uint8_t *web_teach_room(int photos, int classes) {
+static size_t teach_varint(const uint8_t **at) {
+    size_t value = 0;
+    for (int shift = 0;; shift += 7) { /* the file was checked when it was opened */
+        const uint8_t byte = *(*at)++;
+        value |= (size_t)(byte & 127) << shift;
+        if (byte < 128) return value;
+    }
+}
+
+/* Walks the model's streams up to `last`; the coder is then ready for the next one, and the last one's integers are there. */
+typedef struct {
+    sqz_decoder *coder;
+    int8_t *weight;
+    int32_t *bias;
+    float *multiplier;
+    const uint8_t *streams, *next; /* the first, and the one after the last */
+} teach_walk;
+
+static int teach_decode(teach_walk *walk, int last, int head_rows) {
+    sqz_conv_shape *shapes = web_alloc((size_t)web_convs() * sizeof *shapes);
+    size_t largest = 0, most = 0, size, bytes;
+    const uint8_t *lengths = web_file_weights(&bytes), *streams = lengths;
+    const int convs = web_convs();
+    void *memory;
+    int status;
+    for (int i = 0; i < convs; i++) {
+        if (!shapes || sqz_conv_shape_of(web_opened(), (size_t)i, &shapes[i])) return SQZ_BAD_ARGUMENT;
+        teach_varint(&streams);
+    }
+    if (head_rows > shapes[convs - 1].out_channels) shapes[convs - 1].out_channels = head_rows;
+    for (int i = 0; i < convs; i++) {
+        size = (size_t)shapes[i].in_channels * (size_t)(shapes[i].kernel * shapes[i].kernel) * (size_t)shapes[i].out_channels;
+        if (size > largest) largest = size;
+        if ((size_t)shapes[i].out_channels > most) most = (size_t)shapes[i].out_channels;
+    }
+    bytes = sqz_decoder_bytes(shapes, (size_t)convs);
+    memory = web_alloc(bytes);
+    walk->weight = web_alloc(largest);
+    walk->bias = web_alloc(most * sizeof *walk->bias);
+    walk->multiplier = web_alloc(most * sizeof *walk->multiplier);
+    if (!memory || !walk->weight || !walk->bias || !walk->multiplier) return SQZ_NO_MEMORY;
+    status = sqz_decoder_create(shapes, (size_t)convs, memory, bytes, &walk->coder);
+    walk->streams = streams;
+    for (int i = 0; !status && i <= last; i++) {
+        if (sqz_conv_shape_of(web_opened(), (size_t)i, &shapes[i])) return SQZ_BAD_ARGUMENT;
+        size = teach_varint(&lengths);
+        status = sqz_decode_conv(walk->coder, streams, size, &shapes[i], walk->weight, walk->bias, walk->multiplier);
+        streams += size;
+    }
+    walk->next = streams;
+    return status;
+}
+
+static int teach_read_base(void) {
+    const size_t rows = (size_t)web_classes();
+    teach_walk walk = SQZ_ZEROS;
+    int status;
+    if (teach.base_weight) return SQZ_OK;
+    teach.base_bias = web_keep(rows * sizeof *teach.base_bias);
+    teach.base_multiplier = web_keep(rows * sizeof *teach.base_multiplier);
+    teach.base_weight = web_keep(rows * teach_width());
+    if (!teach.base_bias || !teach.base_multiplier || !teach.base_weight) return SQZ_NO_MEMORY;
+    status = teach_decode(&walk, web_convs() - 1, 0);
+    if (status) {
+        teach.base_weight = NULL;
+        return status;
+    }
+    memcpy(teach.base_weight, walk.weight, rows * teach_width());
+    memcpy(teach.base_bias, walk.bias, rows * sizeof *teach.base_bias);
+    memcpy(teach.base_multiplier, walk.multiplier, rows * sizeof *teach.base_multiplier);
+    return SQZ_OK;
+}
+
+WEB_EXPORT(web_teach_room) uint8_t *web_teach_room(int photos, int classes, int kept) {
     web_release();
-    teach.photos = teach.classes = 0;
-    if (photos < 1 || photos > 1 << 19 || classes < 1 || classes > 65535) return NULL;
-    if (classes > teach.room) { /* kept between photos, so that they are answered with it */
-        const size_t count = classes < 8 ? 8 : (size_t)classes * 2;
+    teach.photos = teach.classes = teach.kept = 0;
+    if (photos < 1 || photos > 1 << 19 || kept < 0 || kept > web_classes() || classes < 1 || classes > 65535 - kept) return NULL;
+    if (kept && teach_read_base()) return NULL;
+    web_release();
+    if (classes + kept > teach.room) { /* stays between photos, so that they are answered with it */
+        const size_t count = (size_t)kept + (classes < 8 ? 8 : (size_t)classes * 2);
         teach.room = 0;
         teach.weight = web_keep(count * teach_width());
         teach.bias = web_keep(count * sizeof *teach.bias);
@@ -58,32 +136,44 @@ WEB_EXPORT(web_teach_room) uint8_t *web_teach_room(int photos, int classes) {
     if (!teach.codes || !teach.classes_of) return NULL;
     teach.photos = photos;
     teach.classes = classes;
+    teach.kept = kept;
+    memcpy(teach.weight, teach.base_weight, (size_t)kept * teach_width());
+    memcpy(teach.bias, teach.base_bias, (size_t)kept * sizeof *teach.bias);
+    memcpy(teach.multiplier, teach.base_multiplier, (size_t)kept * sizeof *teach.multiplier);
     return teach.codes;
 }
 
 WEB_EXPORT(web_teach) int web_teach(void) {
     const size_t bytes = sqz_teach_bytes(teach.photos, web_channels(), teach.classes);
+    const size_t kept = (size_t)teach.kept;
     sqz_taught *taught = &teach.taught;
+    double *levels = NULL;
     void *memory;
     int status;
     if (!bytes) return SQZ_BAD_ARGUMENT;
     teach_measure();
-    taught->weight = web_alloc(teach_width() * (size_t)teach.classes * sizeof(double));
+    taught->weight = web_alloc(teach_width() * (size_t)(teach.classes + 1) * sizeof(double));
     taught->centre = web_alloc(teach_width() * sizeof(int32_t));
     taught->scores = web_alloc((size_t)teach.photos * (size_t)teach.classes * sizeof(double));
     memory = web_alloc(bytes);
     if (!taught->weight || !taught->centre || !taught->scores || !memory) return SQZ_NO_MEMORY;
-    status = sqz_teach(teach.codes, teach.is_signed, teach.classes_of, teach.photos, web_channels(), teach.classes, memory,
-                       bytes, taught);
+    if (kept) {
+        levels = web_alloc((size_t)teach.photos * sizeof *levels);
+        if (!levels) return SQZ_NO_MEMORY;
+        sqz_teach_levels(teach.codes, teach.is_signed, teach.shift, teach.photos, web_channels(), teach.weight, teach.bias,
+                         teach.multiplier, teach.kept, teach.positions, levels);
+    }
+    status = sqz_teach(teach.codes, teach.is_signed, teach.classes_of, levels, teach.photos, web_channels(), teach.classes,
+                       memory, bytes, taught);
     if (!status) {
-        sqz_teach_round(taught, web_channels(), teach.classes, teach.shift, teach.positions, teach.weight, teach.bias,
-                        teach.multiplier);
+        sqz_teach_round(taught, web_channels(), teach.classes, teach.shift, teach.positions,
+                        teach.weight + kept * teach_width(), teach.bias + kept, teach.multiplier + kept);
     }
     return status;
 }
 
 WEB_EXPORT(web_teach_logits) double *web_teach_logits(void) {
-    for (int c = 0; c < teach.classes; c++) {
+    for (int c = 0; c < teach.kept + teach.classes; c++) {
         int64_t sum = (int64_t)teach.positions * teach.bias[c];
         for (size_t k = 0; k < teach_width(); k++) {
             sum += (int64_t)teach.weight[(size_t)c * teach_width() + k] * web_features()[k];
@@ -150,59 +240,26 @@ static void teach_put_meta(const uint8_t *text, size_t bytes) {
     }
 }
 
-static size_t teach_varint(const uint8_t **at) {
-    size_t value = 0;
-    for (int shift = 0;; shift += 7) { /* the file was checked when it was opened */
-        const uint8_t byte = *(*at)++;
-        value |= (size_t)(byte & 127) << shift;
-        if (byte < 128) return value;
-    }
-}
-
 /* The model's streams as they are, the new head's after them. */
-static int teach_put_weights(const uint8_t *body, int convs) {
-    sqz_conv_shape shapes[SQZ_MAX_STAGES * 2], *head = &shapes[convs - 1];
-    const uint8_t *lengths = body, *streams = body;
-    size_t largest = 0, most = 0, size, bytes;
-    sqz_decoder *coder;
+static int teach_put_weights(void) {
+    teach_walk walk = SQZ_ZEROS;
+    const int convs = web_convs(), rows = teach.kept + teach.classes;
+    sqz_conv_shape head;
+    size_t size, bytes;
+    const uint8_t *lengths = web_file_weights(&size);
     void *memory;
-    int8_t *weight;
-    int32_t *bias;
-    float *multiplier;
-    int status = 0;
-    for (int i = 0; i < convs; i++) {
-        if (sqz_conv_shape_of(web_opened(), (size_t)i, &shapes[i])) return SQZ_BAD_ARGUMENT;
-        teach_varint(&streams);
-    }
-    head->out_channels = teach.classes;
-    for (int i = 0; i < convs; i++) {
-        size = (size_t)shapes[i].in_channels * (size_t)(shapes[i].kernel * shapes[i].kernel) * (size_t)shapes[i].out_channels;
-        if (size > largest) largest = size;
-        if ((size_t)shapes[i].out_channels > most) most = (size_t)shapes[i].out_channels;
-    }
-    bytes = sqz_decoder_bytes(shapes, (size_t)convs);
-    memory = web_alloc(bytes);
-    weight = web_alloc(largest);
-    bias = web_alloc(most * sizeof *bias);
-    multiplier = web_alloc(most * sizeof *multiplier);
-    if (!memory || !weight || !bias || !multiplier) return SQZ_NO_MEMORY;
-    status = sqz_decoder_create(shapes, (size_t)convs, memory, bytes, &coder);
-    for (int i = 0; !status && i < convs - 1; i++) {
-        size = teach_varint(&lengths);
-        teach_put_varint(size);
-        status = sqz_decode_conv(coder, streams, size, &shapes[i], weight, bias, multiplier);
-        streams += size;
-    }
-    bytes = sqz_encode_bytes(head);
+    int status = teach_decode(&walk, convs - 2, rows);
+    if (!status) status = sqz_conv_shape_of(web_opened(), (size_t)convs - 1, &head);
+    if (status) return status;
+    head.out_channels = rows;
+    bytes = sqz_encode_bytes(&head);
     memory = web_alloc(bytes);
     if (!memory) return SQZ_NO_MEMORY;
-    if (!status) {
-        status = sqz_encode_conv(coder, head, teach.weight, teach.bias, teach.multiplier, memory, bytes, &size);
-    }
+    status = sqz_encode_conv(walk.coder, &head, teach.weight, teach.bias, teach.multiplier, memory, bytes, &size);
     if (status) return status;
+    for (int i = 0; i < convs - 1; i++) teach_put_varint(teach_varint(&lengths));
     teach_put_varint(size);
-    for (int i = 0; i < convs; i++) teach_varint(&body);
-    teach_put(body, (size_t)(streams - body));
+    teach_put(walk.streams, (size_t)(walk.next - walk.streams));
     teach_put(memory, size);
     return SQZ_OK;
 }
@@ -243,22 +300,21 @@ WEB_EXPORT(web_digest) uint8_t *web_digest(void) {
 
 WEB_EXPORT(web_teach_file) int web_teach_file(const uint8_t *meta, size_t bytes, const uint8_t *rule, size_t rule_bytes) {
     size_t arch_bytes, at, weights_bytes;
-    const uint8_t *weights = web_file_weights(&weights_bytes);
-    const int convs = web_convs();
     uint8_t digest[32];
     int status;
-    if (!teach.classes || convs > SQZ_MAX_STAGES * 2) return SQZ_BAD_ARGUMENT;
+    if (!teach.classes) return SQZ_BAD_ARGUMENT;
+    web_file_weights(&weights_bytes);
     teach_arch(&arch_bytes);
     teach.file = web_alloc(arch_bytes + weights_bytes + bytes + bytes / 4096 + rule_bytes + 4096 +
-                           (size_t)teach.classes * (teach_width() * 18 + 64));
+                           (size_t)(teach.kept + teach.classes) * (teach_width() * 18 + 64));
     if (!teach.file) return SQZ_NO_MEMORY;
     teach.file_bytes = 0;
     teach_put(web_file_start(), 8);
     at = teach_begin_chunk("ARCH");
-    teach_put_arch(teach.classes);
+    teach_put_arch(teach.kept + teach.classes);
     teach_end_chunk(at);
     at = teach_begin_chunk("WGHT");
-    status = teach_put_weights(weights, convs);
+    status = teach_put_weights();
     if (status) return status;
     teach_end_chunk(at);
     at = teach_begin_chunk("META");

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     )
     from .preprocess import Preprocessing, load_image
     from .spec import ArchSpec, FireSpec, StemSpec
+    from .teaching.report import TeachResult
+    from .teaching.teach import teach
     from .timing import Benchmark, benchmark
     from .training import Recipe, TrainResult, load_recipe
     from .training import train_model as train
@@ -56,12 +58,12 @@ __all__ = [
     "Answer", "ArchSpec", "Benchmark", "BulkResult", "Classifier", "Compressed", "Confidence", "DeepCompression",
     "Description", "Evaluation", "Exported", "Fire", "FireSpec", "ImageSet", "Imported", "Int8", "Labels",
     "LearningRates", "PackedShards", "PhotoCheck", "Prediction", "Predictor", "Preprocessing", "RateDistortion",
-    "Recipe", "Similar", "Space", "SqueezeNet", "SqueezeNetError", "SqzFile", "StemSpec", "StudyResult", "TrainResult",
-    "Trial", "Verification", "benchmark", "check", "compress", "create_model", "describe", "evaluate", "explore",
-    "export", "find_learning_rate", "find_model", "fold_batch_norm", "import_weights", "load_image", "load_model",
-    "load_recipe", "load_safetensors", "load_space", "metaparameter_spec", "named_spec", "network_cost", "open_data",
-    "open_model", "predict", "predict_to_parquet", "read_sqz", "save_safetensors", "similar", "squeezenet1_0",
-    "squeezenet1_1", "store_confidence", "train", "verify", "write_shards", "write_sqz",
+    "Recipe", "Similar", "Space", "SqueezeNet", "SqueezeNetError", "SqzFile", "StemSpec", "StudyResult", "TeachResult",
+    "TrainResult", "Trial", "Verification", "benchmark", "check", "compress", "create_model", "describe", "evaluate",
+    "explore", "export", "find_learning_rate", "find_model", "fold_batch_norm", "import_weights", "load_image",
+    "load_model", "load_recipe", "load_safetensors", "load_space", "metaparameter_spec", "named_spec", "network_cost",
+    "open_data", "open_model", "predict", "predict_to_parquet", "read_sqz", "save_safetensors", "similar",
+    "squeezenet1_0", "squeezenet1_1", "store_confidence", "teach", "train", "verify", "write_shards", "write_sqz",
 ]  # fmt: skip
 
 _HOMES = {
@@ -92,6 +94,8 @@ _HOMES = {
     ),
     "preprocess": ("Preprocessing", "load_image"),
     "spec": ("ArchSpec", "FireSpec", "StemSpec"),
+    "teaching.report": ("TeachResult",),
+    "teaching.teach": ("teach",),
     "timing": ("Benchmark", "benchmark"),
     "training": ("Recipe", "TrainResult", "load_recipe"),
     "training.lr_finder": ("LearningRates", "find_learning_rate"),

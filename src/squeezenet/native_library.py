@@ -147,7 +147,7 @@ class Taught(ctypes.Structure):
 
     _fields_ = [
         ("weight", ctypes.c_void_p), ("centre", ctypes.c_void_p), ("scores", ctypes.c_void_p),
-        ("exponent", ctypes.c_int), ("gain", ctypes.c_int),
+        ("exponent", ctypes.c_int), ("gain", ctypes.c_int), ("base", ctypes.c_double), ("has_levels", ctypes.c_int),
     ]  # fmt: skip
 
 
@@ -225,7 +225,8 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "sqz_run_rows": (integer, [pointer, pointer, size, RowSource] + [pointer] * 4),
         "sqz_teach_bytes": (size, [integer] * 3),
         "sqz_teach": (
-            integer, [pointer, integer, pointer, integer, integer, integer, pointer, size, ctypes.POINTER(Taught)]
+            integer,
+            [pointer, integer, pointer, pointer, integer, integer, integer, pointer, size, ctypes.POINTER(Taught)],
         ),
         "sqz_peak": (ctypes.c_uint64, [text, ctypes.c_uint32]),
         "sqz_pool_bytes": (size, [integer]), "sqz_pool_create": (integer, [integer, pointer, size, out]),

@@ -26,6 +26,7 @@ __all__ = ["cli", "main"]
 _VERBS = {
     "demo": ("demo", "Train, compress and predict on handwritten digits, start to end."),
     "train": ("train", "Train a network on class folders."),
+    "teach": ("teach", "Make a head for your classes from a few photos, in seconds."),
     "lr-find": ("lr_find", "Find a learning rate."),
     "check": ("check", "Find duplicates, wrong labels and useless photos."),
     "compress": ("compress", "Squeeze a trained network into a .sqz file."),
@@ -33,6 +34,7 @@ _VERBS = {
     "predict": ("predict", "Classify images."),
     "similar": ("similar", "Find the photos that look like one."),
     "evaluate": ("evaluate", "Measure accuracy on labelled images."),
+    "features": ("features", "Write the feature vectors of images."),
     "bench": ("bench", "Time a compressed network on this machine."),
     "export": ("export", "Write a network as a web page, C, ONNX or safetensors."),
     "verify": ("verify", "Check that every engine gives the same logits."),

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ..models import SqueezeNet
 
 __all__ = [
-    "FloatPredictor", "Model", "Scores", "answers", "collect_logits", "match_classes", "open_model", "predict",
-    "predict_batches",
+    "FloatPredictor", "Model", "Scores", "answers", "collect_logits", "match_classes", "one_ahead", "open_model",
+    "predict", "predict_batches",
 ]  # fmt: skip
 
 _BATCH = 32
@@ -199,11 +199,11 @@ def predict_batches(
     Yields:
         The batch (with the positions of its readable images) and what the network computes of them.
     """
-    for batch in _one_ahead(decode_batches(images, predictor.preprocessing, batch_size=batch_size)):
+    for batch in one_ahead(decode_batches(images, predictor.preprocessing, batch_size=batch_size)):
         yield batch, predictor.outputs(batch.pixels)
 
 
-def _one_ahead(batches: Iterator[DecodedBatch]) -> Iterator[DecodedBatch]:
+def one_ahead(batches: Iterator[DecodedBatch]) -> Iterator[DecodedBatch]:
     """Pass batches on, while a thread already works on the next one."""
     with ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(next, batches, None)

@@ -11,12 +11,14 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ..codec.native_weights import encode_next_fast
 from ..container import DEFAULT_LIMITS, join_chunks, split_chunks, varint
 from ..fileformat import SqzFile, stream_bytes
 from ..network import ConvParams
 
-__all__ = ["network_digest", "plain_json", "replace_head"]
+__all__ = ["joined", "network_digest", "plain_json", "replace_head"]
 
 _CLASSES_AT, _FLAGS_AT = 3, 5  # in ARCH
 _HEAD_RELU = 4
@@ -30,6 +32,14 @@ def network_digest(data: bytes, contents: SqzFile) -> bytes:
     """
     arch, streams, _ = _parts(data, contents)
     return hashlib.sha256(_arch_for(arch, 0) + b"".join(streams[:-1])).digest()
+
+
+def joined(kept: ConvParams, new: ConvParams) -> ConvParams:
+    """Put the rows of a new head after those that are kept."""
+    return ConvParams(
+        np.concatenate([kept.weight, new.weight]), np.concatenate([kept.bias, new.bias]),
+        np.concatenate([kept.multiplier, new.multiplier]),
+    )  # fmt: skip
 
 
 def replace_head(

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from ..codec.weights import round_multiplier
 from ..network import MAX_ABS_WEIGHT, ConvParams
 
-__all__ = ["GAINS", "FeatureCode", "Fit", "fit_numpy", "quantize_head"]
+__all__ = ["GAINS", "FeatureCode", "Fit", "fit_numpy", "kept_levels", "quantize_head"]
 
 Floats = NDArray[np.float64]
 
 LARGEST_EXPONENT, SMALLEST_EXPONENT, FIRST_EXPONENT = 2, -8, -1
 GAINS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 DEFAULT_GAIN = 8
+LOST_PERCENT = 10  # of the photos that are left out, to classes that are kept
 _PANEL = 64  # photos at a time, so that they stay in the processor's cache
 _LEAST_REST = 2.0**-30
 _LEAST_MULTIPLIER, _LARGEST_MULTIPLIER = 2.0**-40, 2.0**20
@@ -65,7 +66,7 @@ class Fit:
     """A head before it is rounded, and what each photo scores when it is left out."""
 
     weight: Floats
-    """(d, C), for values minus the centre."""
+    """(d, C), for values minus the centre; with levels (d, C + 1), the last column being theirs."""
     centre: NDArray[np.int64]
     """(d,)"""
     scores: Floats
@@ -74,15 +75,20 @@ class Fit:
     """The regularisation is the mean squared norm of a photo times 2^exponent."""
     gain: int
     """What scores are multiplied by to become logits."""
+    base: float | None = None
+    """With levels: what is added to all logits beside the last column."""
 
 
-def fit_numpy(values: NDArray[np.int64], classes: NDArray[np.int64], n_classes: int) -> Fit:
+def fit_numpy(
+    values: NDArray[np.int64], classes: NDArray[np.int64], n_classes: int, levels: Floats | None = None
+) -> Fit:
     """Fit a ridge regression of one-hot classes, each class with the same weight in all.
 
     Args:
         values: (n, d), from `FeatureCode.decode`.
         classes: (n,), ascending; every class occurs.
         n_classes: C.
+        levels: The largest logit of the classes that are kept, for each photo, (n,); None if none are.
     """
     counts = np.bincount(classes, minlength=n_classes)
     share = 1.0 / (n_classes * counts).astype(np.float64)  # of the total weight, a photo's, by class
@@ -91,7 +97,7 @@ def fit_numpy(values: NDArray[np.int64], classes: NDArray[np.int64], n_classes: 
     for c in range(n_classes):
         mean += values[starts[c] : starts[c + 1]].sum(axis=0).astype(np.float64) / counts[c]
     centre = np.rint(mean / n_classes).astype(np.int64)
-    problem = _Problem.build(values - centre, classes, share, starts)
+    problem = _Problem.build(values - centre, classes, share, starts, levels)
     exponent = FIRST_EXPONENT
     best = problem.solve(exponent)
     is_judged = counts[classes] > 1
@@ -99,24 +105,29 @@ def fit_numpy(values: NDArray[np.int64], classes: NDArray[np.int64], n_classes: 
         for step in (1, -1):  # uphill or downhill as long as it gets better
             while SMALLEST_EXPONENT <= exponent + step <= LARGEST_EXPONENT:
                 other = problem.solve(exponent + step)
-                if not _error(other.errors, is_judged) < _error(best.errors, is_judged):
+                if not _error(other.errors[:, :n_classes], is_judged) < _error(best.errors[:, :n_classes], is_judged):
                     break
                 best, exponent = other, exponent + step
             if exponent != FIRST_EXPONENT:
                 break
-    hot = np.zeros_like(best.errors)
+    hot = np.zeros((len(classes), n_classes))
     hot[np.arange(len(classes)), classes] = 1.0
-    scores = hot - best.errors / problem.root[classes][:, None]
-    weight = problem.weight(best)
-    return Fit(weight, centre, scores, exponent, _gain(scores, hot, share[classes], is_judged))
+    off = best.errors / problem.root[classes][:, None]
+    scores = hot - off[:, :n_classes]
+    gain = _gain(scores, hot, share[classes], is_judged)
+    base = None
+    if levels is not None:
+        above = np.sort((gain * scores.max(axis=1) - off[:, n_classes])[is_judged if is_judged.any() else slice(None)])
+        base = float(problem.mean_level - above[len(above) * LOST_PERCENT // 100])
+    return Fit(problem.weight(best), centre, scores, exponent, gain, base)
 
 
 @dataclass(frozen=True)
 class _Solution:
     errors: Floats
-    """(n, C), leave-one-out, times the root of a photo's share."""
+    """(n, C) or, with levels, (n, C + 1): leave-one-out, times the root of a photo's share."""
     residuals: Floats
-    """(n, C), likewise, of the fit to all photos."""
+    """Likewise, of the fit to all photos."""
     ridge: float
 
 
@@ -133,11 +144,15 @@ class _Problem:
     gram: Floats
     """(m, m), weighted: between photos if there are no more of them than features, else between features."""
     trace: float
+    levels: Floats | None
+    """(n,), minus their mean, times the root of a photo's share"""
+    mean_level: float
 
     @classmethod
     def build(
-        cls, z: NDArray[np.int64], classes: NDArray[np.int64], share: Floats, starts: NDArray[np.int64]
-    ) -> _Problem:
+        cls, z: NDArray[np.int64], classes: NDArray[np.int64], share: Floats, starts: NDArray[np.int64],
+        levels: Floats | None,
+    ) -> _Problem:  # fmt: skip
         x, root = z.astype(np.float64), np.sqrt(share)
         if len(x) <= x.shape[1]:
             gram = (root[classes][:, None] * root[classes]) * (x @ x.T)
@@ -146,7 +161,9 @@ class _Problem:
             for c, (first, last) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
                 gram += share[c] * (x[first:last].T @ x[first:last])
         trace = float(np.cumsum(np.diag(gram))[-1])
-        return cls(x, classes, share, root, starts, gram, trace)
+        mean_level = 0.0 if levels is None else float(np.cumsum(share[classes] * levels)[-1])
+        off_mean = None if levels is None else root[classes] * (levels - mean_level)
+        return cls(x, classes, share, root, starts, gram, trace, off_mean, mean_level)
 
     def solve(self, exponent: int) -> _Solution:
         n, d = self.z.shape
@@ -172,7 +189,12 @@ class _Problem:
         for row in sums:
             total += row
         sums -= total / n_classes
-        fitted = np.zeros((n, n_classes))
+        if self.levels is not None:
+            of_levels = np.zeros(len(right))
+            for level, column in zip(self.levels, np.ascontiguousarray(right.T), strict=True):
+                of_levels += level * column
+            sums = np.vstack([sums, of_levels])
+        fitted = np.zeros((n, len(sums)))
         for row, of_classes in zip(right, np.ascontiguousarray(sums.T), strict=True):
             fitted += np.multiply.outer(row, of_classes)
         if is_dual:
@@ -180,11 +202,13 @@ class _Problem:
         else:
             targets = np.repeat((scaled * (0.0 - 1.0 / n_classes))[:, None], n_classes, axis=1)
             targets[np.arange(n), classes] = scaled * (1.0 - 1.0 / n_classes)
+            if self.levels is not None:
+                targets = np.hstack([targets, self.levels[:, None]])
             residuals, rest = targets - fitted, (1.0 - leverage) - self.share[classes]
         return _Solution(residuals / np.maximum(rest, _LEAST_REST)[:, None], residuals, ridge)
 
     def weight(self, solution: _Solution) -> Floats:
-        weight = np.zeros((self.z.shape[1], len(self.share)))
+        weight = np.zeros((self.z.shape[1], solution.residuals.shape[1]))
         scaled = self.root[self.classes][:, None] * solution.residuals
         for row, of_classes in zip(self.z, scaled, strict=True):
             weight += np.multiply.outer(row, of_classes)
@@ -259,14 +283,25 @@ def quantize_head(fit: Fit, code: FeatureCode, positions: int) -> ConvParams:
         code: Of the features it was fitted to.
         positions: P of docs/format.md, padding included.
     """
-    n_classes = fit.weight.shape[1]
-    unit = fit.gain * float(positions) / 2.0**code.shift  # from a weight for values to one for a position's mean
-    weight = np.ascontiguousarray(fit.weight.T) * unit
+    n_classes = fit.scores.shape[1]
+    unit = float(positions) / 2.0**code.shift  # from a weight for values to one for a position's mean
+    weight, start = fit.gain * fit.weight[:, :n_classes].T, fit.gain / n_classes
+    if fit.base is not None:
+        weight, start = weight + fit.weight[:, n_classes], start + fit.base
+    weight = np.ascontiguousarray(weight) * unit
     largest = np.abs(weight).max(axis=1)
     multiplier = round_multiplier(np.clip(largest / MAX_ABS_WEIGHT, _LEAST_MULTIPLIER, _LARGEST_MULTIPLIER / 2))
     multiplier[largest == 0] = 2.0**-16
     step = multiplier.astype(np.float64)
     integers = np.clip(np.rint(weight / step[:, None]), -MAX_ABS_WEIGHT, MAX_ABS_WEIGHT).astype(np.int64)
     offset = (integers @ (fit.centre << code.shift)).astype(np.float64) / positions
-    bias = np.rint(np.clip(fit.gain / n_classes / step - offset, -_LARGEST_BIAS, _LARGEST_BIAS))
+    bias = np.rint(np.clip(start / step - offset, -_LARGEST_BIAS, _LARGEST_BIAS))
     return ConvParams(integers.astype(np.int8)[:, :, None, None], bias.astype(np.int32), multiplier)
+
+
+def kept_levels(codes: NDArray[np.uint8], code: FeatureCode, head: ConvParams, positions: int) -> Floats:
+    """Compute the largest logit of a head, taken without its ReLU, for photos (n, d): shape (n,)."""
+    values = (code.decode(codes) << code.shift).astype(np.float64)
+    sums = values @ head.weight[:, :, 0, 0].T.astype(np.float64) + positions * head.bias.astype(np.float64)
+    logits: Floats = sums * head.multiplier.astype(np.float64) / positions
+    return np.asarray(logits.max(axis=1))

@@ -1,0 +1,108 @@
+"""What is known of a taught head: each photo is judged by the head that the others make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data import Unreadable
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.metrics import Accuracy, wilson_interval
+from ..text import html_table
+from ..unknown import UnknownFit
+from .solver import Fit
+from .taught import Lesson
+
+__all__ = ["Suspect", "TeachResult", "judge"]
+
+_SUSPICIOUS = 0.5  # how far another class's score is above that of a photo's own
+
+
+class Suspect(NamedTuple):
+    """A photo whose label looks wrong."""
+
+    name: str
+    label: str
+    looks_like: str
+    margin: float
+    """By how much the score of that class is higher; scores are about 1 for a photo's class and 0 for others."""
+
+
+def judge(lesson: Lesson, fit: Fit) -> Accuracy:
+    """Count how many photos are answered rightly when each is left out; classes of one photo do not count."""
+    counted = np.bincount(lesson.labels)[lesson.labels] > 1
+    return Accuracy.of(fit.scores[counted], lesson.labels[counted])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachResult:
+    """A head that was taught, and how good it is."""
+
+    path: Path
+    """The `.sqz` file; a `.taught` file lies beside it."""
+    file_bytes: int
+    lesson: Lesson
+    fit: Fit
+    unknown: UnknownFit | None
+    """When an answer is "unknown"; None with kept classes, or with more classes than a rule can hold."""
+    accuracy: Accuracy
+    """Each photo left out; photos whose class has no other do not count."""
+    unreadable: tuple[Unreadable, ...]
+    evaluation: Evaluation | None
+    """On `val`, if there was one."""
+    fit_seconds: float
+    seconds: float
+    """In all."""
+
+    @property
+    def suspects(self) -> list[Suspect]:
+        """Photos whose label looks wrong, the most suspicious first."""
+        names, labels, scores = self.lesson.classes, self.lesson.labels, self.fit.scores
+        answers, margins = scores.argmax(axis=1), scores.max(axis=1) - scores[np.arange(len(scores)), labels]
+        return [
+            Suspect(self.lesson.names[i], names[labels[i]], names[answers[i]], float(margins[i]))
+            for i in np.argsort(-margins, kind="stable")
+            if margins[i] >= _SUSPICIOUS
+        ]
+
+    @property
+    def confusions(self) -> list[tuple[str, str, int]]:
+        """Class, what was answered instead, and how often; the most frequent first."""
+        pairs: dict[tuple[int, int], int] = {}
+        for label, answer in zip(self.lesson.labels.tolist(), self.fit.scores.argmax(axis=1).tolist(), strict=True):
+            if label != answer:
+                pairs[label, answer] = pairs.get((label, answer), 0) + 1
+        names = self.lesson.classes
+        return [(names[a], names[b], n) for (a, b), n in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))]
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Rows of a table: class, photos, right when left out, 95 % interval."""
+        found = []
+        right = self.fit.scores.argmax(axis=1) == self.lesson.labels
+        for index, name in enumerate(self.lesson.classes):
+            of_class = right[self.lesson.labels == index]
+            if len(of_class) < 2:
+                found.append((name, str(len(of_class)), "-", "-"))
+                continue
+            low, high = wilson_interval(int(of_class.sum()), len(of_class))
+            found.append((name, str(len(of_class)), str(int(of_class.sum())), f"{low:.0f} to {high:.0f} %"))
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "path": str(self.path), "file_bytes": self.file_bytes, "classes": list(self.lesson.classes),
+            "kept": self.lesson.kept, "n_photos": len(self.lesson.names), "left_out": self.accuracy.to_dict(),
+            "confusions": [list(pair) for pair in self.confusions],
+            "suspects": [suspect._asdict() for suspect in self.suspects],
+            "unreadable": [list(entry) for entry in self.unreadable],
+            **({"val": self.evaluation.to_dict()} if self.evaluation else {}),
+            **({"foreign_caught": self.unknown.foreign_caught} if self.unknown else {}),
+            "fit_seconds": self.fit_seconds, "seconds": self.seconds,
+        }  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        return html_table(("class", "photos", "right, left out", "95 % interval"), self.rows())

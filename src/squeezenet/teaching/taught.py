@@ -1,0 +1,147 @@
+"""`.taught` files: what a head was taught from, so that it can learn more: docs/teaching.md, "What is kept".
+
+Names and feature codes of photos, no photos. Everything read is hostile: lengths are checked before anything is
+allocated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BadMagic, BadTable, ChecksumMismatch, FormatError, LimitExceeded, Truncated, UnsupportedVersion
+from .head import plain_json
+from .solver import FeatureCode
+
+__all__ = ["Lesson", "decode_taught", "encode_taught"]
+
+_SIGNATURE = b"\x89SQT\r\n\x1a\n"
+_VERSION = 1
+_LENGTH = struct.Struct("<I")
+_HASH_BYTES = 32
+_MAX_FILE_BYTES = 256 << 20
+_MAX_INFLATED_BYTES = 1 << 30
+_MAX_PHOTOS = 1 << 19
+_MAX_CHANNELS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """Photos as a frozen network sees them: names, feature codes and classes."""
+
+    network: bytes
+    """`head.network_digest` of the network."""
+    code: FeatureCode
+    classes: tuple[str, ...]
+    """Names of the classes that were taught, in output order."""
+    kept: int
+    """How many classes of the network they were taught on come before them."""
+    labels: NDArray[np.int64]
+    """(n,), ascending, positions in `classes`."""
+    names: tuple[str, ...]
+    """(n,), where each photo lay."""
+    codes: NDArray[np.uint8]
+    """(n, d)"""
+    foreign_names: tuple[str, ...]
+    """Photos of none of the classes: (k,)"""
+    foreign_codes: NDArray[np.uint8]
+    """(k, d)"""
+
+
+def encode_taught(lesson: Lesson) -> bytes:
+    """Write the bytes of a `.taught` file; equal lessons give equal bytes."""
+    counts = np.bincount(lesson.labels, minlength=len(lesson.classes)).tolist()
+    names = iter(lesson.names)
+    header = plain_json(
+        {
+            "version": _VERSION,
+            "network": lesson.network.hex(),
+            "channels": lesson.codes.shape[1],
+            "shift": lesson.code.shift,
+            "signed": lesson.code.is_signed,
+            "kept": lesson.kept,
+            "classes": [
+                {"name": name, "photos": [next(names) for _ in range(count)]}
+                for name, count in zip(lesson.classes, counts, strict=True)
+            ],
+            "foreign": list(lesson.foreign_names),
+        }
+    )
+    body = _LENGTH.pack(len(header)) + header + lesson.codes.tobytes() + lesson.foreign_codes.tobytes()
+    data = _SIGNATURE + zlib.compress(body, 9)
+    return data + hashlib.sha256(data).digest()
+
+
+def decode_taught(data: bytes) -> Lesson:
+    """Read the bytes of a `.taught` file.
+
+    Raises:
+        FormatError: A subclass that names what is wrong.
+    """
+    if len(data) > _MAX_FILE_BYTES:
+        raise LimitExceeded(f"expected a file of at most {_MAX_FILE_BYTES} bytes, got more")
+    if data[: len(_SIGNATURE)] != _SIGNATURE:
+        if _SIGNATURE.startswith(data[: len(_SIGNATURE)]):
+            raise Truncated(f"the file ends after {len(data)} bytes, inside its signature")
+        raise BadMagic(f"expected a .taught file, got one that starts with {data[:8]!r}")
+    if len(data) < len(_SIGNATURE) + _HASH_BYTES:
+        raise Truncated("the file ends before its checksum")
+    if hashlib.sha256(data[:-_HASH_BYTES]).digest() != data[-_HASH_BYTES:]:
+        raise ChecksumMismatch("the file is damaged: its SHA-256 does not match")
+    inflater = zlib.decompressobj()
+    try:
+        body = inflater.decompress(data[len(_SIGNATURE) : -_HASH_BYTES], _MAX_INFLATED_BYTES + 1)
+    except zlib.error as error:
+        raise BadTable(f"expected a deflate stream ({error})") from None
+    if len(body) > _MAX_INFLATED_BYTES:
+        raise LimitExceeded(f"expected at most {_MAX_INFLATED_BYTES} bytes once inflated, got more")
+    if not inflater.eof or inflater.unused_data or len(body) < _LENGTH.size:
+        raise BadTable("expected one complete deflate stream")
+    (size,) = _LENGTH.unpack_from(body)
+    if _LENGTH.size + size > len(body):
+        raise Truncated("the file ends inside its header")
+    try:
+        header = json.loads(body[_LENGTH.size : _LENGTH.size + size].decode())
+        return _lesson(header, body[_LENGTH.size + size :])
+    except FormatError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        raise BadTable(f"expected the header of a .taught file ({type(error).__name__}: {error})") from None
+
+
+def _lesson(header: Mapping[str, Any], codes: bytes) -> Lesson:
+    if header["version"] != _VERSION:
+        raise UnsupportedVersion(
+            f"expected version {_VERSION} of .taught files, got {header['version']!r}: upgrade squeezenet to read it"
+        )
+    classes, foreign = header["classes"], header["foreign"]
+    names = [name for entry in classes for name in entry["photos"]]
+    labels = np.repeat(np.arange(len(classes)), [len(entry["photos"]) for entry in classes])
+    texts = [entry["name"] for entry in classes] + names + foreign
+    if not all(isinstance(text, str) and text.encode() is not None for text in texts) or not isinstance(foreign, list):
+        raise BadTable("expected names of classes and photos as text")
+    channels, shift, kept = (header[key] for key in ("channels", "shift", "kept"))
+    if not all(type(value) is int for value in (channels, shift, kept)) or type(header["signed"]) is not bool:
+        raise BadTable("expected whole numbers for channels, shift and kept, and a yes or no for signed")
+    if not 1 <= channels <= _MAX_CHANNELS or not 0 <= shift <= 16 or not 0 <= kept < 65_535:
+        raise BadTable(f"expected 1 to {_MAX_CHANNELS} channels, got {channels}; shift {shift}; kept {kept}")
+    if not 1 <= len(classes) <= 65_535 - kept or not 1 <= len(names) <= _MAX_PHOTOS or len(foreign) > _MAX_PHOTOS:
+        raise LimitExceeded(f"expected photos and classes, got {len(names)} and {len(classes)}")
+    if not all(entry["photos"] for entry in classes):
+        raise BadTable("expected at least one photo of each class")
+    if len(codes) != channels * (len(names) + len(foreign)):
+        raise BadTable(f"expected {channels} bytes for each of {len(names) + len(foreign)} photos, got {len(codes)}")
+    rows = np.frombuffer(codes, np.uint8).reshape(-1, channels)
+    return Lesson(
+        network=bytes.fromhex(header["network"]), code=FeatureCode(shift, header["signed"]),
+        classes=tuple(entry["name"] for entry in classes), kept=kept, labels=labels, names=tuple(names),
+        codes=rows[: len(names)], foreign_names=tuple(foreign), foreign_codes=rows[len(names) :],
+    )  # fmt: skip

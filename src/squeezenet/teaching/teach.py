@@ -1,0 +1,235 @@
+"""`squeezenet.teach`: a head for the classes of a folder, on a frozen network, in seconds and without torch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..classifier import Classifier, sqz_path
+from ..data import DataSource, ImageSet, Unreadable, open_data
+from ..data.imageset import open_train_and_val
+from ..errors import DataError, FormatError
+from ..evaluation.evaluate import Data, evaluate
+from ..evaluation.features import Features, collect_features
+from ..fileformat import SqzFile, decode_sqz, read_bytes
+from ..files import write_together
+from ..labels import Labels
+from ..network import ConvParams
+from ..progress import Reporter, reporter_of
+from ..text import match_key
+from ..unknown import UnknownFit, fit_unknown
+from .head import joined, network_digest, replace_head
+from .native import fit
+from .report import TeachResult, judge
+from .solver import FeatureCode, Fit, kept_levels, quantize_head
+from .taught import Lesson, decode_taught, encode_taught
+
+__all__ = ["teach"]
+
+
+def teach(
+    photos: Data, *, on: str | os.PathLike[str], output: str | os.PathLike[str], keep: bool = False,
+    foreign: DataSource | Sequence[DataSource] = (), val: Data | None = None, progress: Reporter | bool = False,
+) -> TeachResult:  # fmt: skip
+    """Make a head for new classes on the frozen network of a `.sqz` file; the photos decide, nothing is random.
+
+    Beside the file comes one that ends in `.taught`, with names and feature vectors of the photos. Where the network
+    has such a file beside it, photos and classes are added to those it holds. The same photos give the same bytes,
+    here, in the exported page and in C: docs/teaching.md.
+
+    Args:
+        photos: Class folders, one photo a class or more; `train` of a set that has splits.
+        on: The network: a `.sqz` file or the name of one of the package.
+        output: The file to write; may be the same as `on`.
+        keep: Keep the classes of the network beside the new ones.
+        foreign: Photos of none of the classes, to choose by them when an answer is "unknown".
+        val: Labelled images to measure accuracy on; by default `val` of `photos`, if it has one.
+        progress: Whether, or where, to show progress.
+
+    Raises:
+        ModelNotFoundError: If there is no such network, or it is not compressed.
+        FormatError: If it, or the `.taught` file beside it, is damaged.
+        DataError: If the photos cannot be used.
+        OSError: If a file cannot be written; both are then as they were.
+
+    Example:
+        >>> import tempfile
+        >>> from squeezenet import find_model, open_data
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = teach(open_data("digits", split="val"), on="cifar10", output=f"{folder}/digits.sqz")
+        ...     sorted(path.name for path in Path(folder).iterdir()), result.accuracy.n_images
+        (['digits.sqz', 'digits.taught'], 355)
+    """
+    start, reporter = time.perf_counter(), reporter_of(progress)
+    path, output = sqz_path(on), Path(output)
+    data = read_bytes(path)
+    try:
+        contents = decode_sqz(data)
+    except FormatError as error:
+        raise error.at(path) from None
+    earlier = _earlier_lesson(path.with_suffix(".taught"), data, contents)
+    lesson = _blank(data, contents, keep) if earlier is None else earlier
+    if foreign and lesson.kept:
+        raise DataError(
+            "expected no photos of something else with kept classes: a file with such has no rule for unknown"
+        )
+    images, own_val = (photos, None) if isinstance(photos, ImageSet) else open_train_and_val(photos)
+    lesson, unreadable = _read(lesson, contents, images, foreign, reporter)
+    fitted_at = time.perf_counter()
+    new, head = _fit(lesson, contents)
+    fit_seconds = time.perf_counter() - fitted_at
+    unknown = _unknown(lesson, new)
+    made = replace_head(data, contents, head, _meta(lesson, contents, new), unknown.rule.encode() if unknown else b"")
+    write_together({output.with_suffix(".taught"): encode_taught(lesson), output: made})
+    val = own_val if val is None else val
+    return TeachResult(
+        path=output, file_bytes=len(made), lesson=lesson, fit=new, unknown=unknown, accuracy=judge(lesson, new),
+        unreadable=unreadable, evaluation=None if val is None else evaluate(Classifier(output), val),
+        fit_seconds=fit_seconds, seconds=time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def _read(
+    lesson: Lesson, contents: SqzFile, images: ImageSet, foreign: DataSource | Sequence[DataSource], reporter: Reporter
+) -> tuple[Lesson, tuple[Unreadable, ...]]:
+    """Look at photos, and add them to a lesson."""
+    for remark in images.remarks():
+        reporter.say(remark)
+    classifier = Classifier(contents)
+    found = collect_features(classifier, images, reporter)
+    others = open_data(foreign, unlabelled=True) if foreign else None
+    apart = collect_features(classifier, others, reporter) if others else None
+    joined_lesson = _join(lesson, images, found, others, apart)
+    _check_classes(joined_lesson, contents)
+    return joined_lesson, (*found.unreadable, *(apart.unreadable if apart else ()))
+
+
+def _earlier_lesson(path: Path, data: bytes, contents: SqzFile) -> Lesson | None:
+    if not path.exists():
+        return None
+    try:
+        lesson = decode_taught(read_bytes(path))
+    except FormatError as error:
+        raise error.at(f"{path} (remove it to teach without the photos that it holds)") from None
+    if lesson.network != network_digest(data, contents):
+        raise DataError(
+            "expected the photos of this network, got those of another: remove the file to teach without them",
+            source=path,
+        )
+    if lesson.kept > (most := contents.network.spec.num_classes):
+        raise DataError(f"expected at most {most} classes of the network to keep, got {lesson.kept}", source=path)
+    return lesson
+
+
+def _code_of(contents: SqzFile) -> FeatureCode:
+    head = contents.network.spec.convs[-1]
+    return FeatureCode.of(head.in_size**2, is_signed=contents.network.tensor(head.inputs[0]).zero_point != 0)
+
+
+def _blank(data: bytes, contents: SqzFile, keep: bool) -> Lesson:
+    nothing = np.empty((0, contents.network.spec.num_features), np.uint8)
+    return Lesson(
+        network=network_digest(data, contents), code=_code_of(contents), classes=(),
+        kept=contents.network.spec.num_classes if keep else 0, labels=np.empty(0, np.int64), names=(), codes=nothing,
+        foreign_names=(), foreign_codes=nothing,
+    )  # fmt: skip
+
+
+def _join(lesson: Lesson, images: ImageSet, found: Features, others: ImageSet | None, apart: Features | None) -> Lesson:
+    """Add photos to a lesson, class by class; a photo that is there already is passed over."""
+    classes = list(lesson.classes)
+    position = {match_key(name): index for index, name in reversed(list(enumerate(classes)))}
+    for name in images.classes:
+        if match_key(name) not in position:
+            position[match_key(name)] = len(classes)
+            classes.append(name)
+    rows = [
+        (int(label), name, code.tobytes())
+        for label, name, code in zip(lesson.labels, lesson.names, lesson.codes, strict=True)
+    ]
+    codes, labels = lesson.code.encode(found.vectors), images.labels
+    for index, code in zip(found.indices.tolist(), codes, strict=True):
+        label = position[match_key(images.classes[labels[index]])]
+        rows.append((label, _short(images, index), code.tobytes()))
+    rows = sorted(dict.fromkeys(rows), key=lambda row: row[0])  # stable: within a class in the order of arrival
+    if missing := sorted(set(range(len(classes))) - {label for label, _, _ in rows}):
+        raise DataError(f"{images.name}: expected a readable photo of each class, got none of {classes[missing[0]]!r}")
+    strange = list(zip(lesson.foreign_names, map(bytes, lesson.foreign_codes), strict=True))
+    if others is not None and apart is not None:
+        codes = lesson.code.encode(apart.vectors)
+        strange += [
+            (_short(others, index), bytes(code)) for index, code in zip(apart.indices.tolist(), codes, strict=True)
+        ]
+    strange = list(dict.fromkeys(strange))
+    channels = lesson.codes.shape[1]
+    return Lesson(
+        network=lesson.network, code=lesson.code, classes=tuple(classes), kept=lesson.kept,
+        labels=np.array([label for label, _, _ in rows], np.int64), names=tuple(name for _, name, _ in rows),
+        codes=_rows([code for _, _, code in rows], channels), foreign_names=tuple(name for name, _ in strange),
+        foreign_codes=_rows([code for _, code in strange], channels),
+    )  # fmt: skip
+
+
+def _rows(codes: list[bytes], channels: int) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(codes), np.uint8).reshape(-1, channels)
+
+
+def _short(images: ImageSet, index: int) -> str:
+    """A photo's name from the class folder on."""
+    return "/".join(images.items[index].name.replace("\\", "/").split("/")[-2:])
+
+
+def _check_classes(lesson: Lesson, contents: SqzFile) -> None:
+    if len(lesson.classes) + lesson.kept < 2:
+        raise DataError(
+            f"expected photos of at least two classes, got one, {lesson.classes[0]!r}:"
+            " add a folder with photos of something else, or keep the network's classes beside it (--keep)"
+        )
+    if lesson.kept:
+        kept = {match_key(part) for name in contents.class_names[: lesson.kept] for part in (name, *name.split(","))}
+        if twice := [name for name in lesson.classes if match_key(name) in kept]:
+            raise DataError(
+                f"expected new classes to keep beside those of the network, got {twice[0]!r}, which it has:"
+                " rename the folder"
+            )
+
+
+def _fit(lesson: Lesson, contents: SqzFile) -> tuple[Fit, ConvParams]:
+    head = contents.network.spec.convs[-1]
+    positions, levels, kept = head.out_size**2, None, None
+    if lesson.kept:
+        old = contents.network.convs[head.name]
+        kept = ConvParams(old.weight[: lesson.kept], old.bias[: lesson.kept], old.multiplier[: lesson.kept])
+        levels = kept_levels(lesson.codes, lesson.code, kept, positions)
+    new = fit(lesson.codes, lesson.code, lesson.labels, len(lesson.classes), levels)
+    rounded = quantize_head(new, lesson.code, positions)
+    return new, rounded if kept is None else joined(kept, rounded)
+
+
+def _unknown(lesson: Lesson, new: Fit) -> UnknownFit | None:
+    if lesson.kept:
+        return None  # nothing is known of photos of the classes that are kept
+    code = lesson.code
+    vectors, strange = (code.decode(codes) << code.shift for codes in (lesson.codes, lesson.foreign_codes))
+    right = new.scores.argmax(axis=1) == lesson.labels
+    return fit_unknown(vectors, lesson.labels, counts=right, foreign=strange if len(strange) else None)
+
+
+def _meta(lesson: Lesson, contents: SqzFile, new: Fit) -> dict[str, Any]:
+    """What the file says of itself: whole numbers and text only, so that every engine writes the same bytes."""
+    counts = np.bincount(lesson.labels, minlength=len(lesson.classes)).tolist()
+    names = (*contents.class_names[: lesson.kept], *lesson.classes)
+    right = int((new.scores.argmax(axis=1) == lesson.labels).sum())
+    taught = {"exponent": new.exponent, "gain": new.gain, "kept": lesson.kept, "photos": counts, "right": right}
+    meta: dict[str, Any] = {"labels": Labels(names).to_dict(), "provenance": {"taught": taught}}
+    if contents.preprocessing is not None:
+        meta["preprocessing"] = contents.preprocessing.to_dict()
+    if lesson.kept and "temperature" in contents.facts:
+        meta["temperature"] = contents.facts["temperature"]
+    return meta
