@@ -1,16 +1,20 @@
 """`check` and `similar` on photos whose faults are known."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from commands import run
-from squeezenet import check, similar
+from squeezenet import check, open_data, similar
 from squeezenet.checking.duplicates import groups_of, near_duplicates, neighbours
 from squeezenet.checking.labels import leave_one_out
 from squeezenet.checking.looks import look_at
+from squeezenet.data.holdout import known_part
+from squeezenet.progress import SilentReporter
+from squeezenet.training.setup import prepare_data
 
 
 def picture(seed, size=(160, 120), hue=None):
@@ -180,3 +184,25 @@ def test_scores_without_a_photo_are_those_of_a_fit_without_it():
     flipped = labels.copy()
     flipped[3] = 2
     assert leave_one_out(features, flipped, 3)[3].argmax() == 0
+
+
+def test_training_sets_near_duplicates_aside_together(tmp_path):
+    for number in range(20):
+        save(tmp_path / "red" / f"{number:02}.png", picture(number, hue=0))
+        save(tmp_path / "blue" / f"{number:02}.png", picture(100 + number, hue=2))
+    held = sorted(open_data(tmp_path).holdout(0.1))
+    names = [item.name for item in open_data(tmp_path).items]
+    for index in held:  # of each image that would be set aside, a copy that would be trained on
+        with Image.open(names[index]) as image:
+            save(Path(names[index]).with_name("99.jpg"), image.crop((6, 6, 150, 110)), quality=60)
+    said = []
+    reporter = SilentReporter()
+    reporter.say = said.append
+    prepared = prepare_data(tmp_path, None, reporter)
+    assert any(line.startswith("near-duplicates: ") for line in said)
+    found = check(prepared.train.joined(prepared.val))
+    n_train = len(prepared.train)
+    assert found.duplicates
+    assert all(len({i < n_train for i in group.photos}) == 1 for group in found.duplicates)
+    assert len(prepared.val)
+    assert known_part(open_data(tmp_path), {"trained_on": prepared.mark})[0].items == prepared.val.items

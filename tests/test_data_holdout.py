@@ -10,7 +10,7 @@ from commands import run
 from squeezenet import compress, evaluate
 from squeezenet.compression.methods import Int8
 from squeezenet.data import open_data
-from squeezenet.data.holdout import known_part, training_mark
+from squeezenet.data.holdout import known_part, moved_with_groups, training_mark
 from squeezenet.models import load_safetensors
 from training_runs import TINY, train, write_images
 
@@ -136,3 +136,27 @@ def test_explored_networks_know_what_they_were_trained_on(photos, tmp_path):
     )  # fmt: skip
     folder = tmp_path / "s/trials" / result.findings[0].folder
     assert evaluate(folder / "net.sqz", photos).note == SAID
+
+
+def test_pictures_of_one_group_are_not_divided(photos):
+    images = open_data(photos)
+    held = sorted(images.holdout(0.1))
+    others = [i for i in range(len(images)) if i not in held and images.labels[i] == images.labels[held[0]]]
+    assert moved_with_groups(images, []) == moved_with_groups(images, [held[:1]]) == []
+    assert moved_with_groups(images, [[held[0], others[0]]]) == [held[0]]  # undecided: to training
+    assert moved_with_groups(images, [[held[0], held[1], others[0]]]) == [others[0]]
+    every = [i for i, label in enumerate(images.labels) if label == images.labels[held[0]]]
+    assert moved_with_groups(images, [every]) == []  # something has to be left to validate on
+    moved = [held[0], others[0]]
+    rest, aside = images.split_holdout(0.1, moved=moved)
+    assert images.items[others[0]] in aside.items
+    assert images.items[held[0]] in rest.items
+    mark = training_mark(rest, moved)
+    assert known_part(images, {"trained_on": mark})[0].items == aside.items
+    assert known_part(images, {"trained_on": mark}, is_trained=True)[0].items == rest.items
+
+
+def test_marks_of_any_kind_are_no_error(photos):
+    images = open_data(photos)
+    for mark in ("9-0+999999", "9-0+x,-1,,5", "+", f"{len(images)}-0+1", "9-0+" + "1" * 5000):
+        assert known_part(images, {"trained_on": mark}) == (images, None)

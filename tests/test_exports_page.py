@@ -334,6 +334,21 @@ def test_browser_without_simd_is_told(browser, page_file):
     page.context.close()
 
 
+def test_page_whose_scripts_are_blocked_says_so(browser, page_file):
+    page = browser.new_context(reduced_motion="reduce").new_page()
+    policy = {"Content-Security-Policy": "script-src 'none'", "Content-Type": "text/html; charset=utf-8"}
+    page.route("**/*", lambda route: route.fulfill(body=page_file.read_bytes(), headers=policy))
+    page.goto("http://page.test/")
+    assert not page.locator("#blocked").is_visible()
+    page.evaluate("document.getAnimations().forEach((animation) => animation.finish())")  # eight seconds later
+    assert page.locator("#blocked").is_visible()
+    page.context.close()
+
+
+def test_scripts_take_the_word_of_blocked_scripts_away(page):
+    assert page.locator("#blocked").count() == 0
+
+
 def test_damaged_page_says_so(browser, page_file, tmp_path):
     data = page_file.read_bytes()
     at = data.index(b'id="model"') + 400

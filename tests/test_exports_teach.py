@@ -11,9 +11,13 @@ from image_files import encode
 from networks import random_network, tiny_spec
 from squeezenet import Labels, Preprocessing, SqzFile
 from squeezenet.classifier import Classifier
+from squeezenet.engine import ReferenceEngine
 from squeezenet.exports import build_page
 from squeezenet.exports.browser import classify_in_page, open_browser, open_page
 from squeezenet.fileformat import encode_sqz
+from squeezenet.teaching.head import replace_head
+from squeezenet.teaching.solver import FeatureCode, fit_numpy, quantize_head
+from squeezenet.unknown import fit_unknown
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 190, 40), "blue": (40, 60, 210), "grey": (120, 120, 120)}
 
@@ -32,15 +36,18 @@ def browser():
         yield browser
 
 
-@pytest.fixture(scope="module")
-def page_file(tmp_path_factory):
-    contents = SqzFile(
+def base_contents():
+    return SqzFile(
         network=random_network(tiny_spec(), seed=4, max_weight=20),
         labels=Labels(tuple("abcde")),
         preprocessing=Preprocessing(crop_size=16, resize_size=20),
     )
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_bytes(build_page(encode_sqz(contents))[0])
+    path.write_bytes(build_page(encode_sqz(base_contents()))[0])
     return path
 
 
@@ -112,6 +119,30 @@ def test_taught_page_goes_on_learning_and_writes_a_file_with_the_same_answers(br
             logits = classifier.logits(classifier.preprocessing(photo)[None])[0]
             assert np.array_equal(classify_in_page(again, photo, taught=True).logits, logits)
     again.context.close()
+
+
+def test_file_of_the_page_is_python_s_to_the_byte(page):
+    taught = {"red": photos("red", 7), "green": photos("green", 3), "one": photos("blue", 1)}
+    page.click("#add-class")
+    for index, (name, colour) in enumerate({"red": "red", "green": "green", "one": "blue"}.items()):
+        add(page, index, name, colour, len(taught[name]))
+    with page.expect_download() as download:
+        page.click("#save-sqz")
+    contents = base_contents()
+    base, network = encode_sqz(contents), contents.network
+    reader = Classifier(contents)
+    pixels = np.stack([reader.preprocessing(photo) for of_class in taught.values() for photo in of_class])
+    head, classes = network.spec.convs[-1], np.repeat([0, 1, 2], [7, 3, 1])
+    code = FeatureCode.of(head.in_size**2, is_signed=network.tensor(head.inputs[0]).zero_point != 0)
+    codes = code.encode(ReferenceEngine(network).features(pixels))
+    fit = fit_numpy(code.decode(codes), classes, 3)
+    right = fit.scores.argmax(1) == classes
+    facts = {"exponent": fit.exponent, "gain": fit.gain, "kept": 0, "photos": [7, 3, 1], "right": int(right.sum())}
+    meta = {"labels": {"names": list(taught)}, "provenance": {"taught": facts}}
+    meta["preprocessing"] = contents.preprocessing.to_dict()
+    rule = fit_unknown(code.decode(codes) << code.shift, classes, counts=right).rule.encode()
+    expected = replace_head(base, contents, quantize_head(fit, code, head.out_size**2), meta, rule)
+    assert download.value.path().read_bytes() == expected
 
 
 def test_file_of_two_steps_is_that_of_one(page, tmp_path):

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,37 @@ def test_stream_may_stand_anywhere_or_not_be_seekable():
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         assert load_image(pipe).size == (48, 32)
+
+
+def test_files_that_hold_fewer_rows_than_they_say_are_refused():
+    data = bytearray(encode(photo(48, 32), "TIFF"))
+    offset = struct.unpack_from("<I", data, 4)[0]
+    for entry in range(offset + 2, offset + 2 + 12 * struct.unpack_from("<H", data, offset)[0], 12):
+        if struct.unpack_from("<H", data, entry)[0] == 257:
+            struct.pack_into("<I", data, entry + 8, 1000)  # rows
+    with pytest.raises(ImageError, match="the file ends early: it holds 48x32 of 48x1000"):
+        load_image(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"P6\n#" + b"x" * 50_000_000 + b"\n1 1 255\nabc", "header of at most 4096 bytes"),
+        (b"P6" + b" " * 50_000_000 + b"1 1 255\nabc", "header of at most 4096 bytes"),
+        (b"P3 2000 2000 255 " + b"1 " * 12_000_000, "at most 8000000 bytes of pixels as text, got 24000017"),
+    ],
+    ids=["comment", "spaces", "text"],
+)
+def test_ppm_of_long_headers_or_long_text_is_refused_at_once(data, message):
+    start = time.process_time()
+    with pytest.raises(ImageError, match=message):
+        load_image(data)
+    assert time.process_time() - start < 1
+
+
+def test_ppm_may_have_comments_and_be_text():
+    assert load_image(b"P3 # one\n# two\r2 #three\n 1\n255\n1 2 3 4 5 6").tobytes() == bytes(range(1, 7))
+    assert load_image(b"P1 2 1 0 1").tobytes() == b"\xff\xff\xff\0\0\0"
 
 
 def test_previews_in_raw_files_are_not_taken_for_photos():

@@ -81,7 +81,7 @@ def test_none_takes_long(results):
         ("broadcast.pth", "this is not a SqueezeNet: "),
         (
             "resnet.ckpt",
-            "this is not a SqueezeNet: expected a squeeze convolution and two expand convolutions at layer",
+            "expected one first convolution of (96, 3, 7, 7) or (64, 3, 3, 3), got none among 20 convolutions",
         ),
         ("circle.onnx", "this is not a SqueezeNet: "),
         ("external.onnx", "w: expected weights in the file, got a reference to another"),

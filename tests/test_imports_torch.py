@@ -138,18 +138,22 @@ def test_networks_of_pytorchcv_are_read(tmp_path, name):
     check_same_logits(torch_logits(model_from_foreign(foreign), images), torch_logits(expected, images))
 
 
-def test_other_names_are_matched_by_shapes(tmp_path, model):
-    names = {}
+ORDERS = {
+    "network": lambda names: names,
+    "sorted": sorted,
+    "head second": lambda names: [*names[:2], *names[-2:], *names[2:-2]],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_other_names_are_matched_by_shapes_in_any_order(tmp_path, model, order):
+    tensors = {}
     for layer, path in model.conv_paths.items():
         for part in ("weight", "bias"):
-            names[f"net.{layer.replace('.', '/')}.{part}"] = model.state_dict()[f"{path}.{part}"]
-    torch.save(names, tmp_path / "a.pth")
+            tensors[f"net.{layer.replace('.', '/')}.{part}"] = model.state_dict()[f"{path}.{part}"]
+    torch.save({name: tensors[name] for name in ORDERS[order]([*tensors])}, tmp_path / "a.pth")
     foreign = read_foreign(tmp_path / "a.pth")
-    assert (foreign.spec, foreign.names, foreign.convention_from) == (
-        model.spec,
-        "shapes in the file's order",
-        "a guess",
-    )
+    assert (foreign.spec, foreign.names, foreign.convention_from) == (model.spec, "shapes", "a guess")
     check_same_convs(foreign, model)
 
 

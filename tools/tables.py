@@ -31,6 +31,8 @@ def tables() -> dict[str, str]:
         "results:latency": latency_table(read("engine")),
         "results:engine": engine_table(),
         "results:web": web_table(read("web")),
+        "results:web-peers": web_peers_table(read("web_peers")),
+        "results:web-work": web_work_table(read("web_kernels"), read("web_work")),
         "compression": compression_table(read("compression")["results"]),
         "tested": tested_table(),
         "litert": litert_table(read("litert")["results"]),
@@ -239,6 +241,59 @@ def web_table(results: dict[str, Any]) -> str:
     runs = [results[part]["run"] for part in ("agreement", "timing")]
     made = "; ".join(f"`{run['command']}` at {run['commit']}, {run['date']}" for run in runs)
     return f"{markdown_table(rows)}\n\nBy {made}: {runs[0]['hardware']}."
+
+
+def web_peers_table(results: dict[str, Any]) -> str:
+    """The page beside other ways to run the same network in the same browser."""
+    header = (
+        "",
+        "bytes to load",
+        "first answer",
+        "a photo, one thread",
+        "two runs alike",
+        "Python's bits",
+        "same class",
+    )
+    rows = [header]
+    for name, peer in results["peers"].items():
+        version = f" {peer['version']}" if "version" in peer else ""
+        rows.append((
+            name.replace(",", f"{version},", 1) if "," in name else f"{name}{version}",
+            f"{peer['bytes']:,}", f"{peer['first_answer_ms']:.0f} ms", f"{peer['ms']:.1f} ms",
+            "yes" if peer["two_runs_equal"] else "NO",
+            f"{peer['photos_with_python_s_bits']} of {results['n_photos']}",
+            f"{peer['same_class']} of {results['n_photos']}",
+        ))  # fmt: skip
+    run = results["run"]
+    made = f"By `{run['command']}`, {run['date']}: Chromium {results['chromium']}, {run['hardware']}."
+    return f"{markdown_table(rows)}\n\n{made}"
+
+
+def web_work_table(kernels: dict[str, Any], work: dict[str, Any]) -> str:
+    """Kernels against the commit before relaxed SIMD, bits, several photos at once, teaching."""
+    bits, many, teach = kernels["bits"], work["many"], work["teach"]
+    differing = sum(sum(counts.values()) for counts in bits["networks"].values())
+    differing += sum(bits["random_networks"].values())
+    rows = [("what", "measured")]
+    for timed in kernels["timing"]["networks"]:
+        ms, share = timed["ms"], timed["share_of_before"]
+        rows.append((
+            f"{timed['net']}, {timed['file_bytes']:,} bytes, one thread",
+            f"{ms['plain']:.1f} ms plain, {ms['pairs']:.1f} ms with relaxed SIMD ({share['pairs']:.2f} of"
+            f" {ms['before']:.1f} ms before)",
+        ))  # fmt: skip
+    rows += [
+        (f"logits that differ from Python's: {bits['n_photos']} photos of each of {len(bits['networks'])} networks and"
+         f" {bits['n_random']} random networks, every kind of kernels", str(differing)),
+        (f"{many['n_photos']} photos at once, {many['cores']} cores",
+         f"{many['photos_a_second']:.0f} a second, {many['speedup']:.2f} times one worker"),
+        ("teaching 100 photos; one more, answered", f"{teach['teach_100_photos_s']:.1f} s;"
+         f" {teach['one_more_photo_s']:.2f} s"),
+        ("page before teaching; saved with 5 classes and 250 photos' features",
+         f"{teach['page_bytes']:,}; {teach['saved_page_bytes']:,} bytes"),
+    ]  # fmt: skip
+    run = kernels["timing"]["run"]
+    return f"{markdown_table(rows)}\n\nBy `benchmarks/web_kernels.py` and `benchmarks/web_work.py`: {run['hardware']}."
 
 
 def tested_table() -> str:

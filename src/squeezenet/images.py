@@ -42,6 +42,8 @@ _STRIP_PIXELS = 1 << 20
 _MAX_DECODER_BYTES = 500_000_000
 # What decoders need per pixel that hold an image more than once; the others stay below the limit for all images.
 _DECODER_BYTES = {"WEBP": 16, "JPEG2000": 19, "AVIF": 10, "HEIF": 10}
+_PPM_HEADER = rb"P[1-6f](?:(?:\s|#[^\r\n]*+[\r\n])++[^\s#]++){2}"
+_PPM_HEADER_BYTES, _PPM_TEXT_BYTES = 4096, 8_000_000
 _EXIF_ORIENTATION = 274
 _ORIENTED_BY = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 _TRANSPOSITIONS = dict(zip((2, 3, 4, 5, 6, 7, 8), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
@@ -226,6 +228,8 @@ def _open_bytes(data: bytes | bytearray | memoryview) -> Image.Image:
             raise ImageError("a HEIC image needs another package: pip install pillow-heif") from None
     else:
         importlib.import_module(f"PIL.{plugin}")
+    if kind == "PPM":
+        _check_ppm(data)
     factory, _ = Image.OPEN.get(kind, (None, None))
     if factory is None:
         raise ImageError(f"this Pillow was built without {kind}")
@@ -236,9 +240,23 @@ def _open_bytes(data: bytes | bytearray | memoryview) -> Image.Image:
     except (SyntaxError, IndexError, TypeError, struct.error):
         raise ImageError(f"{_EXPECTED}, got something else") from None
     tags = getattr(image, "tag_v2", {})
+    if kind == "TIFF" and (tiles := getattr(image, "tile", None)):
+        covered = tuple(max(tile[1][side] for tile in tiles) for side in (2, 3))
+        if covered[0] < image.width or covered[1] < image.height:
+            raise ImageError(f"the file ends early: it holds {covered[0]}x{covered[1]} of {image.width}x{image.height}")
     if kind == "TIFF" and (tags.get(254, 0) & 1 or 50706 in tags):  # a preview, DNG's version
         raise ImageError("a camera's raw file: export it as JPEG first")
     return image
+
+
+def _check_ppm(data: bytes | bytearray | memoryview) -> None:
+    """Refuse what Pillow's reader, which goes byte by byte in Python, would take minutes for."""
+    if not re.match(_PPM_HEADER, bytes(data[:_PPM_HEADER_BYTES])):
+        raise ImageError(f"expected a PPM, PGM or PBM header of at most {_PPM_HEADER_BYTES} bytes, got something else")
+    if data[1] in b"123" and len(data) > _PPM_TEXT_BYTES:
+        raise ImageError(
+            f"expected at most {_PPM_TEXT_BYTES} bytes of pixels as text, got {len(data)}: convert it first"
+        )
 
 
 def _upright(image: Image.Image, *, is_file: bool) -> Image.Image:

@@ -24,7 +24,7 @@ from .duplicates import groups_of, near_duplicates
 from .labels import leave_one_out
 from .looks import Look, look_at
 
-__all__ = ["DuplicateGroup", "PhotoCheck", "Suspect", "check"]
+__all__ = ["DuplicateGroup", "PhotoCheck", "Suspect", "check", "duplicate_groups"]
 
 Photos = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -36,6 +36,9 @@ BLURRED_SHARE = 0.01
 
 LOST_SHARE = 0.4
 """A photo loses much where this share of its pixels is cropped away."""
+
+LEAST_ACCURACY = 70.0
+"""Percent of the photos that the others have to agree with for suspects to mean much."""
 
 _BATCH = 64
 
@@ -167,6 +170,10 @@ class PhotoCheck:
                 f"labels: {self.accuracy:.1f} % agree with all other photos ({low:.1f} to {high:.1f}); suspects:"
                 f" {len(self.suspects)}"
             )
+            if self.accuracy < LEAST_ACCURACY:
+                lines.append(
+                    "these features hardly tell the classes apart: suspects say little; another network (--on) may"
+                )
         if self.seen:
             lines.append(f"crop: {100 * (1 - float(np.mean(self.seen))):.0f} % of an average photo are never seen")
         if self.would_squash:
@@ -231,6 +238,16 @@ def check(
         seen=tuple(_seen(how, look.width, look.height) for look in looks),
         seen_squashed=min(1.0, (how.crop_size / how.resize_size) ** 2), preprocessing=how,
     )  # fmt: skip
+
+
+def duplicate_groups(images: ImageSet, classifier: Classifier, reporter: Reporter) -> list[list[int]]:
+    """Find the images of a set that show the same picture: positions, each group sorted; unreadable ones in none."""
+    try:
+        looks, features, readable, _ = _look(images, classifier, reporter)
+    except DataError:  # not one can be read
+        return []
+    pairs = near_duplicates(features, np.stack([look.grey for look in looks]), reporter)
+    return [[readable[photo] for photo in group] for group in groups_of(pairs)]
 
 
 def _name_of(on: object) -> str:

@@ -24,6 +24,9 @@ MIN_COSINE = 0.8
 N_NEIGHBOURS = 8
 """Photos at most that each one is compared with."""
 
+MAX_PAIRS = 4
+"""Pairs for each photo, on average, that are compared closely, the likeliest first."""
+
 MIN_FIRST = 0.8
 MIN_COARSE = 0.95
 MIN_FINE = 0.6
@@ -92,7 +95,7 @@ def near_duplicates(
         for whole, score in _alike(greys[cut], wholes, others):
             likely.setdefault((min(cut, whole), max(cut, whole)), []).append((score, whole, cut))
     group, found = list(range(len(greys))), []
-    order = sorted(likely, key=lambda pair: (-max(likely[pair])[0], pair))
+    order = sorted(likely, key=lambda pair: (-max(likely[pair])[0], pair))[: MAX_PAIRS * len(greys)]
     with (reporter or SilentReporter()).task("pairs", len(order), "pairs") as task:
         for done, pair in enumerate(order, start=1):
             roots = [_root(group, photo) for photo in pair]

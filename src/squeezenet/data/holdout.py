@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..errors import ImageError
 from .imageset import ImageSet
 
-__all__ = ["HOLDOUT_SHARE", "TRAINED_ON", "known_part", "training_mark"]
+__all__ = ["HOLDOUT_SHARE", "TRAINED_ON", "known_part", "moved_with_groups", "training_mark"]
 
 HOLDOUT_SHARE = 0.1
 """Part of every class that training sets aside for validation where no other images are given."""
@@ -21,11 +21,46 @@ _N_READ = 16  # images whose bytes are looked at; of all others name and size
 _MAX_DEPTH = 8  # weights that began as other weights
 
 
-def training_mark(images: ImageSet) -> str:
-    """Tell sets apart by their classes, file names and sizes and the contents of a few files, wherever they lie.
+def moved_with_groups(images: ImageSet, groups: Iterable[Sequence[int]]) -> list[int]:
+    """Find what has to change sides so that no group of images is divided by `ImageSet.split_holdout`.
+
+    A group goes where most of its images are, to training where that is undecided. A class of which nothing would be
+    left on one side stays as it is.
+
+    Args:
+        images: The whole set.
+        groups: Positions of images of one picture; of those of several classes, each class for itself.
 
     Returns:
-        The number of images and 16 hexadecimal digits: "162-0123456789abcdef".
+        Positions, ascending, for `split_holdout`'s `moved`.
+    """
+    held = images.holdout(HOLDOUT_SHARE)
+    by_class: dict[int, tuple[set[int], set[int]]] = {}
+    for index, label in enumerate(images.labels):
+        by_class.setdefault(label, (set(), set()))[index in held].add(index)
+    moved: set[int] = set()
+    for group in groups:
+        for label in {images.labels[index] for index in group}:
+            members = {index for index in group if images.labels[index] == label}
+            rest, aside = by_class[label]
+            source, target = (rest, aside) if 2 * len(members & aside) > len(members) else (aside, rest)
+            going = members & source
+            if going and going < source:
+                source -= going
+                target |= going
+                moved ^= going
+    return sorted(moved)
+
+
+def training_mark(images: ImageSet, moved: Sequence[int] = ()) -> str:
+    """Tell sets apart by their classes, file names and sizes and the contents of a few files, wherever they lie.
+
+    Args:
+        images: Those trained on.
+        moved: As given to `ImageSet.split_holdout`, if that set others aside.
+
+    Returns:
+        The number of images and 16 hexadecimal digits, "162-0123456789abcdef", and what was moved: "+3,17".
     """
     names = [unicodedata.normalize("NFC", item.name.rsplit("/", 1)[-1]) for item in images.items]
     classes = [unicodedata.normalize("NFC", name) for name in images.classes]
@@ -36,7 +71,7 @@ def training_mark(images: ImageSet) -> str:
             digest.update(hashlib.sha256(images.read(row[3])).digest())
         except ImageError:
             digest.update(b"unreadable")
-    return f"{len(rows)}-{digest.hexdigest()[:16]}"
+    return f"{len(rows)}-{digest.hexdigest()[:16]}" + ("+" + ",".join(map(str, moved)) if moved else "")
 
 
 def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False) -> tuple[ImageSet, str | None]:
@@ -52,21 +87,25 @@ def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False
     """
     marks = set(_marks(provenance))
 
-    def is_known(part: ImageSet) -> bool:
+    def is_known(part: ImageSet, moved: Sequence[int] = ()) -> bool:
         is_as_large = any(mark.startswith(f"{len(part)}-") for mark in marks)
-        return is_as_large and training_mark(part) in marks
+        return is_as_large and training_mark(part, moved) in marks
 
-    if not marks:
-        return images, None
-    rest, held = images.split_holdout(HOLDOUT_SHARE)
-    if is_known(rest) and is_trained:
-        return rest, None
-    if is_known(rest):
+    for moved in sorted({_moved(mark) for mark in marks}):
+        rest, held = images.split_holdout(HOLDOUT_SHARE, moved=moved)
+        if not is_known(rest, moved):
+            continue
         text = f"trained on {len(rest)} of these {len(images)} images: the {len(held)} that were set aside are measured"
-        return held, text
+        return (rest, None) if is_trained else (held, text)
     if is_known(images) and not is_trained:
         return images, "WARNING: the network was trained on these images, so this accuracy is meaningless"
     return images, None
+
+
+def _moved(mark: str) -> tuple[int, ...]:
+    """Positions in a mark, which may be anything."""
+    parts = mark.partition("+")[2].split(",")
+    return tuple(int(part) for part in parts if part.isdecimal() and len(part) < 10)
 
 
 def _marks(provenance: object, depth: int = 0) -> Iterator[str]:

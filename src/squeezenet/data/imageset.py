@@ -152,15 +152,22 @@ class ImageSet:
             ) from None
         return self.relabel(positions, other.classes)
 
-    def split_holdout(self, share: float) -> tuple[ImageSet, ImageSet]:
+    def split_holdout(self, share: float, *, moved: Iterable[int] = ()) -> tuple[ImageSet, ImageSet]:
         """Set the same evenly spaced images of every class aside, whatever the machine or the seed.
 
         Args:
             share: Part of each class to set aside, 0 to 1; at least one image of each class that has two.
+            moved: Positions of images that go to the other side than the rule says.
 
         Returns:
             The rest, and the images set aside.
         """
+        held = self.holdout(share) ^ {index for index in moved if index < len(self)}
+        rest = self.subset(index for index in range(len(self)) if index not in held)
+        return rest, self.subset(sorted(held))
+
+    def holdout(self, share: float) -> set[int]:
+        """Positions of the images that `split_holdout` sets aside."""
         by_class: dict[int, list[int]] = {}
         for index, label in enumerate(self.labels):
             by_class.setdefault(label, []).append(index)
@@ -168,8 +175,7 @@ class ImageSet:
         for members in by_class.values():
             count = min(max(1, round(share * len(members))), len(members) - 1)
             held.update(members[(2 * j + 1) * len(members) // (2 * count)] for j in range(count))
-        rest = self.subset(index for index in range(len(self)) if index not in held)
-        return rest, self.subset(sorted(held))
+        return held
 
 
 def summed_up(problem: str, names: Sequence[str]) -> list[str]:

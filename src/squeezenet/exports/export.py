@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from ..classifier import Classifier, sqz_path
 from ..data import ImageSet, decode_batches, open_data
@@ -95,39 +96,44 @@ def export(
         'web'
     """
     output = Path(output)
-    target = to or TARGET_SUFFIXES.get(output.suffix.lower())
-    if target not in get_args(Target):
-        suffixes = ", *".join(sorted(suffix for suffix in TARGET_SUFFIXES if suffix != ".htm"))
-        raise DataError(f"expected `to`, or an output named *{suffixes}, got {str(output)!r}")
-    for option, value, goes_with in (
-        ("precision", precision, "onnx"),
-        ("name", name, "c"),
-        ("photos", photos, "tflite"),
-        ("weights", weights, "c"),
-        ("max_ram", max_ram, "c"),
-        ("max_flash", max_flash, "c"),
-    ):
-        if value is not None and target != goes_with:
-            raise DataError(f"`{option}` goes with {goes_with}, not with {target}: leave out {value!r}")
+    target = _target_of(output, to)
+    _check_options(target, {"onnx": {"precision": precision}, "tflite": {"photos": photos}, "c": {
+        "name": name, "weights": weights, "max_ram": max_ram, "max_flash": max_flash,
+    }})  # fmt: skip
     if precision not in (None, "float", "int8"):
         raise DataError(f"expected `precision` to be float or int8, got {precision!r}")
+    if target == "c":
+        return _export_c(model, output, name, weights, max_ram, max_flash)
+    if target == "onnx":
+        return _export_onnx(model, output, precision or "float")
     if target == "web":
         page, sizes = build_page(*read_compressed(model))
         write_together({output: page})
         return Exported(to=target, files=(output,), details=sizes)
-    if target == "c":
-        return _export_c(model, output, name, weights, max_ram, max_flash)
     if target == "tflite":
         contents = read_compressed(model)[1]
         head_range = None if photos is None else _head_range(contents, photos)
         write_together({output: build_tflite(contents, head_range=head_range)})
-        return Exported(to="tflite", files=(output,))
-    if target == "onnx":
-        return _export_onnx(model, output, precision or "float")
+        return Exported(to=target, files=(output,))
     from ..models import save_safetensors
 
     save_safetensors(_load_folded(model), output)
-    return Exported(to="safetensors", files=(output,))
+    return Exported(to=target, files=(output,))
+
+
+def _target_of(output: Path, to: Target | None) -> Target:
+    target = to or TARGET_SUFFIXES.get(output.suffix.lower())
+    if target not in get_args(Target):
+        suffixes = ", *".join(sorted(suffix for suffix in TARGET_SUFFIXES if suffix != ".htm"))
+        raise DataError(f"expected `to`, or an output named *{suffixes}, got {str(output)!r}")
+    return cast(Target, target)
+
+
+def _check_options(target: Target, options_of: Mapping[Target, Mapping[str, object]]) -> None:
+    for goes_with, options in options_of.items():
+        for option, value in options.items():
+            if value is not None and target != goes_with:
+                raise DataError(f"`{option}` goes with {goes_with}, not with {target}: leave out {value!r}")
 
 
 def _export_c(

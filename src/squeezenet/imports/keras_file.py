@@ -11,6 +11,7 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,7 +212,7 @@ class _opened:  # noqa: N801
             if zipfile.is_zipfile(self._path):
                 config, target = _archive(self._path)
             self._handle = h5py.File(target, "r")
-        except (OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             reason = printable(str(error))[:100]
             raise WeightsError(f"expected a Keras file, got a damaged or another one ({reason})") from None
         return _File(h5py, self._handle, config)

@@ -1,8 +1,8 @@
 """From named tensors, as torch keeps them, to an architecture and its weights.
 
-Names are those of torchvision or pytorchcv, behind any prefix; else the convolutions are taken in the file's order and
-recognised by their shapes. State dicts do not tell strides, nor a simple bypass: what they leave open is taken from the
-published networks, and a network whose pools are not known from them is refused.
+Names are those of torchvision or pytorchcv, behind any prefix; else convolutions are recognised by their shapes. State
+dicts do not tell strides, nor a simple bypass: what they leave open is taken from the published networks, and a network
+whose pools are not known from them is refused.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def network_from_state(content: Any, source: str, *, bypass: Bypass = "none") ->
     counters = sorted({name.rpartition(".")[2] for name in state} & set(_COUNTERS))
     state = _unpruned({name: tensor for name, tensor in state.items() if name.rpartition(".")[2] not in _COUNTERS})
     convs = [name for name, tensor in state.items() if len(tensor.shape) == 4]
-    naming = "shapes in the file's order"
+    naming = "shapes"
     for known, first, read in (
         ("torchvision", "features.0.weight", _torchvision),
         ("pytorchcv", "features.init_block.conv.weight", _pytorchcv),
@@ -216,32 +216,33 @@ def _pytorchcv(state: _State, source: str) -> tuple[ArchSpec, _Layers]:
 
 
 def _by_shape(state: _State, source: str) -> tuple[tuple[ArchSpec, _Layers], list[str]]:
-    """Take convolutions in the file's order: a stem, then Fire modules of three, then the head."""
+    """Give each convolution of the published networks the first tensor of its shape, in whatever order files have them.
+
+    Shapes that occur twice, in two Fire modules of one width, are told apart by the file's order alone.
+    """
     names = [name for name, tensor in state.items() if len(tensor.shape) == 4]
-    if len(names) % 3 != 2 or len(names) < _MIN_CONVS:
-        raise _unlike(f"expected 3 n + 2 convolutions, got {len(names)}, {printable(names[0][:80])} the first", source)
-    layers = {"conv1": names[0]}
-    for i in range(1, len(names) - 1, 3):
-        squeeze, *expand = names[i : i + 3]
-        expand.sort(key=lambda name: state[name].shape[2:])
-        kernels = [state[name].shape[2:] for name in (squeeze, *expand)]
-        if kernels != [(1, 1), (1, 1), (3, 3)]:
-            raise _unlike(
-                f"expected a squeeze convolution and two expand convolutions at {printable(squeeze[:80])},"
-                f" got kernels {', '.join(map(str, kernels))}", source
-            )  # fmt: skip
-        for part, name in zip(_PARTS[:3], (squeeze, *expand), strict=True):
-            layers[f"fire{i // 3 + 2}.{part}"] = name
-    layers[f"conv{len(names) // 3 + 2}"] = names[-1]
+    stems = [state[name].shape for name in names if state[name].shape[1] == 3]
+    versions = {(96, 3, 7, 7): "squeezenet1_0", (64, 3, 3, 3): "squeezenet1_1"}
+    if len(stems) != 1 or stems[0] not in versions:
+        got = ", ".join(map(str, stems[:3])) or f"none among {len(names)} convolutions"
+        raise _unlike(f"expected one first convolution of (96, 3, 7, 7) or (64, 3, 3, 3), got {got}", source)
+    published, layers = named_spec(versions[stems[0]]), dict[str, str]()
+    for op in published.convs[:-1]:
+        shape = (op.out_channels, op.in_channels, op.kernel, op.kernel)
+        name = next((name for name in names if state[name].shape == shape), None)
+        if name is None:
+            raise _unlike(f"expected weights of {shape} for {op.name}, got none that are left", source)
+        layers[op.name] = name
+        names.remove(name)
+    head = published.convs[-1]
+    if len(names) != 1 or state[names[0]].shape[1:] != (head.in_channels, 1, 1):
+        got = ", ".join(printable(name[:80]) for name in names[:3]) or "none"
+        raise _unlike(f"expected one convolution after the Fire modules, got {got}", source)
+    layers[head.name] = names[0]
     paths = {layer: name.removesuffix("weight").rstrip(".") for layer, name in layers.items()}
     pairs = {layer: (state[name], state.get(f"{paths[layer]}.bias")) for layer, name in layers.items()}
-    kernel = state[names[0]].shape[2]
-    published = named_spec("squeezenet1_0" if kernel == 7 else "squeezenet1_1")
-    found = _architecture(pairs, list(published.pools), source)
-    if found[0].fires != published.fires:
-        raise _unlike("state dicts do not tell where pools are: export it as ONNX and import that", source)
     used = {*layers.values(), *(f"{path}.bias" for path in paths.values())}
-    return found, [name for name in state if name not in used]
+    return _architecture(pairs, list(published.pools), source), [name for name in state if name not in used]
 
 
 def _refuse_others(state: _State, pattern: re.Pattern[str], places: tuple[str, ...], source: str) -> None:

@@ -13,6 +13,7 @@ import math
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ _FLOATS = ("<f2", "bf16", "<f4", "<f8")
 _REBUILT = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
 _PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 _MARK = object()
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError)
 
 
 @dataclass
@@ -81,7 +83,7 @@ def read_torch(path: Path) -> Any:
     except (ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, OverflowError, OSError) as error:
         reason = printable(str(error).splitlines()[0] if str(error) else "")[:200]
         raise _unreadable(f"{type(error).__name__}: {reason}").at(path) from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, struct.error) as error:
+    except _ZIP_ERRORS as error:
         raise _unreadable(printable(str(error))[:200]).at(path) from None
 
 
@@ -114,8 +116,11 @@ def _read_zip(path: Path) -> Any:
         name = f"{prefix}data/{key}"
         if name not in entries or entries[name].file_size < size_bytes:
             raise ValueError(f"expected {size_bytes} bytes in {name}, got fewer")
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(name)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return archive.read(name)
+        except _ZIP_ERRORS as error:
+            raise ValueError(f"cannot be unpacked ({error})") from None
 
     return _Machine(io.BytesIO(data), storage).run()
 

@@ -13,15 +13,19 @@ import numpy as np
 import torch
 
 from ..architectures import DEFAULT_INPUT_SIZE, SMALL_INPUT
+from ..checking.check import duplicate_groups
+from ..classifier import Classifier
 from ..data.check import DataCheck, check_data
-from ..data.holdout import HOLDOUT_SHARE, training_mark
+from ..data.holdout import HOLDOUT_SHARE, moved_with_groups, training_mark
 from ..data.imageset import DataSource, ImageSet, open_data, open_train_and_val
 from ..data.shards import ShardSet, is_shard_index, open_shards
 from ..errors import DataError
 from ..labels import Labels
 from ..models import SqueezeNet, load_model
+from ..native_library import load_library
 from ..preprocess import Preprocessing
 from ..progress import Reporter
+from ..zoo import default_model
 from .distributed import ALONE, Workers
 from .feed.augment import Augmentation
 from .feed.batches import CACHE_BYTES, TrainBatches, view_for
@@ -37,6 +41,7 @@ __all__ = [
 Data = DataSource | Sequence[DataSource] | ImageSet
 
 _MAX_NAMED = 5
+_MAX_COMPARED = 20_000  # images among which near-duplicates are looked for: a few minutes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,8 +101,10 @@ def prepare_data(data: Data, val: Data | None, reporter: Reporter) -> TrainingDa
     if shards is not None:
         return _prepare_shards(shards, val, reporter)
     train, validation = _open_sets(data, val)
+    moved: list[int] = []
     if validation is None:
-        train, validation = train.split_holdout(HOLDOUT_SHARE)
+        moved = _moved(train, reporter)
+        train, validation = train.split_holdout(HOLDOUT_SHARE, moved=moved)
         reporter.say(f"no images to validate on were given: every class sets aside {HOLDOUT_SHARE:.0%} of its images")
     if len(train.classes) < 2:
         raise DataError(f"{train.name}: expected at least two classes to tell apart, got only {train.classes[0]!r}")
@@ -108,7 +115,20 @@ def prepare_data(data: Data, val: Data | None, reporter: Reporter) -> TrainingDa
     for line in check.summary():
         reporter.say(line)
     assert check.val is not None
-    return TrainingData(train=check.train, val=check.val, check=check, mark=training_mark(train))
+    return TrainingData(train=check.train, val=check.val, check=check, mark=training_mark(train, moved))
+
+
+def _moved(images: ImageSet, reporter: Reporter) -> list[int]:
+    """Images that have to change sides so that no picture is both trained on and validated on."""
+    name = default_model()
+    if name is None or load_library() is None or not 1 < len(images) <= _MAX_COMPARED:
+        return []
+    groups = duplicate_groups(images, Classifier(name), reporter)
+    moved = moved_with_groups(images, groups)
+    if groups:
+        n_more = sum(map(len, groups)) - len(groups)
+        reporter.say(f"near-duplicates: {n_more} images show what others do; they are set aside together or not at all")
+    return moved
 
 
 def _open_sets(data: Data, val: Data | None) -> tuple[ImageSet, ImageSet | None]:

@@ -1,5 +1,7 @@
 // The only script that the page holds as it is: unpacks the program and starts it.
 
+document.getElementById("blocked")?.remove(); // which appears after some seconds where no script runs
+
 // Seven bits a character, see `pack` in exports/web_page.py.
 function unpack(id) {
   const element = document.getElementById(id);

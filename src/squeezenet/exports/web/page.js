@@ -26,7 +26,8 @@ async function look(file) {
 function pick(list) {
   const files = Array.from(list || []);
   const images = files.filter(({ type }) => type.startsWith("image/"));
-  if (images.length > 1) lookAtMany(images);
+  if (isTeaching && images.length > 1) complain("Drop several photos on the card of their class.");
+  else if (images.length > 1) lookAtMany(images);
   else if (files.length) look(images[0] || files[0]);
   return files.length > 0;
 }

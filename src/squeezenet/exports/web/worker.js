@@ -1,6 +1,6 @@
 // Off the main thread: opens the model and classifies photos.
 
-let engine, names, geometry, meta, temperature, unknownBelow, taughtRule;
+let engine, names, geometry, meta, temperature, unknownBelow, taughtRule, lesson;
 let taughtNames = null;
 
 const memory = (Type, at, count) => new Type(engine.memory.buffer, at, count);
@@ -136,7 +136,14 @@ function teach({ codes, classes, names: given }) {
   const bytes = engine.web_teach_rule();
   taughtRule = memory(Uint8Array, engine.web_teach_chunk(), bytes).slice();
   taughtNames = given;
-  return { scores: memory(Float64Array, engine.web_teach_scores(), classes.length * given.length).slice() };
+  const scores = memory(Float64Array, engine.web_teach_scores(), classes.length * given.length).slice();
+  const right = classes.filter((own, i) => {
+    const mine = scores.subarray(i * given.length, (i + 1) * given.length);
+    return mine.indexOf(Math.max(...mine)) === own;
+  }).length;
+  const photos = given.map((_, own) => classes.filter((one) => one === own).length);
+  lesson = { exponent: engine.web_teach_exponent(), gain: engine.web_teach_gain(), kept: 0, photos, right };
+  return { scores };
 }
 
 // Whether the last photo shows none of the classes that were taught.
@@ -162,7 +169,7 @@ function file() {
   const sorted = (value) => (value && typeof value === "object" && !Array.isArray(value)
     ? Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]))
     : value);
-  const text = new TextEncoder().encode(JSON.stringify(sorted({ labels: { names: taughtNames }, ...kept })));
+  const text = new TextEncoder().encode(JSON.stringify(sorted({ labels: { names: taughtNames }, provenance: { taught: lesson }, ...kept })));
   check(engine.web_teach_file(put(text), text.length, put(taughtRule), taughtRule.length), "The file");
   return memory(Uint8Array, engine.web_teach_data(), engine.web_teach_bytes()).slice();
 }
