@@ -77,8 +77,9 @@ def main() -> None:
     chips = [CHIPS[name] for name in options.chips if not missing_for(CHIPS[name])]
     tools = {tool: tool_version(tool) for chip in chips for tool in (chip.compiler, chip.emulator)}
     file = ROOT / "results" / "chips.json"
-    old = json.loads(file.read_text())["results"] if file.exists() else []
-    rows = {tuple(row[key] for key in KEYS): row for row in old}
+    old = json.loads(file.read_text()) if file.exists() else {"runs": [], "tools": {}, "results": []}
+    rows = {tuple(row[key] for key in KEYS): row for row in old["results"]}
+    runs = [*old["runs"], describe_run()]
     for model in options.models:
         data, contents = read_compressed(model)
         images = open_data([options.photos], unlabelled=True).sample(options.limit)
@@ -95,7 +96,8 @@ def main() -> None:
                     row["instructions_per_mac"] = round(row["run_instructions"] / network_cost(spec).macs, 3)
                     rows[tuple(row[key] for key in KEYS)] = row
                     print(json.dumps(row), flush=True)
-                    write_results("chips", {"run": describe_run(), "tools": tools, "results": list(rows.values())})
+                    results = {"runs": runs, "tools": {**old["tools"], **tools}, "results": list(rows.values())}
+                    write_results("chips", results)
     if any(row["n_different"] for row in rows.values()):
         raise SystemExit("expected no photo to differ on any core")
 

@@ -23,8 +23,9 @@ def engine():
 def compiled(chip, folder, name):
     if missing := missing_for(CHIPS[chip]):
         pytest.skip(missing)
-    compile_for_chip(CHIPS[chip], build_c_source(bytes_of(name), "model"), folder)
-    return CHIPS[chip]
+    source = build_c_source(bytes_of(name), "model", weights="flash")
+    compile_for_chip(CHIPS[chip], source, folder)
+    return CHIPS[chip], source.memory
 
 
 # With an integer unit only, with SIMD in its registers, with Helium, and not by Arm; benchmarks/chips.py has them all.
@@ -35,15 +36,19 @@ def compiled(chip, folder, name):
 )
 def test_cores_give_equal_bits(chip, name, most, tmp_path):
     network, pixels = contents_of(name).network, pixels_for(contents_of(name), 2)
-    done = run_on_chip(compiled(chip, tmp_path, name), pixels, tmp_path)
+    core, memory = compiled(chip, tmp_path, name)
+    done = run_on_chip(core, pixels, tmp_path)
     assert np.array_equal(done.logits, ReferenceEngine(network).logits(pixels))
     assert np.array_equal(done.features, ReferenceEngine(network).features(pixels))
+    assert done.stack_bytes <= memory.stack_bytes
     assert 0 < done.run_instructions / network_cost(network.spec).macs <= most
 
 
 def test_a_chip_one_byte_too_small_is_refused(tmp_path):
-    chip, pixels = compiled("Cortex-M4", tmp_path, "plain"), pixels_for(contents_of("plain"), 1)
+    (chip, memory), pixels = compiled("Cortex-M4", tmp_path, "plain"), pixels_for(contents_of("plain"), 1)
     done = run_on_chip(chip, pixels, tmp_path)
+    vector = 4 * contents_of("plain").network.spec.num_features
+    assert done.ram_bytes <= memory.arena_bytes + memory.logit_bytes + vector + 16  # to whole words
     stack = -(-done.stack_bytes // 8) * 8
     enough = {"flash_bytes": done.flash_bytes, "ram_bytes": done.ram_bytes + stack, "stack_bytes": stack}
     same = run_on_chip(chip, pixels, tmp_path, **enough)

@@ -36,6 +36,7 @@ def tables() -> dict[str, str]:
         "compression": compression_table(read("compression")["results"]),
         "tested": tested_table(),
         "litert": litert_table(read("litert")["results"]),
+        "chips": chips_table(read("chips")["results"]),
         "coder": coder_table(read("coder")["results"]),
         "alexnet": alexnet_table(read("alexnet")["networks"]),
         "pareto": network_table("network", read("pareto")["networks"]),
@@ -369,6 +370,22 @@ def coder_table(results: dict[str, dict[str, float | int | None]]) -> str:
             name.replace("_", " "), f"{100 * row['n_nonzero'] / row['n_weights']:.0f} %", f"{row['order0_bytes']:,}",
             f"{row['coded_bytes']:,}", f"{100 * row['ratio_vs_order0'] - 100:+.1f} %",
             f"{peer:,}" if peer else "", f"{100 * row['ratio_vs_nncodec'] - 100:+.1f} %" if peer else "",
+        ])  # fmt: skip
+    return markdown_table(rows)
+
+
+def chips_table(results: list[dict[str, Any]]) -> str:
+    rows = [["network", "weights", "core", "GCC", "instructions per MAC", "million an image", "RAM, bytes",
+             "flash memory", "of it code", "photos that differ"]]  # fmt: skip
+    order = sorted(results, key=lambda row: (-row["classes"], row["net"], row["weights"], row["optimize"], row["chip"]))
+    for entry in order:
+        version, size = entry["net"].removeprefix("squeezenet").split("@")
+        rows.append([
+            f"{version.replace('_', '.', 1).replace('_', ' ')} at {size}, {entry['classes']:,} classes",
+            entry["weights"], entry["chip"], entry["optimize"], f"{entry['instructions_per_mac']:.2f}",
+            f"{entry['run_instructions'] / 1e6:,.0f}", f"{entry['ram_bytes'] + entry['stack_bytes']:,}",
+            f"{entry['flash_bytes']:,}", f"{entry['code_bytes']:,}",
+            f"{entry['n_different']} of {entry['n_images']}",
         ])  # fmt: skip
     return markdown_table(rows)
 
