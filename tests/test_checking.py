@@ -108,7 +108,7 @@ def test_what_the_crop_takes_away_is_counted(found):
 def test_command_prints_a_summary_writes_a_page_and_fails(photos, tmp_path):
     done = run("check", photos, "--report", tmp_path / "page.html")
     assert done.exit_code == 1
-    for line in ("unreadable: 1", "blank: 1", "blurred: 1", "near-duplicates: 4 pictures, 4 photos more than needed"):
+    for line in ("unreadable: 1", "blank: 1", "blurred: 1", "near-duplicates: 4; photos more than needed: 4"):
         assert line in done.output
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,") >= 12
