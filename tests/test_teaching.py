@@ -362,6 +362,12 @@ print([name for name in ("torch", "matplotlib", "pyarrow") if name in sys.module
     assert output.splitlines()[-1] == "[]"
 
 
+def test_evaluating_a_taught_head_warns_of_its_own_photos(base, photos, tmp_path):
+    teach(photos, on=base, output=tmp_path / "new.sqz")
+    run = CliRunner().invoke(cli, ["evaluate", str(tmp_path / "new.sqz"), str(photos)])
+    assert "the head was taught from 18 photos: measured on these same photos, accuracy is meaningless" in run.stderr
+
+
 # --- features as a command ---
 
 
@@ -384,5 +390,8 @@ def test_features_of_photos_without_classes_are_written_too(base, photos, tmp_pa
     run = CliRunner().invoke(cli, ["features", str(photos / "red"), "-m", str(base), "-o", str(tmp_path / "f.npy")])
     assert run.exit_code == 0, run.output
     assert np.load(tmp_path / "f.npy").shape == (6, 32)
+    (photos / "loose.png").write_bytes((photos / "red/0-0.png").read_bytes())
+    mixed = CliRunner().invoke(cli, ["features", str(photos), "-m", str(base), "-o", str(tmp_path / "f.npy")])
+    assert "ignored (1): " in mixed.stderr  # beside class folders
     bad = CliRunner().invoke(cli, ["features", str(photos), "-m", str(base), "-o", str(tmp_path / "f.csv")])
     assert "expected a file that ends in .npy or .parquet" in bad.output

@@ -210,6 +210,8 @@ def check(
     classifier = on if isinstance(on, Classifier) else Classifier(on if on is not None else default_model() or "")
     images, splits = _open(photos)
     reporter = reporter_of(progress)
+    for remark in images.remarks():
+        reporter.say(remark)
     looks, features, readable, unreadable = _look(images, classifier, reporter)
     images, splits = images.subset(readable), [splits[i] for i in readable]
     names = tuple(item.name for item in images.items)
