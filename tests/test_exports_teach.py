@@ -172,6 +172,24 @@ def test_photo_in_the_wrong_place_is_shown_and_moved(page):
     assert counts(page) == [9, 8]
 
 
+def test_class_of_a_doubtful_photo_can_be_removed(page, tmp_path):
+    page.click("#add-class")
+    for index, name in enumerate(("red", "green", "blue")):
+        add(page, index, name, name, 6)
+    add(page, 2, "blue", "red", 1, seed=5)  # named by the places of both classes
+    page.wait_for_selector("#suspects:visible")
+    page.click("button[aria-label='Remove class 1']")
+    page.wait_for_function("() => document.getElementById('judged').textContent.startsWith('13 of 13')")
+    page.click("#undo")
+    page.wait_for_function("() => document.getElementById('judged').textContent.startsWith('18 of 19')")
+    page.click("button[aria-label='Remove class 3']")
+    page.wait_for_function("() => document.getElementById('judged').textContent.startsWith('12 of 12')")
+    with page.expect_download() as download:
+        page.click("#save-sqz")
+    download.value.save_as(tmp_path / "taught.sqz")
+    assert Classifier(tmp_path / "taught.sqz").class_names == ("red", "green")
+
+
 def test_photo_is_answered_at_once_with_the_new_classes(page):
     add(page, 0, "red", "red", 3)
     add(page, 1, "green", "green", 3)

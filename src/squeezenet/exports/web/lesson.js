@@ -96,6 +96,7 @@ function drawJudged() {
     ` (of many more it would be ${low} to ${high} %).`;
   say(text.textContent);
   for (const { photo, place, index, best } of doubtful.slice(0, MOST_DOUBTFUL)) {
+    if (!lesson[best] || !lesson[index]?.photos.includes(photo)) continue; // changed since
     const item = part("li", "");
     if (photo.thumb) item.append(photo.thumb);
     const from = nameOf(lesson[index], index), to = nameOf(lesson[best], best);

@@ -10,6 +10,11 @@ const shown = () => lesson.map((one, index) => ({ ...one, index })).filter((one)
 function change(how) {
   pasts = [...pasts.slice(-49), copyOf(lesson)];
   how();
+  return changed();
+}
+
+function changed() {
+  if (judged) judged.doubtful = []; // the places of classes that these name are old ones
   drawLesson();
   return learn();
 }
@@ -17,9 +22,8 @@ function change(how) {
 function undo() {
   if (!pasts.length) return;
   lesson = pasts.pop();
-  drawLesson();
+  changed();
   say("Undone");
-  learn();
 }
 
 function addClass() {
