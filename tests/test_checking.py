@@ -1,6 +1,7 @@
 """`check` and `similar` on photos whose faults are known."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_what_the_crop_takes_away_is_counted(found):
 def test_command_prints_a_summary_writes_a_page_and_fails(photos, tmp_path):
     done = run("check", photos, "--report", tmp_path / "page.html")
     assert done.exit_code == 1
-    for line in ("unreadable: 1", "blank: 1", "blurred: 1", "near-duplicates: 4 pictures, 4 photos more than needed"):
+    for line in ("unreadable: 1", "blank: 1", "blurred: 1", "near-duplicates: 4; photos more than needed: 4"):
         assert line in done.output
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,") >= 12
@@ -117,6 +118,14 @@ def test_command_prints_a_summary_writes_a_page_and_fails(photos, tmp_path):
     data = json.loads(run("check", photos, "--json").stdout)
     assert len(data["duplicates"]) == 4
     assert data["suspects"][0]["label"] == "blue"
+
+
+def test_photos_that_are_not_looked_at_are_named(tmp_path):
+    for name in ("a/0.png", "b/1.png", "loose.png"):
+        save(tmp_path / name, picture(len(name), (120, 120)))
+    done = run("check", tmp_path)
+    assert "photos: 2;" in done.stdout
+    assert re.search(r"ignored \(1\): .*loose\.png", done.stderr)
 
 
 def test_photos_without_fault_pass_and_need_no_classes(tmp_path):

@@ -213,6 +213,18 @@ def test_odd_input_is_answered_in_words(page):
     assert download.value.path().read_text().count("</script><b>") == 0
 
 
+@pytest.mark.parametrize("is_last", [False, True])
+def test_unreadable_photo_is_named_after_learning_too(page, is_last):
+    add(page, 0, "red", "red", 2)
+    add(page, 1, "green", "green", 2)
+    bad = {"name": "x.png", "mimeType": "image/png", "buffer": b"no image"}
+    good = {"name": "y.png", "mimeType": "image/png", "buffer": photos("green", 1, seed=3)[0]}
+    page.locator(".card input[type=file]").nth(1).set_input_files([good, bad] if is_last else [bad, good])
+    wait_for_counts(page, 1, 3)
+    page.wait_for_selector("#best:has-text('green')")
+    assert page.inner_text("#error") == "1 of 2 files are not images that this browser can read."
+
+
 def test_cards_can_be_reached_and_have_names(page):
     roles = page.locator("#classes").get_by_role("textbox")
     assert [roles.nth(i).get_attribute("aria-label") for i in range(2)] == ["Name of class 1", "Name of class 2"]

@@ -129,6 +129,11 @@ def test_meta_is_sorted_compact_json():
     )
 
 
+def test_temperature_of_nothing_is_1():
+    read = decode_sqz(with_meta(encode_sqz(contents()), {"temperature": None}))
+    assert Classifier(read).temperature == 1
+
+
 def test_order_of_facts_does_not_change_the_bytes():
     assert encode_sqz(contents(facts={"a": 1, "b": 2})) == encode_sqz(contents(facts={"b": 2, "a": 1}))
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imported import random_model, variant
+from squeezenet import find_model
 from squeezenet.errors import WeightsError
 from squeezenet.imports import read_foreign
 from test_imports_caffe import caffemodel
@@ -68,3 +69,8 @@ def test_damage_is_one_named_error_or_none(tmp_path, models, kind):
             read_foreign(path)
             refused -= 1
     assert refused >= N_DAMAGES // 5
+
+
+def test_compressed_file_needs_no_import():
+    with pytest.raises(WeightsError, match=r"imagenette\.sqz: expected a network of another program, got a \.sqz file"):
+        read_foreign(find_model("imagenette").path)

@@ -1,5 +1,6 @@
 """`squeezenet teach`: from class folders to a file, added to later, safe against what goes wrong."""
 
+import dataclasses
 import json
 import os
 import re
@@ -27,8 +28,10 @@ from squeezenet import (
     write_sqz,
 )
 from squeezenet.cli import cli
+from squeezenet.container import Limits
 from squeezenet.errors import BadTable, DataError, FormatError
 from squeezenet.files import atomic_write
+from squeezenet.teaching.solver import FeatureCode
 from squeezenet.teaching.taught import decode_taught, encode_taught
 
 COLOURS = {"red": (210, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220)}
@@ -125,6 +128,7 @@ def test_one_photo_a_class_is_enough(base, tmp_path):
         paint(tmp_path / "few", name, 1, colour)
     result = teach(tmp_path / "few", on=base, output=tmp_path / "new.sqz")
     assert result.accuracy.n_images == 0
+    assert (result.suspects, result.confusions) == ([], [])  # a head made of the others has no such class
     everything = [path for name in COLOURS for path in (tmp_path / "few" / name).iterdir()]
     assert [best.label for (best,) in Classifier(result.path).predict(everything, top=1)] == list(COLOURS)
 
@@ -266,6 +270,40 @@ def test_damaged_taught_file_is_one_line(taught, photos):
     assert re.search(r"new\.taught \(remove it to teach .*\): .*SHA-256 does not match$", result.output.strip())
 
 
+@pytest.mark.parametrize("name", ["new.taught", "new.onnx", "new"])
+def test_output_that_is_not_named_sqz_is_refused(base, photos, tmp_path, name):
+    with pytest.raises(DataError, match=r"expected an output named \*\.sqz, got '.*new"):
+        teach(photos, on=base, output=tmp_path / name)
+    assert names_of(tmp_path) == ["base.sqz", "photos"]
+
+
+def test_val_that_cannot_be_used_is_said_before_anything_is_written(base, photos, tmp_path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        teach(photos, on=base, output=tmp_path / "new.sqz", val=tmp_path / "vall")
+    paint(tmp_path / "val", "purple", 1, (200, 0, 200))
+    with pytest.raises(DataError, match="class folder 'purple' matches no class"):
+        teach(photos, on=base, output=tmp_path / "new.sqz", val=tmp_path / "val")
+    assert names_of(tmp_path) == ["base.sqz", "photos", "val"]
+
+
+def test_names_too_long_for_a_reader_are_not_written(base, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("squeezenet.teaching.head.DEFAULT_LIMITS", Limits(meta_bytes=100))
+    with pytest.raises(FormatError, match=r"META: expected at most 100 bytes of JSON, got \d+: fewer classes"):
+        teach(photos, on=base, output=tmp_path / "new.sqz")
+    assert names_of(tmp_path) == ["base.sqz", "photos"]
+
+
+@pytest.mark.parametrize("change", [{"shift": 3}, {"signed": True}, {"channels": 16}])
+def test_codes_of_another_kind_are_refused(taught, photos, change):
+    path = taught.with_suffix(".taught")
+    lesson = decode_taught(path.read_bytes())
+    code = FeatureCode(change.get("shift", lesson.code.shift), change.get("signed", lesson.code.is_signed))
+    codes = lesson.codes[:, : change.get("channels")]
+    path.write_bytes(encode_taught(dataclasses.replace(lesson, code=code, codes=codes)))
+    with pytest.raises(DataError, match=r"new\.taught: expected the feature codes of this network, got others"):
+        teach(photos, on=taught, output=taught)
+
+
 def test_taught_file_comes_back(taught):
     data = taught.with_suffix(".taught").read_bytes()
     assert encode_taught(decode_taught(data)) == data
@@ -324,6 +362,12 @@ print([name for name in ("torch", "matplotlib", "pyarrow") if name in sys.module
     assert output.splitlines()[-1] == "[]"
 
 
+def test_evaluating_a_taught_head_warns_of_its_own_photos(base, photos, tmp_path):
+    teach(photos, on=base, output=tmp_path / "new.sqz")
+    run = CliRunner().invoke(cli, ["evaluate", str(tmp_path / "new.sqz"), str(photos)])
+    assert "the head was taught from 18 photos: measured on these same photos, accuracy is meaningless" in run.stderr
+
+
 # --- features as a command ---
 
 
@@ -346,5 +390,8 @@ def test_features_of_photos_without_classes_are_written_too(base, photos, tmp_pa
     run = CliRunner().invoke(cli, ["features", str(photos / "red"), "-m", str(base), "-o", str(tmp_path / "f.npy")])
     assert run.exit_code == 0, run.output
     assert np.load(tmp_path / "f.npy").shape == (6, 32)
+    (photos / "loose.png").write_bytes((photos / "red/0-0.png").read_bytes())
+    mixed = CliRunner().invoke(cli, ["features", str(photos), "-m", str(base), "-o", str(tmp_path / "f.npy")])
+    assert "ignored (1): " in mixed.stderr  # beside class folders
     bad = CliRunner().invoke(cli, ["features", str(photos), "-m", str(base), "-o", str(tmp_path / "f.csv")])
     assert "expected a file that ends in .npy or .parquet" in bad.output

@@ -93,7 +93,7 @@ def test_numbers_lie_two_in_a_byte():
     ("body", "reason"),
     [
         (b"", "expected 11 bytes, got 0"),
-        (b"\0\1\1", "expected 3 bytes"),
+        (b"\0\1\1", "expected 1 to 64 vectors, got 0"),
         (b"\1\0\0" + bytes(7), "expected 11 bytes, got 10"),
         (b"\2\0\0" + bytes(8), "expected 19 bytes, got 11"),
         (bytes([65, 0, 0]) + bytes(65 * 8), "expected 1 to 64 vectors"),

@@ -96,7 +96,8 @@ class SqzFile:
     @property
     def temperature(self) -> float:
         """What logits are divided by before they become probabilities; 1 if the file does not say."""
-        return float(self.facts.get("temperature", 1))
+        value = self.facts.get("temperature")
+        return 1.0 if value is None else float(value)
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""

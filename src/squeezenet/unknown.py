@@ -79,8 +79,10 @@ class UnknownRule:
             BadTable: If that is not what the bytes are.
         """
         expected = _HEADER.size + (channels + 1) // 2 * (data[0] if data else 1)
-        if len(data) != expected or len(data) == _HEADER.size:
+        if len(data) != expected:
             raise BadTable(f"unkn: expected {expected} bytes, got {len(data)}")
+        if len(data) == _HEADER.size:
+            raise BadTable(f"unkn: expected 1 to {MAX_VECTORS} vectors, got 0")
         count, threshold = _HEADER.unpack_from(data)
         halves = np.frombuffer(data, np.uint8, offset=_HEADER.size).reshape(count, -1)
         vectors = np.stack([halves & 15, halves >> 4], axis=2).reshape(count, -1)

@@ -153,7 +153,7 @@ class PhotoCheck:
     def summary(self) -> list[str]:
         """Say what was found in lines, the worst first."""
         n_more = sum(len(group.photos) - 1 for group in self.duplicates)
-        lines = [f"{len(self.names)} photos, features of {self.model}"]
+        lines = [f"photos: {len(self.names)}; features of {self.model}"]
         for found, text in (
             (self.unreadable, "unreadable"),
             (self.leaks, "pictures that are both trained on and validated on"),
@@ -163,7 +163,7 @@ class PhotoCheck:
         ):
             lines += [f"{text}: {len(found)}"] if found else []
         if self.duplicates:
-            lines.append(f"near-duplicates: {len(self.duplicates)} pictures, {n_more} photos more than needed")
+            lines.append(f"near-duplicates: {len(self.duplicates)}; photos more than needed: {n_more}")
         if self.accuracy is not None and self.accuracy_interval is not None:
             low, high = self.accuracy_interval
             lines.append(
@@ -175,7 +175,7 @@ class PhotoCheck:
                     "these features hardly tell the classes apart: suspects say little; another network (--on) may"
                 )
         if self.seen:
-            lines.append(f"crop: {100 * (1 - float(np.mean(self.seen))):.0f} % of an average photo are never seen")
+            lines.append(f"crop: {100 * (1 - float(np.mean(self.seen))):.0f} % of an average photo is never seen")
         if self.would_squash:
             lines.append(
                 f'{len(self.cut)} photos lose more than {100 * LOST_SHARE:.0f} %: `resize_mode = "squash"` would lose'
@@ -210,6 +210,8 @@ def check(
     classifier = on if isinstance(on, Classifier) else Classifier(on if on is not None else default_model() or "")
     images, splits = _open(photos)
     reporter = reporter_of(progress)
+    for remark in images.remarks():
+        reporter.say(remark)
     looks, features, readable, unreadable = _look(images, classifier, reporter)
     images, splits = images.subset(readable), [splits[i] for i in readable]
     names = tuple(item.name for item in images.items)

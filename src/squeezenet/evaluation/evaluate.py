@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,18 @@ def evaluate(model: Model, data: Data, *, split: Split = "val", foreign: Data | 
     accuracy = Accuracy.of(scores.logits, scores.labels)
     return Evaluation(
         model=name, accuracy=accuracy, scores=scores, predictor=predictor, images=images, ms_per_image=ms_per_image,
-        foreign=None if foreign is None else _features(predictor, foreign), note=note,
+        foreign=None if foreign is None else _features(predictor, foreign),
+        note=note or _taught_note(predictor.provenance),
     )  # fmt: skip
+
+
+def _taught_note(provenance: object) -> str | None:
+    """Warn of photos that a head was taught from: a file keeps how many they were, and not which."""
+    taught = provenance.get("taught") if isinstance(provenance, Mapping) else None
+    counts = taught.get("photos") if isinstance(taught, Mapping) else None
+    if not isinstance(counts, list) or not counts or not all(type(count) is int and count > 0 for count in counts):
+        return None
+    return f"the head was taught from {sum(counts)} photos: measured on these same photos, accuracy is meaningless"
 
 
 def _features(predictor: Predictor, data: Data) -> NDArray[np.int64] | None:

@@ -80,6 +80,8 @@ def write_features(
         images = open_data(sources)
     except DataError:
         images = open_data(sources, unlabelled=True)
+    for remark in images.remarks():
+        reporter.say(remark)
     found = collect_features(classifier, images, reporter)
     stream = io.BytesIO()
     if output.suffix == ".npy":

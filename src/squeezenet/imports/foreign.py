@@ -92,6 +92,10 @@ def _format(path: Path) -> str:
     """By the contents where they tell, else by the suffix."""
     with path.open("rb") as stream:
         start = stream.read(16)
+    if start.startswith(b"\x89SQZ"):
+        raise WeightsError(
+            "expected a network of another program, got a .sqz file: commands read it as it is", source=path
+        )
     suffix = path.suffix.lower()
     if start.startswith(b"\x89HDF\r\n\x1a\n") or suffix in (".keras", ".h5", ".hdf5"):
         return "keras"

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..codec.native_weights import encode_next_fast
 from ..container import DEFAULT_LIMITS, join_chunks, split_chunks, varint
+from ..errors import LimitExceeded
 from ..fileformat import SqzFile, stream_bytes
 from ..network import ConvParams
 
@@ -53,13 +54,22 @@ def replace_head(
         head: The head's integers, any number of classes; it gets no ReLU.
         meta: Metadata of the new file, plain JSON.
         unknown: Body of the `unkn` chunk; without one there is none.
+
+    Raises:
+        LimitExceeded: If the metadata are longer than readers accept.
     """
+    text = plain_json(meta)
+    if len(text) > DEFAULT_LIMITS.meta_bytes:
+        raise LimitExceeded(
+            f"META: expected at most {DEFAULT_LIMITS.meta_bytes} bytes of JSON, got {len(text)}:"
+            " fewer classes, or shorter names"
+        )
     arch, streams, ops = _parts(data, contents)
     n_classes = len(head.bias)
     spec = contents.network.spec.replace(num_classes=n_classes, head_relu=False)
     streams[-1] = encode_next_fast(ops[:-1], streams[:-1], spec.convs[-1], head)
     body = b"".join(varint(len(stream)) for stream in streams) + b"".join(streams)
-    chunks = {b"ARCH": _arch_for(arch, n_classes), b"WGHT": body, b"META": _stored(plain_json(meta))}
+    chunks = {b"ARCH": _arch_for(arch, n_classes), b"WGHT": body, b"META": _stored(text)}
     return join_chunks(chunks | ({b"unkn": unknown} if unknown else {}))
 
 

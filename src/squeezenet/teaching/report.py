@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data import Unreadable
 from ..evaluation.evaluate import Evaluation
@@ -33,8 +34,13 @@ class Suspect(NamedTuple):
 
 def judge(lesson: Lesson, fit: Fit) -> Accuracy:
     """Count how many photos are answered rightly when each is left out; classes of one photo do not count."""
-    counted = np.bincount(lesson.labels)[lesson.labels] > 1
+    counted = _judged(lesson)
     return Accuracy.of(fit.scores[counted], lesson.labels[counted])
+
+
+def _judged(lesson: Lesson) -> NDArray[np.bool_]:
+    """Which photos a head made of the others can answer: those whose class has another photo; (n,)."""
+    return np.greater(np.bincount(lesson.labels)[lesson.labels], 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +68,20 @@ class TeachResult:
         """Photos whose label looks wrong, the most suspicious first."""
         names, labels, scores = self.lesson.classes, self.lesson.labels, self.fit.scores
         answers, margins = scores.argmax(axis=1), scores.max(axis=1) - scores[np.arange(len(scores)), labels]
+        judged = _judged(self.lesson)
         return [
             Suspect(self.lesson.names[i], names[labels[i]], names[answers[i]], float(margins[i]))
             for i in np.argsort(-margins, kind="stable")
-            if margins[i] >= _SUSPICIOUS
+            if judged[i] and margins[i] >= _SUSPICIOUS
         ]
 
     @property
     def confusions(self) -> list[tuple[str, str, int]]:
         """Class, what was answered instead, and how often; the most frequent first."""
         pairs: dict[tuple[int, int], int] = {}
-        for label, answer in zip(self.lesson.labels.tolist(), self.fit.scores.argmax(axis=1).tolist(), strict=True):
+        judged = _judged(self.lesson)
+        answers = self.fit.scores.argmax(axis=1)
+        for label, answer in zip(self.lesson.labels[judged].tolist(), answers[judged].tolist(), strict=True):
             if label != answer:
                 pairs[label, answer] = pairs.get((label, answer), 0) + 1
         names = self.lesson.classes

@@ -67,7 +67,7 @@ def teach(
         (['digits.sqz', 'digits.taught'], 355)
     """
     start, reporter = time.perf_counter(), reporter_of(progress)
-    path, output = sqz_path(on), Path(output)
+    path, output = sqz_path(on), _checked_output(output)
     data = read_bytes(path)
     try:
         contents = decode_sqz(data)
@@ -80,14 +80,14 @@ def teach(
             "expected no photos of something else with kept classes: a file with such has no rule for unknown"
         )
     images, own_val = (photos, None) if isinstance(photos, ImageSet) else open_train_and_val(photos)
-    lesson, unreadable = _read(lesson, contents, images, foreign, reporter)
+    val = _open_val(own_val if val is None else val)
+    lesson, unreadable = _read(lesson, contents, images, foreign, val, reporter)
     fitted_at = time.perf_counter()
     new, head = _fit(lesson, contents)
     fit_seconds = time.perf_counter() - fitted_at
     unknown = _unknown(lesson, new)
     made = replace_head(data, contents, head, _meta(lesson, contents, new), unknown.rule.encode() if unknown else b"")
     write_together({output.with_suffix(".taught"): encode_taught(lesson), output: made})
-    val = own_val if val is None else val
     return TeachResult(
         path=output, file_bytes=len(made), lesson=lesson, fit=new, unknown=unknown, accuracy=judge(lesson, new),
         unreadable=unreadable, evaluation=None if val is None else evaluate(Classifier(output), val),
@@ -95,9 +95,22 @@ def teach(
     )  # fmt: skip
 
 
+def _checked_output(output: str | os.PathLike[str]) -> Path:
+    path = Path(output)
+    if path.suffix != ".sqz":  # `x.taught` would take the place of what is kept of the photos
+        raise DataError(f"expected an output named *.sqz, got {os.fspath(output)!r}")
+    return path
+
+
+def _open_val(val: Data | None) -> ImageSet | None:
+    """Find the labelled images to measure with, as `evaluate` does."""
+    return val if val is None or isinstance(val, ImageSet) else open_data(val, split="val")
+
+
 def _read(
-    lesson: Lesson, contents: SqzFile, images: ImageSet, foreign: DataSource | Sequence[DataSource], reporter: Reporter
-) -> tuple[Lesson, tuple[Unreadable, ...]]:
+    lesson: Lesson, contents: SqzFile, images: ImageSet, foreign: DataSource | Sequence[DataSource],
+    val: ImageSet | None, reporter: Reporter,
+) -> tuple[Lesson, tuple[Unreadable, ...]]:  # fmt: skip
     """Look at photos, and add them to a lesson."""
     for remark in images.remarks():
         reporter.say(remark)
@@ -107,6 +120,8 @@ def _read(
     apart = collect_features(classifier, others, reporter) if others else None
     joined_lesson = _join(lesson, images, found, others, apart)
     _check_classes(joined_lesson, contents)
+    if val is not None:  # classes that the new network will not have are said before anything is written
+        Labels(_class_names(joined_lesson, contents)).match(val.classes)
     return joined_lesson, (*found.unreadable, *(apart.unreadable if apart else ()))
 
 
@@ -122,6 +137,8 @@ def _earlier_lesson(path: Path, data: bytes, contents: SqzFile) -> Lesson | None
             "expected the photos of this network, got those of another: remove the file to teach without them",
             source=path,
         )
+    if lesson.code != _code_of(contents) or lesson.codes.shape[1] != contents.network.spec.num_features:
+        raise DataError("expected the feature codes of this network, got others: remove the file", source=path)
     if lesson.kept > (most := contents.network.spec.num_classes):
         raise DataError(f"expected at most {most} classes of the network to keep, got {lesson.kept}", source=path)
     return lesson
@@ -200,6 +217,10 @@ def _check_classes(lesson: Lesson, contents: SqzFile) -> None:
             )
 
 
+def _class_names(lesson: Lesson, contents: SqzFile) -> tuple[str, ...]:
+    return (*contents.class_names[: lesson.kept], *lesson.classes)
+
+
 def _fit(lesson: Lesson, contents: SqzFile) -> tuple[Fit, ConvParams]:
     head = contents.network.spec.convs[-1]
     positions, levels, kept = head.out_size**2, None, None
@@ -224,10 +245,12 @@ def _unknown(lesson: Lesson, new: Fit) -> UnknownFit | None:
 def _meta(lesson: Lesson, contents: SqzFile, new: Fit) -> dict[str, Any]:
     """What the file says of itself: whole numbers and text only, so that every engine writes the same bytes."""
     counts = np.bincount(lesson.labels, minlength=len(lesson.classes)).tolist()
-    names = (*contents.class_names[: lesson.kept], *lesson.classes)
     right = int((new.scores.argmax(axis=1) == lesson.labels).sum())
     taught = {"exponent": new.exponent, "gain": new.gain, "kept": lesson.kept, "photos": counts, "right": right}
-    meta: dict[str, Any] = {"labels": Labels(names).to_dict(), "provenance": {"taught": taught}}
+    meta: dict[str, Any] = {
+        "labels": Labels(_class_names(lesson, contents)).to_dict(),
+        "provenance": {"taught": taught},
+    }
     if contents.preprocessing is not None:
         meta["preprocessing"] = contents.preprocessing.to_dict()
     if lesson.kept and "temperature" in contents.facts:

@@ -38,7 +38,7 @@ function thumbnail(image) {
 async function addPhotos(index, files) {
   const target = lesson[index];
   pasts = [...pasts.slice(-49), copyOf(lesson)];
-  let unreadable = 0;
+  let unreadable = 0, complaint = "";
   const found = [];
   await squeezenet.ready;
   setState(`Reading ${files.length} photos`);
@@ -53,13 +53,15 @@ async function addPhotos(index, files) {
       },
     });
     target.photos.push(...found.filter(Boolean));
-    complain(unreadable ? `${unreadable} of ${files.length} files are not images that this browser can read.` : "");
+    complaint = unreadable ? `${unreadable} of ${files.length} files are not images that this browser can read.` : "";
   } catch (error) {
-    complain(`${error.message}.`);
+    complaint = `${error.message}.`;
   }
-  seen = files.at(-1);
+  seen = files.findLast((_, at) => found[at]) ?? seen;
+  complain("");
   drawLesson();
   await learn();
+  if (complaint) complain(complaint); // learning looks at a photo, which clears what was said before
   setState("Ready", "ready");
 }
 
