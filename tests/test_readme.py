@@ -50,7 +50,7 @@ def test_a_wrong_output_is_seen(sessions, checkout):
 
 
 def test_training_block_runs(sessions, checkout):
-    """On the digits, from scratch and for one epoch; the search for a size, a minute here, is in test_cli_compress.py."""
+    """On the digits, from scratch and for one epoch; the search for a size takes a minute, see test_cli_compress.py."""
     block = next(part for part in PAGES["README.md"].split("\n\n") if "squeezenet train" in part)
     seen = []
     for command, _, _ in sessions.parse(block + "\n"):
