@@ -262,6 +262,21 @@ def test_taught_file_of_another_network_is_refused(taught, photos, tmp_path):
     assert not (tmp_path / "more.sqz").exists()
 
 
+def test_classes_without_their_photos_are_not_lost_silently(taught, photos, tmp_path):
+    taught.with_suffix(".taught").unlink()  # or the file is from a page
+    before = taught.read_bytes()
+    (photos / "red").rename(photos / "crimson")
+    with pytest.raises(DataError, match=r"new\.taught, which holds .* is missing: its classes would be lost; choose"):
+        teach(photos, on=taught, output=taught)
+    assert taught.read_bytes() == before
+    run = CliRunner().invoke(cli, ["teach", str(photos), "--on", str(taught), "-o", str(tmp_path / "more.sqz")])
+    assert "is missing: its classes are not kept (--keep keeps them)" in run.stderr
+    (tmp_path / "one/grey").mkdir(parents=True)
+    (photos / "crimson/0-0.png").rename(tmp_path / "one/grey/0.png")
+    teach(tmp_path / "one", on=taught, output=taught, keep=True)
+    assert read_sqz(taught).class_names == ("blue", "green", "red", "grey")
+
+
 def test_damaged_taught_file_is_one_line(taught, photos):
     path = taught.with_suffix(".taught")
     path.write_bytes(path.read_bytes()[:-40])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,12 @@ def teach(
         raise error.at(path) from None
     earlier = _earlier_lesson(path.with_suffix(".taught"), data, contents)
     lesson = _blank(data, contents, keep) if earlier is None else earlier
+    _check_forgotten(lesson, path, contents, output, reporter)
     if foreign and lesson.kept:
         raise DataError(
             "expected no photos of something else with kept classes: a file with such has no rule for unknown"
         )
-    images, own_val = (photos, None) if isinstance(photos, ImageSet) else open_train_and_val(photos)
-    val = _open_val(own_val if val is None else val)
+    images, val = _open(photos, val)
     lesson, unreadable = _read(lesson, contents, images, foreign, val, reporter)
     fitted_at = time.perf_counter()
     new, head = _fit(lesson, contents)
@@ -102,9 +102,12 @@ def _checked_output(output: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _open_val(val: Data | None) -> ImageSet | None:
-    """Find the labelled images to measure with, as `evaluate` does."""
-    return val if val is None or isinstance(val, ImageSet) else open_data(val, split="val")
+def _open(photos: Data, val: Data | None) -> tuple[ImageSet, ImageSet | None]:
+    """Find the photos, and the labelled images to measure with."""
+    images, own_val = (photos, None) if isinstance(photos, ImageSet) else open_train_and_val(photos)
+    if val is None or isinstance(val, ImageSet):
+        return images, own_val if val is None else val
+    return images, open_data(val, split="val")
 
 
 def _read(
@@ -142,6 +145,17 @@ def _earlier_lesson(path: Path, data: bytes, contents: SqzFile) -> Lesson | None
     if lesson.kept > (most := contents.network.spec.num_classes):
         raise DataError(f"expected at most {most} classes of the network to keep, got {lesson.kept}", source=path)
     return lesson
+
+
+def _check_forgotten(lesson: Lesson, path: Path, contents: SqzFile, output: Path, reporter: Reporter) -> None:
+    """Say that taught classes without their photos do not come along, before they are lost."""
+    provenance = contents.facts.get("provenance")
+    if lesson.classes or lesson.kept or not isinstance(provenance, Mapping) or "taught" not in provenance:
+        return
+    missing = f"{path.with_suffix('.taught')}, which holds the photos that {path.name} was taught from, is missing"
+    if output.exists() and output.samefile(path):
+        raise DataError(f"{missing}: its classes would be lost; choose another output, or keep them (--keep)")
+    reporter.say(f"{missing}: its classes are not kept (--keep keeps them)")
 
 
 def _code_of(contents: SqzFile) -> FeatureCode:
