@@ -13,48 +13,60 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 SIZE = 240
 
 
-def cloth(rng):
-    """A table top: one colour, lit from one side, with a weave."""
+def table(rng):
+    """A wooden table: brown, lit from one side, with a grain."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
-    light = 0.75 + 0.4 * (x * rng.uniform(-1, 1) + y * rng.uniform(-1, 1)) + 0.05 * rng.normal(size=(SIZE, SIZE))
-    return Image.fromarray((rng.uniform(60, 200, 3) * light[..., None]).clip(0, 255).astype(np.uint8))
+    light = 0.8 + 0.35 * (x * rng.uniform(-1, 1) + y * rng.uniform(-1, 1)) + 0.03 * rng.normal(size=(SIZE, SIZE))
+    grain = 1 + 0.06 * np.sin(60 * y + 4 * np.sin(3 * x + rng.uniform(0, 6)))
+    colour = np.array([150, 110, 75]) * rng.uniform(0.7, 1.2)
+    return Image.fromarray((colour * (light * grain)[..., None]).clip(0, 255).astype(np.uint8))
 
 
-def ball(pen, rng, x, y, r):
-    pen.ellipse([x - r, y - r, x + r, y + r], fill=255)
+def ball(rng, x, y, r):
+    """A disc with a stripe."""
+    turn = rng.uniform(-0.5, 0.5)
+    stripe = [
+        (x + r * math.cos(a + turn), y + r * math.sin(a + turn)) for a in (-0.2, 0.2, math.pi - 0.2, math.pi + 0.2)
+    ]
+    return [("ellipse", [x - r, y - r, x + r, y + r], 0), ("polygon", stripe, 1)]
 
 
-def box(pen, rng, x, y, r):
-    turn = rng.uniform(0, math.pi / 2)
-    flat = rng.uniform(0.55, 1)
-    angles = [turn + k * math.pi / 2 + (1 - flat) * (-1) ** k for k in range(4)]
-    pen.polygon([(x + r * math.cos(a), y + r * math.sin(a)) for a in angles], fill=255)
+def box(rng, x, y, r):
+    """A cube seen from above: a top and two sides."""
+    corners = [
+        (x + r * math.cos(k * math.pi / 3 + math.pi / 6), y + r * math.sin(k * math.pi / 3 + math.pi / 6))
+        for k in range(6)
+    ]
+    return [("polygon", corners, 0), ("polygon", [corners[0], corners[1], corners[2], (x, y)], 2),
+            ("polygon", [corners[2], corners[3], corners[4], (x, y)], 1)]  # fmt: skip
 
 
-def flower(pen, rng, x, y, r):
-    turn, petals = rng.uniform(0, 2 * math.pi), rng.integers(5, 8)
-    points = []
-    for step in range(120):
-        angle = 2 * math.pi * step / 120
-        reach = r * (0.6 + 0.4 * abs(math.cos(petals * angle / 2)) ** 0.6)
-        points.append((x + reach * math.cos(angle + turn), y + reach * math.sin(angle + turn)))
-    pen.polygon(points, fill=255)
-    pen.line(
-        [(x, y), (x + 1.5 * r * math.cos(turn), y + 1.5 * r * math.sin(turn))], fill=255, width=max(3, int(r / 12))
-    )
+def flower(rng, x, y, r):
+    """Petals around a middle."""
+    turn, petals, shapes = rng.uniform(0, 6), rng.integers(6, 10), []
+    for k in range(petals):
+        angle, s = turn + 2 * math.pi * k / petals, 0.38 * r
+        px, py = x + 0.65 * r * math.cos(angle), y + 0.65 * r * math.sin(angle)
+        shapes.append(("ellipse", [px - s, py - s, px + s, py + s], k % 2))
+    return [*shapes, ("ellipse", [x - 0.35 * r, y - 0.35 * r, x + 0.35 * r, y + 0.35 * r], 3)]
 
 
-def picture(shape, rng):
-    """One thing on a table: shape, shade, shadow."""
-    image, mask = cloth(rng), Image.new("L", (SIZE, SIZE))
-    x, y, r = rng.uniform(85, 155), rng.uniform(85, 155), rng.uniform(50, 80)
-    shape(ImageDraw.Draw(mask), rng, x, y, r)
-    shadow = ImageChops.offset(mask, 8, 10).filter(ImageFilter.GaussianBlur(7))
+def picture(thing, rng):
+    """One thing on a table, with its shadow."""
+    image, mask = table(rng), Image.new("L", (SIZE, SIZE))
+    x, y, r = rng.uniform(95, 145), rng.uniform(95, 145), rng.uniform(55, 85)
+    colour = rng.uniform(90, 230, 3)
+    shades = [colour, colour * 0.75, colour * 0.5, np.array([225, 180, 40])]
+    shapes = thing(rng, x, y, r)
+    for kind, where, _ in shapes:
+        getattr(ImageDraw.Draw(mask), kind)(where, fill=255)
+    shadow = ImageChops.offset(mask, 10, 12).filter(ImageFilter.GaussianBlur(8))
     image = Image.composite(Image.eval(image, lambda value: value * 6 // 10), image, shadow)
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
-    shade = 1.15 - 0.5 * np.hypot(columns - x + 0.4 * r, rows - y + 0.4 * r) / r + 0.03 * rng.normal(size=(SIZE, SIZE))
-    thing = Image.fromarray((rng.uniform(90, 250, 3) * shade[..., None]).clip(0, 255).astype(np.uint8))
-    return Image.composite(thing, image, mask).filter(ImageFilter.GaussianBlur(0.8))
+    pen = ImageDraw.Draw(image)
+    for kind, where, shade in shapes:
+        getattr(pen, kind)(where, fill=tuple(shades[shade].astype(int)))
+    pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(0.8)), float)
+    return Image.fromarray((pixels + rng.normal(0, 4, pixels.shape)).clip(0, 255).astype(np.uint8))
 
 
 def main(folder, seed=0):

@@ -192,14 +192,21 @@ def test_alarm_of_a_run_fits_its_network(tmp_path, monkeypatch, normed, has_init
 @pytest.mark.parametrize("delay_s", [0.0, 0.3, 0.8, 1.5])
 def test_ctrl_c_is_never_swallowed(tmp_path, delay_s):
     """Whatever is being imported when it comes, the process ends; here it waits for `click` to be there first."""
-    script = f"import click, sys; print('up', flush=True); from squeezenet.cli import main; sys.argv = {ARGV!r}; main()"
+    # Tests that run in the background of a shell have SIGINT ignored, and children inherit that.
+    script = (
+        "import click, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); print('up', flush=True);"
+        f" from squeezenet.cli import main; sys.argv = {ARGV!r}; main()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
-        assert process.stdout.readline() == b"up\n"
-        time.sleep(delay_s)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) in (-signal.SIGINT, 1, 130)
+        try:
+            assert process.stdout.readline() == b"up\n"
+            time.sleep(delay_s)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) in (-signal.SIGINT, 1, 130)
+        finally:
+            process.kill()
 
 
 def test_ctrl_c_acts_at_once_while_modules_load():

@@ -190,7 +190,7 @@ def watch_beside_a_rival(folder, monkeypatch, extra_macs):
     )  # fmt: skip
     rival = Finding(number=0, point={}, spec=spec, measured=measured, folder="a")
     monkeypatch.setattr(study_module, "findings_of", lambda _: [rival])
-    explorer = study_module._Explorer(None, folder, space, recipe, None, None, 1, None, None, SilentReporter())
+    explorer = study_module._Explorer(None, folder, space, recipe, None, None, 1, None, None, None, SilentReporter())
     return explorer._watch(spec)
 
 

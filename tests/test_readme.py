@@ -1,5 +1,6 @@
-"""The blocks of README.md are typed as they stand, and print what they show."""
+"""The blocks of README and tutorial are typed as they stand, and print what they show."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -11,18 +12,13 @@ import pytest
 from commands import run
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = [
-    block.replace("\n    ", "\n")[4:]
-    for block in re.findall(r"(?:^    \S.*\n(?:^(?:    .*)?\n)*)+", README, re.MULTILINE)
-]
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md", "docs/tutorial.md")}
 
 
-def sessions(block):
-    """Each command of a block with the output that is shown below it."""
-    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-        command, _, output = part.partition("\n")
-        yield re.split(r"\s+#", command)[0], output.strip()
+@pytest.fixture
+def sessions(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module("sessions")
 
 
 @pytest.fixture
@@ -30,22 +26,47 @@ def checkout(tmp_path, monkeypatch):
     """A folder that looks like a checkout, and takes what the commands write."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_commands_print_what_is_shown(checkout):
-    shown = 0
-    for command, output in (session for block in BLOCKS for session in sessions(block)):
-        program, *arguments = shlex.split(command)
-        if program != "squeezenet" or not output:
+def commands_of(sessions, page):
+    blocks = sessions.find(page)
+    return [command for block in blocks for command, _, _ in sessions.parse(block)]
+
+
+@pytest.mark.parametrize(("name", "count"), [("README.md", 4), ("README.ko.md", 4), ("docs/tutorial.md", 11)])
+def test_commands_print_what_is_shown(sessions, checkout, name, count):
+    page = PAGES[name]
+    assert sessions.without_times(sessions.refresh(page, checkout)) == sessions.without_times(page)
+    typed = [command for command in commands_of(sessions, page) if not command.startswith("pip ")]
+    assert len([line for line in typed if not re.match("squeezenet (train|compress|evaluate)", line)]) == count
+
+
+def test_a_wrong_output_is_seen(sessions, checkout):
+    page = PAGES["README.md"]
+    wrong = re.sub(r"[0-9.]+ %  golf_ball", "12.3 %  golf_ball", page)
+    assert wrong != page
+    assert sessions.refresh(wrong, checkout) != wrong
+
+
+def test_training_block_runs(sessions, checkout):
+    """On the digits, from scratch and for one epoch; the search for a size takes a minute, see test_cli_compress.py."""
+    block = next(part for part in PAGES["README.md"].split("\n\n") if "squeezenet train" in part)
+    seen = []
+    for command, _, _ in sessions.parse(block + "\n"):
+        program, *arguments = shlex.split(command.replace("photos/", "digits").replace("flowers.sqz", "run/"))
+        if program != "squeezenet" or arguments[0] == "compress":
             continue
+        if arguments[0] == "train":
+            del arguments[arguments.index("--init") : arguments.index("--init") + 2]
+            arguments += ["--epochs", "1"]
         result = run(*arguments)
         assert result.exit_code == 0, result.output
-        assert result.output.strip() == output
-        shown += 1
-    assert shown == 2
+        seen.append(arguments[0])
+    assert seen == ["train", "evaluate"]
 
 
 def test_python_block_runs(checkout):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES["README.md"], re.DOTALL)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "examples/photo.jpg golf_ball\n", done.stderr

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import re
 import sys
 import tempfile
@@ -18,8 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
+from sessions import refresh
 from tables import ROOT, tables
 
+_WITH_SESSIONS = {"README.md", "README.ko.md", "tutorial.md"}
 WIDTH = 96  # columns of the commands' help, whatever the terminal has
 _DESCRIBED = {
     "csrc": "the C engine: parser, decoder, kernels",
@@ -82,27 +83,6 @@ def layout() -> str:
     return "\n".join([*lines, "```"])
 
 
-def first_commands() -> str:
-    """The README's first commands with what they print now."""
-    from click.testing import CliRunner
-
-    from squeezenet.cli import cli
-
-    commands = {
-        "squeezenet predict examples/photo.jpg": "",
-        "squeezenet export imagenette -o imagenette.html": " # one page: open it, drop a photo",
-    }
-    sessions = ["    $ pip install .                                   # NumPy, Pillow, click"]
-    runner = CliRunner()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        Path("examples").symlink_to(ROOT / "examples")
-        for command, comment in commands.items():
-            result = runner.invoke(cli, command.split()[1:], prog_name="squeezenet", catch_exceptions=False)
-            lines = [f"$ {command}{comment}", *result.output.strip().splitlines()]
-            sessions.append("\n".join(f"    {line}".rstrip() for line in lines))
-    return "\n\n".join(sessions)
-
-
 def error_tree() -> str:
     """Every error with the builtin that also catches it and its docstring, subclasses below their base."""
     from squeezenet import errors
@@ -128,11 +108,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a page is not up to date; write nothing")
     arguments = parser.parse_args()
-    parts = {**tables(), "cli": command_help(), "layout": layout(), "errors": error_tree(), "try": first_commands()}
+    parts = {**tables(), "cli": command_help(), "layout": layout(), "errors": error_tree()}
     stale, placed = [], set()
     for path in (*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))):
         page = path.read_text(encoding="utf-8")
         filled, found = fill(page, parts)
+        if path.name in _WITH_SESSIONS:
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / "examples").symlink_to(ROOT / "examples")
+                filled = refresh(filled, Path(folder))
         placed |= found
         if filled != page:
             stale.append(str(path.relative_to(ROOT)))

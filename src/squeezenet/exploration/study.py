@@ -65,7 +65,7 @@ def explore(
         seeds: Times that each point of a grid is trained.
         max_bytes: Largest file in int8.
         max_macs: Most multiply-accumulates per image.
-        max_ram: Most bytes of RAM on a microcontroller, weights in flash memory: arena, stack and logits.
+        max_ram: Most bytes of RAM on a microcontroller, weights in flash memory.
         storage: URL of an Optuna storage; by default a SQLite file in the folder.
         retrain: Train the winner again, with another seed and all epochs.
         ray: Address of a Ray cluster to train on, or `local` for one trial on each core of this machine; by default
@@ -103,8 +103,7 @@ def explore(
         with open_trials(ray, prepared, reporter) as carrying_out:
             return _Explorer(
                 study=study, folder=folder, space=chosen, recipe=settings, prepared=prepared, epochs=epochs,
-                seeds=seeds, max_bytes=max_bytes, max_macs=max_macs, max_ram=max_ram,
-                reporter=reporter,
+                seeds=seeds, max_bytes=max_bytes, max_macs=max_macs, max_ram=max_ram, reporter=reporter,
             ).run(carrying_out, trials, retrain=retrain)  # fmt: skip
 
 

@@ -74,12 +74,11 @@ def export(
             default what the suffix of `output` names.
         precision: For `onnx`: `float` (the default), or `int8` for the integers of a compressed network.
         name: For `c`: the prefix of all names; by default made from the name of `output`.
-        photos: For `tflite`: images, labelled or not, on which the range of the head's sums is measured, so that the
-            head is int8 as well; without them it is float and gives the engines' logits.
-        weights: For `c`: `flash`, constants that are multiplied where they are, or `ram`, decoded when the network is
-            opened; by default the fastest that fits.
-        max_ram: For `c`: bytes of RAM that arena, stack and logits may take together.
-        max_flash: For `c`: bytes of flash memory that code and constants may take.
+        photos: For `tflite`: images on which the range of the head's sums is measured, so that the head is int8 as
+            well; without them it is float and gives the engines' logits.
+        weights: For `c`: `flash` (constants) or `ram` (decoded when opened); by default the fastest that fits.
+        max_ram: For `c`: most bytes of RAM, arena, stack and logits together.
+        max_flash: For `c`: most bytes of flash memory, code and constants together.
 
     Raises:
         DataError: If the target is not known, an option does not go with it, the model has no integers, or nothing
@@ -97,11 +96,8 @@ def export(
     """
     output = Path(output)
     target = _target_of(output, to)
-    _check_options(target, {"onnx": {"precision": precision}, "tflite": {"photos": photos}, "c": {
-        "name": name, "weights": weights, "max_ram": max_ram, "max_flash": max_flash,
-    }})  # fmt: skip
-    if precision not in (None, "float", "int8"):
-        raise DataError(f"expected `precision` to be float or int8, got {precision!r}")
+    for_c = {"name": name, "weights": weights, "max_ram": max_ram, "max_flash": max_flash}
+    _check_options(target, {"onnx": {"precision": precision}, "tflite": {"photos": photos}, "c": for_c})
     if target == "c":
         return _export_c(model, output, name, weights, max_ram, max_flash)
     if target == "onnx":
@@ -111,10 +107,7 @@ def export(
         write_together({output: page})
         return Exported(to=target, files=(output,), details=sizes)
     if target == "tflite":
-        contents = read_compressed(model)[1]
-        head_range = None if photos is None else _head_range(contents, photos)
-        write_together({output: build_tflite(contents, head_range=head_range)})
-        return Exported(to=target, files=(output,))
+        return _export_tflite(model, output, photos)
     from ..models import save_safetensors
 
     save_safetensors(_load_folded(model), output)
@@ -150,7 +143,16 @@ def _export_c(
     return Exported(to="c", files=(output, header), details=source)
 
 
+def _export_tflite(model: Model, output: Path, photos: Data | None) -> Exported:
+    contents = read_compressed(model)[1]
+    head_range = None if photos is None else _head_range(contents, photos)
+    write_together({output: build_tflite(contents, head_range=head_range)})
+    return Exported(to="tflite", files=(output,))
+
+
 def _export_onnx(model: Model, output: Path, precision: str) -> Exported:
+    if precision not in ("float", "int8"):
+        raise DataError(f"expected `precision` to be float or int8, got {precision!r}")
     if precision == "int8":
         contents = read_compressed(model)[1]
         spec, graph = contents.network.spec, build_onnx_int8(contents)
