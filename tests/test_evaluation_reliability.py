@@ -78,6 +78,18 @@ def test_each_half_gets_the_temperature_of_the_other():
     assert np.allclose(scaled[second] * fit_temperature(logits[first], labels[first]), logits[second])
 
 
+def test_temperature_is_kept_only_where_it_helps_images_that_had_no_part_in_it():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400)
+    logits = np.eye(3)[labels] * 9 + rng.normal(0, 6, (400, 3))  # far too sure
+    rows = np.arange(len(labels))
+    found = measure_confidence(Scores(logits=logits, labels=labels, indices=rows, unreadable=()))
+    assert found.temperature > 1
+    assert found.error < found.error_without
+    few = measure_confidence(Scores(logits=logits[:2], labels=labels[:2], indices=rows[:2], unreadable=()))
+    assert (few.temperature, few.error) == (1, few.error_without)
+
+
 def test_more_classes_than_a_rule_holds_leave_the_probability():
     many = np.arange(65)
     scores = Scores(logits=9 * np.eye(65), labels=many, indices=many, unreadable=(), features=1 + np.eye(65, dtype=int))
@@ -121,7 +133,7 @@ def test_evaluate_stores_the_threshold_and_predict_shows_it(model, tmp_path):
     others = [option for path in sorted(tmp_path.glob("other*.png")) for option in ("--not", path)]
     done = run("evaluate", model, tmp_path / "data", "--store", *others)
     assert done.exit_code == 0, done.output
-    assert "stored: temperature" in done.output
+    assert "no temperature makes the probabilities better" in done.output  # one photo per half tells nothing
     assert "stored: unknown by features" in done.output
     assert "of 3 photos of something else are caught" in done.output
     after = read_sqz(model)
@@ -131,7 +143,7 @@ def test_evaluate_stores_the_threshold_and_predict_shows_it(model, tmp_path):
     features = Classifier(model).features([tmp_path / "data/ant/1.png"])
     assert not after.unknown.is_unknown(features).any()
     found = json.loads(run("evaluate", model, tmp_path / "data", "--json", *others).stdout)["confidence"]
-    assert found["temperature"] == after.temperature != 1
+    assert found["temperature"] == after.temperature == 1
     assert found["n_foreign"] == 3
     write_sqz(model, SqzFile(network=after.network, preprocessing=after.preprocessing, facts={"unknown_below": 1.0}))
     (tmp_path / "a.png").write_bytes(encode(photo()))

@@ -68,6 +68,8 @@ class Confidence:
         lines = [
             f"temperature {self.temperature:g}: calibration error {100 * self.error:.1f} %, without it"
             f" {100 * self.error_without:.1f} %"
+            if self.temperature != 1
+            else f"no temperature makes the probabilities better: calibration error {100 * self.error:.1f} %"
         ]
         if self.unknown is None:
             found = self.threshold
@@ -98,6 +100,9 @@ def measure_confidence(
     """
     logits, labels = scores.logits, scores.labels
     temperature = fit_temperature(logits, labels)
+    error, error_without = (reliability(of, labels).error for of in (cross_fitted(logits, labels), logits))
+    if error >= error_without:  # on images that it was not fitted to: these are too few, or need none
+        temperature, error = 1.0, error_without
     fit = None
     if scores.features is not None:
         counts = logits.argmax(axis=1) == labels
@@ -109,8 +114,8 @@ def measure_confidence(
             fit = fit_unknown(scores.features, labels, counts=counts, foreign=foreign)
     return Confidence(
         temperature=temperature,
-        error=reliability(cross_fitted(logits, labels), labels).error,
-        error_without=reliability(logits, labels).error,
+        error=error,
+        error_without=error_without,
         threshold=unknown_threshold(logits / temperature, labels),
         unknown=fit,
     )
