@@ -113,6 +113,7 @@ SQZ_INLINE double sqz_sqrt(double value) { return sqrt(value); }
 SQZ_INLINE size_t sqz_round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 /* Bytes to the next place where a block of memory may begin. */
 SQZ_INLINE size_t sqz_padding(const void *memory) { return (SQZ_ALIGN - (uintptr_t)memory % SQZ_ALIGN) % SQZ_ALIGN; }
+SQZ_INLINE int sqz_abs(int a) { return a < 0 ? -a : a; }
 SQZ_INLINE int sqz_min(int a, int b) { return a < b ? a : b; }
 SQZ_INLINE int sqz_max(int a, int b) { return a > b ? a : b; }
 SQZ_INLINE uint8_t sqz_max_u8(uint8_t a, uint8_t b) { return a > b ? a : b; }

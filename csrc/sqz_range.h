@@ -1,6 +1,6 @@
 /* sqz_range.h - the range coder of docs/coding.md, whose names are kept here: a decoder, or with SQZ_ENCODES defined the
  * encoder that writes what it would read. Both have the same functions. Each decision is handed the value that an
- * encoder writes; a decoder ignores it. Included by sqz_decode.c alone. */
+ * encoder writes; a decoder ignores it. Included by sqz_weights.h alone. */
 #ifndef SQZ_RANGE_H
 #define SQZ_RANGE_H
 
@@ -8,16 +8,15 @@
 
 enum { DECODE_UNSTORED = 3 }; /* zero bytes that belong to a stream but are not in it */
 
-/* Probability that a bit is 1, in units of 2^-16, and how many bits it has seen. */
-typedef struct {
-    uint16_t p;
-    uint16_t n;
-} decode_context;
+/* In the upper half the probability that a bit is 1, in units of 2^-16; in the lower how many bits it has seen. */
+typedef uint32_t decode_context;
+
+#define DECODE_NEW ((decode_context)1 << 31)
 
 #ifndef SQZ_ENCODES
 typedef struct {
-    const uint8_t *data;
-    size_t size, position;
+    const uint8_t *at, *end;
+    size_t unstored; /* bytes read past the end */
     uint32_t range, code;
     sqz_status status; /* the first thing that went wrong */
 } decode_stream;
@@ -37,71 +36,93 @@ typedef struct {
 #define DECODE_GIVEN(value) (value)
 #endif
 
+/* One formula for both: for a 0 the product is negative, and what is added rounds it as the positive one is rounded.
+ * Everything is modulo 2^32, of which the upper half remains. */
+SQZ_INLINE decode_context decode_adapted(decode_context context, const uint16_t *rates, uint32_t bit) {
+    uint32_t n = context & 0xFFFF;
+    uint32_t move = ((bit << 16) - (context >> 16)) * rates[n] + 32767 + bit;
+    return context + ((n - 255) >> 31) + (move & 0xFFFF0000);
+}
+
 SQZ_INLINE void decode_fail(decode_stream *stream, sqz_status status) {
     if (!stream->status) stream->status = status;
 }
 
 #ifndef SQZ_ENCODES
+SQZ_INLINE uint32_t decode_byte(decode_stream *stream) {
+    if (stream->at < stream->end) return *stream->at++;
+    if (++stream->unstored > DECODE_UNSTORED) decode_fail(stream, SQZ_TRUNCATED);
+    return 0;
+}
+
 SQZ_INLINE void decode_refill(decode_stream *stream) {
     while (stream->range < 1u << 24) {
-        uint32_t byte = 0;
-        if (stream->position < stream->size) {
-            byte = stream->data[stream->position];
-        } else if (stream->position >= stream->size + DECODE_UNSTORED) {
-            decode_fail(stream, SQZ_TRUNCATED);
-        }
-        stream->position++;
-        stream->code = stream->code << 8 | byte;
+        stream->code = stream->code << 8 | decode_byte(stream);
         stream->range <<= 8;
     }
 }
 
 static void decode_start(decode_stream *stream, const uint8_t *data, size_t size) {
-    stream->data = data;
-    stream->size = size;
+    stream->at = data;
+    stream->end = size ? data + size : data; /* data may be NULL */
+    stream->unstored = 0;
     stream->status = SQZ_OK;
     stream->code = 0;
-    for (stream->position = 0; stream->position < 4; stream->position++) {
-        stream->code = stream->code << 8 | (stream->position < size ? data[stream->position] : 0);
-    }
+    for (int i = 0; i < 4; i++) stream->code = stream->code << 8 | decode_byte(stream);
     stream->range = 0xFFFFFFFF;
     if (stream->code == stream->range) decode_fail(stream, SQZ_BAD_TABLE);
 }
 
 static void decode_finish(decode_stream *stream) {
-    size_t end = stream->size + DECODE_UNSTORED;
-    if (stream->position > end) decode_fail(stream, SQZ_TRUNCATED);
-    if (stream->position < end || stream->code >= 1u << 24) decode_fail(stream, SQZ_BAD_TABLE);
+    if (stream->unstored > DECODE_UNSTORED) decode_fail(stream, SQZ_TRUNCATED);
+    if (stream->at < stream->end || stream->unstored < DECODE_UNSTORED || stream->code >= 1u << 24) {
+        decode_fail(stream, SQZ_BAD_TABLE);
+    }
 }
 
 SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {
-    uint32_t p = context->p, rate = rates[context->n], bound = (stream->range >> 16) * p;
-    int bit = stream->code < bound;
+    const decode_context before = *context;
+    const uint32_t bound = (stream->range >> 16) * (before >> 16);
+    const int bit = stream->code < bound;
     (void)given;
     if (bit) {
         stream->range = bound;
-        context->p = (uint16_t)(p + (((65536 - p) * rate + 32768) >> 16));
+        *context = decode_adapted(before, rates, 1);
     } else {
         stream->code -= bound;
         stream->range -= bound;
-        context->p = (uint16_t)(p - ((p * rate + 32768) >> 16));
+        *context = decode_adapted(before, rates, 0);
     }
-    context->n = (uint16_t)(context->n + (context->n < 255));
     decode_refill(stream);
     return bit;
 }
 
 /* The same without a branch on the bit, for bits that are hard to foresee and decide nothing else. */
 SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {
-    uint32_t p = context->p, rate = rates[context->n], bound = (stream->range >> 16) * p;
-    uint32_t bit = stream->code < bound, mask = 0 - bit;
-    uint32_t distance = (p ^ mask) + (65537 & mask); /* 65536 - p or p */
-    uint32_t move = (distance * rate + 32768) >> 16;
+    const decode_context before = *context;
+    const uint32_t bound = (stream->range >> 16) * (before >> 16);
+    uint32_t bit;
     (void)given;
-    stream->code -= bound & ~mask;
-    stream->range = (bound & mask) | ((stream->range - bound) & ~mask);
-    context->p = (uint16_t)(p + (move ^ ~mask) + (1 & ~mask));
-    context->n = (uint16_t)(context->n + (context->n < 255));
+#if defined(__x86_64__) && defined(__GNUC__)
+    /* Compilers make a branch of it, which is mispredicted every other time. */
+    {
+        uint32_t rest = stream->code, range = stream->range - bound, mask;
+        __asm__("sub %[bound], %[rest]\n\tcmovae %[rest], %[code]\n\tcmovb %[bound], %[range]\n\tsbb %[mask], %[mask]"
+                : [rest] "+&r"(rest), [code] "+&r"(stream->code), [range] "+&r"(range), [mask] "=&r"(mask)
+                : [bound] "r"(bound)
+                : "cc");
+        stream->range = range;
+        bit = mask & 1;
+    }
+#else
+    {
+        const uint32_t mask = 0 - (uint32_t)(stream->code < bound), taken = bound & ~mask;
+        stream->code -= taken;
+        stream->range = (bound & mask) | ((stream->range - taken) & ~mask);
+        bit = mask & 1;
+    }
+#endif
+    *context = decode_adapted(before, rates, bit);
     decode_refill(stream);
     return (int)bit;
 }
@@ -147,16 +168,14 @@ static void decode_finish(decode_stream *stream) {
 }
 
 SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {
-    uint32_t p = context->p, rate = rates[context->n], bound = (stream->range >> 16) * p;
+    const uint32_t bound = (stream->range >> 16) * (*context >> 16);
     if (given) {
         stream->range = bound;
-        context->p = (uint16_t)(p + (((65536 - p) * rate + 32768) >> 16));
     } else {
         stream->low += bound;
         stream->range -= bound;
-        context->p = (uint16_t)(p - ((p * rate + 32768) >> 16));
     }
-    context->n = (uint16_t)(context->n + (context->n < 255));
+    *context = decode_adapted(*context, rates, (uint32_t)given);
     decode_refill(stream);
     return given;
 }

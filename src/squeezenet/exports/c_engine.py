@@ -17,8 +17,8 @@ _RUN = ("squeezenet.h", "sqz_internal.h", "kernels_rows.c", "kernels_small.c", "
 ENGINE_FILES = {
     "flash": (*_RUN, "sqz_run.c"),
     "ram": (
-        *_RUN[:2], "sqz_hash.c", *_RUN[2:4], "kernels.c", "sqz_range.h", "sqz_decode.c", "sqz_schedule.c", "sqz_plan.c",
-        "sqz_pack.c", "sqz_unknown.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
+        *_RUN[:2], "sqz_hash.c", *_RUN[2:4], "kernels.c", "sqz_range.h", "sqz_weights.h", "sqz_decode.c",
+        "sqz_schedule.c", "sqz_plan.c", "sqz_pack.c", "sqz_unknown.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
     ),
 }  # fmt: skip
 """By form, in the order in which they define what the next ones use."""
@@ -78,4 +78,4 @@ def _read(file: str, folder: str = "") -> str:
     installed = Path(__file__).with_name("csrc")
     path = (installed if installed.is_dir() else Path(__file__).parents[3] / "csrc") / file
     text = path.read_text(encoding="utf-8")
-    return re.sub(r'^#include "(squeezenet|sqz_internal|sqz_range)\.h"\n', "", text, flags=re.MULTILINE)
+    return re.sub(r'^#include "(squeezenet|sqz_internal|sqz_range|sqz_weights)\.h"\n', "", text, flags=re.MULTILINE)
