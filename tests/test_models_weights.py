@@ -232,7 +232,7 @@ def test_torch_files_are_imported(tmp_path, name, is_zip):
 
 class Payload:
     def __reduce__(self):
-        return (print, ("this must never be printed",))
+        return (eval, ("this must never be evaluated",))
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
@@ -246,7 +246,7 @@ class Payload:
         ({1: torch.zeros(1)}, r"got a dictionary of 'int' \(1 in all\)"),
         ([torch.zeros(1)], "expected the tensors of a SqueezeNet, got list"),
         (torch.zeros(1), "expected the tensors of a SqueezeNet, got a tensor"),
-        (Payload(), "expected the tensors of a SqueezeNet, got __builtin__.print: save"),
+        (Payload(), "expected the tensors of a SqueezeNet, got __builtin__.eval: save"),
         (torch.nn.Linear(1, 1), r"expected the tensors of a SqueezeNet, got .*: save `model\.state_dict\(\)` alone"),
         ({"classifier.1.weight": torch.zeros(1, device="meta")}, "expected the tensors of a SqueezeNet, got a dict"),
     ],
