@@ -243,7 +243,7 @@ def test_library_from_other_sources_is_refused_like_a_missing_one(library_folder
 
 
 def test_library_is_small():
-    assert Path(load_library()._name).stat().st_size <= 300_000
+    assert Path(load_library()._name).stat().st_size <= 225_000
 
 
 def run_by_rows(engine: NativeEngine, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:

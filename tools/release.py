@@ -31,6 +31,8 @@ photo = io.BytesIO()
 Image.new("RGB", (300, 200), (90, 140, 60)).save(photo, "PNG")
 (answer,) = squeezenet.predict("imagenette", photo.getvalue())
 assert len(answer.predictions) == 5, answer
+for weights in ("flash", "ram"):
+    squeezenet.export("cifar10", "net.c", weights=weights)
 """
 
 
