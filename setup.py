@@ -41,10 +41,10 @@ class BuildLibrary(build_ext):
         ext.extra_compile_args = FLAGS.get(kind, FLAGS["unix"] if kind == "mingw32" else [])
         ext.extra_link_args = LINK_FLAGS.get(kind, [])
         if kind == "unix":
-            self._take_the_wheel_s_size_into_account()
+            self._optimise_cold_files_for_size()
         super().build_extension(ext)
 
-    def _take_the_wheel_s_size_into_account(self):
+    def _optimise_cold_files_for_size(self):
         """Optimise for size where a call takes no time that counts; it saves 30 kB of the wheel."""
         compile_one = self.compiler._compile
 

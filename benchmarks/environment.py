@@ -47,6 +47,14 @@ def write_results(name: str, results: dict[str, Any]) -> None:
     (ROOT / f"results/{name}.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
+def write_part(name: str, part: str, measured: dict[str, Any]) -> None:
+    """Put one part, with how it was run, into results/NAME.json, where the other parts stay as they are; print it."""
+    path = ROOT / f"results/{name}.json"
+    others = json.loads(path.read_text()) if path.exists() else {}
+    write_results(name, others | {part: {"run": describe_run(), **measured}})
+    print(json.dumps(measured, indent=1))
+
+
 def _script() -> str:
     path = Path(sys.argv[0]).resolve()
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name

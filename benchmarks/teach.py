@@ -107,7 +107,7 @@ def photos_to_file(path: Path) -> dict[str, Any]:
 
 
 def equality(path: Path, tasks: int) -> dict[str, Any]:
-    """Random tasks: 1 to 60 photos a class, 2 to 20 classes, with classes kept or not; SHA-256 by each engine."""
+    """Random tasks: 1 to 60 photos per class, 2 to 20 classes, with classes kept or not; SHA-256 by each engine."""
     data, contents = path.read_bytes(), read_sqz(path)
     images = open_data([SHARED / OTHERS["imagenette-val"], TRASH], unlabelled=True)
     classifier = Classifier(path)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import base64
 import io
-import json
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import ROOT, SHARED, describe_run, write_results
+from environment import ROOT, SHARED, write_part
 
 from squeezenet import Classifier, SqzFile
 from squeezenet.data import open_data
@@ -181,10 +180,7 @@ def main() -> None:
             measured = bits(arguments.models, Path(name))
         else:
             measured = {"networks": [timing(model, arguments.before) for model in arguments.models]}
-    path = ROOT / "results/web_kernels.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    write_results("web_kernels", results | {arguments.part: {"run": describe_run(), **measured}})
-    print(json.dumps(measured, indent=1))
+    write_part("web_kernels", arguments.part, measured)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import tempfile
 import time
 import zipfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import ROOT, SHARED, describe_run, write_results
+from environment import SHARED, write_part
 
 from squeezenet import Classifier
 from squeezenet.data import open_data
@@ -141,10 +140,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         measured = {"many": many, "teach": teach}[arguments.part](arguments.model, Path(name))
-    path = ROOT / "results/web_work.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    write_results("web_work", results | {arguments.part: {"run": describe_run(), **measured}})
-    print(json.dumps(measured, indent=1))
+    write_part("web_work", arguments.part, measured)
 
 
 if __name__ == "__main__":

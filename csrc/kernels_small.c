@@ -143,7 +143,7 @@ SQZ_INLINE const uint8_t *small_weights(const sqz_conv_job *job, int output) {
 
 /* --- Helium ------------------------------------------------------------------------------------------------------- */
 
-/* There is no product of a byte with a sign and one without: this multiplies x - 128, and adds 128 times the sum of the
+/* Helium cannot multiply a signed by an unsigned byte: this multiplies x - 128, and adds 128 times the sum of the
  * weights, which is the same for all pixels. */
 SQZ_INLINE void small_pair(const sqz_conv_job *job, int row, int pixel, int output, const uint32_t start[2],
                            const int PIXELS) {

@@ -223,7 +223,7 @@ SQZ_API size_t sqz_fit_unknown(const sqz_novelty *photos, void *memory, size_t b
 /* Whether an image with these `rule->channels` features shows none of the classes: 1 or 0. */
 SQZ_API int sqz_is_unknown(const sqz_unknown *rule, const int32_t *features);
 
-/* Teach a new head: docs/teaching.md. A feature vector is kept as one byte a channel, whose unit is 2^shift. */
+/* Teach a new head: docs/teaching.md. A feature vector is kept as one byte per channel, whose unit is 2^shift. */
 SQZ_API int sqz_code_shift(int positions, int is_signed); /* is_signed: the zero-point of what the head reads is not 0 */
 SQZ_API void sqz_code_features(const int32_t *features, size_t count, int shift, int is_signed, uint8_t *codes);
 

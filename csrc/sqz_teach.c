@@ -20,7 +20,7 @@ typedef struct {
     const int32_t *classes;
     double *z, *gram, *matrix, *right, *sums, *share, *root, *leverage, *column;
     double *fitted;    /* (n, w), becomes the residuals */
-    double *errors;    /* (n, w), of the solution at hand */
+    double *errors;    /* (n, w), of the current solution */
     double *residuals; /* (n, w), of the best so far */
     double *best;      /* (n, w), its errors */
     double *off_mean;  /* (n), levels */

@@ -26,7 +26,7 @@ def command(
     photos: tuple[str, ...], on: str, output: Path, keep: bool, foreign: tuple[str, ...], val: tuple[str, ...],
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Teach MODEL the classes of PHOTOS, a folder of class folders, in seconds; one photo a class is enough to begin.
+    """Teach MODEL the classes of PHOTOS, a folder of class folders, in seconds. One photo per class is enough to begin.
 
     \b
     NEW.taught, beside NEW.sqz, keeps what was learnt from each photo, but no photo. Where MODEL

@@ -33,7 +33,7 @@ _LARGEST_BIAS = 1 << 30
 
 @dataclass(frozen=True)
 class FeatureCode:
-    """How a feature vector is kept: one byte a channel, on a square-root scale.
+    """How a feature vector is kept: one byte per channel, on a square-root scale.
 
     A code r stands for r * r * 2^shift, with the sign of the feature where features can be negative.
     """

@@ -44,7 +44,7 @@ def teach(
     here, in the exported page and in C: docs/teaching.md.
 
     Args:
-        photos: Class folders, one photo a class or more; `train` of a set that has splits.
+        photos: Class folders, at least one photo per class; `train` of a set that has splits.
         on: The network: a `.sqz` file or the name of one of the package.
         output: The file to write; may be the same as `on`.
         keep: Keep the classes of the network beside the new ones.
