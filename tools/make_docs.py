@@ -97,7 +97,7 @@ def modules() -> str:
         ]
         for path in sorted(folder.glob("*.py")):
             if not path.name.startswith("__"):
-                lines.append(f"| `{path.name}` | {_first_line(path).replace('|', chr(92) + '|')} |")
+                lines.append(f"| `{path.relative_to(package)}` | {_first_line(path).replace('|', chr(92) + '|')} |")
         lines = [*(lines[:-3] if lines[-1] == "|---|---|" else lines), ""]
     return "\n".join(lines).rstrip()
 

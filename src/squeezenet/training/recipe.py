@@ -129,8 +129,8 @@ class Recipe:
     of the two."""
 
     architecture: str = "squeezenet1_1"
-    """Name of an architecture, as for `squeezenet info`. Like all settings below but `dropout`, it is ignored where the run
-    starts from weights."""
+    """Name of an architecture, as for `squeezenet info`. Like all settings below but `dropout`, it is ignored
+    where the run starts from weights."""
     bypass: Bypass | None = None
     """Connections around Fire modules: `none`, `simple` or `complex` (paper, section 6)."""
     base_e: int | None = None
