@@ -98,6 +98,20 @@ FILES = {
 }  # fmt: skip
 
 
+def test_photo_that_comes_before_the_model_is_answered_alike(browser, page_file):
+    photo = base64.b64encode(encode(Image.fromarray(noise()))).decode()
+    context = browser.new_context()
+    context.set_default_timeout(30_000)
+    context.add_init_script(f"""addEventListener("DOMContentLoaded", () => {{
+        self.early = squeezenet.classify(new Blob([Uint8Array.from(atob("{photo}"), (char) => char.charCodeAt(0))]));
+    }});""")
+    page = context.new_page()
+    page.goto(page_file.as_uri(), wait_until="domcontentloaded")
+    early = page.evaluate("early.then(({ logits }) => Array.from(logits))")
+    assert np.array_equal(early, classify_in_page(page, encode(Image.fromarray(noise()))).logits)
+    context.close()
+
+
 def test_files_of_every_kind_give_python_s_bits(page):
     classifier = Classifier(contents_with())
     differing = {}

@@ -1,8 +1,6 @@
 // The only script that the page holds as it is. A worker starts while the rest of the page is still read; the model goes
 // to it first, then the program is unpacked and started.
 
-document.getElementById("blocked")?.remove(); // which appears after some seconds where no script runs
-
 // Seven bits a character, see `pack` in exports/web_page.py.
 function unpack(id) {
   const element = document.getElementById(id);
@@ -91,6 +89,7 @@ async function startWorker() {
 }
 
 async function startPage() {
+  document.getElementById("blocked")?.remove(); // which appears after some seconds where no script runs
   for (const id of ["engine", "relaxed", "labels", "model"]) parts[id] = unpack(id);
   await worker;
   helpers[0].open(6).catch(() => {}); // which `start` reports
@@ -103,6 +102,7 @@ async function startPage() {
 }
 
 const worker = startWorker();
+worker.catch(() => {}); // which `startPage` reports
 // For scripts and the console: `await squeezenet.classify(blob)` gives logits, names and times.
 self.squeezenet = {
   classify: (image, options = {}) => worker.then(() => ask("classify", { image, map: false, ...options })),
