@@ -99,9 +99,8 @@ def compress(
             pictures.
         n_photos: Photos to calibrate on, evenly spaced over `calibration`; a few hundred are enough.
         data: Labelled images to train on.
-        unlabelled: Photos without labels to distil on with `RateDistortion`, thousands if possible: the more they are
-            like those that the network is for, the more they help. They are read again for every epoch, and the file
-            is the one before distillation where that found no better one on the calibration photos set aside.
+        unlabelled: Photos without labels to distil on with `RateDistortion`: thousands, like those that the network is
+            for. The file is the one before distillation if calibration photos set aside show no gain.
         val: Labelled images to measure accuracy on, and the probability below which an answer is "unknown".
         progress: Where progress is shown: a `Reporter`, True for standard error, False for nowhere.
 
