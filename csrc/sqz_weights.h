@@ -20,17 +20,28 @@ enum {
     DECODE_COEFFICIENT = 1 << 21, /* where coefficients are clamped: 1.0 */
     DECODE_LEVELS = 37,
     DECODE_AGREEMENTS = 6,
+#ifndef SQZ_CODED /* places of the contexts of one length and level: a few more than there are, so as to be found fast */
+    DECODE_LENGTHS = 8,
+    DECODE_MANTISSAS = 64,
+#else
+    DECODE_LENGTHS = 6,
+    DECODE_MANTISSAS = 32,
+#endif
     /* where the contexts of each decision begin */
     DECODE_ZERO = 0,
     DECODE_SIGN = DECODE_ZERO + DECODE_LEVELS * 8,
     DECODE_LENGTH = DECODE_SIGN + (DECODE_LEVELS / 6 + 1) * 8,
-    DECODE_MANTISSA = DECODE_LENGTH + DECODE_LEVELS * DECODE_AGREEMENTS * 8,
-    DECODE_BIAS_LENGTHS = DECODE_MANTISSA + DECODE_LEVELS * 64,
+    DECODE_MANTISSA = DECODE_LENGTH + DECODE_LEVELS * DECODE_AGREEMENTS * DECODE_LENGTHS,
+    DECODE_CODEBOOK = DECODE_MANTISSA + DECODE_LEVELS * DECODE_MANTISSAS,
+#ifndef SQZ_CODED
+    DECODE_BIAS_LENGTHS = DECODE_CODEBOOK + 4,
     DECODE_BIAS_TOPS = DECODE_BIAS_LENGTHS + 32,
     DECODE_DISTANCE_LENGTHS = DECODE_BIAS_TOPS + 96,
     DECODE_DISTANCE_TOPS = DECODE_DISTANCE_LENGTHS + 32,
-    DECODE_CODEBOOK = DECODE_DISTANCE_TOPS + 96,
+    DECODE_CONTEXTS = DECODE_DISTANCE_TOPS + 96
+#else
     DECODE_CONTEXTS = DECODE_CODEBOOK + 4
+#endif
 };
 
 /* Coefficients of both predictors at one kernel position: of up to eight earlier symbols in the row, of the row
@@ -77,13 +88,14 @@ SQZ_INLINE int decode_level(int64_t estimate) {
 
 /* A magnitude from 1 to 127: its bit length in unary, then the bits below the leading one. */
 SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int level, int agreement, int given) {
-    decode_context *lengths = &decoder->contexts[DECODE_LENGTH + (level * DECODE_AGREEMENTS + agreement) * 8];
-    decode_context *mantissa = &decoder->contexts[DECODE_MANTISSA + level * 64];
+    decode_context *lengths = &decoder->contexts[DECODE_LENGTH + (level * DECODE_AGREEMENTS + agreement) * DECODE_LENGTHS];
+    decode_context *mantissa = &decoder->contexts[DECODE_MANTISSA + level * DECODE_MANTISSAS];
     int length = 1, value = 1, left;
     DECODE_UNROLL for (; length < 7; length++) {
-        if (!decode_bit(stream, decoder->rates, &lengths[length], given >> length != 0)) break;
+        if (!decode_bit(stream, decoder->rates, &lengths[length - (DECODE_LENGTHS < 8)], given >> length != 0)) break;
     }
-    mantissa += length * 8;
+    /* Without gaps: one context of length 2, three of length 3, seven of each other. */
+    mantissa += DECODE_MANTISSAS == 64 ? length * 8 : length < 4 ? length - 3 : 7 * length - 25;
     left = sqz_max(length - 4, 0);
     for (int i = length - 2; i >= left; i--) {
         value = value << 1 | decode_noise(stream, decoder->rates, &mantissa[value], given >> i & 1);
@@ -314,21 +326,64 @@ static void decode_row(decode_stream *stream, sqz_decoder *decoder, decode_predi
 #endif
 }
 
-static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sqz_conv_shape *shape, int energy,
-                           int8_t *weight) {
-    const int area = shape->kernel * shape->kernel, products = shape->in_channels * area;
-    decode_predictor *predictors = decoder->predictors[shape->kernel];
-    decode_layer layer = {energy, 0, ((energy & 1 ? 218 : 154) << (energy >> 1)) >> 4, 0};
-    for (int i = 0; i < products; i++) decoder->columns[i].size = (int16_t)layer.layer, decoder->columns[i].mean = 0;
-    for (int row = 0; row < shape->out_channels && !stream->status; row++) {
-        int8_t *to = weight + (size_t)row * (size_t)products;
-        const int8_t *reference = row ? weight + (size_t)decoder->references[row] * (size_t)products : NULL;
-        const int column_bits = decode_bits_of((uint64_t)row + 1);
-        for (int p = 0; p < area; p++) decode_clamp(&predictors[p]);
-        layer.column_shift = column_bits < 2 ? 2 : sqz_min(column_bits, 5);
-        layer.average = layer.layer;
-        decode_row(stream, decoder, predictors, &layer, area, products, reference, to);
+/* --- a convolution ------------------------------------------------------------------------------------------------ */
+
+static void decode_relax(sqz_decoder *decoder) {
+    for (int i = 0; i < DECODE_CONTEXTS; i++) {
+        const uint32_t context = decode_get(&decoder->contexts[i]), seen = context & 0xFFFF;
+        if (seen > DECODE_RELAXED) decode_set(&decoder->contexts[i], context - (seen - DECODE_RELAXED));
     }
+}
+
+#ifndef SQZ_ENCODES
+/* Before the first convolution of a network: `decoder` knows where its memory lies. */
+static void decode_reset(sqz_decoder *decoder) {
+    for (int i = 0; i < DECODE_CONTEXTS; i++) decode_set(&decoder->contexts[i], DECODE_NEW);
+    for (int n = 0; n < 256; n++) decoder->rates[n] = (uint16_t)(655360 / (10 * n + 18));
+    for (int kernel = 1; kernel <= DECODE_MAX_KERNEL; kernel++) {
+        for (int p = 0; decoder->predictors[kernel] && p < kernel * kernel; p++) {
+            decode_predictor *predictor = &decoder->predictors[kernel][p];
+            memset(predictor, 0, sizeof *predictor);
+            predictor->column_size = 1 << 20;
+            predictor->average_size = 1 << 19;
+        }
+    }
+}
+#endif
+
+/* Reads the layer's table of values, if it has one; returns how many there are, and where 0 is. */
+static int decode_codebook(decode_stream *stream, sqz_decoder *decoder, int8_t values[255], int *zero) {
+    int count = 0, history = 0;
+    *zero = 0;
+    if (!decode_raws(stream, 1, DECODE_GIVEN(stream->present != NULL))) return 0;
+    for (int value = -127; value < 128; value++) {
+        int is_present =
+            value == 0 || decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_CODEBOOK + history],
+                                     DECODE_GIVEN(stream->present[value + 127]));
+        if (value == 0) *zero = count;
+        if (is_present) values[count++] = (int8_t)value;
+        history = (history << 1 & 2) | is_present;
+    }
+    return count;
+}
+
+/* Reads the layer's energy, and readies what its rows share. */
+static void decode_begin_rows(decode_stream *stream, sqz_decoder *decoder, int products, decode_layer *layer) {
+    const int energy = (int)decode_raws(stream, 5, (uint32_t)DECODE_GIVEN(stream->energy));
+    if (energy > DECODE_MAX_ENERGY) decode_fail(stream, SQZ_BAD_TABLE);
+    layer->energy = sqz_min(energy, DECODE_MAX_ENERGY);
+    layer->layer = ((energy & 1 ? 218 : 154) << (layer->energy >> 1)) >> 4;
+    for (int i = 0; i < products; i++) decoder->columns[i].size = (int16_t)layer->layer, decoder->columns[i].mean = 0;
+}
+
+static void decode_next_row(decode_stream *stream, sqz_decoder *decoder, int kernel, int products, decode_layer *layer,
+                            int row, const int8_t *reference, int8_t *to) {
+    const int area = kernel * kernel, column_bits = decode_bits_of((uint64_t)row + 1);
+    decode_predictor *predictors = decoder->predictors[kernel];
+    for (int p = 0; p < area; p++) decode_clamp(&predictors[p]);
+    layer->column_shift = column_bits < 2 ? 2 : sqz_min(column_bits, 5);
+    layer->average = layer->layer;
+    decode_row(stream, decoder, predictors, layer, area, products, reference, to);
 }
 
 #endif

@@ -28,7 +28,7 @@ from ..text import format_bytes, printable
     help="For tflite: photos to measure the head's range on, so that the head is int8 as well; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--weights", type=click.Choice(["flash", "ram"]), default=None,
+    "--weights", type=click.Choice(["flash", "ram", "coded"]), default=None,
     help="For c: weights as constants, multiplied where they are, or decoded into RAM when the network is opened."
     "  [default: flash, or what fits]",
 )  # fmt: skip
