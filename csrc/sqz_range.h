@@ -15,15 +15,17 @@ SQZ_INLINE uint32_t decode_get(const decode_context *context) { return *context;
 SQZ_INLINE void decode_set(decode_context *context, uint32_t value) { *context = value; }
 #else /* in three bytes, the count being one */
 typedef struct {
-    uint8_t count, low, high;
+    uint8_t count, probability[2];
 } decode_context;
 SQZ_INLINE uint32_t decode_get(const decode_context *context) {
-    return (uint32_t)context->high << 24 | (uint32_t)context->low << 16 | context->count;
+    uint16_t probability;
+    memcpy(&probability, context->probability, 2);
+    return (uint32_t)probability << 16 | context->count;
 }
 SQZ_INLINE void decode_set(decode_context *context, uint32_t value) {
+    const uint16_t probability = (uint16_t)(value >> 16);
+    memcpy(context->probability, &probability, 2);
     context->count = (uint8_t)value;
-    context->low = (uint8_t)(value >> 16);
-    context->high = (uint8_t)(value >> 24);
 }
 #endif
 
@@ -114,6 +116,9 @@ SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_c
 }
 
 /* The same without a branch on the bit, for bits that are hard to foresee and decide nothing else. */
+#if defined(SQZ_SMALL)
+#define decode_noise decode_bit
+#else
 SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {
     const uint32_t before = decode_get(context);
     const uint32_t bound = (stream->range >> 16) * (before >> 16);
@@ -142,6 +147,7 @@ SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode
     decode_refill(stream);
     return (int)bit;
 }
+#endif
 
 /* Up to 8 equally likely bits. */
 SQZ_INLINE uint32_t decode_raw(decode_stream *stream, int bits, uint32_t given) {

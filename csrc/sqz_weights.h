@@ -72,11 +72,29 @@ struct sqz_decoder {
 
 /* Thirds of an octave: floor(3 * log2(estimate / 4 + 1)). */
 SQZ_INLINE int decode_level(int64_t estimate) {
+#if defined(SQZ_SMALL) && defined(__GNUC__)
+    /* The leading bit, then which of the two thirds above it is reached: 2^31 times the cube roots of 2 and 4. */
+    const uint32_t small = (uint32_t)estimate + 4;
+    const int zeros = __builtin_clz(small);
+    return 3 * (29 - zeros) + (small << zeros >= 2705659853u) + (small << zeros >= 3408917803u);
+#else
     const uint64_t v = (uint64_t)estimate + 4;
 #if defined(__GNUC__)
     return 57 - __builtin_clzll(v * v * v); /* v is never 0 */
 #else
     return decode_bits_of(v * v * v) - 7;
+#endif
+#endif
+}
+
+/* A prediction in whole units, at most DECODE_MAX_ESTIMATE; 0 for a negative one. */
+SQZ_INLINE int64_t decode_estimate(int64_t prediction) {
+#if defined(SQZ_SMALL) /* 32 bits lose none */
+    const int32_t high = (int32_t)(prediction >> 32);
+    return high < 0 ? 0 : high > 0 ? (int32_t)DECODE_MAX_ESTIMATE : (int32_t)((uint32_t)prediction >> 18);
+#else
+    prediction >>= 18;
+    return prediction > DECODE_MAX_ESTIMATE ? (int64_t)DECODE_MAX_ESTIMATE : prediction;
 #endif
 }
 
@@ -108,14 +126,16 @@ SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int leve
 SQZ_INLINE int decode_symbol_of(decode_stream *outside, sqz_decoder *decoder, int64_t mean, int64_t size, int layer,
                                 int given) {
     static const uint8_t agreements[2][8] = {{0, 0, 0, 0, 1, 2, 3, 4}, {0, 0, 0, 0, 5, 5, 5, 5}};
+#if defined(SQZ_SMALL)
+    decode_stream *stream = outside;
+#else
     decode_stream local = *outside, *stream = &local; /* in registers */
-    const int64_t most = DECODE_MAX_ESTIMATE, expected = (mean < 0 ? -mean : mean) >> 18;
-    int64_t estimate = size >> 18;
+#endif
+    int64_t estimate = decode_estimate(size);
     int level, certainty, is_expected_negative = mean < 0, surprise, symbol = 0;
-    if (estimate > most) estimate = most;
     if (estimate < layer >> 5) estimate = layer >> 5;
     level = decode_level(estimate);
-    certainty = decode_level(expected > most ? most : expected) - level + 11;
+    certainty = decode_level(decode_estimate(mean < 0 ? -mean : mean)) - level + 11;
     certainty = certainty < 0 ? 0 : sqz_min(certainty >> 1, 7);
     if (decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_ZERO + level * 8 + certainty], given != 0)) {
         surprise = decode_noise(stream, decoder->rates,
@@ -124,7 +144,9 @@ SQZ_INLINE int decode_symbol_of(decode_stream *outside, sqz_decoder *decoder, in
         symbol = decode_size(stream, decoder, level, agreements[surprise][certainty], given < 0 ? -given : given);
         symbol = surprise != is_expected_negative ? -symbol : symbol;
     }
+#if !defined(SQZ_SMALL)
     *outside = local;
+#endif
     return symbol;
 }
 
@@ -149,7 +171,18 @@ DECODE_AVX2 __attribute__((noinline)) static int decode_symbol_avx2(decode_strea
 #endif
 
 SQZ_INLINE int32_t decode_step(int64_t error, int shift) {
-    const int64_t step = (error + ((int64_t)1 << (shift - 1))) >> shift, most = DECODE_MAX_STEP;
+    const int64_t sum = error + ((int64_t)1 << (shift - 1)), most = DECODE_MAX_STEP;
+    int64_t step;
+#if defined(SQZ_SMALL)
+    if (shift < 32) { /* unless its upper half alone decides, 32 bits hold it */
+        const int32_t high = (int32_t)(sum >> 32), limit = (int32_t)1 << (shift - 1);
+        const int32_t low = (int32_t)((uint32_t)sum >> shift | (uint32_t)high << (32 - shift));
+        if (high >= limit) return DECODE_MAX_STEP;
+        if (high < -limit) return -DECODE_MAX_STEP;
+        return sqz_max(-DECODE_MAX_STEP, sqz_min(low, DECODE_MAX_STEP));
+    }
+#endif
+    step = sum >> shift;
     return (int32_t)(step > most ? most : step < -most ? -most : step);
 }
 

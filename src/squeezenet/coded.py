@@ -4,7 +4,7 @@ Each stream is decoded once for each image, in the order of the file, and every 
 row by row, as where weights are constants: all of its weights are then decoded into RAM before. The other is panel by
 panel: sixteen outputs' weights are decoded and multiplied with all positions, and its tensor is kept as a whole. Early
 stages have large maps and few weights, late ones small maps and many. Stages that are streamed run row by row at the
-same time. For each number of those, every other stage is given the way that takes less memory; the least of all is taken.
+same time. For each number of those, every other stage gets the way that takes less memory; the least of all is taken.
 """
 
 from __future__ import annotations
