@@ -14,7 +14,7 @@ typedef struct {
     decode_layer layer;
     int conv, row;  /* that is decoded next */
     int n_values, zero; /* of the codebook, if there is one */
-    int8_t values[255];
+    int8_t values[256];
     int8_t *rows[2];
 } coded_decoder;
 
@@ -60,11 +60,14 @@ static void coded_next_panel(const sqz_worker *worker, const sqz_conv *conv, int
         decode_next_row(stream, &coded->decoder, conv->kernel, products, &coded->layer, coded->row,
                         coded->row ? before : NULL, row);
         if (coded->n_values) { /* symbols are places in the codebook, counted from that of 0 */
+            const unsigned zero = (unsigned)coded->zero, count = (unsigned)coded->n_values;
+            int is_wrong = 0;
             for (int i = 0; i < products; i++) {
-                const int place = row[i] + coded->zero;
-                if (place < 0 || place >= coded->n_values) decode_fail(stream, SQZ_BAD_TABLE);
-                before[i] = coded->values[stream->status ? 0 : place];
+                const unsigned place = (unsigned)row[i] + zero;
+                is_wrong |= place >= count;
+                before[i] = coded->values[place & 255];
             }
+            if (is_wrong) decode_fail(stream, SQZ_BAD_TABLE);
             row = before;
         }
         sqz_pack_output(conv, row, lane, to);

@@ -100,8 +100,10 @@ SQZ_INLINE int64_t decode_estimate(int64_t prediction) {
 
 #if defined(SQZ_SMALL)
 #define DECODE_UNROLL
+#define DECODE_SKIPS(symbol) ((symbol) == 0) /* where a branch costs less than what it saves */
 #else
 #define DECODE_UNROLL SQZ_UNROLL
+#define DECODE_SKIPS(symbol) 0
 #endif
 
 /* A magnitude from 1 to 127: its bit length in unary, then the bits below the leading one. */
@@ -214,9 +216,11 @@ SQZ_INLINE int decode_weight(decode_stream *stream, sqz_decoder *decoder, decode
     const int x = 16 * symbol, magnitude = sqz_abs(x);
     const int32_t mean_step = decode_step((int64_t)x * DECODE_COEFFICIENT - mean, layer->energy + 9);
     const int32_t size_step = decode_step((int64_t)magnitude * DECODE_COEFFICIENT - size, layer->energy + 10);
-    predictor->reference_mean += mean_step * of_row;
+    if (!DECODE_SKIPS(reference)) {
+        predictor->reference_mean += mean_step * of_row;
+        predictor->reference_size += size_step * size_of_row;
+    }
     predictor->column_mean += mean_step * of_column;
-    predictor->reference_size += size_step * size_of_row;
     predictor->column_size += size_step * size_of_column;
     predictor->average_size += size_step * average;
     column->size = (int16_t)(column->size + ((16 * magnitude - column->size) >> layer->column_shift));
@@ -235,12 +239,14 @@ SQZ_INLINE void decode_after(decode_stream *stream, sqz_decoder *decoder, decode
     decode_guess guess = {0, 0, 0, 0};
     const int8_t *earlier = row + index - EARLIER;
     for (int i = 0; i < EARLIER; i++) {
+        if (DECODE_SKIPS(earlier[i])) continue;
         guess.mean += (int64_t)predictor->mean[i] * (16 * earlier[i]);
         guess.size += (int64_t)predictor->size[i] * (16 * sqz_abs(earlier[i]));
     }
     row[index] = (int8_t)decode_weight(stream, decoder, predictor, layer, index, reference ? reference[index] : 0,
                                        &guess, DECODE_GIVEN(row[index]), IS_AVX2);
     for (int i = 0; i < EARLIER; i++) {
+        if (DECODE_SKIPS(earlier[i])) continue;
         predictor->mean[i] += guess.mean_step * (16 * earlier[i]);
         predictor->size[i] += guess.size_step * (16 * sqz_abs(earlier[i]));
     }

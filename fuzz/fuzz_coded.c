@@ -4,16 +4,19 @@
  * The first six bytes are the shapes, the seventh says where the second stream begins. The trunk is exactly as large as
  * exported C makes it. */
 #define SQZ_CODED 1
+#define SQZ_SMALL 1
+#define SQZ_PORTABLE_ONLY 1
 #include <stdlib.h>
 
 #include "../csrc/sqz_pack.c"
-/* */
+
 #include "../csrc/sqz_coded.c"
 
 static sqz_conv conv_of(const uint8_t *input) {
     sqz_conv conv = SQZ_ZEROS;
     conv.kernel = input[2] % 11 + 1;
-    conv.in_channels = input[0] % (conv.kernel > 3 ? 3 : 8) + 1;
+    conv.in_channels = input[0] % 8 + 1;
+    if (conv.kernel > 3) conv.in_channels = conv.in_channels % 3 + 1;
     conv.out_channels = input[1] % 40 + 1;
     conv.runs = input[2] & 128 ? 1 : conv.kernel; /* as conv1 is packed, or as others */
     conv.groups = conv.runs == 1 && conv.kernel > 1 ? conv.kernel * conv.kernel * 3 / 4 + 1
