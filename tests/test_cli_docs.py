@@ -1,5 +1,6 @@
 """Pages hold what their sources say; adding a verb or an option is a decision that a test makes visible."""
 
+import dataclasses
 import importlib
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from squeezenet import Recipe
 from squeezenet.cli import cli
 
 ROOT = Path(__file__).parents[1]
@@ -68,3 +70,11 @@ def test_no_verb_shows_the_help_and_fails():
     result = CliRunner().invoke(cli, [], prog_name="squeezenet")
     assert result.exit_code == 2
     assert "Usage: squeezenet [OPTIONS] COMMAND" in result.output
+
+
+def test_every_setting_of_a_recipe_is_explained():
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.*) \| (.*) \|$", (ROOT / "docs/recipes.md").read_text(), re.MULTILINE)
+    assert [name for name, *_ in rows] == [field.name for field in dataclasses.fields(Recipe)]
+    assert [name for name, _, _, meaning in rows if not meaning.endswith(".")] == []
+    assert ("lr", "a number, 0 to 100", "**required**") in [row[:3] for row in rows]
+    assert ("bypass", 'one of "none", "simple", "complex"', "") in [row[:3] for row in rows]

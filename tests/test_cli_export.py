@@ -57,7 +57,7 @@ def test_targets_follow_from_the_suffix(model, arguments, monkeypatch):
     [
         (
             ["-o", "x.txt"],
-            "expected --to, or an output named *.c, *.html, *.onnx, *.safetensors, *.tflite, got 'x.txt'",
+            "expected --to, or an output named *.c, *.html, *.js, *.onnx, *.safetensors, *.tflite, got 'x.txt'",
         ),
         (["-o", "x.html", "--precision", "int8"], "--precision goes with onnx, not with web: leave it out"),
         (["-o", "x.onnx", "--name", "net"], "--name goes with c, not with onnx: leave it out (got 'net')"),

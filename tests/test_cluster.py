@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import zipfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ray_workers import busy_workers
 from squeezenet import Classifier
 from squeezenet.cli import cli
 from squeezenet.cluster import ClusterTasks, predict_to_parquet
+from squeezenet.cluster.connection import connected
 from squeezenet.cluster.entries import list_entries
 from squeezenet.cluster.parts import Parts
 from squeezenet.errors import ClusterError, DataError
@@ -31,6 +33,7 @@ from squeezenet.fileformat import SqzFile, write_sqz
 from squeezenet.images import IMAGE_FORMATS
 from squeezenet.labels import Labels
 from squeezenet.preprocess import Preprocessing
+from squeezenet.process import keeping_signal_handlers
 from squeezenet.progress import SilentReporter, Task
 
 # Ray's own, in importing and in what it leaves to the interpreter's end.
@@ -49,12 +52,29 @@ def cluster():
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    cluster.machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with keeping_signal_handlers():
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        cluster.machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_cluster_leaves_the_handlers_of_signals_as_they_were(monkeypatch):
+    """Ray never takes its handler of SIGTERM back: a `multiprocessing.Pool` made later could not end its processes."""
+    ray = types.SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda **_: signal.signal(signal.SIGTERM, lambda *_: None),
+        cluster_resources=lambda: {"CPU": 3.0},
+        shutdown=lambda: None,
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    before = signal.getsignal(signal.SIGTERM)
+    with connected("local") as processors:
+        assert processors == 3
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.fixture(scope="module")

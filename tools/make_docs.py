@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
+import json
 import re
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_type_hints
 
 import click
 from sessions import refresh
@@ -70,17 +73,77 @@ def _help_text(command: click.Command, name: str, parent: click.Context | None =
 
 
 def layout() -> str:
-    """The package's modules and the repository's folders, each with the first line of its docstring."""
-    lines = ["```"]
-    package = ROOT / "src/squeezenet"
-    lines.append("src/squeezenet/")
-    for path in sorted(package.iterdir(), key=lambda path: (path.is_file(), path.name)):
-        if path.is_dir() and (path / "__init__.py").exists():
-            lines.append(f"  {path.name + '/':<18} {_first_line(path / '__init__.py')}")
-        elif path.suffix == ".py" and not path.name.startswith("__"):
-            lines.append(f"  {path.name:<18} {_first_line(path)}")
+    """The package's folders and the repository's, each with what it holds."""
+    lines = ["```", "src/squeezenet/"]
+    for path in sorted((ROOT / "src/squeezenet").glob("*/__init__.py")):
+        lines.append(f"  {path.parent.name + '/':<18} {_first_line(path)}")
     lines += [f"{name:<20} {what}" for name, what in _DESCRIBED.items() if (ROOT / name).exists()]
     return "\n".join([*lines, "```"])
+
+
+def modules() -> str:
+    """Every module of the package with the first line of its docstring, folder by folder."""
+    package = ROOT / "src/squeezenet"
+    lines = []
+    for folder in (package, *sorted(path.parent for path in package.glob("**/__init__.py") if path.parent != package)):
+        name = str(folder.relative_to(package.parent))
+        lines += [
+            f"### `{name}`",
+            "",
+            _first_line(folder / "__init__.py"),
+            "",
+            "| module | what it holds |",
+            "|---|---|",
+        ]
+        for path in sorted(folder.glob("*.py")):
+            if not path.name.startswith("__"):
+                lines.append(f"| `{path.relative_to(package)}` | {_first_line(path).replace('|', chr(92) + '|')} |")
+        lines = [*(lines[:-3] if lines[-1] == "|---|---|" else lines), ""]
+    return "\n".join(lines).rstrip()
+
+
+def recipe_fields() -> str:
+    """The settings of a recipe: name, type, default and range, meaning."""
+    from squeezenet.training import recipe
+
+    kinds = get_type_hints(recipe.Recipe)
+    meanings = _field_docs(Path(recipe.__file__), "Recipe")
+    rows = ["| setting | value | default | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(recipe.Recipe):
+        value = recipe.describe_type(kinds[field.name]).replace("'", '"')
+        if field.name in recipe.RANGES:
+            lowest, highest = recipe.RANGES[field.name]
+            value += f", {lowest:,} to {'2^63 - 1' if highest == 2**63 - 1 else f'{highest:,.15g}'}"
+        default = "**required**" if field.default is dataclasses.MISSING else _toml(field.default)
+        rows.append(f"| `{field.name}` | {value} | {default} | {meanings[field.name]} |")
+    return "\n".join(rows)
+
+
+def recipe_files() -> str:
+    """The recipes that ship with the package, as they are."""
+    folder = ROOT / "src/squeezenet/training/recipes"
+    files = [(path.stem, path.read_text(encoding="utf-8").rstrip()) for path in sorted(folder.glob("*.toml"))]
+    return "\n\n".join(f"### `{name}`\n\n```toml\n{text}\n```" for name, text in files)
+
+
+def _toml(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return f"`[{', '.join(f'{number:.4g}' for number in value)}]`"
+    return f"`{json.dumps(value)}`"
+
+
+def _field_docs(path: Path, name: str) -> dict[str, str]:
+    """The text below each field of a class, in one line."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    docs = {}
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            text = following.value if isinstance(following, ast.Expr) else None
+            docs[node.target.id] = " ".join(text.value.split()) if isinstance(text, ast.Constant) else ""
+    return docs
 
 
 def error_tree() -> str:
@@ -108,7 +171,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a page is not up to date; write nothing")
     arguments = parser.parse_args()
-    parts = {**tables(), "cli": command_help(), "layout": layout(), "errors": error_tree()}
+    parts = {
+        **tables(), "cli": command_help(), "layout": layout(), "modules": modules(), "errors": error_tree(),
+        "recipe": recipe_fields(), "recipes": recipe_files(),
+    }  # fmt: skip
     stale, placed = [], set()
     for path in (*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))):
         page = path.read_text(encoding="utf-8")

@@ -375,8 +375,8 @@ def coder_table(results: dict[str, dict[str, float | int | None]]) -> str:
 
 
 def chips_table(results: list[dict[str, Any]]) -> str:
-    rows = [["network", "weights", "core", "GCC", "instructions per MAC", "million an image", "RAM, bytes",
-             "flash memory", "of it code", "photos that differ"]]  # fmt: skip
+    rows = [["network", "weights", "core", "GCC", "instructions per MAC", "million instructions per image",
+             "RAM, bytes", "flash memory", "of it code", "photos that differ"]]  # fmt: skip
     order = sorted(results, key=lambda row: (-row["classes"], row["net"], row["weights"], row["optimize"], row["chip"]))
     for entry in order:
         version, size = entry["net"].removeprefix("squeezenet").split("@")

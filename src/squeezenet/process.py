@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 __all__ = [
-    "EXIT_INTERRUPTED", "StopSignals", "ending_at_ctrl_c", "keep_freed_memory", "spare_blas_threads", "usable_cores",
+    "EXIT_INTERRUPTED", "StopSignals", "ending_at_ctrl_c", "keep_freed_memory", "keeping_signal_handlers",
+    "spare_blas_threads", "usable_cores",
 ]  # fmt: skip
 
 EXIT_INTERRUPTED = 130
@@ -62,6 +63,19 @@ def ending_at_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def keeping_signal_handlers() -> Iterator[None]:
+    """After the block, SIGINT and SIGTERM do what they did before it, whatever a library set."""
+    is_main = threading.current_thread() is threading.main_thread()  # it alone can set handlers
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: not set from Python, so Python cannot set it again
+                signal.signal(number, handler)
 
 
 class StopSignals:

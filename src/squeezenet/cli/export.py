@@ -14,15 +14,19 @@ from ..text import format_bytes, printable
 @click.argument("model")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option(
-    "--to", type=click.Choice(["web", "c", "onnx", "tflite", "safetensors"]), default=None,
-    help="What to write.  [default: by the output's suffix: .html, .c, .onnx, .tflite, .safetensors]",
+    "--to", type=click.Choice(["web", "js", "c", "onnx", "tflite", "safetensors"]), default=None,
+    help="What to write.  [default: by the output's suffix: .html, .js, .c, .onnx, .tflite, .safetensors]",
 )  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(["float", "int8"]), default=None,
     help="For onnx: dequantised floats, or the integers with QuantizeLinear and DequantizeLinear around them."
     "  [default: float]",
 )  # fmt: skip
-@click.option("--name", default=None, help="For c: prefix of all names.  [default: the output's name]")
+@click.option(
+    "--name",
+    default=None,
+    help="For c: prefix of all names; for js: the variable it defines.  [default: the output's name]",
+)
 @click.option(
     "--photos", multiple=True, metavar="DATA",
     help="For tflite: photos to measure the head's range on, so that the head is int8 as well; repeatable.",
@@ -41,12 +45,13 @@ def command(model: str, output: Path, **options: object) -> None:
 
     \b
     web          one HTML file: model, engine and interface, no network needed
+    js           a script for pages of your own and for Node: model and engine
     c            a .c and .h pair: model, portable engine, no malloc
     onnx         a graph for ONNX Runtime and the like
     tflite       an int8 model for LiteRT: Android, browsers, microcontrollers
     safetensors  float weights under torchvision's names
 
-    web, c, tflite and int8 take a .sqz file; the others take any MODEL.
+    web, js, c, tflite and int8 take a .sqz file; the others take any MODEL.
     """
     from .. import export
     from ..exports.c_source import CSource

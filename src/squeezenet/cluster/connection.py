@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from ..errors import ClusterError, MissingDependencyError
-from ..process import usable_cores
+from ..process import keeping_signal_handlers, usable_cores
 
 __all__ = ["LOCAL", "connected"]
 
@@ -35,16 +35,25 @@ def connected(address: str) -> Iterator[int]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     with MissingDependencyError.named():
         import ray
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        settings = {"num_cpus": usable_cores(), "include_dashboard": False} if address == LOCAL else {}
+    if ray.is_initialized():
+        yield _processors()
+        return
+    settings = {"num_cpus": usable_cores(), "include_dashboard": False} if address == LOCAL else {}
+    # Ray handles SIGTERM from its start to the end of the process, even after its shutdown. Processes forked later then
+    # do not end when they are told to, and whoever waits for them waits for ever.
+    with keeping_signal_handlers():
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **settings)
         except (OSError, RuntimeError, ValueError, AssertionError) as error:
             why = (str(error) or type(error).__name__).splitlines()[0]
             raise ClusterError(f"{address}: expected the address of a running Ray cluster, got none ({why})") from None
-    try:
-        yield max(1, int(ray.cluster_resources().get("CPU", 1)))
-    finally:
-        if is_ours:
+        try:
+            yield _processors()
+        finally:
             ray.shutdown()
+
+
+def _processors() -> int:
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))

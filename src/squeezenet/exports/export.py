@@ -23,15 +23,16 @@ from .c_source import CSource, build_c_source
 from .onnx_graph import build_onnx_float, build_onnx_int8, pooling_warnings
 from .tflite_graph import build_tflite
 from .web_page import PageSizes, build_page
+from .web_script import build_script
 
 if TYPE_CHECKING:
     from ..models import SqueezeNet
 
 __all__ = ["TARGET_SUFFIXES", "Exported", "Target", "export", "read_compressed"]
 
-Target = Literal["web", "c", "onnx", "tflite", "safetensors"]
+Target = Literal["web", "js", "c", "onnx", "tflite", "safetensors"]
 TARGET_SUFFIXES: dict[str, Target] = {
-    ".html": "web", ".htm": "web", ".c": "c", ".onnx": "onnx", ".tflite": "tflite",
+    ".html": "web", ".htm": "web", ".js": "js", ".c": "c", ".onnx": "onnx", ".tflite": "tflite",
     ".safetensors": "safetensors",
 }  # fmt: skip
 
@@ -67,13 +68,14 @@ def export(
     """Write a network in another form; several files appear together or not at all.
 
     Args:
-        model: For `web`, `c`, `tflite` and int8, a `.sqz` file, the name of a network of the package, or the contents
-            of a file; for the others any MODEL (see `find_model`) or a torch model.
+        model: For `web`, `js`, `c`, `tflite` and int8, a `.sqz` file, the name of a network of the package, or the
+            contents of a file; for the others any MODEL (see `find_model`) or a torch model.
         output: The file to write.
-        to: `web` (one HTML page), `c` (a C99 source and its header), `onnx`, `tflite` (int8) or `safetensors`; by
-            default what the suffix of `output` names.
+        to: `web` (one HTML page), `js` (a script for pages of your own and for Node), `c` (a C99 source and its
+            header), `onnx`, `tflite` (int8) or `safetensors`; by default what the suffix of `output` names.
         precision: For `onnx`: `float` (the default), or `int8` for the integers of a compressed network.
-        name: For `c`: the prefix of all names; by default made from the name of `output`.
+        name: For `c`, the prefix of all names, and for `js` the variable it defines; by default made from the name of
+            `output`.
         photos: For `tflite`: images on which the range of the head's sums is measured, so that the head is int8 as
             well; without them it is float and gives the engines' logits.
         weights: For `c`: `flash` (constants) or `ram` (decoded when opened); by default the fastest that fits.
@@ -96,16 +98,14 @@ def export(
     """
     output = Path(output)
     target = _target_of(output, to)
-    for_c = {"name": name, "weights": weights, "max_ram": max_ram, "max_flash": max_flash}
+    for_c = {"name": None if target == "js" else name, "weights": weights, "max_ram": max_ram, "max_flash": max_flash}
     _check_options(target, {"onnx": {"precision": precision}, "tflite": {"photos": photos}, "c": for_c})
     if target == "c":
         return _export_c(model, output, name, weights, max_ram, max_flash)
     if target == "onnx":
         return _export_onnx(model, output, precision or "float")
-    if target == "web":
-        page, sizes = build_page(*read_compressed(model))
-        write_together({output: page})
-        return Exported(to=target, files=(output,), details=sizes)
+    if target in ("web", "js"):
+        return _export_for_browsers(model, output, target, name)
     if target == "tflite":
         return _export_tflite(model, output, photos)
     from ..models import save_safetensors
@@ -141,6 +141,16 @@ def _export_c(
     header = output.with_name(f"{source.name}.h")  # the name that the source includes
     write_together({output: source.source.encode(), header: source.header.encode()})
     return Exported(to="c", files=(output, header), details=source)
+
+
+def _export_for_browsers(model: Model, output: Path, target: Target, name: str | None) -> Exported:
+    data, contents = read_compressed(model)
+    if target == "js":
+        text, sizes = build_script(data, name or _identifier(output.stem), contents), None
+    else:
+        text, sizes = build_page(data, contents)
+    write_together({output: text})
+    return Exported(to=target, files=(output,), details=sizes)
 
 
 def _export_tflite(model: Model, output: Path, photos: Data | None) -> Exported:

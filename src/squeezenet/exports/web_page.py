@@ -24,11 +24,11 @@ from ..errors import DataError
 from ..fileformat import SqzFile, decode_sqz
 from ..labels import imagenet_labels
 
-__all__ = ["PageSizes", "build_page", "pack", "unpack"]
+__all__ = ["PARTS", "STRICT", "PageSizes", "build_page", "join_sources", "named_labels", "pack", "unpack"]
 
 PARTS = Path(__file__).with_name("web")
 
-_STRICT = '"use strict";\n'
+STRICT = '"use strict";\n'
 _PROGRAM = (
     "base.js", "answer.js", "camera.js", "many.js", "teach.js", "lesson.js", "save_page.js", "page.js",
 )  # fmt: skip
@@ -69,10 +69,11 @@ def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, Pag
         FormatError: If the file is damaged or no `.sqz` file.
     """
     contents = contents or decode_sqz(data)
-    script, style = _STRICT + _source("inflate.js", "loader.js"), _source("page.css")
-    page = f"(() => {{{_STRICT}{_source(*_PROGRAM)}}})()"
-    worker = _STRICT + _source("engine.js", "inflate.js", "photos.js", "worker.js")
-    model, labels = _block("model", data), _label_block(contents)
+    script, style = STRICT + join_sources("inflate.js", "loader.js"), join_sources("page.css")
+    page = f"(() => {{{STRICT}{join_sources(*_PROGRAM)}}})()"
+    worker = STRICT + join_sources("engine.js", "inflate.js", "photos.js", "worker.js", "messages.js")
+    model, named = _block("model", data), named_labels(contents)
+    labels = _block("labels", named) if named else ""
     packed = {"page": page.encode(), "worker": worker.encode()}
     packed |= {name: (PARTS / f"{name}.wasm").read_bytes() for name in ("engine", "relaxed")}
     blocks = "".join(_block(name, zlib.compress(part, 9)) for name, part in packed.items())
@@ -84,7 +85,7 @@ def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, Pag
     }
     parts = {"policy": _policy((script, page), style), "style": style, "script": script}
     parts["blocks"] = blocks + labels + model
-    template, encoded = _source("page.html"), b""
+    template, encoded = join_sources("page.html"), b""
     for _ in range(2):  # the second time with the page's own size, which JSON allows to stand behind spaces
         text = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")  # which could end the element
         parts["facts"] = f'{text[:-1]},"page_bytes":{len(encoded):>{_PAGE_BYTES_DIGITS}}}}'
@@ -141,11 +142,11 @@ def unpack(text: str, size: int) -> bytes:
     return np.packbits(bits[: 8 * size]).tobytes()
 
 
-def _label_block(contents: SqzFile) -> str:
-    """Names for a file that stores only that its classes are ImageNet's; other files contain theirs."""
+def named_labels(contents: SqzFile) -> bytes:
+    """The names, deflated, for a file that only states that its classes are ImageNet's; else nothing."""
     if contents.labels is None or "set" not in contents.labels.to_dict():
-        return ""
-    return _block("labels", zlib.compress("\n".join(imagenet_labels().names).encode(), 9))
+        return b""
+    return zlib.compress("\n".join(imagenet_labels().names).encode(), 9)
 
 
 def _block(name: str, data: bytes) -> str:
@@ -173,7 +174,7 @@ def _policy(scripts: tuple[str, ...], style: str) -> str:
     )
 
 
-def _source(*names: str) -> str:
+def join_sources(*names: str) -> str:
     """Join sources, without indentation, blank lines and whole-line comments; they keep to what this can see."""
     lines = (line.strip() for name in names for line in (PARTS / name).read_text().splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("//"))

@@ -23,7 +23,7 @@ from ..files import load_toml
 from ..preprocess import Preprocessing
 from ..spec import ArchSpec, BatchNorm, Bypass
 
-__all__ = ["RECIPE_NAMES", "Recipe", "load_recipe"]
+__all__ = ["RANGES", "RECIPE_NAMES", "Recipe", "describe_type", "load_recipe"]
 
 _RECIPES = resources.files(__package__) / "recipes"
 RECIPE_NAMES: tuple[str, ...] = tuple(
@@ -43,9 +43,12 @@ class Recipe:
     """
 
     name: str = "custom"
+    """Name of the recipe in reports; by default that of its file."""
     description: str = ""
+    """What the recipe is for, in one line."""
 
     epochs: int
+    """Passes over the training images."""
     batch_size: int = 64
     """Images per step, of all processes together; a smaller set is one batch. The rest of an epoch after whole
     batches is dropped."""
@@ -57,6 +60,7 @@ class Recipe:
     """`auto`: bfloat16 where the processor multiplies it natively."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Stochastic gradient descent with momentum, or AdamW."""
     lr: float
     """Peak learning rate of the head, and of everything else unless `features_lr_scale` changes that."""
     features_lr_scale: float = 1.0
@@ -64,7 +68,9 @@ class Recipe:
     momentum: float = 0.9
     """SGD's momentum; AdamW's first moment."""
     nesterov: bool = False
+    """Use Nesterov momentum with SGD."""
     weight_decay: float = 0.0
+    """This times the weight is added to its gradient or, with AdamW, taken off the weight at the rate of `lr`."""
     decay_biases: bool = False
     """Apply weight decay to biases and batch norms too, as the 2016 solver does."""
     schedule: Literal["cosine", "linear"] = "cosine"
@@ -74,6 +80,7 @@ class Recipe:
     clip_grad_norm: float = 0.0
     """Largest gradient norm a step may have; 0 for no limit."""
     label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes."""
     distillation: float = 0.0
     """Share of the loss that is cross-entropy with a teacher's predictions, where there is a teacher, and not with the
     labels (Hinton et al. 2015)."""
@@ -84,9 +91,9 @@ class Recipe:
     early_stop_epochs: int = 0
     """End the run after so many epochs without a better top-1; 0 for never."""
     sampling: Literal["shuffled", "balanced"] = "shuffled"
-    """`shuffled`: every image once an epoch; `balanced`: every class equally often, images of small ones repeatedly."""
+    """`shuffled`: every image once per epoch; `balanced`: every class equally often, repeating images of small ones."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: an image weighs in the loss as one over its class's frequency."""
+    """`balanced`: weight each image in the loss by one over the frequency of its class."""
 
     teacher: str | None = None
     """A MODEL to learn from besides the labels, by the share of `distillation`."""
@@ -100,8 +107,8 @@ class Recipe:
     input_size: int | None = None
     """Height and width in pixels; by default the one of the weights to start from, or 224."""
     resize_size: int | None = None
-    """Short side before the centre crop of validation; by default 8/7 of photos' input size, and no more of small
-    images'."""
+    """Short side before the centre crop of validation; by default 8/7 of the input size, or the input size itself
+    if that is small."""
     crop: Literal["random_resized", "random", "center"] = "random_resized"
     """`random_resized`: any part of the image, scaled to the input size; `random`: any position at scale `resize_size`,
     after padding; `center`: what validation sees."""
@@ -122,30 +129,41 @@ class Recipe:
     of the two."""
 
     architecture: str = "squeezenet1_1"
-    """One of `SPEC_NAMES`; like all that follows but dropout, it is ignored where weights are given."""
+    """Name of an architecture, as for `squeezenet info`. Like all settings below but `dropout`, it is ignored
+    where the run starts from weights."""
     bypass: Bypass | None = None
+    """Connections around Fire modules: `none`, `simple` or `complex` (paper, section 6)."""
     base_e: int | None = None
     """Expand filters of the first Fire; this and the next five are the paper's metaparameters (section 5.1), each the
     architecture's own where it is not given."""
     incr_e: int | None = None
+    """Expand filters by which each group of Fire modules has more than the one before."""
     pct_3x3: float | None = None
+    """Share of the expand filters that are 3x3."""
     freq: int | None = None
+    """Fire modules per group."""
     squeeze_ratio: float | None = None
+    """Squeeze filters as a share of expand filters."""
     n_fires: int | None = None
+    """Number of Fire modules."""
     pools: tuple[int, ...] | None = None
     """Layers that a pool follows, in paper numbers; by default the architecture's for this input size."""
     squeeze_relu: bool = True
+    """Put a ReLU after squeeze layers."""
     head_relu: bool = False
+    """Put a ReLU after the last convolution, as in the paper."""
     batch_norm: BatchNorm = False
+    """Batch norm after every convolution, or only after squeeze layers; folded into the saved weights."""
     dropout: float = 0.5
+    """Share of the features before the head that a training step leaves out."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
         for field, kind in get_type_hints(type(self)).items():
             value = getattr(self, field)
             if not _is_of(value, kind):
-                raise RecipeError(f"expected `{field}` to be {_describe(kind)}, got {value!r}")
-        for field, (lowest, highest) in _RANGES.items():
+                raise RecipeError(f"expected `{field}` to be {describe_type(kind)}, got {value!r}")
+        for field, (lowest, highest) in RANGES.items():
             values = getattr(self, field)
             for value in values if isinstance(values, tuple) else [values]:
                 if value is not None and not (math.isfinite(value) and lowest <= value <= highest):
@@ -228,8 +246,7 @@ class Recipe:
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in self.to_dict().items())
 
 
-# Smallest and largest values; they catch slips such as percentages for shares.
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 100_000), "batch_size": (1, 65_536), "accumulate": (1, 65_536), "seed": (0, 2**63 - 1),
     "lr": (0, 100), "features_lr_scale": (0, 10), "momentum": (0, 0.9999), "weight_decay": (0, 10),
     "warmup_epochs": (0, 100_000), "clip_grad_norm": (0, 1e9), "label_smoothing": (0, 0.9), "distillation": (0, 1),
@@ -238,6 +255,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "resize_size": (1, 4096), "crop_scale": (0.001, 1), "crop_ratio": (0.01, 100), "crop_pad": (0, 1024),
     "mixup": (0, 100), "cutmix": (0, 100), "dropout": (0, 0.99),
 }  # fmt: skip
+"""Smallest and largest value of each setting that is a number; they catch slips such as a percentage for a share."""
 
 
 def load_recipe(source: Recipe | str | os.PathLike[str]) -> Recipe:
@@ -279,9 +297,15 @@ def _is_of(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
-def _describe(kind: Any) -> str:
+def describe_type(kind: Any) -> str:
+    """Say what values an annotation of `Recipe` allows.
+
+    Example:
+        >>> describe_type(tuple[float, float] | None)
+        'a list of 2 numbers'
+    """
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_describe(choice) for choice in get_args(kind) if choice is not type(None))
+        return " or ".join(describe_type(choice) for choice in get_args(kind) if choice is not type(None))
     if get_origin(kind) is Literal:
         choices = ", ".join(map(repr, get_args(kind)))
         return f"one of {choices}" if len(get_args(kind)) > 1 else choices

@@ -15,6 +15,11 @@ function feed(bitmap, read) {
   check(engine.web_image_end(), "The photo");
 }
 
+// RGBA rows as an ImageData has them.
+function feedPixels({ width, height, data }) {
+  feed({ width, height }, (y, rows) => data.subarray(4 * width * y, 4 * width * (y + rows)));
+}
+
 function feedOpaque(bitmap) {
   let context;
   feed(bitmap, (y, rows) => {
@@ -97,9 +102,10 @@ function turn(bitmap, orientation) {
   return canvas.transferToImageBitmap();
 }
 
+const UNCHANGED = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+
 // Colours as they are in the file, turned upright: that is the contract of docs/format.md.
 async function decode(image) {
   const [blob, orientation] = await orientWebp(image);
-  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
-  return turn(bitmap, orientation);
+  return turn(await createImageBitmap(blob, UNCHANGED), orientation);
 }

@@ -1,4 +1,4 @@
-// Off the main thread: opens the model and classifies photos.
+// Opens the model and classifies photos: in a worker of the page, or wherever an exported script runs.
 
 let engine, names, geometry, meta, temperature, unknownBelow, taughtRule, lesson;
 let taughtNames = null;
@@ -94,8 +94,11 @@ async function classify({ image, map = true, runs = 1, keep = false, codes = fal
     if (!bitmap) return { unreadable: true };
   }
   const decoded = performance.now();
-  feedOpaque(bitmap);
-  if (engine.web_image_alpha()) feedTransparent(bitmap);
+  if (bitmap.data) feedPixels(bitmap);
+  else {
+    feedOpaque(bitmap);
+    if (engine.web_image_alpha()) feedTransparent(bitmap);
+  }
   const resized = performance.now();
   const times = [];
   for (let run = 0; run < runs; run++) {
@@ -121,7 +124,7 @@ async function classify({ image, map = true, runs = 1, keep = false, codes = fal
   };
   if (codes) result.codes = memory(Uint8Array, engine.web_codes(), engine.web_channels()).slice();
   if (keep) result.bitmap = bitmap;
-  else bitmap.close();
+  else bitmap.close?.();
   return result;
 }
 
@@ -173,12 +176,3 @@ function file() {
   check(engine.web_teach_file(put(text), text.length, put(taughtRule), taughtRule.length), "The file");
   return memory(Uint8Array, engine.web_teach_data(), engine.web_teach_bytes()).slice();
 }
-
-self.onmessage = async ({ data: { id, verb, ...rest } }) => {
-  try {
-    const result = await { open, classify, measure, teach, forget, file }[verb](rest);
-    self.postMessage({ id, result }, result.bitmap ? [result.bitmap] : []);
-  } catch (error) {
-    self.postMessage({ id, error: String((error && error.message) || error) });
-  }
-};
