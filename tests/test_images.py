@@ -259,8 +259,16 @@ def test_formats_whose_decoders_hold_several_copies_have_a_lower_limit(name, mon
     if name == "WEBP":
         assert load_image(data).size == (48, 32)
         data = encode(photo(48, 33), name)
-    with pytest.raises(ImageError, match=rf"expected at most \d+ pixels of {name}, got 48x3[23]: scale it down first"):
+    with pytest.raises(ImageError, match=rf"expected at most \d+ pixels of {name} \(RGB\), got 48x3[23]: scale it"):
         load_image(data)
+
+
+@pytest.mark.parametrize(("mode", "cost"), [("F", 6), ("LAB", 8), ("RGB", 1)])
+def test_modes_that_take_long_to_convert_have_a_lower_limit(mode, cost, monkeypatch):
+    monkeypatch.setattr(images, "_MAX_DECODER_BYTES", 48 * 32 * cost)
+    assert load_image(encode(Image.new(mode, (48, 32)), "TIFF")).size == (48, 32)
+    with pytest.raises(ImageError, match=rf"expected at most 1536 pixels of TIFF \({mode}\), got 48x33: scale it"):
+        load_image(encode(Image.new(mode, (48, 33)), "TIFF"))
 
 
 def test_predict_evaluate_and_training_see_the_same(tmp_path):

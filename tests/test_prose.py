@@ -20,8 +20,8 @@ COUNTED = (
 )
 THINGS = (
     "array|chunk|code|command|compiler|dictionary|documentation|engine|file|flag|folder|format|function|graph|header|it|"
-    "kernel|kernel set|label|layer|library|loss|machine|META|model|name|network|option|page|paper|pool|processor|recipe|"
-    "report|rule|scale|set|system|table|tensor|text|weights?"
+    "kernel|kernel set|label|layer|library|loss|machine|META|model|name|network|option|page|paper|pool|processor|"
+    "recipe|report|rule|scale|set|system|table|tensor|text|weights?"
 )
 HABITS = {
     "'a' for 'per'": rf"(?:\b|(?<=[0-9 ]))(?:{COUNTED}) an? (?:{PER})\b(?! of| is| has| with| that)",
@@ -31,9 +31,11 @@ HABITS = {
     ),
     "things that feel, know, say or want": rf"\b(?:{THINGS}) (?:feels?|knows?|speaks?|says?|wants?)\b",
     "docstring that begins with the wrong verb": r"\A(?:Say|Tell|Refuse)\b",
-    "pronouns instead of the noun": r"\b(?:what it says of|what is left\b(?! out)|all there is|the same of|those of those)",
+    "pronouns instead of the noun": r"\b(?:what it says of|what is left\b(?! out)|all there is|the same of)",
     "'Use this when'": r"\bUse this when\b",
-    "words that are not idiomatic": r"\b(?:for ever|comes? along|at hand|cut off|by heart|spelt out|have a say|not to be had)\b",
+    "words that are not idiomatic": (
+        r"\b(?:for ever|comes? along|at hand|cut off|by heart|spelt out|have a say|not to be had)\b"
+    ),
 }
 RIGHT = (  # English that only looks like a habit
     "How the network wants its images",
@@ -103,7 +105,8 @@ def habits_in(path):
             for match in re.finditer(pattern, " ".join(plain.split())):
                 if any(right in match.string for right in RIGHT):
                     continue
-                yield f"{path.relative_to(ROOT)}:{line}: {habit}: {match.string[max(0, match.start() - 50) : match.end() + 40]}"
+                excerpt = match.string[max(0, match.start() - 50) : match.end() + 40]
+                yield f"{path.relative_to(ROOT)}:{line}: {habit}: {excerpt}"
 
 
 @pytest.mark.parametrize("folder", ["src", "docs", "csrc", "examples", "tools", "benchmarks", "."])

@@ -150,7 +150,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_plain(value: object, depth: int) -> None:
-    """Check that every JSON reader and writer can hold a value: no deep nesting, infinities, lone surrogates or other types."""
+    """Check that every JSON reader can hold a value: no deep nesting, infinities, lone surrogates or other types."""
     if depth < 0:
         raise LimitExceeded(f"META: expected at most {_MAX_DEPTH} levels of nesting, got more")
     if isinstance(value, dict):

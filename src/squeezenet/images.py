@@ -42,6 +42,7 @@ _STRIP_PIXELS = 1 << 20
 _MAX_DECODER_BYTES = 500_000_000
 # What decoders need per pixel that hold an image more than once; the others stay below the limit for all images.
 _DECODER_BYTES = {"WEBP": 16, "JPEG2000": 19, "AVIF": 10, "HEIF": 10}
+_MODE_BYTES = {"F": 6, "LAB": 8}  # as if: their conversion takes the most time per pixel
 _PPM_HEADER = rb"P[1-6f](?:(?:\s|#[^\r\n]*+[\r\n])++[^\s#]++){2}"
 _PPM_HEADER_BYTES, _PPM_TEXT_BYTES = 4096, 8_000_000
 _EXIF_ORIENTATION = 274
@@ -148,9 +149,10 @@ def reading(
     name = source_name(source)
     with _errors_about(name):
         image = _open(source)
-        limit = min(max_pixels, _MAX_DECODER_BYTES // _DECODER_BYTES.get(image.format or "", 1))
+        needed = max(_DECODER_BYTES.get(image.format or "", 1), _MODE_BYTES.get(image.mode, 1))
+        limit = min(max_pixels, _MAX_DECODER_BYTES // needed)
         if image.width * image.height > limit:
-            kind = f" of {image.format}" if limit < max_pixels else ""
+            kind = f" of {image.format} ({image.mode})" if limit < max_pixels else ""
             raise ImageError(
                 f"expected at most {limit} pixels{kind}, got {image.width}x{image.height}: scale it down first"
             )
