@@ -101,7 +101,7 @@ def test_verify_finds_all_engines_equal(model):
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     engines = {pair["first"] for pair in facts["pairs"]} | {pair["second"] for pair in facts["pairs"]}
-    assert engines >= {"torch", "numpy", "native scalar", "C flash", "C ram"} | {
+    assert engines >= {"torch", "numpy", "native scalar", "C flash", "C ram", "C coded"} | {
         f"web in {where}, {kernels}" for where in ("Node", "Chromium") for kernels in ("plain", "relaxed")
     }
     for pair in facts["pairs"]:

@@ -78,7 +78,7 @@ def export(
             `output`.
         photos: For `tflite`: images on which the range of the head's sums is measured, so that the head is int8 as
             well; without them it is float and gives the engines' logits.
-        weights: For `c`: `flash` (constants) or `ram` (decoded when opened); by default the fastest that fits.
+        weights: For `c`: `flash`, `ram` or `coded`, see `build_c_source`; by default the fastest that fits.
         max_ram: For `c`: most bytes of RAM, arena, stack and logits together.
         max_flash: For `c`: most bytes of flash memory, code and constants together.
 

@@ -218,7 +218,8 @@ def _run_all(data: bytes, contents: SqzFile, photos: list[Image.Image], chips: b
     for kernels in ("plain", "relaxed"):
         engines[f"web in Chromium, {kernels}"] = functools.partial(_run_chromium, kernels=kernels)
     engines |= {f"C {weights}": _in_c(weights) for weights in WEIGHTS}
-    engines |= {f"C on {name}": _on_chip(chip) for name, chip in CHIPS.items() if chips}
+    for name, chip in CHIPS.items() if chips else ():
+        engines |= {f"C on {name}": _on_chip(chip, "flash"), f"C coded on {name}": _on_chip(chip, "coded")}
     results = []
     with tempfile.TemporaryDirectory() as folder:
         case = _Case(data, contents, photos, pixels, Path(folder))
@@ -313,11 +314,11 @@ def _in_c(weights: Weights) -> Callable[[_Case], _Outputs | str]:
     return run
 
 
-def _on_chip(chip: Chip) -> Callable[[_Case], _Outputs | str]:
+def _on_chip(chip: Chip, weights: Weights) -> Callable[[_Case], _Outputs | str]:
     def run(case: _Case) -> _Outputs | str:
         if missing := missing_for(chip) or (None if native_kernels() else "needs the native engine"):
             return missing
-        compile_for_chip(chip, build_c_source(case.data, "model", case.contents), case.folder)
+        compile_for_chip(chip, build_c_source(case.data, "model", case.contents, weights=weights), case.folder)
         done = run_on_chip(chip, case.pixels, case.folder)
         return done.logits, done.features
 
@@ -329,7 +330,7 @@ def _run_program(case: _Case, command: list[str], data: bytes) -> _Outputs:
     spec = case.contents.network.spec
     layout = np.dtype([("logits", np.float64, spec.num_classes), ("features", np.int32, spec.num_features)])
     rows = np.frombuffer(output, layout, len(case.photos))
-    shape = (len(rows), -1)  # a field of one number is no array
+    shape = (len(rows), -1)  # a field of one number is not an array
     return rows["logits"].reshape(shape), rows["features"].reshape(shape)
 
 

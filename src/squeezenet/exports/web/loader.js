@@ -1,7 +1,7 @@
 // The only script that the page holds as it is. A worker starts while the rest of the page is still read; the model goes
 // to it first, then the program is unpacked and started.
 
-// Seven bits a character, see `pack` in exports/web_page.py.
+// Seven bits per character, see `pack` in exports/web_page.py.
 function unpack(id) {
   const element = document.getElementById(id);
   if (!element) return null;
