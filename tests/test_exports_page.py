@@ -363,14 +363,22 @@ def test_scripts_take_the_word_of_blocked_scripts_away(page):
     assert page.locator("#blocked").count() == 0
 
 
-def test_damaged_page_says_so(browser, page_file, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data, at: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], "The model "),
+        (lambda data, at: data[:at], "This page is damaged"),
+        (lambda data, at: data[: data.index(b'id="page"') - 40], "This page is damaged"),
+    ],
+)
+def test_damaged_page_says_so(browser, page_file, tmp_path, change, words):
     data = page_file.read_bytes()
-    at = data.index(b'id="model"') + 400
-    (tmp_path / "damaged.html").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    (tmp_path / "damaged.html").write_bytes(change(data, data.index(b'id="model"') + 400))
     page = browser.new_context().new_page()
+    page.set_default_timeout(30_000)
     page.goto((tmp_path / "damaged.html").as_uri())
     page.wait_for_selector("#error:not([hidden])")
-    assert page.inner_text("#error").startswith("The model ")
+    assert page.inner_text("#error").startswith(words)
     page.context.close()
 
 
