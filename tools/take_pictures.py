@@ -14,10 +14,11 @@ from pathlib import Path
 from PIL import Image
 
 import squeezenet
-from squeezenet.exports.browser import open_browser, open_page
+from squeezenet.exports.browser import classify_in_page, open_browser, open_page
 
 ROOT = Path(__file__).parents[1]
-SCREENS = {"page": (1280, 680), "page-phone": (390, 844)}
+PHOTO = ROOT / "examples/photo.jpg"
+SCREENS = {"page": (1280, 704), "page-phone": (390, 844)}
 SCALE = 2  # pixels of the picture per pixel of the page, for sharp displays
 WIDTH = 1280  # of the largest picture that is stored
 
@@ -34,7 +35,8 @@ def main() -> None:
                 device_scale_factor=SCALE,
                 color_scheme="light",
             )
-            page.set_input_files("input[type=file]", ROOT / "examples/photo.jpg")
+            classify_in_page(page, PHOTO.read_bytes(), runs=20)  # the time shown is that of a warm engine
+            page.set_input_files("input[type=file]", PHOTO)
             page.wait_for_function("document.getElementById('time').textContent.includes('ms')")
             page.evaluate("document.getAnimations().forEach((animation) => animation.finish())")
             picture = Image.open(io.BytesIO(page.screenshot()))
