@@ -42,7 +42,7 @@ _STRIP_PIXELS = 1 << 20
 _MAX_DECODER_BYTES = 500_000_000
 # What decoders need per pixel that hold an image more than once; the others stay below the limit for all images.
 _DECODER_BYTES = {"WEBP": 16, "JPEG2000": 19, "AVIF": 10, "HEIF": 10}
-_MODE_BYTES = {"F": 6, "LAB": 8}  # as if: their conversion takes the most time per pixel
+_MODE_BYTES = {"F": 7, "LAB": 10}  # as if: their conversion takes the most time per pixel
 _PPM_HEADER = rb"P[1-6f](?:(?:\s|#[^\r\n]*+[\r\n])++[^\s#]++){2}"
 _PPM_HEADER_BYTES, _PPM_TEXT_BYTES = 4096, 8_000_000
 _EXIF_ORIENTATION = 274
