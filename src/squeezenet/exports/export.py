@@ -1,4 +1,4 @@
-"""`squeezenet.export`: a network in the form that another place needs."""
+"""`squeezenet.export`: a network in another form."""
 
 from __future__ import annotations
 
