@@ -1,7 +1,7 @@
 """Compile random networks as C in each form of weights, ten to a program, and compare their logits with NumPy's.
 
-Writes results/forms.json. Images come from memory and row by row; the self-test in each file runs as well. A form that is
-not asked for keeps its result where that is of as many networks.
+Writes results/forms.json. Images come from memory and row by row; the self-test in each file runs as well. A form that
+is not asked for keeps its result where that is of as many networks.
 
     python benchmarks/forms.py --networks 200
 """
