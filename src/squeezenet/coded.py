@@ -239,7 +239,7 @@ def lay_out_coded(model: Model) -> CodedPlan:
 
 
 def layer_bytes(model: Model) -> tuple[tuple[str, int], ...]:
-    """Tell how much of the arena is in use while each layer runs, with weights as constants.
+    """Return how much of the arena is in use while each layer runs, with weights as constants.
 
     Args:
         model: Of an engine that makes one row of a layer at a time.
