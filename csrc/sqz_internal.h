@@ -133,7 +133,7 @@ SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)ch
  *   SQZ_PACK_TWOS int8 [panel][8][product][2]: pairs of outputs; up to SQZ_SLACK bytes behind the last may be read */
 enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX, SQZ_PACK_TWOS };
 
-/* Memory for input in 16 bits that a kernel set wants: none, rows of it, or all products of a few pixels. */
+/* Memory for input in 16 bits that a kernel set needs: none, rows of it, or all products of a few pixels. */
 enum { SQZ_WIDE_NONE, SQZ_WIDE_ROWS, SQZ_WIDE_WINDOWS };
 
 /* Kinds of panels in SQZ_PACK_MIX: S16, or S8 where the sums of pairs, of as many groups of a run, fit int16. */

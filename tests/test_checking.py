@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -145,20 +146,36 @@ def test_one_photo_alone_is_enough(tmp_path):
     assert (found.duplicates, found.suspects, found.accuracy) == ((), (), None)
 
 
+def test_class_of_val_that_train_lacks_is_a_finding(tmp_path):
+    photos = tmp_path
+    for number in range(4):
+        save(photos / f"train/red/{number}.png", picture(number, hue=0))
+        save(photos / f"train/blue/{number}.png", picture(9 + number, hue=2))
+    save(photos / "val/red/0.png", picture(55, hue=0))
+    save(photos / "val/purple/0.png", picture(77))
+    found = check(photos)
+    assert (found.untrained, found.has_errors) == (("purple",), True)
+    done = run("check", photos)
+    assert (done.exit_code, "classes of val that train does not have (1): 'purple'" in done.output) == (1, True)
+    assert json.loads(run("check", photos, "--json").stdout)["untrained"] == ["purple"]
+
+
 def test_folder_without_photos_is_named(tmp_path):
     (tmp_path / "a").mkdir()
     assert "expected images" in run("check", tmp_path).output
 
 
-def test_the_nearest_photos_come_first(photos):
+def test_the_nearest_photos_come_first(photos, tmp_path):
+    photos = shutil.copytree(photos / "train", tmp_path / "train").parent
+    shutil.copy(photos / "train/red/3.png", photos / "train/red/copy.png")
     found = similar(str(photos / "train/red/3.png"), str(photos / "train"), top=3)
-    assert found[0].name.endswith("train/red/3.png")
+    assert found[0].name.endswith("train/red/copy.png")  # not the photo itself
     assert {entry.name.split("/")[-2] for entry in found} == {"red"}
     assert found[0].cosine == 1
     assert found[0].cosine > found[1].cosine > found[2].cosine
     done = run("similar", photos / "train/red/3.png", photos / "train", "-k", 1)
     assert done.output.startswith("1.0000  ")
-    assert done.output.rstrip().endswith("red/3.png")
+    assert done.output.rstrip().endswith("red/copy.png")
     lines = run("similar", photos / "train/red/3.png", photos / "train", "-k", 2, "--json").stdout.splitlines()
     assert [json.loads(line)["cosine"] for line in lines] == [entry.cosine for entry in found[:2]]
 

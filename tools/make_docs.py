@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import click
+from concept_tables import concept_tables
 from sessions import refresh
 from tables import ROOT, tables
 
@@ -172,8 +173,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="fail if a page is not up to date; write nothing")
     arguments = parser.parse_args()
     parts = {
-        **tables(), "cli": command_help(), "layout": layout(), "modules": modules(), "errors": error_tree(),
-        "recipe": recipe_fields(), "recipes": recipe_files(),
+        **tables(), **concept_tables(), "cli": command_help(), "layout": layout(), "modules": modules(),
+        "errors": error_tree(), "recipe": recipe_fields(), "recipes": recipe_files(),
     }  # fmt: skip
     stale, placed = [], set()
     for path in (*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))):

@@ -96,7 +96,7 @@ def _flash_arena(spec: ArchSpec) -> int:
 
 
 def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMemory:
-    """Tell what a network takes in one of the forms.
+    """Return the memory of a network in one of the forms.
 
     Args:
         contents: The network with the names of its classes.

@@ -23,7 +23,7 @@ class Task:
         self._started = time.monotonic()
 
     def update(self, done: int, note: str = "") -> None:
-        """Say that `done` of all units are finished; `note` is shown beside."""
+        """Show that `done` of all units are finished, with `note` beside it."""
         per_s = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
         is_known = per_s and done < self._total
         left = f", {format_duration((self._total - done) / per_s)} left" if is_known else ""

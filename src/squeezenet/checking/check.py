@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from ..classifier import Classifier
 from ..data import ImageSet, Unreadable, open_data
 from ..data.decode import thread_pool
-from ..data.imageset import open_train_and_val
+from ..data.imageset import open_train_and_val, summed_up
 from ..errors import DataError, ImageError
 from ..evaluation.metrics import wilson_interval
 from ..fileformat import SqzFile
 from ..preprocess import Preprocessing, load_image
 from ..progress import Reporter, reporter_of
+from ..text import match_key
 from ..zoo import default_model
 from .duplicates import groups_of, near_duplicates
 from .labels import leave_one_out
@@ -55,7 +56,7 @@ class DuplicateGroup(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """A photo whose features belong to another class than its label says."""
+    """A photo whose features belong to another class than its label."""
 
     photo: int
     """Position in `PhotoCheck.names`."""
@@ -78,6 +79,8 @@ class PhotoCheck:
     """Class folder of each photo; None without class folders."""
     splits: tuple[str | None, ...]
     """`train` or `val`; None where the data are not split."""
+    untrained: tuple[str, ...]
+    """Classes of `val` of which `train` has no photo."""
     unreadable: tuple[Unreadable, ...]
     duplicates: tuple[DuplicateGroup, ...]
     suspects: tuple[Suspect, ...]
@@ -107,8 +110,11 @@ class PhotoCheck:
 
     @property
     def has_errors(self) -> bool:
-        """Whether something is wrong whatever the photos are for: unreadable, blank, leaking or contradicting ones."""
-        return bool(self.unreadable or self.blank or self.leaks or self.contradictions)
+        """Whether something is wrong whatever the photos are for: unreadable, blank, leaking or contradicting ones.
+
+        Or classes that are validated on and never trained on.
+        """
+        return bool(self.unreadable or self.blank or self.leaks or self.contradictions or self.untrained)
 
     @property
     def has_findings(self) -> bool:
@@ -138,7 +144,8 @@ class PhotoCheck:
         ]  # fmt: skip
         return {
             "data": self.data, "model": self.model, "n_photos": len(names),
-            "unreadable": [list(entry) for entry in self.unreadable], "duplicates": groups,
+            "untrained": list(self.untrained), "unreadable": [list(entry) for entry in self.unreadable],
+            "duplicates": groups,
             "suspects": [
                 {"photo": names[s.photo], "label": self.labels[s.photo], "looks_like": s.looks_like, "margin": s.margin}
                 for s in self.suspects
@@ -151,9 +158,10 @@ class PhotoCheck:
         }  # fmt: skip
 
     def summary(self) -> list[str]:
-        """Say what was found in lines, the worst first."""
+        """List the findings as lines of text, the worst first."""
         n_more = sum(len(group.photos) - 1 for group in self.duplicates)
         lines = [f"photos: {len(self.names)}; features of {self.model}"]
+        lines += summed_up("classes of val that train does not have", [repr(name) for name in self.untrained])
         for found, text in (
             (self.unreadable, "unreadable"),
             (self.leaks, "pictures that are both trained on and validated on"),
@@ -208,7 +216,7 @@ def check(
         (20, ())
     """
     classifier = on if isinstance(on, Classifier) else Classifier(on if on is not None else default_model() or "")
-    images, splits = _open(photos)
+    images, splits, untrained = _open(photos)
     reporter = reporter_of(progress)
     for remark in images.remarks():
         reporter.say(remark)
@@ -233,7 +241,7 @@ def check(
     how = classifier.preprocessing
     return PhotoCheck(
         data=images.name, model=_name_of(on), images=images, names=names, labels=labels, splits=tuple(splits),
-        unreadable=tuple(unreadable), duplicates=tuple(groups), suspects=suspects,
+        untrained=untrained, unreadable=tuple(unreadable), duplicates=tuple(groups), suspects=suspects,
         accuracy=None if right is None else 100 * right[0] / right[1],
         accuracy_interval=None if right is None else wilson_interval(*right),
         blank=tuple(blank), blurred=tuple(i for _, i in blurred),
@@ -258,18 +266,21 @@ def _name_of(on: object) -> str:
     return os.fspath(on) if isinstance(on, (str, os.PathLike)) else "a network"
 
 
-def _open(photos: Photos | ImageSet) -> tuple[ImageSet, list[str | None]]:
-    """Photos of all splits, and the split of each."""
+def _open(photos: Photos | ImageSet) -> tuple[ImageSet, list[str | None], tuple[str, ...]]:
+    """Photos of all splits, the split of each, and classes that only `val` has."""
     if isinstance(photos, ImageSet):
-        return photos, [None] * len(photos)
+        return photos, [None] * len(photos), ()
     try:
         train, val = open_train_and_val(photos)
     except DataError:
         images = open_data(photos, unlabelled=True)
-        return images, [None] * len(images)
+        return images, [None] * len(images), ()
     if val is None:
-        return train, [None] * len(train)
-    return train.joined(val), [*["train"] * len(train), *["val"] * len(val)]
+        return train, [None] * len(train), ()
+    known = set(map(match_key, train.classes))
+    untrained = tuple(name for name in val.classes if match_key(name) not in known)
+    wider = train.relabel({name: i for i, name in enumerate(train.classes)}, (*train.classes, *untrained))
+    return wider.joined(val), [*["train"] * len(train), *["val"] * len(val)], untrained
 
 
 def _look(

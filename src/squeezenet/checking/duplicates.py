@@ -6,6 +6,7 @@ either side, is laid over the other, and has to agree with it in its greys and i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -134,12 +135,14 @@ def _directions(features: NDArray[np.integer]) -> Floats:
     return (x / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
+@functools.lru_cache(2048)  # cuts come back from pair to pair
 def _operator(low: float, high: float, side: int) -> Floats:
     """The matrix (side, LOOK_SIZE) that averages the pixels from `low` to `high` in equal parts."""
     edges = np.linspace(low, high, side + 1)[:, None]
     pixels = np.arange(LOOK_SIZE)
     covered = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
     shares: Floats = (np.maximum(covered, 0) * (side / (high - low))).astype(np.float32)
+    shares.flags.writeable = False
     return shares
 
 
@@ -155,9 +158,10 @@ def _first_operators() -> Floats:
 def _resized(greys: Floats, operators: list[Floats] | Floats) -> Floats:
     """Every pair of cuts down and across: (N, cuts squared, side, side)."""
     across = np.stack(list(operators))
-    rows = np.einsum("aij,njk->naik", across, greys, optimize=True)
-    views = np.einsum("naik,blk->nabil", rows, across, optimize=True)
-    pairs: Floats = views.reshape(len(greys), -1, *views.shape[-2:])
+    cuts, side, width = across.shape
+    flat = across.reshape(cuts * side, width)
+    views = flat @ greys @ flat.T  # two products for each photo
+    pairs: Floats = views.reshape(-1, cuts, side, cuts, side).transpose(0, 1, 3, 2, 4).reshape(-1, cuts**2, side, side)
     return pairs
 
 
@@ -191,7 +195,11 @@ def _is_same(whole: NDArray[np.uint8], cut: NDArray[np.uint8]) -> bool:
 
     def score(box: tuple[float, ...]) -> float:
         is_legal = all(a >= 0 and b <= LOOK_SIZE and b - a >= 0.6 * LOOK_SIZE for a, b in (box[:2], box[2:]))
-        return float(_normalised(view(box)) @ target) if is_legal else -1.0
+        if not is_legal:
+            return -1.0
+        seen = view(box).ravel()  # `target` has a mean of 0
+        variance = float(seen @ seen) / seen.size - float(seen.mean()) ** 2
+        return float(seen @ target) / (variance * seen.size) ** 0.5 if variance > 1e-6 else 0.0
 
     box = _best_first(source, picture)
     best = score(box)

@@ -37,7 +37,8 @@ def similar(
 
     Args:
         photo: The one.
-        photos: Where to look: folders, zips, files, labelled or not. Those that cannot be read are passed over.
+        photos: Where to look: folders, zips, files, labelled or not. Those that cannot be read are passed over, and so
+            is `photo` itself; a copy of it is not.
         on: A compressed network, whose features are compared; the default is the one that ships with the package.
         top: How many to find.
         progress: Whether to show how far it is.
@@ -70,8 +71,15 @@ def similar(
             task.update(batch.tried.stop)
     if not features:
         raise DataError(f"{images.name}: expected photos to compare with, got none that can be read")
-    nearest = next(iter(neighbours(wanted, np.concatenate(features), count=top)))
-    return [Similar(names[index], cosine) for index, cosine in nearest]
+    nearest = next(iter(neighbours(wanted, np.concatenate(features), count=top + 1)))
+    return [Similar(names[index], cosine) for index, cosine in nearest if not _is_same_file(photo, names[index])][:top]
+
+
+def _is_same_file(photo: ImageSource, name: str) -> bool:
+    try:
+        return isinstance(photo, (str, os.PathLike)) and os.path.samefile(photo, name)
+    except (OSError, ValueError):  # a photo in a zip has no file of its own
+        return False
 
 
 def _listed(photos: str | os.PathLike[str] | list[str]) -> list[str | os.PathLike[str]]:

@@ -29,7 +29,7 @@ def command(
     PHOTOS are class folders, with or without train and val, or photos without classes, whose
     labels are then not checked. Near-duplicates differ in crop, brightness or compression.
     Exit code 1 if a photo is unreadable or blank, has two labels, or is both trained on and
-    validated on.
+    validated on, or if train lacks a class of val.
     """
     from .. import check
     from ..progress import reporter_for

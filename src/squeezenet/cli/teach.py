@@ -44,6 +44,15 @@ def command(
         return
     for entry in result.unreadable[:_SHOWN]:
         click.echo(f"skipped {printable(entry.name)}: {printable(entry.reason)}", err=True)
+    for name, same_as in result.repeated[:_SHOWN]:
+        click.echo(f"skipped {printable(name)}: the same photo as {printable(same_as)}", err=True)
+    for problem, count in (("unreadable", len(result.unreadable)), ("of photos that are there", len(result.repeated))):
+        if count > _SHOWN:
+            click.echo(f"skipped {count - _SHOWN} more {problem}", err=True)
+    for names in result.shared[:_SHOWN]:
+        click.echo(f"the same photo in several places: {printable(', '.join(names))}", err=True)
+    if len(result.shared) > _SHOWN:
+        click.echo(f"{len(result.shared) - _SHOWN} more photos lie in several places", err=True)
     rows = [(printable(name), *rest) for name, *rest in result.rows()]
     click.echo(table(("class", "photos", "right", "95 % interval"), rows))
     accuracy = result.accuracy

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["choose_references"]
 
-# What a correlation is worth in practice, relative to a Gaussian's -log2(1 - r^2) / 2 a weight.
+# What a correlation is worth in practice, relative to a Gaussian's -log2(1 - r^2) / 2 per weight.
 _REALISED_SHARE = 0.6
 _MAX_ROWS = 8192  # beyond, all pairs of rows would cost more time than the bits are worth
 _BLOCK = 128  # rows that are compared with the earlier ones at a time

@@ -14,6 +14,7 @@ from ..evaluation.evaluate import Evaluation
 from ..evaluation.metrics import Accuracy, wilson_interval
 from ..text import html_table
 from ..unknown import UnknownFit
+from .adding import Repeated
 from .solver import Fit
 from .taught import Lesson
 
@@ -57,6 +58,10 @@ class TeachResult:
     accuracy: Accuracy
     """Each photo left out; photos whose class has no other do not count."""
     unreadable: tuple[Unreadable, ...]
+    repeated: tuple[Repeated, ...]
+    """Photos that were passed over: their class has the same one under another name."""
+    shared: tuple[tuple[str, ...], ...]
+    """Names of one photo that lies in several classes, or among those of none as well."""
     evaluation: Evaluation | None
     """On `val`, if there was one."""
     fit_seconds: float
@@ -108,6 +113,7 @@ class TeachResult:
             "confusions": [list(pair) for pair in self.confusions],
             "suspects": [suspect._asdict() for suspect in self.suspects],
             "unreadable": [list(entry) for entry in self.unreadable],
+            "repeated": [list(entry) for entry in self.repeated], "shared": [list(names) for names in self.shared],
             **({"val": self.evaluation.to_dict()} if self.evaluation else {}),
             **({"foreign_caught": self.unknown.foreign_caught} if self.unknown else {}),
             "fit_seconds": self.fit_seconds, "seconds": self.seconds,

@@ -10,7 +10,7 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadMagic, BadTable, ChecksumMismatch, FormatError, LimitExceeded, Truncated, UnsupportedVersion
+from ..text import match_key
 from .head import plain_json
 from .solver import FeatureCode
 
@@ -28,7 +29,8 @@ _VERSION = 1
 _LENGTH = struct.Struct("<I")
 _HASH_BYTES = 32
 _MAX_FILE_BYTES = 256 << 20
-_MAX_INFLATED_BYTES = 1 << 30
+_MAX_HEADER_BYTES = 1 << 26
+_MAX_CODE_BYTES = 1 << 28
 _MAX_PHOTOS = 1 << 19
 _MAX_CHANNELS = 4096
 
@@ -57,7 +59,11 @@ class Lesson:
 
 
 def encode_taught(lesson: Lesson) -> bytes:
-    """Write the bytes of a `.taught` file; equal lessons give equal bytes."""
+    """Write the bytes of a `.taught` file; equal lessons give equal bytes.
+
+    Raises:
+        LimitExceeded: If there are more photos, or longer names, than `decode_taught` reads.
+    """
     counts = np.bincount(lesson.labels, minlength=len(lesson.classes)).tolist()
     names = iter(lesson.names)
     header = plain_json(
@@ -75,6 +81,15 @@ def encode_taught(lesson: Lesson) -> bytes:
             "foreign": list(lesson.foreign_names),
         }
     )
+    photos, code_bytes = (
+        len(lesson.codes) + len(lesson.foreign_codes),
+        lesson.codes.nbytes + lesson.foreign_codes.nbytes,
+    )
+    if photos > _MAX_PHOTOS or code_bytes > _MAX_CODE_BYTES or len(header) > _MAX_HEADER_BYTES:
+        raise LimitExceeded(
+            f"expected at most {_MAX_PHOTOS:,} photos with {_MAX_CODE_BYTES >> 20} MiB of features and"
+            f" {_MAX_HEADER_BYTES >> 20} MiB of names, got {photos:,}, {code_bytes >> 20} and {len(header) >> 20}"
+        )
     body = _LENGTH.pack(len(header)) + header + lesson.codes.tobytes() + lesson.foreign_codes.tobytes()
     data = _SIGNATURE + zlib.compress(body, 9)
     return data + hashlib.sha256(data).digest()
@@ -96,28 +111,39 @@ def decode_taught(data: bytes) -> Lesson:
         raise Truncated("the file ends before its checksum")
     if hashlib.sha256(data[:-_HASH_BYTES]).digest() != data[-_HASH_BYTES:]:
         raise ChecksumMismatch("the file is damaged: its SHA-256 does not match")
-    inflater = zlib.decompressobj()
     try:
-        body = inflater.decompress(data[len(_SIGNATURE) : -_HASH_BYTES], _MAX_INFLATED_BYTES + 1)
-    except zlib.error as error:
-        raise BadTable(f"expected a deflate stream ({error})") from None
-    if len(body) > _MAX_INFLATED_BYTES:
-        raise LimitExceeded(f"expected at most {_MAX_INFLATED_BYTES} bytes once inflated, got more")
-    if not inflater.eof or inflater.unused_data or len(body) < _LENGTH.size:
-        raise BadTable("expected one complete deflate stream")
-    (size,) = _LENGTH.unpack_from(body)
-    if _LENGTH.size + size > len(body):
-        raise Truncated("the file ends inside its header")
-    try:
-        header = json.loads(body[_LENGTH.size : _LENGTH.size + size].decode())
-        return _lesson(header, body[_LENGTH.size + size :])
+        return _read_body(data[len(_SIGNATURE) : -_HASH_BYTES])
     except FormatError:
         raise
+    except zlib.error as error:
+        raise BadTable(f"expected a deflate stream ({error})") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise BadTable(f"expected the header of a .taught file ({type(error).__name__}: {error})") from None
 
 
-def _lesson(header: Mapping[str, Any], codes: bytes) -> Lesson:
+def _read_body(packed: bytes) -> Lesson:
+    """Inflate as much as the part before says, and no more."""
+    inflater, rest = zlib.decompressobj(), packed
+
+    def read(size: int) -> bytes:
+        nonlocal rest
+        part = inflater.decompress(rest, size)
+        rest = inflater.unconsumed_tail
+        if len(part) < size:
+            raise Truncated(f"the file ends inside its header: expected {size} bytes, got {len(part)}")
+        return part
+
+    def read_last(size: int) -> bytes | None:
+        part = inflater.decompress(rest, size + 1)
+        return part if len(part) == size and inflater.eof and not inflater.unused_data else None
+
+    (size,) = _LENGTH.unpack(read(_LENGTH.size))
+    if not 0 < size <= _MAX_HEADER_BYTES:
+        raise LimitExceeded(f"expected names of 1 to {_MAX_HEADER_BYTES} bytes, got {size}")
+    return _lesson(json.loads(read(size).decode()), read_last)
+
+
+def _lesson(header: Mapping[str, Any], read_last: Callable[[int], bytes | None]) -> Lesson:
     if header["version"] != _VERSION:
         raise UnsupportedVersion(
             f"expected version {_VERSION} of .taught files, got {header['version']!r}: upgrade squeezenet to read it"
@@ -137,8 +163,18 @@ def _lesson(header: Mapping[str, Any], codes: bytes) -> Lesson:
         raise LimitExceeded(f"expected photos and classes, got {len(names)} and {len(classes)}")
     if not all(entry["photos"] for entry in classes):
         raise BadTable("expected at least one photo of each class")
-    if len(codes) != channels * (len(names) + len(foreign)):
-        raise BadTable(f"expected {channels} bytes for each of {len(names) + len(foreign)} photos, got {len(codes)}")
+    keys = {match_key(entry["name"]) for entry in classes}
+    if len(keys) < len(classes) or not all(entry["name"].strip() for entry in classes):
+        raise BadTable("expected a name for each class, and no name twice")
+    code_bytes = channels * (len(names) + len(foreign))
+    if code_bytes > _MAX_CODE_BYTES:
+        raise LimitExceeded(f"expected at most {_MAX_CODE_BYTES} bytes of codes, got {code_bytes}")
+    codes = read_last(code_bytes)
+    if codes is None:
+        raise BadTable(
+            f"expected {channels} bytes for each of {len(names) + len(foreign)} photos at the end of one complete"
+            " deflate stream, got more or less"
+        )
     rows = np.frombuffer(codes, np.uint8).reshape(-1, channels)
     return Lesson(
         network=bytes.fromhex(header["network"]), code=FeatureCode(shift, header["signed"]),

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..classifier import Classifier, sqz_path
 from ..data import DataSource, ImageSet, Unreadable, open_data
 from ..data.imageset import open_train_and_val
 from ..errors import DataError, FormatError
 from ..evaluation.evaluate import Data, evaluate
-from ..evaluation.features import Features, collect_features
+from ..evaluation.features import collect_features
 from ..fileformat import SqzFile, decode_sqz, read_bytes
 from ..files import write_together
 from ..labels import Labels
@@ -24,6 +23,7 @@ from ..network import ConvParams
 from ..progress import Reporter, reporter_of
 from ..text import match_key
 from ..unknown import UnknownFit, fit_unknown
+from .adding import Added, add_photos
 from .head import joined, network_digest, replace_head
 from .native import fit
 from .report import TeachResult, judge
@@ -68,11 +68,7 @@ def teach(
     """
     start, reporter = time.perf_counter(), reporter_of(progress)
     path, output = sqz_path(on), _checked_output(output)
-    data = read_bytes(path)
-    try:
-        contents = decode_sqz(data)
-    except FormatError as error:
-        raise error.at(path) from None
+    data, contents = _decoded(path)
     earlier = _earlier_lesson(path.with_suffix(".taught"), data, contents)
     lesson = _blank(data, contents, keep) if earlier is None else earlier
     _check_forgotten(lesson, path, contents, output, reporter)
@@ -81,7 +77,8 @@ def teach(
             "expected no photos of something else with kept classes: a file with such has no rule for unknown"
         )
     images, val = _open(photos, val)
-    lesson, unreadable = _read(lesson, contents, images, foreign, val, reporter)
+    added, unreadable = _read(lesson, contents, images, foreign, val, reporter)
+    lesson = added.lesson
     fitted_at = time.perf_counter()
     new, head = _fit(lesson, contents)
     fit_seconds = time.perf_counter() - fitted_at
@@ -90,9 +87,18 @@ def teach(
     write_together({output.with_suffix(".taught"): encode_taught(lesson), output: made})
     return TeachResult(
         path=output, file_bytes=len(made), lesson=lesson, fit=new, unknown=unknown, accuracy=judge(lesson, new),
-        unreadable=unreadable, evaluation=None if val is None else evaluate(Classifier(output), val),
+        unreadable=unreadable, repeated=added.repeated, shared=added.shared,
+        evaluation=None if val is None else evaluate(Classifier(output), val),
         fit_seconds=fit_seconds, seconds=time.perf_counter() - start,
     )  # fmt: skip
+
+
+def _decoded(path: Path) -> tuple[bytes, SqzFile]:
+    data = read_bytes(path)
+    try:
+        return data, decode_sqz(data)
+    except FormatError as error:
+        raise error.at(path) from None
 
 
 def _checked_output(output: str | os.PathLike[str]) -> Path:
@@ -113,7 +119,7 @@ def _open(photos: Data, val: Data | None) -> tuple[ImageSet, ImageSet | None]:
 def _read(
     lesson: Lesson, contents: SqzFile, images: ImageSet, foreign: DataSource | Sequence[DataSource],
     val: ImageSet | None, reporter: Reporter,
-) -> tuple[Lesson, tuple[Unreadable, ...]]:  # fmt: skip
+) -> tuple[Added, tuple[Unreadable, ...]]:  # fmt: skip
     """Look at photos, and add them to a lesson."""
     for remark in images.remarks():
         reporter.say(remark)
@@ -121,11 +127,11 @@ def _read(
     found = collect_features(classifier, images, reporter)
     others = open_data(foreign, unlabelled=True) if foreign else None
     apart = collect_features(classifier, others, reporter) if others else None
-    joined_lesson = _join(lesson, images, found, others, apart)
-    _check_classes(joined_lesson, contents)
+    added = add_photos(lesson, images, found, others, apart)
+    _check_classes(added.lesson, contents)
     if val is not None:  # classes that the new network will not have are said before anything is written
-        Labels(_class_names(joined_lesson, contents)).match(val.classes)
-    return joined_lesson, (*found.unreadable, *(apart.unreadable if apart else ()))
+        Labels(_class_names(added.lesson, contents)).match(val.classes)
+    return added, (*found.unreadable, *(apart.unreadable if apart else ()))
 
 
 def _earlier_lesson(path: Path, data: bytes, contents: SqzFile) -> Lesson | None:
@@ -148,7 +154,7 @@ def _earlier_lesson(path: Path, data: bytes, contents: SqzFile) -> Lesson | None
 
 
 def _check_forgotten(lesson: Lesson, path: Path, contents: SqzFile, output: Path, reporter: Reporter) -> None:
-    """Say that taught classes without their photos do not come along, before they are lost."""
+    """Warn that classes taught earlier are lost without their `.taught` file."""
     provenance = contents.facts.get("provenance")
     if lesson.classes or lesson.kept or not isinstance(provenance, Mapping) or "taught" not in provenance:
         return
@@ -170,50 +176,6 @@ def _blank(data: bytes, contents: SqzFile, keep: bool) -> Lesson:
         kept=contents.network.spec.num_classes if keep else 0, labels=np.empty(0, np.int64), names=(), codes=nothing,
         foreign_names=(), foreign_codes=nothing,
     )  # fmt: skip
-
-
-def _join(lesson: Lesson, images: ImageSet, found: Features, others: ImageSet | None, apart: Features | None) -> Lesson:
-    """Add photos to a lesson, class by class; a photo that is there already is passed over."""
-    classes = list(lesson.classes)
-    position = {match_key(name): index for index, name in reversed(list(enumerate(classes)))}
-    for name in images.classes:
-        if match_key(name) not in position:
-            position[match_key(name)] = len(classes)
-            classes.append(name)
-    rows = [
-        (int(label), name, code.tobytes())
-        for label, name, code in zip(lesson.labels, lesson.names, lesson.codes, strict=True)
-    ]
-    codes, labels = lesson.code.encode(found.vectors), images.labels
-    for index, code in zip(found.indices.tolist(), codes, strict=True):
-        label = position[match_key(images.classes[labels[index]])]
-        rows.append((label, _short(images, index), code.tobytes()))
-    rows = sorted(dict.fromkeys(rows), key=lambda row: row[0])  # stable: within a class in the order of arrival
-    if missing := sorted(set(range(len(classes))) - {label for label, _, _ in rows}):
-        raise DataError(f"{images.name}: expected a readable photo of each class, got none of {classes[missing[0]]!r}")
-    strange = list(zip(lesson.foreign_names, map(bytes, lesson.foreign_codes), strict=True))
-    if others is not None and apart is not None:
-        codes = lesson.code.encode(apart.vectors)
-        strange += [
-            (_short(others, index), bytes(code)) for index, code in zip(apart.indices.tolist(), codes, strict=True)
-        ]
-    strange = list(dict.fromkeys(strange))
-    channels = lesson.codes.shape[1]
-    return Lesson(
-        network=lesson.network, code=lesson.code, classes=tuple(classes), kept=lesson.kept,
-        labels=np.array([label for label, _, _ in rows], np.int64), names=tuple(name for _, name, _ in rows),
-        codes=_rows([code for _, _, code in rows], channels), foreign_names=tuple(name for name, _ in strange),
-        foreign_codes=_rows([code for _, code in strange], channels),
-    )  # fmt: skip
-
-
-def _rows(codes: list[bytes], channels: int) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(codes), np.uint8).reshape(-1, channels)
-
-
-def _short(images: ImageSet, index: int) -> str:
-    """A photo's name from the class folder on."""
-    return "/".join(images.items[index].name.replace("\\", "/").split("/")[-2:])
 
 
 def _check_classes(lesson: Lesson, contents: SqzFile) -> None:
@@ -257,7 +219,7 @@ def _unknown(lesson: Lesson, new: Fit) -> UnknownFit | None:
 
 
 def _meta(lesson: Lesson, contents: SqzFile, new: Fit) -> dict[str, Any]:
-    """What the file says of itself: whole numbers and text only, so that every engine writes the same bytes."""
+    """The facts in the file: whole numbers and text only, so that every engine writes the same bytes."""
     counts = np.bincount(lesson.labels, minlength=len(lesson.classes)).tolist()
     right = int((new.scores.argmax(axis=1) == lesson.labels).sum())
     taught = {"exponent": new.exponent, "gain": new.gain, "kept": lesson.kept, "photos": counts, "right": right}
