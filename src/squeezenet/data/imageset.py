@@ -203,8 +203,8 @@ def open_data(
     """Find the images of one or several DATA arguments.
 
     Args:
-        sources: `digits`, a folder, a zip, or several of them, which are joined by class name; with `unlabelled`
-            also files, which are taken for images whatever their extension.
+        sources: `digits`, a folder, a zip, a table of labels (`.csv`), or several of them, joined by class name; with
+            `unlabelled` also files, which are taken for images whatever their extension.
         split: Which split to take where the sources together have more than one; no effect where they have none or
             only one. Without it, all images are taken.
         unlabelled: Take images from anywhere and give none a class, for calibration and prediction.

@@ -27,12 +27,13 @@ from ..text import file_name
 from .layout import junk_reason
 
 __all__ = [
-    "ALREADY_LISTED", "DigitsSource", "FileSource", "FolderSource", "Listing", "NoImages", "Source", "ZipSource",
-    "expand_pattern", "open_source",
+    "ALREADY_LISTED", "DigitsSource", "DiskSource", "FileSource", "FolderSource", "Listing", "NoImages", "Source",
+    "ZipSource", "expand_pattern", "open_source",
 ]  # fmt: skip
 
 ALREADY_LISTED = "a link to a folder already listed"
 _DIGITS = "digits"
+_TABLE_SUFFIXES = (".csv", ".tsv")
 _LOCAL_HEADER_BYTES = 30
 _DOCUMENT_PARTS = frozenset({"[Content_Types].xml", "mimetype", "AndroidManifest.xml", "META-INF/MANIFEST.MF"})
 _DIGITS_VAL_EVERY = 5  # every fifth image of a class is for validation
@@ -83,7 +84,7 @@ class Source(abc.ABC):
 
 
 def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> Source:
-    """Open what a DATA argument names: `digits`, a folder, a zip or one image file.
+    """Open what a DATA argument names: `digits`, a folder, a zip, a table of labels or one image file.
 
     Args:
         source: The argument.
@@ -104,6 +105,11 @@ def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> So
     if not path.exists():
         wanted = "" if any_file else f"; expected a folder of class folders, a zip of one, or {_DIGITS}"
         raise DataError(f"{file_name(text)}: no such file or folder{wanted}")
+    if path.is_file() and path.suffix.lower() in _TABLE_SUFFIXES:
+        from .table import TableSource, is_table
+
+        if not any_file or is_table(path):
+            return TableSource(path)
     if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS and _is_zip(path):
         return ZipSource(path)
     if path.is_file() and (any_file or path.suffix.lower() in IMAGE_EXTENSIONS):
@@ -131,7 +137,7 @@ def _is_zip(path: Path) -> bool:
         return zipfile.is_zipfile(stream) or path.suffix.lower() == ".zip"
 
 
-class _DiskSource(Source):
+class DiskSource(Source):
     """Files by path."""
 
     def read(self, key: str, limit: int | None = None) -> bytes:
@@ -156,7 +162,7 @@ class _DiskSource(Source):
             return 0
 
 
-class FolderSource(_DiskSource):
+class FolderSource(DiskSource):
     """A folder tree on disk; links are followed, but no folder is entered twice."""
 
     def list_files(self) -> Listing:
@@ -227,7 +233,7 @@ class NoImages(Source):
         raise ImageError(key)
 
 
-class FileSource(_DiskSource):
+class FileSource(DiskSource):
     """One image file, given by name."""
 
     def list_files(self) -> Listing:
