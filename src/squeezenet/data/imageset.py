@@ -18,7 +18,8 @@ from ..errors import DataError
 from ..labels import Labels
 from ..text import match_key, nfc
 from .layout import Split, read_layout, split_of
-from .sources import ALREADY_LISTED, Listing, NoImages, Source, ZipSource, open_source
+from .opening import open_source
+from .sources import ALREADY_LISTED, Listing, NoImages, Source, ZipSource
 
 __all__ = [
     "DataSource", "ImageItem", "ImageSet", "evenly_spaced", "open_data", "open_everything", "open_train_and_val",
