@@ -4,7 +4,7 @@ The library is optional: where no C compiler works, the installation goes on wit
 the package as well, for `squeezenet export --to c`; an editable installation finds them in the checkout.
 """
 
-import re
+import shutil
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -58,25 +58,20 @@ class BuildLibrary(build_ext):
         return ext.export_symbols  # not also an initialiser for Python, which the library does not have
 
 
-class PackSources(build_py):
-    """Puts the portable engine's sources, without comments, into one file where the exporter of C finds them."""
+class CopySources(build_py):
+    """Puts the portable engine's sources where the exporter of C finds them."""
 
     def run(self):  # noqa: D102
         super().run()
         if not self.editable_mode:
-            parts = (f"//// {source.name}\n{_without_comments(source.read_text())}" for source in _exported_sources())
-            self._packed().write_text("".join(parts))
+            folder = Path(self.build_lib) / "squeezenet/exports/csrc"
+            folder.mkdir(parents=True, exist_ok=True)
+            for source in _exported_sources():
+                shutil.copy(source, folder)
 
     def get_outputs(self, include_bytecode=True):  # noqa: D102
-        return [*super().get_outputs(include_bytecode), str(self._packed())]
-
-    def _packed(self):
-        return Path(self.build_lib) / "squeezenet/exports/csrc.txt"
-
-
-def _without_comments(code):
-    """Leave comments out, and the lines that they stood on alone; it saves 20 kB of the wheel."""
-    return re.sub(r"\n\s*\n", "\n", re.sub(r"[ \t]*/\*.*?\*/", "", code, flags=re.DOTALL))
+        folder = Path(self.build_lib) / "squeezenet/exports/csrc"
+        return super().get_outputs(include_bytecode) + [str(folder / source.name) for source in _exported_sources()]
 
 
 def _exported_sources():
@@ -88,12 +83,7 @@ def _exported_sources():
     ]
 
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
 setup(
-    # What a package index shows: the README up to what only a checkout is good for.
-    long_description=README.partition("## Set up for development")[0],
-    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
             "squeezenet._squeezenet",
@@ -104,7 +94,7 @@ setup(
             optional=True,
         )
     ],
-    cmdclass={"build_ext": BuildLibrary, "build_py": PackSources},
+    cmdclass={"build_ext": BuildLibrary, "build_py": CopySources},
     # No Python in the library, hence one wheel for all versions from this one on.
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

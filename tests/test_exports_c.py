@@ -14,7 +14,7 @@ from networks import random_network, tiny_spec
 from squeezenet import Labels, SqzFile, export
 from squeezenet.engine import ReferenceEngine, native_kernels
 from squeezenet.errors import DataError
-from squeezenet.exports import build_c_source, c_engine
+from squeezenet.exports import build_c_source
 from squeezenet.fileformat import encode_sqz
 from squeezenet.memory import STACK_BYTES, WEIGHTS
 
@@ -393,13 +393,3 @@ def test_a_pair_that_cannot_be_written_leaves_the_old_pair(tmp_path, monkeypatch
     assert {path.name for path in tmp_path.iterdir()} == set(old)
     if fails_at < 2:
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
-
-
-@pytest.mark.parametrize("form", c_engine.ENGINE_FILES)
-def test_sources_of_an_installed_package_have_no_comments_and_make_the_same_engine(monkeypatch, form):
-    _, prefix = c_engine.engine_text(form)
-    read = c_engine._read
-    monkeypatch.setattr(c_engine, "_read", lambda *names: re.sub(r"/\*.*?\*/", "", read(*names), flags=re.DOTALL))
-    bare, same = c_engine.engine_text.__wrapped__(form)
-    assert same == prefix
-    assert "/*" not in bare

@@ -58,8 +58,7 @@ def engine_text(form: str) -> tuple[str, str]:
     text = _DEFINITION.sub(r"static \1", text)
     text = re.sub(r"^extern const sqz_kernels .*;\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^const sqz_kernels ", "static const sqz_kernels ", text, flags=re.MULTILINE)
-    plain = "".join(re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).split())  # installed sources have no comments
-    prefix = f"squeezenet_{zlib.crc32(plain.encode()):08x}"
+    prefix = f"squeezenet_{zlib.crc32(text.encode()):08x}"
     guard = f"{prefix.upper()}_SQZ_ENGINE"
     return f"#ifndef {guard}\n#define {guard}\n{add_prefix(text, prefix)}\n#endif\n", prefix
 
@@ -77,10 +76,7 @@ def add_prefix(code: str, prefix: str) -> str:
 def _read(file: str, folder: str = "") -> str:
     if folder:
         return Path(__file__).with_name(folder).joinpath(file).read_text(encoding="utf-8")
-    packed = Path(__file__).with_name("csrc.txt")  # of an installed package, see setup.py
-    if packed.exists():
-        parts = re.split(r"^//// (\S+)\n", packed.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        text = dict(zip(parts[1::2], parts[2::2], strict=True))[file]
-    else:
-        text = (Path(__file__).parents[3] / "csrc" / file).read_text(encoding="utf-8")
+    installed = Path(__file__).with_name("csrc")
+    path = (installed if installed.is_dir() else Path(__file__).parents[3] / "csrc") / file
+    text = path.read_text(encoding="utf-8")
     return re.sub(r'^#include "(squeezenet|sqz_internal|sqz_range|sqz_weights)\.h"\n', "", text, flags=re.MULTILINE)
