@@ -1,12 +1,15 @@
 """Time a network in one Chromium: the exported page, ONNX Runtime Web, TensorFlow.js and LiteRT.js, in turns.
 
     npm install --prefix FOLDER onnxruntime-web @tensorflow/tfjs @tensorflow/tfjs-backend-wasm @litertjs/core
-    python benchmarks/web_peers.py FILE.sqz FOLDER/node_modules     # with nothing else running
+    python benchmarks/web_peers.py first  FILE.sqz FOLDER/node_modules     # with nothing else running
+    python benchmarks/web_peers.py photos FILE.sqz FOLDER/node_modules
 
 Every peer runs on one thread and on the processor, from files that this program serves and whose bytes it counts: the
 library, its WebAssembly, the model. Models are made from FILE.sqz: ONNX in float and in int8, weights as float16 for
-TensorFlow.js, an int8 `.tflite`. A first answer is timed from the start of the navigation; the page also decodes and
-resizes its photo, the others get pixels. Needs Chromium and ../shared; writes results/web_peers.json.
+TensorFlow.js, an int8 `.tflite`; they stay in --folder. A first answer is timed from the start of the navigation to the
+most probable class of a JPEG that is in the page's memory from the beginning; every load has empty caches. `photos`
+times the network alone and compares answers with Python's, from the same pixels. Needs Chromium and ../shared; writes
+results/web_peers.json.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import SHARED, describe_run, write_results
+from environment import SHARED, write_part
 
 from squeezenet import Classifier, export
 from squeezenet.data import open_data
@@ -33,7 +36,7 @@ from squeezenet.exports.browser import open_browser
 
 PAGES = Path(__file__).with_name("web_peers")
 IMAGENET = SHARED / "data/imagenet-500.zip"
-N_PHOTOS, ROUNDS, RUNS, N_LOADS = 20, 4, 8, 2
+N_PHOTOS, ROUNDS, RUNS, N_LOADS = 20, 4, 8, 7
 PEERS = {
     "this page": ("page.html", None),
     "ONNX Runtime Web, int8": ("onnxruntime.html?int8", "onnxruntime-web"),
@@ -77,17 +80,25 @@ def serve(folder: Path, modules: Path) -> Iterator[str]:
 
 
 def prepare(model: Path, folder: Path) -> tuple[list[bytes], np.ndarray]:
-    """Write everybody's model and pixels; returns the photos and Python's logits."""
+    """Write everybody's model and pixels, as far as they are not there; returns the photos and Python's logits."""
     classifier, images = Classifier(model), open_data([str(IMAGENET)])
     how = classifier.preprocessing
     photos = [images.read(index * len(images) // N_PHOTOS) for index in range(N_PHOTOS)]
     pixels = np.stack([how(photo) for photo in photos])
-    (folder / "pixels.bin").write_bytes(pixels.tobytes())
     export(model, folder / "page.html")
-    export(model, folder / "float.onnx")
-    export(model, folder / "int8.onnx", precision="int8")
-    export(model, folder / "head.tflite")
-    export(model, folder / "int8.tflite", photos=str(IMAGENET))
+    if not (folder / "network.json").exists():
+        (folder / "pixels.bin").write_bytes(pixels.tobytes())
+        export(model, folder / "float.onnx")
+        export(model, folder / "int8.onnx", precision="int8")
+        export(model, folder / "head.tflite")
+        export(model, folder / "int8.tflite", photos=str(IMAGENET))
+        write_weights(classifier, folder)
+    return photos, classifier.logits(pixels)
+
+
+def write_weights(classifier: Classifier, folder: Path) -> None:
+    """What the page of TensorFlow.js builds the network from, and what all know of it."""
+    how = classifier.preprocessing
     network = classifier.contents.network.dequantize(how)
     weights, entries = io.BytesIO(), []
     for op in network.spec.convs:
@@ -96,32 +107,66 @@ def prepare(model: Path, folder: Path) -> tuple[list[bytes], np.ndarray]:
             weights.write(part.astype(np.float16).tobytes())
         entries.append({"shape": list(conv.weight.transpose(2, 3, 1, 0).shape)})
     (folder / "weights.bin").write_bytes(weights.getvalue())
-    facts = {"size": network.spec.input_size, "mean": how.mean, "std": how.std, "convs": entries}
-    facts["pools"] = list(network.spec.pools)
-    facts["stride"] = network.spec.stem.stride
+    facts = {"size": network.spec.input_size, "resize": how.resize_size, "mean": how.mean, "std": how.std}
+    facts |= {"convs": entries, "pools": list(network.spec.pools), "stride": network.spec.stem.stride}
     (folder / "network.json").write_text(json.dumps(facts))
-    return photos, classifier.logits(pixels)
 
 
-def measure(browser: Any, address: str, name: str, modules: Path, ours: list[str]) -> tuple[Any, dict[str, Any]]:
-    """Open a peer several times; the last page stays open."""
+def open_peer(browser: Any, address: str, name: str, photo: bytes) -> tuple[Any, dict[str, Any]]:
+    """Load a peer with empty caches; its page stays open. Returns its first answer as well."""
     path, package = PEERS[name]
-    firsts: list[float] = []
-    for load in range(N_LOADS):
-        Handler.sent = {}
-        tab = browser.new_context().new_page()
-        tab.set_default_timeout(120_000)
-        tab.goto(address + path, wait_until="domcontentloaded")
-        if package is None:
-            tab.evaluate((PAGES / "ours.js").read_text().split("\n", 2)[2], ours)
-        firsts.append(tab.evaluate("peer.first()"))
-        if load < N_LOADS - 1:
+    context = browser.new_context()
+    text = base64.b64encode(photo).decode()
+    context.add_init_script(f"self.givenPhoto = new Blob([Uint8Array.from(atob('{text}'), (c) => c.charCodeAt(0))]);")
+    if package is None:
+        context.add_init_script((PAGES / "ours.js").read_text())
+    tab = context.new_page()
+    tab.set_default_timeout(60_000)
+    tab.goto(address + path, wait_until="domcontentloaded")
+    return tab, tab.evaluate("peer.first")
+
+
+def time_first_answers(browser: Any, address: str, modules: Path, photos: list[bytes], expected: np.ndarray) -> Any:
+    """Bytes to load, and milliseconds to the first answer."""
+    firsts: dict[str, list[dict[str, Any]]] = {peer: [] for peer in PEERS}
+    peers: dict[str, dict[str, Any]] = {}
+    for _ in range(N_LOADS):
+        for name, (_, package) in PEERS.items():
+            Handler.sent = {}
+            tab, first = open_peer(browser, address, name, photos[0])
+            firsts[name].append(first)
             tab.context.close()
-    sent = {key: size for key, size in Handler.sent.items() if key not in ("pixels.bin", "favicon.ico")}
-    facts = {"bytes": sum(sent.values()), "files": sent, "first_answer_ms": round(float(np.median(firsts)), 1)}
-    if package:
-        facts["version"] = json.loads((modules / package / "package.json").read_text())["version"]
-    return tab, facts
+            sent = {key: size for key, size in Handler.sent.items() if key != "favicon.ico"}
+            peers[name] = {"bytes": sum(sent.values()), "files": sent}
+            if package:
+                peers[name]["version"] = json.loads((modules / package / "package.json").read_text())["version"]
+    for name, answers in firsts.items():
+        times = [answer["ms"] for answer in answers]
+        peers[name]["first_answer_ms"] = round(float(np.median(times)), 1)
+        peers[name]["first_answers_ms"] = [round(ms) for ms in times]
+        peers[name]["same_class"] = sum(answer["top1"] == int(expected[0].argmax()) for answer in answers)
+    return {"n_loads": N_LOADS, "peers": peers}
+
+
+def time_photos(browser: Any, address: str, modules: Path, photos: list[bytes], expected: np.ndarray) -> Any:
+    """Answers of each peer, and milliseconds of one photo in turns."""
+    texts = [base64.b64encode(photo).decode() for photo in photos]
+    tabs, peers = {}, {}
+    for name in PEERS:
+        tabs[name], _ = open_peer(browser, address, name, photos[0])
+        to_blob = "new Blob([Uint8Array.from(atob(text), (char) => char.charCodeAt(0))])"
+        if name == "this page":
+            tabs[name].evaluate(f"(texts) => {{ self.photos = texts.map((text) => {to_blob}); }}", texts)
+        peers[name] = compare(tabs[name], expected)
+    times: dict[str, list[float]] = {peer: [] for peer in PEERS}
+    for turn in range(ROUNDS):
+        for peer, tab in tabs.items():
+            tab.bring_to_front()
+            taken = tab.evaluate("(runs) => peer.time(runs)", RUNS)
+            times[peer] += taken if turn else []  # the first turn warms up
+    for peer, taken in times.items():
+        peers[peer]["ms"] = round(float(np.median(taken)), 2)
+    return {"n_photos": N_PHOTOS, "peers": peers}
 
 
 def compare(tab: Any, expected: np.ndarray) -> dict[str, Any]:
@@ -137,31 +182,21 @@ def compare(tab: Any, expected: np.ndarray) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["first", "photos"])
     parser.add_argument("model", type=Path)
     parser.add_argument("modules", type=Path, help="npm's node_modules")
+    parser.add_argument("--folder", type=Path, help="where the peers' models are kept (default: nowhere)")
     arguments = parser.parse_args()
-    results: dict[str, dict[str, Any]] = {}
+    measure = {"first": time_first_answers, "photos": time_photos}[arguments.part]
     with tempfile.TemporaryDirectory() as name, open_browser() as browser:
-        folder = Path(name)
+        folder = arguments.folder or Path(name)
+        folder.mkdir(exist_ok=True)
         photos, expected = prepare(arguments.model, folder)
-        ours = [base64.b64encode(photo).decode() for photo in photos]
         with serve(folder, arguments.modules) as address:
-            tabs = {}
-            for peer in PEERS:
-                tabs[peer], results[peer] = measure(browser, address, peer, arguments.modules, ours)
-                results[peer] |= compare(tabs[peer], expected)
-            times: dict[str, list[float]] = {peer: [] for peer in PEERS}
-            for turn in range(ROUNDS):
-                for peer, tab in tabs.items():
-                    tab.bring_to_front()
-                    taken = tab.evaluate("(runs) => peer.time(runs)", RUNS)
-                    times[peer] += taken if turn else []  # the first turn warms up
-        for peer, taken in times.items():
-            results[peer]["ms"] = round(float(np.median(taken)), 2)
+            measured = measure(browser, address, arguments.modules, photos, expected)
         facts = {"net": Classifier(arguments.model).spec.name, "file_bytes": arguments.model.stat().st_size}
-        facts |= {"chromium": browser.version, "n_photos": N_PHOTOS, "peers": results}
-    write_results("web_peers", {"run": describe_run(), **facts})
-    print(json.dumps(facts, indent=1))
+        facts |= {"chromium": browser.version}
+    write_part("web_peers", arguments.part, facts | measured)
 
 
 if __name__ == "__main__":

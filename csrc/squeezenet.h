@@ -159,7 +159,8 @@ SQZ_API sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *stream, siz
                                    int8_t *weight, int32_t *bias, float *multiplier);
 
 /* Encode the next convolution instead, with the same state: what was decoded or encoded before is what a decoder will have
- * seen. `memory` holds the stream afterwards, at its beginning, and must have `sqz_encode_bytes`.
+ * seen. `memory` holds the stream afterwards, at its beginning, and must have `sqz_encode_bytes`. Without `bias` and
+ * `multiplier` it is a stream of weights alone, as exported C decodes them row by row; no file has one.
  * SQZ_BAD_TABLE if a multiplier is negative, or a bias or weight is the lowest of its type. */
 SQZ_API size_t sqz_encode_bytes(const sqz_conv_shape *shape);
 SQZ_API sqz_status sqz_encode_conv(sqz_decoder *coder, const sqz_conv_shape *shape, const int8_t *weight,

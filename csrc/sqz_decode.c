@@ -66,22 +66,6 @@ static void decode_biases(decode_stream *stream, sqz_decoder *decoder, int count
     }
 }
 
-/* Reads the layer's table of values, if it has one; returns how many there are, and where 0 is. */
-static int decode_codebook(decode_stream *stream, sqz_decoder *decoder, int8_t values[255], int *zero) {
-    int count = 0, history = 0;
-    *zero = 0;
-    if (!decode_raws(stream, 1, DECODE_GIVEN(stream->present != NULL))) return 0;
-    for (int value = -127; value < 128; value++) {
-        int is_present =
-            value == 0 || decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_CODEBOOK + history],
-                                     DECODE_GIVEN(stream->present[value + 127]));
-        if (value == 0) *zero = count;
-        if (is_present) values[count++] = (int8_t)value;
-        history = (history << 1 & 2) | is_present;
-    }
-    return count;
-}
-
 static void decode_references(decode_stream *stream, sqz_decoder *decoder, int rows) {
     int names_its_own = (int)decode_raws(stream, 1, (uint32_t)DECODE_GIVEN(stream->has_own_references));
 #ifndef SQZ_ENCODES
@@ -113,24 +97,27 @@ static int decode_has_room(const sqz_decoder *decoder, const sqz_conv_shape *sha
            (size_t)shape->out_channels <= decoder->max_rows && decode_products(shape) <= decoder->max_products;
 }
 
-static void decode_relax(sqz_decoder *decoder) {
-    for (int i = 0; i < DECODE_CONTEXTS; i++) {
-        const decode_context seen = decoder->contexts[i] & 0xFFFF;
-        if (seen > DECODE_RELAXED) decoder->contexts[i] -= seen - DECODE_RELAXED;
+static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sqz_conv_shape *shape, int8_t *weight) {
+    const size_t products = decode_products(shape);
+    decode_layer layer;
+    decode_begin_rows(stream, decoder, (int)products, &layer);
+    for (int row = 0; row < shape->out_channels && !stream->status; row++) {
+        const int8_t *reference = row ? weight + (size_t)decoder->references[row] * products : NULL;
+        decode_next_row(stream, decoder, shape->kernel, (int)products, &layer, row, reference,
+                        weight + (size_t)row * products);
     }
 }
 
-/* A stream but its beginning and end; returns how many values the codebook has, and where 0 is among them. */
+/* A stream but its beginning and end; returns how many values the codebook has, and where 0 is among them. Without
+ * biases and multipliers it is one of weights alone, whose rows refer to the one before. */
 static int decode_body(decode_stream *stream, sqz_decoder *decoder, const sqz_conv_shape *shape, int8_t *weight,
                        int32_t *bias, float *multiplier, int8_t *values, int *zero) {
-    int n_values, energy;
-    decode_multipliers(stream, decoder, shape->out_channels, multiplier);
-    decode_biases(stream, decoder, shape->out_channels, bias);
+    int n_values;
+    if (multiplier) decode_multipliers(stream, decoder, shape->out_channels, multiplier);
+    if (bias) decode_biases(stream, decoder, shape->out_channels, bias);
     n_values = decode_codebook(stream, decoder, values, zero);
-    decode_references(stream, decoder, shape->out_channels);
-    energy = (int)decode_raws(stream, 5, (uint32_t)DECODE_GIVEN(stream->energy));
-    if (energy > DECODE_MAX_ENERGY) decode_fail(stream, SQZ_BAD_TABLE);
-    if (!stream->status) decode_weights(stream, decoder, shape, energy, weight);
+    if (bias) decode_references(stream, decoder, shape->out_channels);
+    decode_weights(stream, decoder, shape, weight);
     if (!stream->status) decode_finish(stream);
     return n_values;
 }
@@ -186,19 +173,10 @@ sqz_decoder *sqz_decoder_begin(const sqz_decoder_needs *needs, void *memory) {
     uint8_t *base = (uint8_t *)memory + (SQZ_ALIGN - (uintptr_t)memory % SQZ_ALIGN) % SQZ_ALIGN;
     sqz_decoder *decoder = (sqz_decoder *)(void *)base;
     decode_layout(needs, decoder);
-    for (int i = 0; i < DECODE_CONTEXTS; i++) decoder->contexts[i] = DECODE_NEW;
 #if defined(SQZ_X86)
     decoder->has_avx2 = sqz_has_bmi2() && sqz_has_avx2();
 #endif
-    for (int n = 0; n < 256; n++) decoder->rates[n] = (uint16_t)(655360 / (10 * n + 18));
-    for (int kernel = 1; kernel <= DECODE_MAX_KERNEL; kernel++) {
-        for (int p = 0; decoder->predictors[kernel] && p < kernel * kernel; p++) {
-            decode_predictor *predictor = &decoder->predictors[kernel][p];
-            memset(predictor, 0, sizeof *predictor);
-            predictor->column_size = 1 << 20;
-            predictor->average_size = 1 << 19;
-        }
-    }
+    decode_reset(decoder);
     return decoder;
 }
 

@@ -43,7 +43,6 @@ static double encode_worth(const int8_t *rows, const double *norms, size_t produ
 static int encode_choose_references(const int8_t *rows, double *norms, int count, size_t products, int32_t *references) {
     double gains = 0.0;
     int differs = 0;
-    for (int row = 0; row < count; row++) references[row] = row - 1;
     if (count < 3 || count > ENCODE_MAX_ROWS) return 0;
     for (int row = 0; row < count; row++) {
         int64_t sum = 0;
@@ -132,7 +131,7 @@ sqz_status sqz_encode_conv(sqz_decoder *coder, const sqz_conv_shape *shape, cons
     size_t rows, count;
     uint64_t squares = 0;
     int zero;
-    if (!coder || !shape || !weight || !bias || !multiplier || !memory || !size) return SQZ_BAD_ARGUMENT;
+    if (!coder || !shape || !weight || !bias != !multiplier || !memory || !size) return SQZ_BAD_ARGUMENT;
     if (!decode_has_room(coder, shape)) return SQZ_BAD_ARGUMENT;
     if (bytes < sqz_encode_bytes(shape)) return SQZ_NO_MEMORY;
     rows = (size_t)shape->out_channels;
@@ -140,7 +139,7 @@ sqz_status sqz_encode_conv(sqz_decoder *coder, const sqz_conv_shape *shape, cons
     for (size_t i = 0; i < count; i++) {
         if (weight[i] == -128) return SQZ_BAD_TABLE;
     }
-    for (size_t i = 0; i < rows; i++) {
+    for (size_t i = 0; bias && i < rows; i++) {
         if (bias[i] == INT32_MIN || decode_word(&multiplier[i]) >> 31) return SQZ_BAD_TABLE;
     }
     stream.data = at;
@@ -150,17 +149,18 @@ sqz_status sqz_encode_conv(sqz_decoder *coder, const sqz_conv_shape *shape, cons
     biases = (int32_t *)(void *)(norms + rows);
     multipliers = (float *)(void *)(biases + rows);
     symbols = (int8_t *)(multipliers + rows);
-    memcpy(biases, bias, rows * sizeof *bias);
-    memcpy(multipliers, multiplier, rows * sizeof *multiplier);
+    if (bias) memcpy(biases, bias, rows * sizeof *bias);
+    if (bias) memcpy(multipliers, multiplier, rows * sizeof *multiplier);
     memcpy(symbols, weight, count);
     decode_relax(coder);
     stream.range = 0xFFFFFFFF;
-    encode_measure(&stream, multipliers, biases, (int)rows);
+    if (bias) encode_measure(&stream, multipliers, biases, (int)rows);
     if (encode_look_up(symbols, count, present)) stream.present = present;
-    stream.has_own_references = encode_choose_references(symbols, norms, (int)rows, decode_products(shape), coder->references);
+    for (int row = 0; row < (int)rows; row++) coder->references[row] = row - 1;
+    if (bias) stream.has_own_references = encode_choose_references(symbols, norms, (int)rows, decode_products(shape), coder->references);
     for (size_t i = 0; i < count; i++) squares += (uint64_t)(symbols[i] * symbols[i]);
     stream.energy = sqz_max(decode_bits_of(squares * 362 / count) - 1, 0);
-    decode_body(&stream, coder, shape, symbols, biases, multipliers, values, &zero);
+    decode_body(&stream, coder, shape, symbols, bias ? biases : NULL, bias ? multipliers : NULL, values, &zero);
     *size = stream.position;
     return stream.status;
 }

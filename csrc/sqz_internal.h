@@ -1,8 +1,8 @@
 /* sqz_internal.h - what the engine's own files share.
  *
  * Every static function carries the prefix of its file (`decode_`, `plan_`, ...), because `squeezenet export` pastes the
- * files into one. A file calls only files that come later here: sqz_abi, sqz_model, sqz_batch, sqz_run, sqz_parse, sqz_pack,
- * sqz_plan, sqz_schedule, sqz_decode, sqz_unknown, sqz_threads, kernels, kernels_*, sqz_hash. */
+ * files into one. A file calls only files that come later here: sqz_abi, sqz_model, sqz_batch, sqz_run, sqz_coded, sqz_parse,
+ * sqz_pack, sqz_plan, sqz_schedule, sqz_decode, sqz_unknown, sqz_threads, kernels, kernels_*, sqz_hash. */
 #ifndef SQZ_INTERNAL_H
 #define SQZ_INTERNAL_H
 
@@ -303,6 +303,23 @@ typedef struct {
     int mapped; /* rows of the map, its border included */
 } sqz_progress;
 
+#if defined(SQZ_CODED)
+/* Where a convolution's weights come from. They are decoded into the trunk, from `at` on, before a step of the image, or
+ * panel by panel while they are multiplied: `step` is then -1. */
+typedef struct {
+    const uint8_t *stream;
+    size_t bytes;
+    int step;
+    size_t at;
+} sqz_source;
+
+/* Where the decoder lies in the trunk, and the panel that it has decoded last. */
+typedef struct {
+    const sqz_source *sources;
+    size_t decoder_at, panel_at;
+} sqz_coded;
+#endif
+
 struct sqz_model {
     const sqz_kernels *kernels;
     sqz_conv *convs; /* all of them, in file order: stem, of each Fire squeeze, expand1x1, expand3x3, bypass; head */
@@ -324,6 +341,9 @@ struct sqz_model {
     sqz_decoder_needs needs;
     uint64_t n_macs;
     uint64_t shape_hash; /* of all convolutions: whether a file is of this architecture */
+#if defined(SQZ_CODED)
+    sqz_coded coded;
+#endif
 };
 
 SQZ_INLINE size_t sqz_row_bytes(int size, int channels) { return (size_t)size * sqz_pixel_bytes(channels); }
@@ -375,6 +395,17 @@ sqz_status sqz_run_image(const sqz_model *model, void *arena, size_t arena_bytes
 
 /* Lays weights (O, I, k, k) out for a kernel set; `sqz_pack.c`. */
 void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight);
+/* Those of one output, (I, k, k), as SQZ_PACK_TWOS in its panel; what they leave out has to be 0 already. */
+void sqz_pack_output(const sqz_conv *conv, const int8_t *weight, int lane, uint8_t *panel);
+
+#if defined(SQZ_CODED)
+/* `sqz_coded.c`: before the first step of an image; before each; a convolution's weights, or NULL if they come panel by
+ * panel; and each panel in turn. */
+void sqz_coded_begin(const sqz_worker *worker);
+void sqz_coded_hold(const sqz_worker *worker, int step);
+uint8_t *sqz_coded_weights(const sqz_worker *worker, const sqz_conv *conv);
+uint8_t *sqz_coded_panel(const sqz_worker *worker, const sqz_conv *conv, int panel);
+#endif
 
 /* Whether dot^2 * 2^16 >= threshold * norm * size; `sqz_unknown.c`. */
 int sqz_unknown_is_near(uint64_t dot, uint64_t norm, uint64_t size, uint32_t threshold);

@@ -53,16 +53,20 @@ static void pack_panel(const sqz_conv *conv, const int8_t *weight, int first, in
     }
 }
 
-static void pack_twos(const sqz_conv *conv, const int8_t *weight, int first, int outputs, uint8_t *panel) {
+void sqz_pack_output(const sqz_conv *conv, const int8_t *weight, int lane, uint8_t *panel) {
     const size_t area = (size_t)(conv->kernel * conv->kernel), channels = (size_t)conv->in_channels;
-    const size_t products = (size_t)(conv->runs * conv->groups) * 4;
-    memset(panel, 0, products * SQZ_LANES);
+    const size_t step = 2 * pack_product(conv, 1, 0); /* from one place to the next */
+    uint8_t *to = panel + (size_t)(lane / 2) * 8 * (size_t)(conv->runs * conv->groups) + lane % 2;
+    for (size_t channel = 0; channel < channels; channel++, to += 2) {
+        for (size_t at = 0; at < step * area; at += step) to[at] = (uint8_t)*weight++;
+    }
+}
+
+static void pack_twos(const sqz_conv *conv, const int8_t *weight, int first, int outputs, uint8_t *panel) {
+    const size_t products = (size_t)conv->in_channels * (size_t)(conv->kernel * conv->kernel);
+    memset(panel, 0, conv->panel_bytes);
     for (int lane = 0; lane < outputs; lane++) {
-        const int8_t *w = weight + (size_t)(first + lane) * channels * area;
-        uint8_t *to = panel + (size_t)(lane / 2) * 2 * products + lane % 2;
-        for (size_t channel = 0; channel < channels; channel++) {
-            for (size_t place = 0; place < area; place++) to[2 * pack_product(conv, place, channel)] = (uint8_t)*w++;
-        }
+        sqz_pack_output(conv, weight + (size_t)(first + lane) * products, lane, panel);
     }
 }
 

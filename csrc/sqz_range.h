@@ -9,9 +9,27 @@
 enum { DECODE_UNSTORED = 3 }; /* zero bytes that belong to a stream but are not in it */
 
 /* In the upper half the probability that a bit is 1, in units of 2^-16; in the lower how many bits it has seen. */
+#ifndef SQZ_CODED
 typedef uint32_t decode_context;
+SQZ_INLINE uint32_t decode_get(const decode_context *context) { return *context; }
+SQZ_INLINE void decode_set(decode_context *context, uint32_t value) { *context = value; }
+#else /* in three bytes, the count being one */
+typedef struct {
+    uint8_t count, probability[2];
+} decode_context;
+SQZ_INLINE uint32_t decode_get(const decode_context *context) {
+    uint16_t probability;
+    memcpy(&probability, context->probability, 2);
+    return (uint32_t)probability << 16 | context->count;
+}
+SQZ_INLINE void decode_set(decode_context *context, uint32_t value) {
+    const uint16_t probability = (uint16_t)(value >> 16);
+    memcpy(context->probability, &probability, 2);
+    context->count = (uint8_t)value;
+}
+#endif
 
-#define DECODE_NEW ((decode_context)1 << 31)
+#define DECODE_NEW ((uint32_t)1 << 31)
 
 #ifndef SQZ_ENCODES
 typedef struct {
@@ -38,7 +56,7 @@ typedef struct {
 
 /* One formula for both: for a 0 the product is negative, and what is added rounds it as the positive one is rounded.
  * Everything is modulo 2^32, of which the upper half remains. */
-SQZ_INLINE decode_context decode_adapted(decode_context context, const uint16_t *rates, uint32_t bit) {
+SQZ_INLINE uint32_t decode_adapted(uint32_t context, const uint16_t *rates, uint32_t bit) {
     uint32_t n = context & 0xFFFF;
     uint32_t move = ((bit << 16) - (context >> 16)) * rates[n] + 32767 + bit;
     return context + ((n - 255) >> 31) + (move & 0xFFFF0000);
@@ -81,25 +99,28 @@ static void decode_finish(decode_stream *stream) {
 }
 
 SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {
-    const decode_context before = *context;
+    const uint32_t before = decode_get(context);
     const uint32_t bound = (stream->range >> 16) * (before >> 16);
     const int bit = stream->code < bound;
     (void)given;
     if (bit) {
         stream->range = bound;
-        *context = decode_adapted(before, rates, 1);
+        decode_set(context, decode_adapted(before, rates, 1));
     } else {
         stream->code -= bound;
         stream->range -= bound;
-        *context = decode_adapted(before, rates, 0);
+        decode_set(context, decode_adapted(before, rates, 0));
     }
     decode_refill(stream);
     return bit;
 }
 
 /* The same without a branch on the bit, for bits that are hard to foresee and decide nothing else. */
+#if defined(SQZ_SMALL)
+#define decode_noise decode_bit
+#else
 SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {
-    const decode_context before = *context;
+    const uint32_t before = decode_get(context);
     const uint32_t bound = (stream->range >> 16) * (before >> 16);
     uint32_t bit;
     (void)given;
@@ -122,10 +143,11 @@ SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode
         bit = mask & 1;
     }
 #endif
-    *context = decode_adapted(before, rates, bit);
+    decode_set(context, decode_adapted(before, rates, bit));
     decode_refill(stream);
     return (int)bit;
 }
+#endif
 
 /* Up to 8 equally likely bits. */
 SQZ_INLINE uint32_t decode_raw(decode_stream *stream, int bits, uint32_t given) {
@@ -203,6 +225,7 @@ static uint32_t decode_raws(decode_stream *stream, int bits, uint32_t given) {
     return value;
 }
 
+#ifndef SQZ_CODED
 static uint32_t decode_tree(decode_stream *stream, const uint16_t *rates, decode_context *contexts, int bits,
                             uint32_t given) {
     const uint32_t size = 1u << bits;
@@ -210,6 +233,7 @@ static uint32_t decode_tree(decode_stream *stream, const uint16_t *rates, decode
     while (bits-- > 0) node = node << 1 | (uint32_t)decode_bit(stream, rates, &contexts[node], given >> bits & 1);
     return node - size;
 }
+#endif
 
 static int decode_bits_of(uint64_t value) {
 #if defined(__GNUC__)

@@ -13,7 +13,7 @@ static int run_last(const sqz_worker *worker, int count) {
     return (int)((int64_t)count * (worker->part + 1) / worker->parts);
 }
 
-static void run_conv(const sqz_worker *worker, const sqz_conv *conv, sqz_conv_job *job) {
+static void run_job(const sqz_worker *worker, const sqz_conv *conv, sqz_conv_job *job) {
     const sqz_model *model = worker->model;
     size_t wide = model->scratch_bytes - sqz_round_up(model->wide_bytes, SQZ_ALIGN);
     job->wide = (uint16_t *)(void *)(worker->scratch + wide);
@@ -30,6 +30,43 @@ static void run_conv(const sqz_worker *worker, const sqz_conv *conv, sqz_conv_jo
     job->zero = conv->out_zero;
     job->is_plain = conv->is_bounded && conv->out_zero == 0;
     model->kernels->conv(job);
+}
+
+/* Some panels of a convolution. */
+static sqz_conv run_panels(const sqz_worker *worker, const sqz_conv *conv, int panel, int count) {
+    sqz_conv part = *conv;
+    part.panels = count;
+    part.last_outputs = panel + count == conv->panels ? conv->last_outputs : SQZ_LANES;
+#if defined(SQZ_CODED)
+    part.weights = sqz_coded_panel(worker, conv, panel); /* one at a time */
+#else
+    (void)worker;
+    part.weights += (size_t)panel * conv->panel_bytes;
+#endif
+    part.kinds += panel;
+    part.bias += panel * SQZ_LANES;
+    part.multiplier += panel * SQZ_LANES;
+    return part;
+}
+
+static void run_conv(const sqz_worker *worker, const sqz_conv *conv, sqz_conv_job *job) {
+#if defined(SQZ_CODED)
+    sqz_conv part = *conv;
+    uint8_t *const y = job->y;
+    part.weights = sqz_coded_weights(worker, conv);
+    if (part.weights) {
+        run_job(worker, &part, job);
+        return;
+    }
+    for (int panel = 0; panel < conv->panels; panel++) {
+        part = run_panels(worker, conv, panel, 1);
+        job->y = y + panel * SQZ_LANES;
+        run_job(worker, &part, job);
+    }
+    job->y = y;
+#else
+    run_job(worker, conv, job);
+#endif
 }
 
 /* Moves all but the first of some rows up by one. */
@@ -258,14 +295,10 @@ static void run_head(const sqz_worker *worker, const uint8_t *x, int first, int 
     const size_t pixel = sqz_pixel_bytes(head->in_channels);
     int32_t *raw = (int32_t *)(void *)(worker->scratch + model->stages[model->n_fires].spare_at);
     for (int count; panel < last; panel += count) {
-        sqz_conv part = *head;
         const int first_class = panel * SQZ_LANES;
-        count = part.panels = sqz_min(model->head_panels, last - panel);
-        part.last_outputs = panel + count == head->panels ? head->last_outputs : SQZ_LANES;
-        part.weights += (size_t)panel * head->panel_bytes;
-        part.kinds += panel;
-        part.bias += first_class;
-        part.multiplier += first_class;
+        sqz_conv part;
+        count = sqz_min(model->head_panels, last - panel);
+        part = run_panels(worker, head, panel, count);
         for (int at = first; at < end; at += model->head_pixels) {
             sqz_conv_job job = SQZ_ZEROS;
             job.x_pixel = pixel;
@@ -273,7 +306,7 @@ static void run_head(const sqz_worker *worker, const uint8_t *x, int first, int 
             job.rows = 1;
             job.pixels = sqz_min(model->head_pixels, end - at);
             job.raw = raw;
-            run_conv(worker, &part, &job);
+            run_job(worker, &part, &job);
             run_collect(model, raw, at, job.pixels, first_class, part.panels * SQZ_LANES, worker->result.logits,
                         worker->result.map);
         }
@@ -453,7 +486,15 @@ sqz_status sqz_run_image(const sqz_model *model, void *arena, size_t arena_bytes
     worker.scratch = trunk + model->trunk_bytes;
     if (input->source) input->pixels = trunk + model->input_at;
     floats = sqz_usual_floats();
-    for (int i = 0; i < sqz_steps(model) && !input->status; i++) sqz_run_step(&worker, i);
+#if defined(SQZ_CODED)
+    sqz_coded_begin(&worker);
+#endif
+    for (int i = 0; i < sqz_steps(model) && !input->status; i++) {
+#if defined(SQZ_CODED)
+        sqz_coded_hold(&worker, i);
+#endif
+        sqz_run_step(&worker, i);
+    }
     sqz_restore_floats(floats);
     return input->status;
 }

@@ -20,17 +20,28 @@ enum {
     DECODE_COEFFICIENT = 1 << 21, /* where coefficients are clamped: 1.0 */
     DECODE_LEVELS = 37,
     DECODE_AGREEMENTS = 6,
+#ifndef SQZ_CODED /* places of the contexts of one length and level: a few more than there are, so as to be found fast */
+    DECODE_LENGTHS = 8,
+    DECODE_MANTISSAS = 64,
+#else
+    DECODE_LENGTHS = 6,
+    DECODE_MANTISSAS = 32,
+#endif
     /* where the contexts of each decision begin */
     DECODE_ZERO = 0,
     DECODE_SIGN = DECODE_ZERO + DECODE_LEVELS * 8,
     DECODE_LENGTH = DECODE_SIGN + (DECODE_LEVELS / 6 + 1) * 8,
-    DECODE_MANTISSA = DECODE_LENGTH + DECODE_LEVELS * DECODE_AGREEMENTS * 8,
-    DECODE_BIAS_LENGTHS = DECODE_MANTISSA + DECODE_LEVELS * 64,
+    DECODE_MANTISSA = DECODE_LENGTH + DECODE_LEVELS * DECODE_AGREEMENTS * DECODE_LENGTHS,
+    DECODE_CODEBOOK = DECODE_MANTISSA + DECODE_LEVELS * DECODE_MANTISSAS,
+#ifndef SQZ_CODED
+    DECODE_BIAS_LENGTHS = DECODE_CODEBOOK + 4,
     DECODE_BIAS_TOPS = DECODE_BIAS_LENGTHS + 32,
     DECODE_DISTANCE_LENGTHS = DECODE_BIAS_TOPS + 96,
     DECODE_DISTANCE_TOPS = DECODE_DISTANCE_LENGTHS + 32,
-    DECODE_CODEBOOK = DECODE_DISTANCE_TOPS + 96,
+    DECODE_CONTEXTS = DECODE_DISTANCE_TOPS + 96
+#else
     DECODE_CONTEXTS = DECODE_CODEBOOK + 4
+#endif
 };
 
 /* Coefficients of both predictors at one kernel position: of up to eight earlier symbols in the row, of the row
@@ -61,29 +72,50 @@ struct sqz_decoder {
 
 /* Thirds of an octave: floor(3 * log2(estimate / 4 + 1)). */
 SQZ_INLINE int decode_level(int64_t estimate) {
+#if defined(SQZ_SMALL) && defined(__GNUC__)
+    /* The leading bit, then which of the two thirds above it is reached: 2^31 times the cube roots of 2 and 4. */
+    const uint32_t small = (uint32_t)estimate + 4;
+    const int zeros = __builtin_clz(small);
+    return 3 * (29 - zeros) + (small << zeros >= 2705659853u) + (small << zeros >= 3408917803u);
+#else
     const uint64_t v = (uint64_t)estimate + 4;
 #if defined(__GNUC__)
     return 57 - __builtin_clzll(v * v * v); /* v is never 0 */
 #else
     return decode_bits_of(v * v * v) - 7;
 #endif
+#endif
+}
+
+/* A prediction in whole units, at most DECODE_MAX_ESTIMATE; 0 for a negative one. */
+SQZ_INLINE int64_t decode_estimate(int64_t prediction) {
+#if defined(SQZ_SMALL) /* 32 bits lose none */
+    const int32_t high = (int32_t)(prediction >> 32);
+    return high < 0 ? 0 : high > 0 ? (int32_t)DECODE_MAX_ESTIMATE : (int32_t)((uint32_t)prediction >> 18);
+#else
+    prediction >>= 18;
+    return prediction > DECODE_MAX_ESTIMATE ? (int64_t)DECODE_MAX_ESTIMATE : prediction;
+#endif
 }
 
 #if defined(SQZ_SMALL)
 #define DECODE_UNROLL
+#define DECODE_SKIPS(symbol) ((symbol) == 0) /* where a branch costs less than what it saves */
 #else
 #define DECODE_UNROLL SQZ_UNROLL
+#define DECODE_SKIPS(symbol) 0
 #endif
 
 /* A magnitude from 1 to 127: its bit length in unary, then the bits below the leading one. */
 SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int level, int agreement, int given) {
-    decode_context *lengths = &decoder->contexts[DECODE_LENGTH + (level * DECODE_AGREEMENTS + agreement) * 8];
-    decode_context *mantissa = &decoder->contexts[DECODE_MANTISSA + level * 64];
+    decode_context *lengths = &decoder->contexts[DECODE_LENGTH + (level * DECODE_AGREEMENTS + agreement) * DECODE_LENGTHS];
+    decode_context *mantissa = &decoder->contexts[DECODE_MANTISSA + level * DECODE_MANTISSAS];
     int length = 1, value = 1, left;
     DECODE_UNROLL for (; length < 7; length++) {
-        if (!decode_bit(stream, decoder->rates, &lengths[length], given >> length != 0)) break;
+        if (!decode_bit(stream, decoder->rates, &lengths[length - (DECODE_LENGTHS < 8)], given >> length != 0)) break;
     }
-    mantissa += length * 8;
+    /* Without gaps: one context of length 2, three of length 3, seven of each other. */
+    mantissa += DECODE_MANTISSAS == 64 ? length * 8 : length < 4 ? length - 3 : 7 * length - 25;
     left = sqz_max(length - 4, 0);
     for (int i = length - 2; i >= left; i--) {
         value = value << 1 | decode_noise(stream, decoder->rates, &mantissa[value], given >> i & 1);
@@ -96,14 +128,16 @@ SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int leve
 SQZ_INLINE int decode_symbol_of(decode_stream *outside, sqz_decoder *decoder, int64_t mean, int64_t size, int layer,
                                 int given) {
     static const uint8_t agreements[2][8] = {{0, 0, 0, 0, 1, 2, 3, 4}, {0, 0, 0, 0, 5, 5, 5, 5}};
+#if defined(SQZ_SMALL)
+    decode_stream *stream = outside;
+#else
     decode_stream local = *outside, *stream = &local; /* in registers */
-    const int64_t most = DECODE_MAX_ESTIMATE, expected = (mean < 0 ? -mean : mean) >> 18;
-    int64_t estimate = size >> 18;
+#endif
+    int64_t estimate = decode_estimate(size);
     int level, certainty, is_expected_negative = mean < 0, surprise, symbol = 0;
-    if (estimate > most) estimate = most;
     if (estimate < layer >> 5) estimate = layer >> 5;
     level = decode_level(estimate);
-    certainty = decode_level(expected > most ? most : expected) - level + 11;
+    certainty = decode_level(decode_estimate(mean < 0 ? -mean : mean)) - level + 11;
     certainty = certainty < 0 ? 0 : sqz_min(certainty >> 1, 7);
     if (decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_ZERO + level * 8 + certainty], given != 0)) {
         surprise = decode_noise(stream, decoder->rates,
@@ -112,7 +146,9 @@ SQZ_INLINE int decode_symbol_of(decode_stream *outside, sqz_decoder *decoder, in
         symbol = decode_size(stream, decoder, level, agreements[surprise][certainty], given < 0 ? -given : given);
         symbol = surprise != is_expected_negative ? -symbol : symbol;
     }
+#if !defined(SQZ_SMALL)
     *outside = local;
+#endif
     return symbol;
 }
 
@@ -137,7 +173,18 @@ DECODE_AVX2 __attribute__((noinline)) static int decode_symbol_avx2(decode_strea
 #endif
 
 SQZ_INLINE int32_t decode_step(int64_t error, int shift) {
-    const int64_t step = (error + ((int64_t)1 << (shift - 1))) >> shift, most = DECODE_MAX_STEP;
+    const int64_t sum = error + ((int64_t)1 << (shift - 1)), most = DECODE_MAX_STEP;
+    int64_t step;
+#if defined(SQZ_SMALL)
+    if (shift < 32) { /* unless its upper half alone decides, 32 bits hold it */
+        const int32_t high = (int32_t)(sum >> 32), limit = (int32_t)1 << (shift - 1);
+        const int32_t low = (int32_t)((uint32_t)sum >> shift | (uint32_t)high << (32 - shift));
+        if (high >= limit) return DECODE_MAX_STEP;
+        if (high < -limit) return -DECODE_MAX_STEP;
+        return sqz_max(-DECODE_MAX_STEP, sqz_min(low, DECODE_MAX_STEP));
+    }
+#endif
+    step = sum >> shift;
     return (int32_t)(step > most ? most : step < -most ? -most : step);
 }
 
@@ -169,9 +216,11 @@ SQZ_INLINE int decode_weight(decode_stream *stream, sqz_decoder *decoder, decode
     const int x = 16 * symbol, magnitude = sqz_abs(x);
     const int32_t mean_step = decode_step((int64_t)x * DECODE_COEFFICIENT - mean, layer->energy + 9);
     const int32_t size_step = decode_step((int64_t)magnitude * DECODE_COEFFICIENT - size, layer->energy + 10);
-    predictor->reference_mean += mean_step * of_row;
+    if (!DECODE_SKIPS(reference)) {
+        predictor->reference_mean += mean_step * of_row;
+        predictor->reference_size += size_step * size_of_row;
+    }
     predictor->column_mean += mean_step * of_column;
-    predictor->reference_size += size_step * size_of_row;
     predictor->column_size += size_step * size_of_column;
     predictor->average_size += size_step * average;
     column->size = (int16_t)(column->size + ((16 * magnitude - column->size) >> layer->column_shift));
@@ -190,12 +239,14 @@ SQZ_INLINE void decode_after(decode_stream *stream, sqz_decoder *decoder, decode
     decode_guess guess = {0, 0, 0, 0};
     const int8_t *earlier = row + index - EARLIER;
     for (int i = 0; i < EARLIER; i++) {
+        if (DECODE_SKIPS(earlier[i])) continue;
         guess.mean += (int64_t)predictor->mean[i] * (16 * earlier[i]);
         guess.size += (int64_t)predictor->size[i] * (16 * sqz_abs(earlier[i]));
     }
     row[index] = (int8_t)decode_weight(stream, decoder, predictor, layer, index, reference ? reference[index] : 0,
                                        &guess, DECODE_GIVEN(row[index]), IS_AVX2);
     for (int i = 0; i < EARLIER; i++) {
+        if (DECODE_SKIPS(earlier[i])) continue;
         predictor->mean[i] += guess.mean_step * (16 * earlier[i]);
         predictor->size[i] += guess.size_step * (16 * sqz_abs(earlier[i]));
     }
@@ -314,21 +365,64 @@ static void decode_row(decode_stream *stream, sqz_decoder *decoder, decode_predi
 #endif
 }
 
-static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sqz_conv_shape *shape, int energy,
-                           int8_t *weight) {
-    const int area = shape->kernel * shape->kernel, products = shape->in_channels * area;
-    decode_predictor *predictors = decoder->predictors[shape->kernel];
-    decode_layer layer = {energy, 0, ((energy & 1 ? 218 : 154) << (energy >> 1)) >> 4, 0};
-    for (int i = 0; i < products; i++) decoder->columns[i].size = (int16_t)layer.layer, decoder->columns[i].mean = 0;
-    for (int row = 0; row < shape->out_channels && !stream->status; row++) {
-        int8_t *to = weight + (size_t)row * (size_t)products;
-        const int8_t *reference = row ? weight + (size_t)decoder->references[row] * (size_t)products : NULL;
-        const int column_bits = decode_bits_of((uint64_t)row + 1);
-        for (int p = 0; p < area; p++) decode_clamp(&predictors[p]);
-        layer.column_shift = column_bits < 2 ? 2 : sqz_min(column_bits, 5);
-        layer.average = layer.layer;
-        decode_row(stream, decoder, predictors, &layer, area, products, reference, to);
+/* --- a convolution ------------------------------------------------------------------------------------------------ */
+
+static void decode_relax(sqz_decoder *decoder) {
+    for (int i = 0; i < DECODE_CONTEXTS; i++) {
+        const uint32_t context = decode_get(&decoder->contexts[i]), seen = context & 0xFFFF;
+        if (seen > DECODE_RELAXED) decode_set(&decoder->contexts[i], context - (seen - DECODE_RELAXED));
     }
+}
+
+#ifndef SQZ_ENCODES
+/* Before the first convolution of a network: `decoder` knows where its memory lies. */
+static void decode_reset(sqz_decoder *decoder) {
+    for (int i = 0; i < DECODE_CONTEXTS; i++) decode_set(&decoder->contexts[i], DECODE_NEW);
+    for (int n = 0; n < 256; n++) decoder->rates[n] = (uint16_t)(655360 / (10 * n + 18));
+    for (int kernel = 1; kernel <= DECODE_MAX_KERNEL; kernel++) {
+        for (int p = 0; decoder->predictors[kernel] && p < kernel * kernel; p++) {
+            decode_predictor *predictor = &decoder->predictors[kernel][p];
+            memset(predictor, 0, sizeof *predictor);
+            predictor->column_size = 1 << 20;
+            predictor->average_size = 1 << 19;
+        }
+    }
+}
+#endif
+
+/* Reads the layer's table of values, if it has one; returns how many there are, and where 0 is. */
+static int decode_codebook(decode_stream *stream, sqz_decoder *decoder, int8_t values[255], int *zero) {
+    int count = 0, history = 0;
+    *zero = 0;
+    if (!decode_raws(stream, 1, DECODE_GIVEN(stream->present != NULL))) return 0;
+    for (int value = -127; value < 128; value++) {
+        int is_present =
+            value == 0 || decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_CODEBOOK + history],
+                                     DECODE_GIVEN(stream->present[value + 127]));
+        if (value == 0) *zero = count;
+        if (is_present) values[count++] = (int8_t)value;
+        history = (history << 1 & 2) | is_present;
+    }
+    return count;
+}
+
+/* Reads the layer's energy, and readies what its rows share. */
+static void decode_begin_rows(decode_stream *stream, sqz_decoder *decoder, int products, decode_layer *layer) {
+    const int energy = (int)decode_raws(stream, 5, (uint32_t)DECODE_GIVEN(stream->energy));
+    if (energy > DECODE_MAX_ENERGY) decode_fail(stream, SQZ_BAD_TABLE);
+    layer->energy = sqz_min(energy, DECODE_MAX_ENERGY);
+    layer->layer = ((energy & 1 ? 218 : 154) << (layer->energy >> 1)) >> 4;
+    for (int i = 0; i < products; i++) decoder->columns[i].size = (int16_t)layer->layer, decoder->columns[i].mean = 0;
+}
+
+static void decode_next_row(decode_stream *stream, sqz_decoder *decoder, int kernel, int products, decode_layer *layer,
+                            int row, const int8_t *reference, int8_t *to) {
+    const int area = kernel * kernel, column_bits = decode_bits_of((uint64_t)row + 1);
+    decode_predictor *predictors = decoder->predictors[kernel];
+    for (int p = 0; p < area; p++) decode_clamp(&predictors[p]);
+    layer->column_shift = column_bits < 2 ? 2 : sqz_min(column_bits, 5);
+    layer->average = layer->layer;
+    decode_row(stream, decoder, predictors, layer, area, products, reference, to);
 }
 
 #endif

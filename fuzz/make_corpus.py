@@ -1,11 +1,12 @@
 """Write the seed corpora of the fuzzers: tiny networks over the spec space, and single weight streams.
 
-python fuzz/make_corpus.py FOLDER        makes FOLDER/file and FOLDER/stream
+python fuzz/make_corpus.py FOLDER        makes FOLDER/file, FOLDER/stream and FOLDER/coded
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from networks import random_network
 from squeezenet import ArchSpec, FireSpec, Labels, SqzFile, StemSpec
+from squeezenet.codec.native_weights import encode_weights_alone
 from squeezenet.codec.weights import encode_convs
 from squeezenet.fileformat import encode_sqz
 from squeezenet.network import ConvParams
@@ -54,7 +56,7 @@ def tiny_file(rng: np.random.Generator, seed: int) -> bytes:
     return encode_sqz(SqzFile(network=network, labels=labels))
 
 
-def stream_pair(rng: np.random.Generator) -> bytes:
+def stream_pair(rng: np.random.Generator, encode: Callable[..., list[bytes]] = encode_convs) -> bytes:
     head, ops, convs = bytearray(), [], {}
     for name in "ab":
         kernel = int(rng.choice([1, 2, 3, 5]))
@@ -82,7 +84,7 @@ def stream_pair(rng: np.random.Generator) -> bytes:
             rng.integers(-1000, 1000, out_channels).astype(np.int32),
             rng.uniform(1e-4, 1e-2, out_channels).astype(np.float32),
         )
-    streams = encode_convs(ops, convs)
+    streams = encode(ops, convs)
     total = sum(map(len, streams))
     split = next(s for s in range(256) if total * s // 255 >= len(streams[0]))
     return bytes(head) + bytes([split]) + b"".join(streams)
@@ -94,6 +96,7 @@ def main() -> None:
     for kind, count, make in (
         ("file", N_FILES, lambda seed: tiny_file(rng, seed)),
         ("stream", N_STREAMS, lambda _: stream_pair(rng)),
+        ("coded", N_STREAMS, lambda _: stream_pair(rng, encode_weights_alone)),
     ):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for seed in range(count):

@@ -181,7 +181,7 @@ def test_failure_leaves_nothing_behind(model, tmp_path):
         ("int8", ("--max-bytes", 1000), "--max-bytes goes with --method rate-distortion, not with int8"),
         ("int8", ("--polish", 1), "--polish goes with --method rate-distortion, not with int8"),
         ("int8", ("--epochs", 1), "--epochs goes with --method rate-distortion or deep-compression, not with int8"),
-        ("int8", ("--data", "digits"), "int8 trains nothing: expected no --data"),
+        ("int8", ("--data", "digits"), "int8 trains nothing: expected no --data or --unlabelled"),
         ("deep-compression", ("--max-kl", 1, "--data", "digits"), "--max-kl goes with --method rate-distortion"),
         ("rate-distortion", ("--density", 0.5), "--density goes with --method deep-compression"),
     ],

@@ -72,6 +72,17 @@ def test_contradicting_options_are_refused(model, arguments, message, monkeypatc
     assert sorted(path.name for path in model.parent.iterdir()) == ["m.sqz"]
 
 
+def test_header_of_another_source_is_kept(model):
+    for _ in range(2):
+        assert run("export", model, "-o", model.with_name("a-b.c")).exit_code == 0
+    header = model.with_name("a_b.h").read_bytes()
+    result = run("export", model, "-o", model.with_name('a"b.c'))
+    message = f'{model.with_name("a_b.h")} exists and is of another source than a"b.c: choose a name with --name'
+    assert (result.exit_code, result.output.splitlines()[-1]) == (2, f"Error: {message}")
+    assert sorted(path.name for path in model.parent.iterdir()) == ["a-b.c", "a_b.h", "m.sqz"]
+    assert model.with_name("a_b.h").read_bytes() == header
+
+
 def test_damaged_file_is_one_line_and_leaves_nothing(model):
     model.write_bytes(model.read_bytes()[:-1])
     result = run("export", model, "-o", model.with_suffix(".html"))
@@ -90,12 +101,21 @@ def test_verify_finds_all_engines_equal(model):
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     engines = {pair["first"] for pair in facts["pairs"]} | {pair["second"] for pair in facts["pairs"]}
-    assert engines >= {"torch", "numpy", "native scalar", "C flash", "C ram"} | {
+    assert engines >= {"torch", "numpy", "native scalar", "C flash", "C ram", "C coded"} | {
         f"web in {where}, {kernels}" for where in ("Node", "Chromium") for kernels in ("plain", "relaxed")
     }
     for pair in facts["pairs"]:
         assert (pair["top1_equal"], pair["n_images"]) == (3, 3)
         assert (pair["largest_difference"], pair["largest_feature_difference"]) == (0, 0)
+
+
+def test_verify_draws_its_own_pictures(model, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    result = run("verify", model, "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["images"] == "drawn pictures"
+    assert {pair["n_images"] for pair in facts["pairs"]} == {8}
 
 
 def test_verify_finds_one_wrong_feature(model, monkeypatch):

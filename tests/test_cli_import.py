@@ -96,7 +96,7 @@ def test_any_name_will_do(tmp_path, name):
     torch.save({"state_dict": create_model("squeezenet1_1", num_classes=3).state_dict()}, tmp_path / name)
     result = run("import", tmp_path / name, "-o", tmp_path / "m.safetensors")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "tensors: those under `state_dict`" in result.stdout
+    assert "notes: those under `state_dict`" in result.stdout
 
 
 def test_preprocessing_and_labels_can_be_given(pth, tmp_path):

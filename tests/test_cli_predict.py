@@ -458,7 +458,7 @@ def test_documents_that_are_zips_without_pictures_are_records_in_their_place(mod
     assert json.loads(picture)["image"].endswith("report.docx/media/1.png")
 
 
-@pytest.mark.parametrize(("name", "option"), [("out.csv", "--csv"), ("out.jsonl", "--json"), ("OUT.JSON", "--json")])
+@pytest.mark.parametrize(("name", "option"), [("out.csv", "--csv"), ("out.jsonl", "--json"), ("OUT.NDJSON", "--json")])
 def test_records_go_to_a_file_as_to_the_console(model, photos, tmp_path, name, option):
     (photos / "日本\u202f=1.png").write_bytes(b"broken")
     shown = run("predict", model, photos, option)
@@ -466,6 +466,14 @@ def test_records_go_to_a_file_as_to_the_console(model, photos, tmp_path, name, o
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / name}: 3 images, 1 could not be read\n")
     assert (tmp_path / name).read_bytes() == shown.stdout_bytes
     assert shown.stdout_bytes
+
+
+def test_json_file_is_one_array(model, photos, tmp_path):
+    (photos / "c.png").write_bytes(b"broken")
+    for images in (photos, photos / "b.png"):
+        assert run("predict", model, images, "-o", tmp_path / "out.json").exit_code == 0
+        lines = run("predict", model, images, "--json").stdout.splitlines()
+        assert json.loads((tmp_path / "out.json").read_bytes()) == [json.loads(line) for line in lines]
 
 
 def test_file_of_records_is_written_whole_whatever_the_images(model, tmp_path):
@@ -479,7 +487,7 @@ def test_file_of_records_is_written_whole_whatever_the_images(model, tmp_path):
 def test_outputs_of_other_names_are_refused_before_anything_is_read(model, more):
     result = run("predict", model, "none.png", *more)
     assert result.exit_code == 2
-    assert "expected an output named *.csv or *.jsonl, or --ray for *.parquet, got x" in result.stderr
+    assert "expected an output named *.csv, *.jsonl or *.json, or --ray for *.parquet, got x" in result.stderr
 
 
 def test_lists_of_files_stand_for_their_lines(model, photos, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 
 from networks import random_pixels, tiny_spec
 from squeezenet.codec.rate import RateModel
-from squeezenet.compression.rate_distortion import compress_rate_distortion
+from squeezenet.compression.rate_distortion import Lessons, compress_rate_distortion
 from squeezenet.compression.rate_distortion.activation_scales import choose_ranges
 from squeezenet.compression.rate_distortion.batches import augmented_photos, photo_batches
 from squeezenet.compression.rate_distortion.distill import DistillSettings, Length, Rate, distill
@@ -306,17 +306,15 @@ def test_distillation_brings_the_bytes_down_to_what_is_allowed():
     assert measure(free) > before - 60
 
 
-def test_labels_train_within_the_budget_of_bytes():
+def test_a_data_set_is_distilled_on_within_the_budget_of_bytes():
     model = tiny_model()
     photos = random_pixels(model.spec, 20)
-    labels = torch.arange(20) % 5
 
     result = compress_rate_distortion(
         model,
         photos,
         max_bytes=1100,
-        labelled=lambda epoch: [(torch.from_numpy(photos), labels)],
-        labelled_steps=12,
+        lessons=Lessons(epoch=lambda epoch: [torch.from_numpy(photos)], steps=12),
     )
 
     assert result.file_bytes <= 1100

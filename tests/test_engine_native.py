@@ -166,10 +166,12 @@ def test_pixels_that_are_not_contiguous_are_read_right():
     np.testing.assert_array_equal(NativeEngine(network).logits(mirrored), NativeEngine(network).logits(mirrored.copy()))
 
 
-def test_pixels_of_a_wrong_shape_are_refused():
+@pytest.mark.parametrize("pixels", [np.zeros((1, 17, 16, 3), np.uint8), ["photo.jpg"], "photo.jpg", None])
+@pytest.mark.parametrize("method", ["logits", "features", "outputs", "activation_map"])
+def test_pixels_of_a_wrong_shape_or_kind_are_refused(pixels, method):
     engine = NativeEngine(random_network(tiny_spec()))
-    with pytest.raises(ValueError, match=r"expected `pixels` of shape \(N, 16, 16, 3\)"):
-        engine.logits(np.zeros((1, 17, 16, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"expected `pixels` of shape \(N, 16, 16, 3\) .* got .*: photos and paths"):
+        getattr(engine, method)(pixels)
 
 
 def test_unknown_kernels_and_threads_are_refused(monkeypatch):

@@ -180,6 +180,7 @@ def test_pixels_may_lie_in_memory_as_they_like(layout):
     [
         np.zeros((1, 16, 16, 3)), np.zeros((16, 16, 3), np.uint8), np.zeros((1, 16, 15, 3), np.uint8),
         np.zeros((1, 15, 16, 3), np.uint8), np.zeros((1, 3, 16, 16), np.uint8), np.zeros((1, 16, 16, 4), np.uint8),
+        ["photo.jpg"], "photo.jpg", None,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["logits", "activation_map", "tensors"])

@@ -242,15 +242,54 @@ def test_header_says_what_the_network_needs():
 
 def test_the_fastest_form_that_fits_is_taken():
     data = bytes_of("odd")
-    flash, ram = (build_c_source(data, "net", weights=weights).memory for weights in WEIGHTS)
-    assert flash.ram_bytes < ram.ram_bytes
-    assert flash.constant_bytes > ram.constant_bytes
+    flash, ram, coded = (build_c_source(data, "net", weights=weights).memory for weights in WEIGHTS)
+    assert flash.ram_bytes < coded.ram_bytes < ram.ram_bytes
+    assert flash.constant_bytes > coded.constant_bytes > ram.constant_bytes
     assert build_c_source(data, "net", max_ram=flash.ram_bytes).memory == flash
     assert build_c_source(data, "net", max_flash=flash.flash_bytes).memory == flash
     with pytest.raises(DataError, match=rf"fits `max_ram` of .*: flash takes {flash.ram_bytes:,} bytes of RAM"):
         build_c_source(data, "net", max_ram=flash.ram_bytes - 1)
-    with pytest.raises(DataError, match="expected `weights` to be one of flash, ram, got 'rom'"):
+    with pytest.raises(DataError, match="expected `weights` to be one of flash, ram, coded, got 'rom'"):
         build_c_source(data, "net", weights="rom")
+
+
+def test_coded_weights_are_taken_where_neither_of_the_others_fits():
+    data, contents = imagenet_sized()
+    flash, ram, coded = (build_c_source(data, "net", contents, weights=weights).memory for weights in WEIGHTS)
+    assert coded.ram_bytes <= 160_000 < ram.ram_bytes
+    assert coded.flash_bytes - len(data) < 100_000 < flash.flash_bytes - coded.flash_bytes
+    limits = {"max_ram": coded.ram_bytes, "max_flash": coded.flash_bytes}
+    assert build_c_source(data, "net", contents, **limits).memory == coded
+    with pytest.raises(DataError, match=rf"; coded takes {coded.ram_bytes:,} bytes of RAM"):
+        build_c_source(data, "net", contents, max_ram=coded.ram_bytes - 1, max_flash=coded.flash_bytes)
+
+
+def test_a_damaged_stream_ends_the_run(tmp_path):
+    """Whatever its bytes are: nothing is written beside the arena, and the run ends with an error or other logits."""
+    source = build_c_source(bytes_of("odd"), "net", weights="coded")
+    start, lines, end = re.split(r"(?<=net_own_weights\[)(\d+\] = \{\n(?:.*,\n)+)(?=\};)", source.source, maxsplit=1)
+    driver = """
+    #include "net.h"
+    static unsigned char arena[NET_ARENA_BYTES];
+    static double logits[NET_CLASSES];
+    int main(void) { return net_open(arena, sizeof arena) ? 2 : net_selftest(arena, logits); }
+    """
+    (tmp_path / "net.h").write_text(source.header)
+    (tmp_path / "main.c").write_text(driver)
+    rng = np.random.default_rng(3)
+    statuses = set()
+    for damage in (0, 1, 200):
+        bytes_at = list(re.finditer(r"(?<=[\n,])\d+(?=,)", lines))
+        text = lines
+        for match in sorted(rng.choice(bytes_at, damage, replace=False), key=lambda match: -match.start()):
+            text = text[: match.start()] + str(int(rng.integers(256))) + text[match.end() :]
+        (tmp_path / "net.c").write_text(start + text + end)
+        flags = [*STRICT, "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+        subprocess.run(["gcc", *flags, "main.c", "net.c", "-o", "program"], cwd=tmp_path, check=True)
+        statuses.add(subprocess.run([tmp_path / "program"], timeout=60).returncode)
+    assert 0 in statuses
+    assert len(statuses) > 1
+    assert statuses <= {0, 2, 3, 6}
 
 
 def test_networks_in_one_file_share_their_engine(tmp_path):

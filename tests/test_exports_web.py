@@ -92,17 +92,18 @@ def test_sizes_add_up_and_the_runtime_is_small():
     }
 
 
-def test_policy_admits_the_page_s_own_script_and_style_alone():
+def test_policy_admits_the_page_s_own_scripts_and_styles_alone():
     page = build_page(bytes_of("plain"))[0].decode()
     policy = re.search('http-equiv="Content-Security-Policy" content="([^"]+)"', page)[1]
     scripts = [re.search("<script>(.*?)</script>", page, re.DOTALL)[1], program(page)]
-    style = re.search("<style>(.*?)</style>", page, re.DOTALL)[1]
-    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (*scripts, style)]
+    styles = [re.search("<style>(.*?)</style>", page, re.DOTALL)[1]]
+    styles.append(json.loads(re.search('const lateStyle = (".*");', scripts[1])[1]))
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (*scripts, *styles)]
     directives = dict(part.split(" ", 1) for part in policy.split("; "))
     assert directives["default-src"] == "'none'"
     assert directives["connect-src"] == "'none'"
     assert directives["script-src"] == f"'sha256-{digests[0]}' 'sha256-{digests[1]}' 'wasm-unsafe-eval'"
-    assert directives["style-src"] == f"'sha256-{digests[2]}'"
+    assert directives["style-src"] == f"'sha256-{digests[2]}' 'sha256-{digests[3]}'"
     assert "unsafe-inline" not in policy
 
 

@@ -108,13 +108,15 @@ def test_our_own_integers_become_the_floats_that_they_stand_for(tmp_path, name, 
 
     spec = OURS[name]
     how = Preprocessing(crop_size=spec.input_size, resize_size=spec.input_size + 8, mean=(1.0, 2.0, 3.0))
-    contents = SqzFile(network=random_network(spec, max_weight=30), labels=Labels(tuple("abcde")), preprocessing=how)
+    network, labels = random_network(spec, max_weight=30), Labels(tuple("abcde"))
+    contents = SqzFile(network=network, labels=labels, preprocessing=how, facts={"temperature": 1.5})
     data = build_tflite(contents) if to == "tflite" else build_onnx_int8(contents)
     (tmp_path / f"net.{to}").write_bytes(data)
     foreign = read_foreign(tmp_path / f"net.{to}")
     found = foreign.spec.replace(name=spec.name)
     assert found == spec.replace(pool_ceil_mode=found.pool_ceil_mode)
     assert foreign.labels == contents.labels
+    assert foreign.notes == ("without temperature, which `squeezenet evaluate --store` measures for a .sqz file",)
     pixels = random_pixels(spec, 3)
     network = foreign.network()
     ours = torch_logits(model_from_foreign(foreign), normalized(pixels, network.preprocessing))

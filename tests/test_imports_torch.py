@@ -223,6 +223,6 @@ def test_command_says_what_was_found(tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines()[1:3] == [
         "from: torch, names: torchvision",
-        "tensors: those under `state_dict`, without the prefix `model.`, without 1 others such as `criterion.weight`",
+        "notes: those under `state_dict`, without the prefix `model.`, without 1 others such as `criterion.weight`",
     ]
     assert torch.equal(load_safetensors(tmp_path / "a.safetensors").head.weight, model.head.weight)

@@ -18,6 +18,7 @@ LEVELS = [
     {"codec"},
     {"fileformat"},
     {"engine"},
+    {"coded"},
     {"classifier", "memory"},
     {"data", "timing", "imports"},
     {"models"},

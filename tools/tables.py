@@ -256,17 +256,19 @@ def web_peers_table(results: dict[str, Any]) -> str:
         "same class",
     )
     rows = [header]
-    for name, peer in results["peers"].items():
+    first, photos = results["first"], results["photos"]
+    for name, loaded in first["peers"].items():
+        peer = loaded | photos["peers"][name]
         version = f" {peer['version']}" if "version" in peer else ""
         rows.append((
             name.replace(",", f"{version},", 1) if "," in name else f"{name}{version}",
             f"{peer['bytes']:,}", f"{peer['first_answer_ms']:.0f} ms", f"{peer['ms']:.1f} ms",
             "yes" if peer["two_runs_equal"] else "NO",
-            f"{peer['photos_with_python_s_bits']} of {results['n_photos']}",
-            f"{peer['same_class']} of {results['n_photos']}",
+            f"{peer['photos_with_python_s_bits']} of {photos['n_photos']}",
+            f"{peer['same_class']} of {photos['n_photos']}",
         ))  # fmt: skip
-    run = results["run"]
-    made = f"By `{run['command']}`, {run['date']}: Chromium {results['chromium']}, {run['hardware']}."
+    made = " and ".join(f"`{part['run']['command']}`, {part['run']['date']}" for part in (first, photos))
+    made = f"By {made}: Chromium {first['chromium']}, {first['run']['hardware']}."
     return f"{markdown_table(rows)}\n\n{made}"
 
 

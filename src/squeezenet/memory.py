@@ -6,6 +6,8 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from .codec.native_weights import encode_weights_alone
+from .coded import CodedPlan, lay_out_coded
 from .engine import NativeEngine, measure_memory
 from .fileformat import SqzFile
 from .native_library import Conv, Fire, Model, Stage
@@ -20,17 +22,19 @@ __all__ = [
     "Weights",
     "chip_memory",
     "chip_ram_bytes",
+    "coded_form",
     "small_engine",
 ]
 
-Weights = Literal["flash", "ram"]
-"""`flash`: constants that are multiplied where they are; `ram`: the `.sqz` file, decoded when the network is opened."""
+Weights = Literal["flash", "ram", "coded"]
+"""`flash`: constants that are multiplied where they are; `ram`: the `.sqz` file, decoded when the network is opened;
+`coded`: constants that are decoded for each image."""
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 """From the fastest to the slowest, opening included."""
 
-STACK_BYTES = {"flash": 4_096, "ram": 12_288}
+STACK_BYTES = {"flash": 4_096, "ram": 12_288, "coded": 4_096}
 """What opening and running take of the stack at most, compiled with -O1 or more; a test measures it."""
-CODE_BYTES = {"flash": 12_288, "ram": 32_768}
+CODE_BYTES = {"flash": 12_288, "ram": 32_768, "coded": 16_384}
 """Code of the engine, at most, for Arm's Cortex-M at -Os; a test measures it."""
 _ALIGN = 64  # SQZ_ALIGN
 _SLACK = 64  # SQZ_SLACK
@@ -107,6 +111,11 @@ def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMem
     names = sum(len(name.encode()) + 1 + 4 for name in contents.class_names)
     if weights == "flash":
         arena, decoded, constants = _flash_arena(network.spec), 0, _constant_bytes(small_engine(network))
+    elif weights == "coded":
+        engine = small_engine(network)
+        plan, streams = coded_form(engine)
+        arena, decoded = 3 * _ALIGN + plan.bytes, plan.weight_bytes
+        constants = _constant_bytes(engine, streams)
     else:  # decoding is over when the first image comes
         decoded, constants = sizes.model_bytes, file_bytes
         arena = 2 * _ALIGN + decoded + max(sizes.load_bytes, sizes.arena_bytes)
@@ -116,11 +125,23 @@ def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMem
     )  # fmt: skip
 
 
-def _constant_bytes(engine: NativeEngine) -> int:
+def coded_form(engine: NativeEngine) -> tuple[CodedPlan, list[bytes]]:
+    """Plan the form `coded`: where weights are decoded to, and their streams.
+
+    Args:
+        engine: Of `small_engine`. Its schedule becomes that of the form, so that it cannot run here any more.
+    """
+    network = engine.network
+    return lay_out_coded(engine.layout), encode_weights_alone(network.spec.convs, network.convs)
+
+
+def _constant_bytes(engine: NativeEngine, streams: list[bytes] | None = None) -> int:
     """Bytes of the model written as constants."""
     model = engine.layout
     convs = [model.convs[index] for index in range(model.n_convs)]
     weights = sum(conv.panel_bytes * conv.panels for conv in convs) + _SLACK
+    if streams is not None:
+        weights = sum(map(len, streams)) + 16 * len(streams) + 12  # with sqz_source and sqz_coded
     lanes = sum(conv.panels for conv in convs) * _LANES + (convs[-1].panels * _LANES if model.head_padding else 1) / 2
     structures = len(convs) * _size(Conv) + model.n_fires * _size(Fire) + (model.n_fires + 1) * _size(Stage)
     total: int = weights + int(8 * lanes) + structures + _size(Model)

@@ -106,13 +106,17 @@ class IntegerNetwork:
         for op in self.spec.convs:
             _check_conv(op, self.convs[op.name])
 
-    def check_pixels(self, pixels: NDArray[np.uint8]) -> None:
-        """Raise ValueError where pixels are not uint8 of shape (N, H, W, 3), H = W = the network's input size."""
-        size = self.spec.input_size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
-            raise ValueError(
-                f"expected `pixels` of shape (N, {size}, {size}, 3) and dtype uint8, got {pixels.shape} {pixels.dtype}"
-            )
+    def check_pixels(self, pixels: object) -> int:
+        """Count images; ValueError if they are not uint8 of shape (N, H, W, 3), H = W = the network's input size."""
+        size, found = self.spec.input_size, type(pixels).__name__
+        if isinstance(pixels, np.ndarray):
+            if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1:] == (size, size, 3):
+                return len(pixels)
+            found = f"{pixels.shape} {pixels.dtype}"
+        raise ValueError(
+            f"expected `pixels` of shape (N, {size}, {size}, 3) and dtype uint8, got {found}: photos and paths of any"
+            " size go to `Classifier.predict` and `Classifier.features`"
+        )
 
     def tensor(self, name: str) -> TensorQuant:
         """Quantisation of any tensor of the graph; a pooled tensor has that of its input."""

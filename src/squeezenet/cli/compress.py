@@ -46,25 +46,29 @@ _FIELDS = {
 @click.option("--polish", type=click.FloatRange(0), default=0.0, metavar="MINUTES",
               help="Distil from the float network for so long (rate-distortion).")  # fmt: skip
 @click.option("--data", multiple=True, metavar="DATA", help="Labelled images to retrain on.")
+@click.option("--unlabelled", multiple=True, metavar="DATA",
+              help="Photos without labels to distil on, thousands if possible (rate-distortion).")  # fmt: skip
 @click.option("--val", multiple=True, metavar="DATA", help="Labelled images to measure accuracy on.")
 @click.option("--density", type=click.FloatRange(0, 1, min_open=True), default=0.385, show_default=True,
               help="Share of the weights to keep (deep-compression).")  # fmt: skip
 @click.option("--index-bits", type=click.IntRange(1, 8), default=5, show_default=True,
               help="Bits of a shared value's code (deep-compression).")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), default=None,
-              help="Epochs on --data: in all (rate-distortion), of shared values (deep-compression).")  # fmt: skip
+              help="Epochs on --data or --unlabelled (rate-distortion), of shared values"
+              " (deep-compression).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(
     ctx: click.Context, /, model: str, output: Path, method: str, calibration: tuple[str, ...], photos: int,
-    data: tuple[str, ...], val: tuple[str, ...], as_json: bool, **options: Any,
+    data: tuple[str, ...], unlabelled: tuple[str, ...], val: tuple[str, ...], as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Squeeze a trained network into a .sqz file.
 
     \b
     rate-distortion   spends bytes where the loss is sensitive to them, within a budget of
                       bytes, of KL or of points; takes a few hundred photos
-                      (--calibration); labelled images (--data) save more
+                      (--calibration); thousands more, labelled (--data) or not
+                      (--unlabelled), save more
     int8              8-bit weights; a few photos (--calibration) set the scales
     deep-compression  the 2016 pipeline: prune, retrain, share weights, train the
                       shared values; retrains on labelled images (--data)
@@ -88,7 +92,7 @@ def command(
         fields = {_FIELDS[name][method]: options[name] for name in given}
         result = compress(
             model, output, method=METHODS[method](**fields), calibration=calibration or None, n_photos=photos,
-            data=data or None, val=val or None,
+            data=data or None, unlabelled=unlabelled or None, val=val or None,
         )  # fmt: skip
     except CompressionError as error:
         raise click.UsageError(_in_flags(str(error), method)) from None
@@ -108,7 +112,7 @@ def _flag(name: str) -> str:
 def _in_flags(message: str, method: str) -> str:
     """Name options in a message as the command line does."""
     names = {fields[method]: name for name, fields in _FIELDS.items() if method in fields}
-    for field in (*names, "data", "val", "calibration"):
+    for field in (*names, "data", "unlabelled", "val", "calibration"):
         message = message.replace(f"`{field}`", _flag(names.get(field, field)))
     return message
 
@@ -130,6 +134,13 @@ def _show(report: CompressionReport, output: Path) -> None:
         click.echo(
             f"against the float network, on {fidelity.n_images} photos set aside: KL {fidelity.kl:.4f} nats,"
             f" same class on {fidelity.agreement:.1f} %"
+        )
+    if distilled := report.distilled:
+        end = "" if distilled.has_helped else "; nothing better was found, so the file is the one before distillation"
+        click.echo(
+            f"distilled on unlabelled photos: KL {distilled.kl_before:.4f} -> {distilled.kl_after:.4f} on calibration"
+            f" photos set aside, {distilled.own_kl_before:.4f} -> {distilled.own_kl_after:.4f} on photos of their own"
+            f" kind{end}"
         )
     if comparison := report.comparison:
         before, after = comparison.accuracies

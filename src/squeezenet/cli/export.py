@@ -32,9 +32,9 @@ from ..text import format_bytes, printable
     help="For tflite: photos to measure the head's range on, so that the head is int8 as well; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--weights", type=click.Choice(["flash", "ram"]), default=None,
-    help="For c: weights as constants, multiplied where they are, or decoded into RAM when the network is opened."
-    "  [default: flash, or what fits]",
+    "--weights", type=click.Choice(["flash", "ram", "coded"]), default=None,
+    help="For c: weights as constants, multiplied where they are; decoded into RAM when the network is opened; or "
+    "decoded for each image.  [default: flash, or what fits]",
 )  # fmt: skip
 @click.option("--max-ram", type=click.IntRange(min=1), default=None, metavar="BYTES",
               help="For c: RAM that arena, stack and logits may take together.")  # fmt: skip

@@ -68,7 +68,7 @@ def command(
     if imported.format not in ("safetensors", "net"):
         click.echo(f"from: {imported.format}, names: {printable(imported.names)}")
     if imported.notes:
-        click.echo(f"tensors: {', '.join(map(printable, imported.notes))}")
+        click.echo(f"notes: {', '.join(map(printable, imported.notes))}")
     for name, top1, right in imported.rows():
         click.echo(f"  {name:<16} {top1:>7}  {right}")
     if (how := model.preprocessing) is not None:

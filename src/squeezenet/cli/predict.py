@@ -21,7 +21,7 @@ from ..text import printable
 if TYPE_CHECKING:
     from ..classifier import Answer
 
-_LAYOUTS = {".csv": "csv", ".jsonl": "json", ".json": "json", ".ndjson": "json"}
+_LAYOUTS = {".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "array"}
 _CSV_HEADER = ("image", "rank", "index", "label", "probability", "is_unknown", "error")
 
 
@@ -33,7 +33,10 @@ _CSV_HEADER = ("image", "rank", "index", "label", "probability", "is_unknown", "
 @click.option("--csv", "layout", flag_value="csv", help="One CSV row for each image and class.")
 @click.option("--ray", "address", metavar="ADDRESS|local", help="Share the work on a Ray cluster; needs -o.")
 @click.option(
-    "-o", "--output", metavar="OUT", help="A .csv or .jsonl file for the records; with --ray a .parquet file."
+    "-o",
+    "--output",
+    metavar="OUT",
+    help="A .csv, .jsonl (one record per line) or .json file (an array); with --ray a .parquet file.",
 )
 def command(
     arguments: tuple[str, ...], model: str | None, top: int, layout: str | None, address: str | None, output: str | None
@@ -109,7 +112,7 @@ def _kind_of_output(output: str | None, layout: str | None, address: str | None)
     if suffix not in _LAYOUTS or layout not in (None, _LAYOUTS[suffix]):
         given = f" with --{layout}" if layout else ""
         raise click.UsageError(
-            f"expected an output named *.csv or *.jsonl, or --ray for *.parquet, got {printable(output)}{given}"
+            f"expected an output named *.csv, *.jsonl or *.json, or --ray for *.parquet, got {printable(output)}{given}"
         )
     return _LAYOUTS[suffix]
 
@@ -117,12 +120,15 @@ def _kind_of_output(output: str | None, layout: str | None, address: str | None)
 def _write_answers(answers: Iterator[Answer], layout: str | None, sink: Callable[[str], None]) -> tuple[int, int]:
     """Write a record for each answer; returns how many there were, and how many had no error."""
     writers: dict[str | None, Callable[[Answer], None]] = {
-        "json": lambda answer: _write_json(answer, sink), "csv": _CsvWriter(sink),
+        "json": lambda answer: sink(_json(answer, sink) + "\n"), "csv": _CsvWriter(sink),
+        "array": lambda answer: sink(f"{',' if total > 1 else '['}\n{_json(answer, sink)}"),
     }  # fmt: skip
     write, total, good = writers.get(layout, _write_table), 0, 0
     for answer in answers:
         total, good = total + 1, good + (answer.error is None)
         write(answer)
+    if layout == "array":
+        sink("\n]\n" if total else "[]\n")
     return total, good
 
 
@@ -236,7 +242,7 @@ def _is_shown(sink: Callable[[str], None]) -> bool:
     return sink is _write_data and sys.stdout is not None and sys.stdout.isatty()
 
 
-def _write_json(answer: Answer, sink: Callable[[str], None]) -> None:
+def _json(answer: Answer, sink: Callable[[str], None]) -> str:
     record: dict[str, Any] = {"image": answer.name}
     if answer.error is not None:
         record["error"] = answer.error
@@ -244,7 +250,7 @@ def _write_json(answer: Answer, sink: Callable[[str], None]) -> None:
         if answer.is_unknown is not None:
             record["is_unknown"] = answer.is_unknown
         record["predictions"] = [dataclasses.asdict(prediction) for prediction in answer.predictions]
-    sink(json.dumps(record, ensure_ascii=_is_shown(sink)) + "\n")
+    return json.dumps(record, ensure_ascii=_is_shown(sink))
 
 
 def _write_table(answer: Answer) -> None:

@@ -14,7 +14,7 @@ _SHOWN = 10
 
 @click.command()
 @click.argument("model")
-@click.option("--images", "data", multiple=True, required=True, metavar="DATA", help="Images, labelled or not.")
+@click.option("--images", "data", multiple=True, metavar="DATA", help="Images, labelled or not.  [default: drawn ones]")
 @click.option("--limit", type=click.IntRange(min=1), default=32, show_default=True,
               help="Images to take, evenly spaced.")  # fmt: skip
 @click.option("--chips", is_flag=True, help="Also on emulated microcontrollers (QEMU and their compilers).")
@@ -30,7 +30,7 @@ def command(ctx: click.Context, model: str, data: tuple[str, ...], limit: int, c
     from .. import verify
     from ..exports.verify import HEADER
 
-    result = verify(model, data, limit=limit, chips=chips)
+    result = verify(model, data or None, limit=limit, chips=chips)
     for remark in result.remarks:
         click.echo(printable(remark), err=True)
     for image in result.unreadable[:_SHOWN]:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..native_library import ConvShape, check_status, load_library
+from ..native_library import ConvShape, check_status, load_library, why_not_loaded
 from ..network import ConvParams
 from ..spec import Op
 from .weights import check_encodable, decode_convs, encode_convs, encode_next
 
-__all__ = ["decode_convs_fast", "encode_convs_fast", "encode_next_fast"]
+__all__ = ["decode_convs_fast", "encode_convs_fast", "encode_next_fast", "encode_weights_alone"]
 
 
 def decode_convs_fast(ops: Sequence[Op], streams: Sequence[bytes]) -> dict[str, ConvParams]:
@@ -37,6 +37,20 @@ def encode_convs_fast(ops: Sequence[Op], convs: Mapping[str, ConvParams]) -> lis
         return encode_convs(ops, convs)
     coder = _Coder(library, ops)
     return [coder.encode(op, convs[op.name]) for op in ops]
+
+
+def encode_weights_alone(ops: Sequence[Op], convs: Mapping[str, ConvParams]) -> list[bytes]:
+    """Code the weights of a network for exported C, which decodes them row by row: no row refers to more than the one
+    before it.
+
+    Raises:
+        ImportError: If the native engine was not built.
+    """
+    library = load_library()
+    if library is None:
+        raise ImportError(why_not_loaded())
+    coder = _Coder(library, ops)
+    return [coder.encode(op, convs[op.name], weights_alone=True) for op in ops]
 
 
 def encode_next_fast(ops: Sequence[Op], streams: Sequence[bytes], op: Op, params: ConvParams) -> bytes:
@@ -71,14 +85,16 @@ class _Coder:
         check_status(self._library, status, op.name)
         return params
 
-    def encode(self, op: Op, params: ConvParams) -> bytes:
+    def encode(self, op: Op, params: ConvParams, *, weights_alone: bool = False) -> bytes:
         check_encodable(op, params)
         shape, size = _shape_of(op), ctypes.c_size_t()
         memory = np.empty(self._library.sqz_encode_bytes(shape), np.uint8)
         arrays = [np.ascontiguousarray(array) for array in _arrays(params)]
+        weight, bias, multiplier = (array.ctypes.data for array in arrays)
         status = self._library.sqz_encode_conv(
-            self._state, shape, *(array.ctypes.data for array in arrays), memory.ctypes.data, memory.nbytes, size
-        )
+            self._state, shape, weight, *((None, None) if weights_alone else (bias, multiplier)),
+            memory.ctypes.data, memory.nbytes, size,
+        )  # fmt: skip
         check_status(self._library, status, op.name)
         return memory[: size.value].tobytes()
 

@@ -85,8 +85,8 @@ class Compressed:
 
 def compress(
     model: Model, output: str | os.PathLike[str] | None = None, *, method: Method | None = None,
-    calibration: Data | None = None, n_photos: int = 250, data: Data | None = None, val: Data | None = None,
-    progress: Reporter | bool = True,
+    calibration: Data | None = None, n_photos: int = 250, data: Data | None = None, unlabelled: Data | None = None,
+    val: Data | None = None, progress: Reporter | bool = True,
 ) -> Compressed:  # fmt: skip
     """Squeeze a trained network into a `.sqz` file.
 
@@ -95,9 +95,12 @@ def compress(
         output: Where to write the file and its report; by default nothing is written, and `Compressed.write` does it.
         method: `RateDistortion` (the default, to a KL of 0.05), `Int8` or `DeepCompression`, with its options.
         calibration: Photos, labelled or not, that scales and sensitivities are measured on; a fifth is set aside to
-            measure fidelity on. By default those of `data`; without either, published ranges or synthetic pictures.
+            measure fidelity on. By default those of `data` or `unlabelled`; without any, published ranges or synthetic
+            pictures.
         n_photos: Photos to calibrate on, evenly spaced over `calibration`; a few hundred are enough.
         data: Labelled images to train on.
+        unlabelled: Photos without labels to distil on with `RateDistortion`: thousands, like those that the network is
+            for. The file is the one before distillation if calibration photos set aside show no gain.
         val: Labelled images to measure accuracy on, and the probability below which an answer is "unknown".
         progress: Where progress is shown: a `Reporter`, True for standard error, False for nowhere.
 
@@ -118,12 +121,12 @@ def compress(
         (True, 4)
     """
     start, chosen = time.monotonic(), method or RateDistortion()
-    chosen.check(has_data=data is not None, has_val=val is not None)
+    chosen.check(has_data=data is not None, has_unlabelled=unlabelled is not None, has_val=val is not None)
     if output is not None:
         _check_place(Path(output))
     reporter = reporter_of(progress)
     network = _float_model(model)
-    inputs = _gather(network, chosen, calibration, n_photos, data, val, reporter)
+    inputs = _gather(network, chosen, calibration, n_photos, (data, unlabelled), val, reporter)
     outcome = chosen.run(_job(network, inputs, chosen, reporter))
     contents = SqzFile.of(network, outcome.network, **_described(chosen, inputs.photos))
     encoded, comparison = _judge(encode_sqz(contents, weights=outcome.weights), inputs.comparer)
@@ -134,7 +137,7 @@ def compress(
         points=outcome.points, seconds=time.monotonic() - start, calibration=inputs.photos.source,
         calibration_photos=0 if inputs.photos.is_synthetic else len(inputs.photos.pixels),
         is_chosen_on_val=isinstance(chosen, RateDistortion) and chosen.max_drop is not None,
-        meets_target=outcome.meets_target,
+        meets_target=outcome.meets_target, distilled=outcome.distilled,
     )  # fmt: skip
     compressed = Compressed(file=file.contents, encoded=encoded, report=report)
     if output is not None:
@@ -149,22 +152,28 @@ class _Inputs:
     reference: FloatPredictor
     photos: CalibrationPhotos
     labelled: ImageSet | None
+    unlabelled: ImageSet | None
     comparer: AccuracyComparer | None
 
 
 def _gather(
-    model: SqueezeNet, method: Method, calibration: Data | None, n_photos: int, data: Data | None, val: Data | None,
-    reporter: Reporter,
+    model: SqueezeNet, method: Method, calibration: Data | None, n_photos: int,
+    to_train_on: tuple[Data | None, Data | None], val: Data | None, reporter: Reporter,
 ) -> _Inputs:  # fmt: skip
-    labelled = None
+    data, photos_only = to_train_on
+    labelled = unlabelled = None
+    if photos_only is not None:
+        unlabelled = _opened(photos_only, "train", reporter, unlabelled=True)
     if data is not None:
         labelled = known_part(_opened(data, "train", reporter), model.provenance, is_trained=True)[0]
-    images = labelled if calibration is None else _opened(calibration, "train", reporter, unlabelled=True)
+    images = unlabelled if labelled is None else labelled
+    if calibration is not None:
+        images = _opened(calibration, "train", reporter, unlabelled=True)
     photos = choose_calibration(model, images, n_photos=n_photos, takes_ranges=isinstance(method, Int8))
     if photos.is_synthetic:
         reporter.say(f"no calibration photos: {photos.source} stand in, and fidelity is unknown")
-    if labelled is not None and calibration is None:  # what fidelity is measured on is not trained on
-        labelled = labelled.subset(np.setdiff1d(np.arange(len(labelled)), photos.held_out_indices).tolist())
+    if calibration is None:  # what fidelity is measured on is not trained on
+        labelled, unlabelled = _without(labelled, photos), _without(unlabelled, photos)
     if labelled is not None and model.labels is not None:
         labelled = labelled.relabel(model.labels.match(labelled.classes), model.labels.names)
     reference = FloatPredictor(model)
@@ -177,7 +186,14 @@ def _gather(
     skipped = [*photos.unreadable, *(comparer.unreadable if comparer else ())]
     for line in summed_up("unreadable, skipped", [f"{name} ({reason})" for name, reason in skipped]):
         reporter.say(line)
-    return _Inputs(reference, photos, labelled, comparer)
+    return _Inputs(reference, photos, labelled, unlabelled, comparer)
+
+
+def _without(images: ImageSet | None, photos: CalibrationPhotos) -> ImageSet | None:
+    """Leave out the photos that are set aside, of the set that they come from."""
+    if images is None:
+        return None
+    return images.subset(np.setdiff1d(np.arange(len(images)), photos.held_out_indices).tolist())
 
 
 def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter) -> Job:
@@ -191,7 +207,8 @@ def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter)
         return comparer(Classifier(file)).points_lost
 
     return Job(
-        model=model, photos=inputs.photos, data=inputs.labelled, points_lost=points_lost if comparer else None,
+        model=model, photos=inputs.photos, data=inputs.labelled, unlabelled=inputs.unlabelled,
+        points_lost=points_lost if comparer else None,
         overhead_bytes=overhead + (stored_bytes(model.spec) if comparer else 0), reporter=reporter,
     )  # fmt: skip
 

@@ -6,18 +6,20 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from ..progress import Reporter, Task
 from ..quantization.int8 import quantize_int8
 from .deep.deep_compression import DeepCompression
 from .outcome import Job, Outcome, refuse_options
-from .rate_distortion import DistillSettings, compress_rate_distortion
+from .rate_distortion import DistillSettings, Lessons, compress_rate_distortion
 from .retrain import Retrainer
+from .stream import PhotoStream
 
 __all__ = ["METHODS", "DeepCompression", "Int8", "Method", "RateDistortion"]
 
+_PATIENCE = 6  # of 16 looks: photos unlike the calibration photos may teach nothing
 # Under pure gradient noise a weight drifts by about its rate times the root of the number of steps. 0.4 keeps that
 # drift below 0.5, the distance to the next integer.
 _WEIGHT_TRAVEL = 0.4
@@ -30,7 +32,7 @@ class Method(Protocol):
     name: ClassVar[str]
     """As the command line and reports have it."""
 
-    def check(self, *, has_data: bool, has_val: bool) -> None:
+    def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
         """Refuse options that do not go with the images that are there.
 
         Raises:
@@ -60,7 +62,7 @@ class RateDistortion:
     polish_minutes: float = 0
     """Minutes to distil from the float network on the calibration photos, after everything else."""
     epochs: int = 2
-    """Times to go through `data`, if labelled images are given."""
+    """Times to go through `data` or `unlabelled`, if one of them is given."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be carried out."""
@@ -73,28 +75,32 @@ class RateDistortion:
             refuse_options(is_low, f"expected `{name}` of at least {least}, got {value}")
         refuse_options(self.max_kl is not None and not self.max_kl > 0, f"expected `max_kl` above 0, got {self.max_kl}")
 
-    def check(self, *, has_data: bool, has_val: bool) -> None:
+    def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
         """Refuse a budget of points without labelled images, and two ways to train."""
         no_val = self.max_drop is not None and not has_val
         refuse_options(no_val, "`max_drop` is measured on labelled images: expected `val`, got none")
-        reason = "`polish_minutes` and `data` exclude each other: give the length of training as `epochs`"
-        refuse_options(bool(self.polish_minutes) and has_data, reason)
+        reason = "`polish_minutes` goes with neither `data` nor `unlabelled`: give the length of training as `epochs`"
+        refuse_options(bool(self.polish_minutes) and (has_data or has_unlabelled), reason)
+        refuse_options(has_data and has_unlabelled, "`data` and `unlabelled` exclude each other: both are distilled on")
 
     def run(self, job: Job) -> Outcome:
         """Carry it out; see `compress_rate_distortion`."""
-        labelled, steps = None, 0
+        lessons, settings = None, None
         if job.data is not None:
-            retrainer = Retrainer(job.data, job.model, job.reporter)
-            batch_size = min(max(retrainer.n_images // _STEPS_PER_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
-            labelled = functools.partial(retrainer.epoch, batch_size=batch_size)
-            steps = self.epochs * max(1, retrainer.n_images // batch_size)
-        rate = _WEIGHT_TRAVEL / math.sqrt(max(1, steps))
-        for_a_set = DistillSettings(weight_rate=rate, features=0.3, averaging=0.995)
+            lessons = _lessons(Retrainer(job.data, job.model, job.reporter), self.epochs)
+        elif job.unlabelled is not None:
+            stream = PhotoStream(job.unlabelled, job.model, job.reporter)
+            lessons = replace(_lessons(stream, self.epochs), held_out=stream.held_out)
+        if lessons is not None:
+            rate = _WEIGHT_TRAVEL / math.sqrt(lessons.steps)
+            settings = DistillSettings(weight_rate=rate, features=0.3, averaging=0.995)
+            if job.data is None:
+                settings = replace(settings, patience=_PATIENCE)
         with contextlib.ExitStack() as stack:
             return compress_rate_distortion(
                 job.model, job.photos.all_pixels, max_bytes=self.max_bytes, max_kl=self.max_kl, max_drop=self.max_drop,
-                points_lost=job.points_lost if self.max_drop is not None else None, labelled=labelled,
-                labelled_steps=steps, polish_minutes=self.polish_minutes, distillation=for_a_set if steps else None,
+                points_lost=job.points_lost if self.max_drop is not None else None, lessons=lessons,
+                polish_minutes=self.polish_minutes, distillation=settings,
                 progress=_stages(job.reporter, stack), overhead_bytes=job.overhead_bytes,
             )  # fmt: skip
 
@@ -105,10 +111,10 @@ class Int8:
 
     name: ClassVar[str] = "int8"
 
-    def check(self, *, has_data: bool, has_val: bool) -> None:
-        """Refuse labelled images to train on: nothing is trained."""
-        reason = "int8 trains nothing: expected no `data`; give photos that set the scales as `calibration`"
-        refuse_options(has_data, reason)
+    def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
+        """Refuse images to train on: nothing is trained."""
+        reason = "int8 trains nothing: expected no `data` or `unlabelled`; photos that set the scales are `calibration`"
+        refuse_options(has_data or has_unlabelled, reason)
 
     def run(self, job: Job) -> Outcome:
         """Carry it out; see `compress_int8`."""
@@ -119,6 +125,12 @@ METHODS: dict[str, type[RateDistortion] | type[Int8] | type[DeepCompression]] = 
     method.name: method for method in (RateDistortion, Int8, DeepCompression)
 }
 """Every method by its name, the default first."""
+
+
+def _lessons(images: Retrainer | PhotoStream, epochs: int) -> Lessons:
+    batch_size = min(max(images.n_images // _STEPS_PER_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
+    steps = epochs * max(1, images.n_images // batch_size)
+    return Lessons(epoch=functools.partial(images.epoch, batch_size=batch_size), steps=steps)
 
 
 def _stages(reporter: Reporter, stack: contextlib.ExitStack) -> Callable[[str, float], None]:

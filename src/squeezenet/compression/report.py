@@ -15,7 +15,7 @@ from ..description import FileFacts
 from ..evaluation.comparison import Comparison
 from ..evaluation.metrics import kl_divergence
 from .deep.huffman import LayerSizes
-from .outcome import RDPoint
+from .outcome import Distilled, RDPoint
 
 __all__ = ["CompressionReport", "Fidelity", "pruning_table", "storage_table"]
 
@@ -62,6 +62,8 @@ class CompressionReport:
     is_chosen_on_val: bool
     """Whether the file was chosen by its accuracy on `val`, which makes it less informative about other images."""
     meets_target: bool
+    distilled: Distilled | None = None
+    """What distillation on unlabelled photos changed."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -95,6 +97,7 @@ class CompressionReport:
             "is_data_free": not self.calibration_photos,
             "is_chosen_on_val": self.is_chosen_on_val,
             "meets_target": self.meets_target,
+            "distilled": dataclasses.asdict(self.distilled) if self.distilled else None,
             "points": [dataclasses.asdict(point) for point in self.points],
         }
         if self.layers_2016:

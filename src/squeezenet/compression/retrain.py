@@ -21,7 +21,7 @@ from ..training.state import TrainingState
 from ..training.step import choose_precision, epoch_size, epoch_steps
 from ..training.teacher import Teacher
 
-__all__ = ["Retrainer"]
+__all__ = ["Retrainer", "gentle_augmentation"]
 
 # Crops vary less than in training from scratch: a trained network is to be kept, not found.
 _PHOTO_CROPS = Recipe(epochs=1, lr=0.0, crop="random_resized", crop_scale=(0.35, 1.0))
@@ -43,12 +43,9 @@ class Retrainer:
         check = check_data(images, None)
         for line in check.summary():
             reporter.say(line)
-        is_photo = preprocessing.resize_size > preprocessing.crop_size
-        small = {} if is_photo else {"crop": "random", "crop_pad": max(1, preprocessing.crop_size // 8)}
-        crops = _PHOTO_CROPS.replace(hflip=_survives_mirroring(model, check.train, preprocessing), **small)
         with reporter.task("decoding", len(check.train)) as task:
             self._batches = TrainBatches.open(
-                check.train, check.train_sizes, Augmentation.of(crops, preprocessing), preprocessing,
+                check.train, check.train_sizes, gentle_augmentation(model, check.train), preprocessing,
                 feeds_gpu=torch.cuda.is_available(), on_progress=lambda done, _: task.update(done),
             )  # fmt: skip
         self.reporter = reporter
@@ -59,12 +56,12 @@ class Retrainer:
         """Images in an epoch."""
         return self._batches.n_images
 
-    def epoch(self, number: int, *, batch_size: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augment and shuffle one epoch: pixels (n, H, W, 3), uint8, and labels (n,) of batch after batch."""
+    def epoch(self, number: int, *, batch_size: int, seed: int = 0) -> Iterator[Tensor]:
+        """Augment and shuffle one epoch: pixels (n, H, W, 3), uint8, of batch after batch."""
         draw = EpochDraw(self.n_images, seed, number)
         steps = max(1, self.n_images // batch_size)
         for batch in self._batches.epoch(draw, batch_size=batch_size, first_step=0, n_steps=steps):
-            yield batch.pixels, batch.labels
+            yield batch.pixels
 
     def run(
         self, model: SqueezeNet, recipe: Recipe, rule: Constraint, *, title: str, teacher: SqueezeNet | None = None
@@ -94,6 +91,15 @@ class Retrainer:
                     done = (state.epoch * n_steps + state.step) * batch_size
                     task.update(done, f"loss {loss:.3f}" if loss is not None else "step undone")
         return state.usable_model.requires_grad_(requires_grad=True).cpu().eval()
+
+
+def gentle_augmentation(model: SqueezeNet, images: ImageSet) -> Augmentation:
+    """Choose crops that a trained network sees through, and mirrors if it gives mirrored images the same class."""
+    preprocessing = required_preprocessing(model)
+    is_photo = preprocessing.resize_size > preprocessing.crop_size
+    small = {} if is_photo else {"crop": "random", "crop_pad": max(1, preprocessing.crop_size // 8)}
+    crops = _PHOTO_CROPS.replace(hflip=_survives_mirroring(model, images, preprocessing), **small)
+    return Augmentation.of(crops, preprocessing)
 
 
 @torch.no_grad()

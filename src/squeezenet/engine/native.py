@@ -160,20 +160,20 @@ class NativeEngine:
         Returns:
             Shape (N, classes), float64; bit-identical on every engine.
         """
-        scores = np.empty((len(pixels), self._classes))
+        scores = np.empty((self.network.check_pixels(pixels), self._classes))
         self._run(pixels, scores=scores)
         return scores
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Compute what the head reads, summed over positions; see `ReferenceEngine.features`."""
-        sums = np.empty((len(pixels), self.network.spec.num_features), np.int32)
+        sums = np.empty((self.network.check_pixels(pixels), self.network.spec.num_features), np.int32)
         self._run(pixels, features=sums)
         return sums.astype(np.int64)
 
     def outputs(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Compute class scores and features in one run."""
-        scores = np.empty((len(pixels), self._classes))
-        sums = np.empty((len(pixels), self.network.spec.num_features), np.int32)
+        count = self.network.check_pixels(pixels)
+        scores, sums = np.empty((count, self._classes)), np.empty((count, self.network.spec.num_features), np.int32)
         self._run(pixels, scores=scores, features=sums)
         return scores, sums.astype(np.int64)
 
@@ -187,7 +187,7 @@ class NativeEngine:
             Shape (N, h, w, classes), float64, one map a class.
         """
         side = self._sizes.map_size
-        maps = np.empty((len(pixels), side, side, self._classes))
+        maps = np.empty((self.network.check_pixels(pixels), side, side, self._classes))
         self._run(pixels, maps=maps)
         return maps
 
@@ -195,7 +195,6 @@ class NativeEngine:
         self, pixels: NDArray[np.uint8], *, scores: NDArray[np.float64] | None = None,
         maps: NDArray[np.float64] | None = None, features: NDArray[np.int32] | None = None,
     ) -> None:  # fmt: skip
-        self.network.check_pixels(pixels)
         pixels = np.ascontiguousarray(pixels)
         with self._lock:
             if self._pool is None and self.threads > 1:

@@ -116,7 +116,7 @@ class ReferenceEngine:
         Returns:
             Shape (N, channels of the last Fire module), int64; bit-identical on every engine.
         """
-        sums = np.empty((len(pixels), self.network.spec.num_features), np.int64)
+        sums = np.empty((self.network.check_pixels(pixels), self.network.spec.num_features), np.int64)
         for images, map_NHWC in self._features(pixels):
             sums[images] = self._sum(map_NHWC)
         return sums
@@ -124,8 +124,9 @@ class ReferenceEngine:
     def outputs(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Compute class scores and features in one run."""
         head = self._head
-        totals = np.zeros((len(pixels), head.op.out_channels))
-        sums = np.empty((len(pixels), self.network.spec.num_features), np.int64)
+        count = self.network.check_pixels(pixels)
+        totals = np.zeros((count, head.op.out_channels))
+        sums = np.empty((count, self.network.spec.num_features), np.int64)
         for images, map_NHWC in self._features(pixels):
             sums[images] = self._sum(map_NHWC)
             for _, acc in self._head_sums(map_NHWC):
@@ -151,7 +152,8 @@ class ReferenceEngine:
         Source: Zhou et al. 2016; exact here because conv10 is followed by the average alone.
         """
         head = self._head
-        maps = np.empty((len(pixels), head.op.out_size, head.op.out_size, head.op.out_channels))
+        side = head.op.out_size
+        maps = np.empty((self.network.check_pixels(pixels), side, side, head.op.out_channels))
         for images, features in self._features(pixels):
             for band, acc in self._head_sums(features):
                 maps[images, band] = acc
@@ -168,7 +170,6 @@ class ReferenceEngine:
 
     def _features(self, pixels: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
         """Run all but the head, group by group; yields which images and the tensor that the head reads."""
-        self.network.check_pixels(pixels)
         for start in range(0, len(pixels), self._group):
             images = slice(start, start + self._group)
             yield images, self._run(pixels[images])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coded import CodedPlan
 from ..engine import NativeEngine
 from ..native_library import Conv
 
@@ -32,11 +33,12 @@ def write_array(declaration: str, values: Iterable[object]) -> Iterator[str]:
     yield "};"
 
 
-def model_constants(engine: NativeEngine) -> Iterator[str]:
+def model_constants(engine: NativeEngine, coded: tuple[CodedPlan, list[bytes]] | None = None) -> Iterator[str]:
     """Lines of C that define `own_model` and all that it points to.
 
     Args:
         engine: With the kernel set `small`; its schedule is written as well.
+        coded: For weights that stay coded, where they are decoded to, and the streams.
     """
     model = engine.layout
     convs = [model.convs[index] for index in range(model.n_convs)]
@@ -44,10 +46,13 @@ def model_constants(engine: NativeEngine) -> Iterator[str]:
     weights = [_at(conv.weights, np.int8, conv.panel_bytes * conv.panels) for conv in convs]
     weight_starts = np.cumsum([0, *map(len, weights)])
     lane_starts = np.cumsum([0, *lanes])
-    yield from write_array(
-        f"SQZ_ALIGNED static const int8_t own_weights[{weight_starts[-1] + _SLACK}]",
-        np.concatenate([*weights, np.zeros(_SLACK, np.int8)]).tolist(),
-    )
+    if coded:
+        yield from _sources(*coded)
+    else:
+        yield from write_array(
+            f"SQZ_ALIGNED static const int8_t own_weights[{weight_starts[-1] + _SLACK}]",
+            np.concatenate([*weights, np.zeros(_SLACK, np.int8)]).tolist(),
+        )
     biases = [_at(conv.bias, np.int32, count) for conv, count in zip(convs, lanes, strict=True)]
     yield from write_array(
         f"static const int32_t own_biases[{lane_starts[-1]}]", map(_integer, np.concatenate(biases).tolist())
@@ -59,7 +64,7 @@ def model_constants(engine: NativeEngine) -> Iterator[str]:
     plain = _at(convs[-1].plain_bias, np.int32, lanes[-1] if model.head_padding else 1)
     yield from write_array(f"static const int32_t own_head_biases[{len(plain)}]", map(_integer, plain.tolist()))
     yield from write_array(f"static const sqz_conv own_convs[{len(convs)}]", (
-        "\n" + _struct(conv, weights=f"(uint8_t *)own_weights + {weight_starts[index]}",
+        "\n" + _struct(conv, weights=f"(uint8_t *)own_weights + {0 if coded else weight_starts[index]}",
                        kinds="(uint8_t *)own_weights", bias=f"(int32_t *)own_biases + {lane_starts[index]}",
                        multiplier=f"(float *)own_multipliers + {lane_starts[index]}",
                        plain_bias="(int32_t *)own_head_biases" if index == len(convs) - 1 else "NULL")
@@ -80,10 +85,23 @@ def model_constants(engine: NativeEngine) -> Iterator[str]:
     yield from write_array(
         f"static const sqz_stage own_stages[{len(stages)}]", ("\n" + _struct(stage) for stage in stages)
     )
-    yield "static const sqz_model own_model = " + _struct(
+    text = _struct(
         model, kernels="&sqz_small_kernels", convs="(sqz_conv *)own_convs", stem=conv_name(conv_at),
         head=conv_name(model.head), fires="(sqz_fire *)own_fires", stages="(sqz_stage *)own_stages",
-    ) + ";\n"  # fmt: skip
+    )  # fmt: skip
+    if coded:
+        text = f"{text[:-1]}, {{own_sources, {coded[0].decoder_at}, {coded[0].panel_at}}}}}"
+    yield f"static const sqz_model own_model = {text};\n"
+
+
+def _sources(plan: CodedPlan, streams: list[bytes]) -> Iterator[str]:
+    """All streams in one array, and where each begins and is decoded to."""
+    starts = np.cumsum([0, *map(len, streams)])
+    yield from write_array(f"static const uint8_t own_weights[{starts[-1]}]", b"".join(streams))
+    yield from write_array(f"static const sqz_source own_sources[{len(streams)}]", (
+        f"{{own_weights + {start}, {len(stream)}, {step}, {at}}}"
+        for start, stream, step, at in zip(starts.tolist(), streams, plan.steps, plan.starts, strict=False)
+    ))  # fmt: skip
 
 
 def _at(address: int, kind: type[np.generic], count: int) -> NDArray[Any]:

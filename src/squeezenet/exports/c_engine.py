@@ -16,6 +16,7 @@ __all__ = ["ENGINE_FILES", "add_prefix", "engine_text"]
 _RUN = ("squeezenet.h", "sqz_internal.h", "kernels_rows.c", "kernels_small.c", "sqz_unknown.c")
 ENGINE_FILES = {
     "flash": (*_RUN, "sqz_run.c"),
+    "coded": (*_RUN, "sqz_range.h", "sqz_weights.h", "sqz_pack.c", "sqz_coded.c", "sqz_run.c"),
     "ram": (
         *_RUN[:2], "sqz_hash.c", *_RUN[2:4], "kernels.c", "sqz_range.h", "sqz_weights.h", "sqz_decode.c",
         "sqz_schedule.c", "sqz_plan.c", "sqz_pack.c", "sqz_unknown.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
@@ -24,7 +25,7 @@ ENGINE_FILES = {
 """By form, in the order in which they define what the next ones use."""
 
 # What names of the engine begin with.
-_PREFIXES = "sqz|squeezenet|decode|hash|kernels|model|pack|parse|plan|run|schedule|small|unknown"
+_PREFIXES = "sqz|squeezenet|coded|decode|hash|kernels|model|pack|parse|plan|run|schedule|small|unknown"
 _COMMENT = r"(?:^/\*(?:[^*]|\*(?!/))*\*/\n)?"
 _PROTOTYPE = re.compile(
     _COMMENT + r"^(?:SQZ_API )?(?!typedef|static|extern|SQZ_INLINE)((?:\w+ )+\*?(sqz_\w+)\([^;{}]*\);.*\n)",
@@ -52,7 +53,7 @@ def engine_text(form: str) -> tuple[str, str]:
     def declare(match: re.Match[str]) -> str:
         return f"static SQZ_UNUSED {match[1]}" if match[2] in defined else ""
 
-    text = "\n".join(_read("prelude.c", "c") if part == 0 else file for part, file in enumerate(["", *files]))
+    text = "\n".join([_read("prelude.c", "c") + ("#define SQZ_CODED 1\n" if form == "coded" else ""), *files])
     text = _PROTOTYPE.sub(declare, text)
     text = _DEFINITION.sub(r"static \1", text)
     text = re.sub(r"^extern const sqz_kernels .*;\n", "", text, flags=re.MULTILINE)

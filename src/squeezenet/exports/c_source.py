@@ -5,6 +5,7 @@ size is a constant of the header. The model's weights have one of these forms:
 
     flash  constants that are multiplied where they are: the least RAM and no time to open
     ram    the `.sqz` file, decoded into the arena when it is opened: the least flash memory
+    coded  the file's weights, decoded anew for each image: little of both
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from ..engine import NativeEngine, measure_memory
 from ..errors import DataError
 from ..fileformat import SqzFile, decode_sqz
-from ..memory import WEIGHTS, ChipMemory, Weights, chip_memory, small_engine
+from ..memory import WEIGHTS, ChipMemory, Weights, chip_memory, coded_form, small_engine
 from ..network import IntegerNetwork
 from .c_constants import model_constants, write_array
 from .c_engine import add_prefix, engine_text
@@ -29,6 +30,7 @@ __all__ = ["CSource", "build_c_source"]
 _DESCRIPTIONS = {
     "flash": "constants, multiplied where they are",
     "ram": "a .sqz file, decoded into the arena",
+    "coded": "constants, decoded for each image",
 }
 _ALIGN = 64  # SQZ_ALIGN
 _KEYWORDS = re.compile(
@@ -70,8 +72,8 @@ def build_c_source(
         data: A whole `.sqz` file.
         name: Prefix of all names, a C identifier.
         contents: The same file decoded, if the caller has it already.
-        weights: `flash`, constants that are multiplied where they are, or `ram`, decoded when the network is opened;
-            by default the fastest that fits the limits.
+        weights: `flash`, constants that are multiplied where they are, `ram`, decoded when the network is opened, or
+            `coded`, decoded for each image; by default the fastest that fits the limits.
         max_ram: Bytes of RAM that arena, stack and logits may take together.
         max_flash: Bytes of flash memory that code and constants may take.
 
@@ -89,18 +91,22 @@ def build_c_source(
     memory = _choose(data, contents, weights, max_ram, max_flash)
     engine, prefix = engine_text(memory.weights)
     words = _words(contents, name, memory)
-    model = (
-        model_constants(small_engine(contents.network))
-        if memory.weights == "flash"
-        else write_array(f"static const unsigned char own_file[{len(data)}]", data)
-    )
-    source = [*model, *_labels(contents), *_unknown_rule(contents), _read("start.c"), _read(f"{memory.weights}.c")]
+    model = _model(data, contents.network, memory.weights)
+    opening = "ram" if memory.weights == "ram" else "flash"
+    source = [*model, *_labels(contents), *_unknown_rule(contents), _read("start.c"), _read(f"{opening}.c")]
     return CSource(
         name=name, header=_fill(_read("header.h"), words, prefix), memory=memory, model_bytes=len(data),
         source=_fill(_read("top.c"), words, prefix) + engine
         + _fill("\n".join([*source, _read("interface.c")]), words, prefix),
         input_size=contents.network.spec.input_size,
     )  # fmt: skip
+
+
+def _model(data: bytes, network: IntegerNetwork, weights: Weights) -> Iterator[str]:
+    if weights == "ram":
+        return write_array(f"static const unsigned char own_file[{len(data)}]", data)
+    engine = small_engine(network)
+    return model_constants(engine, coded_form(engine) if weights == "coded" else None)
 
 
 def _choose(
@@ -130,7 +136,7 @@ def _words(contents: SqzFile, name: str, memory: ChipMemory) -> dict[str, object
         "arena": memory.arena_bytes, "stack": memory.stack_bytes, "ram": memory.ram_bytes,
         "constants": memory.constant_bytes, "code": memory.code_bytes, "flash": memory.flash_bytes,
         "weights_are": _DESCRIPTIONS[memory.weights],
-        "damaged": "" if memory.weights == "flash" else " or the program's copy of the model is damaged",
+        "damaged": "" if memory.weights != "ram" else " or the program's copy of the model is damaged",
         "preprocessing": _describe_preprocessing(contents), "temperature": repr(contents.temperature),
         "below": _unknown_below(contents, name), "has_unknown": int(contents.unknown is not None),
         "test_hash": _test_hash(contents.network),

@@ -78,13 +78,13 @@ def export(
             `output`.
         photos: For `tflite`: images on which the range of the head's sums is measured, so that the head is int8 as
             well; without them it is float and gives the engines' logits.
-        weights: For `c`: `flash` (constants) or `ram` (decoded when opened); by default the fastest that fits.
+        weights: For `c`: `flash`, `ram` or `coded`, see `build_c_source`; by default the fastest that fits.
         max_ram: For `c`: most bytes of RAM, arena, stack and logits together.
         max_flash: For `c`: most bytes of flash memory, code and constants together.
 
     Raises:
-        DataError: If the target is not known, an option does not go with it, the model has no integers, or nothing
-            fits the limits.
+        DataError: If the target is not known, an option does not go with it, the model has no integers, nothing fits
+            the limits, or a C header would replace that of another source.
         ModelNotFoundError: If there is no such model.
         FormatError: If a `.sqz` file is damaged.
         MissingDependencyError: If the target needs a package that is not installed.
@@ -139,8 +139,14 @@ def _export_c(
         data, name or _identifier(output.stem), contents, weights=weights, max_ram=max_ram, max_flash=max_flash
     )
     header = output.with_name(f"{source.name}.h")  # the name that the source includes
+    if output.stem != source.name and header.exists() and not _includes(output, header):
+        raise DataError(f"{header} exists and is of another source than {output.name}: choose a name with --name")
     write_together({output: source.source.encode(), header: source.header.encode()})
     return Exported(to="c", files=(output, header), details=source)
+
+
+def _includes(source: Path, header: Path) -> bool:
+    return source.exists() and f'#include "{header.name}"' in source.read_text(encoding="utf-8", errors="replace")
 
 
 def _export_for_browsers(model: Model, output: Path, target: Target, name: str | None) -> Exported:

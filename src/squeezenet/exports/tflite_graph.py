@@ -9,7 +9,7 @@ The head is computed in floats from its int8 weights, because a compressed netwo
 a ReLU before the average, the average comes first, so that the head costs one position. Given the range of the sums,
 the head is int8 as well, and only the average is float: faster, and all that microcontrollers can run, but not exact.
 
-Labels and preprocessing are JSON in the metadata buffer `squeezenet`.
+Labels, preprocessing and `temperature` are JSON in the metadata buffer `squeezenet`.
 
 Source: TensorFlow Lite's schema.fbs (field names), and its quantisation specification (ranges, zero-points).
 """
@@ -32,7 +32,7 @@ from ..spec import Op
 __all__ = ["TFLITE_METADATA", "build_tflite"]
 
 TFLITE_METADATA = "squeezenet"
-"""Name of the metadata buffer with labels and preprocessing."""
+"""Name of the metadata buffer with labels, preprocessing and temperature."""
 
 _SCHEMA_VERSION = 3
 _ALIGNMENT = 16  # of buffers, so that runtimes can use weights where they lie in the file
@@ -99,7 +99,8 @@ def build_tflite(contents: SqzFile, *, head_range: tuple[float, float] | None = 
 
 
 def _metadata(contents: SqzFile) -> bytes:
-    description: dict[str, Any] = {"preprocessing": contents.preprocessing_or_default.to_dict()}
+    how = contents.preprocessing_or_default.to_dict()
+    description: dict[str, Any] = {"preprocessing": how, "temperature": contents.temperature}
     if contents.labels is not None:
         description["labels"] = contents.labels.to_dict()
     return json.dumps(description).encode()

@@ -43,6 +43,7 @@ from .web_page import PARTS, build_page
 __all__ = ["C_DRIVER", "HEADER", "Agreement", "EngineResult", "Verification", "verify"]
 
 _BATCH = 16
+_N_DRAWN = 8
 _C_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
 HEADER = ("engine", "and", "same class", "largest logit difference", "of a feature")
 """Of a table of `Verification.rows`."""
@@ -98,7 +99,7 @@ class Verification:
     """What every engine computed, and how far apart any two are."""
 
     images: str
-    """Where the images lie."""
+    """Where the images lie, or that they were drawn."""
     unreadable: tuple[Unreadable, ...]
     """Images that were taken and could not be read: no engine got them."""
     remarks: tuple[str, ...]
@@ -133,12 +134,12 @@ class Verification:
         return html_table(HEADER, self.rows())
 
 
-def verify(model: Model, images: Data, *, limit: int = 32, chips: bool = False) -> Verification:
+def verify(model: Model, images: Data | None = None, *, limit: int = 32, chips: bool = False) -> Verification:
     """Run a compressed network in torch, NumPy, C, WebAssembly and the browser, and compare.
 
     Args:
         model: A `.sqz` file, the name of a network of the package, or the contents of a file.
-        images: Images of any kind, labelled or not.
+        images: Images of any kind, labelled or not; by default eight drawn ones.
         limit: Images to take, evenly spaced.
         chips: Also run exported C on every core of `CHIPS`, emulated by QEMU.
 
@@ -151,17 +152,22 @@ def verify(model: Model, images: Data, *, limit: int = 32, chips: bool = False) 
         DataError: If no image can be read.
 
     Example:
-        >>> verify("cifar10", "digits", limit=1).is_identical
+        >>> verify("cifar10", limit=1).is_identical
         True
     """
     if limit < 1:
         raise ValueError(f"expected `limit` of at least 1, got {limit}")
     data, contents = read_compressed(model)
-    found = images if isinstance(images, ImageSet) else open_data(images, unlabelled=True)
-    photos, unreadable = _decode(found.sample(limit))
+    name, remarks, unreadable = "drawn pictures", list[str](), list[Unreadable]()
+    if images is None:
+        photos = _drawn(min(limit, _N_DRAWN))
+    else:
+        found = images if isinstance(images, ImageSet) else open_data(images, unlabelled=True)
+        name, remarks = found.name, found.remarks()
+        photos, unreadable = _decode(found.sample(limit))
     engines = _run_all(data, contents, photos, chips)
     return Verification(
-        images=found.name, unreadable=tuple(unreadable), remarks=tuple(found.remarks()), engines=tuple(engines),
+        images=name, unreadable=tuple(unreadable), remarks=tuple(remarks), engines=tuple(engines),
         pairs=tuple(_compare_all(engines)),
     )  # fmt: skip
 
@@ -190,6 +196,18 @@ def _decode(images: ImageSet) -> tuple[list[Image.Image], list[Unreadable]]:
     return photos, unreadable
 
 
+def _drawn(count: int) -> list[Image.Image]:
+    """Waves of every colour and some noise, in pictures of many sizes."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for height, width in rng.integers(32, 400, (count, 2)).tolist():
+        y, x = (places[..., None] for places in np.mgrid[:height, :width])
+        waves = np.sin(y * rng.uniform(0, 0.2, 3) + x * rng.uniform(0, 0.2, 3) + rng.uniform(0, 6, 3))
+        noise = rng.normal(0, rng.uniform(0, 60), (height, width, 3))
+        pictures.append(Image.fromarray((128 + 100 * waves + noise).clip(0, 255).astype(np.uint8)))
+    return pictures
+
+
 def _run_all(data: bytes, contents: SqzFile, photos: list[Image.Image], chips: bool) -> list[EngineResult]:
     """Classify images with every engine."""
     pixels = np.stack([contents.preprocessing_or_default(photo) for photo in photos])
@@ -200,7 +218,8 @@ def _run_all(data: bytes, contents: SqzFile, photos: list[Image.Image], chips: b
     for kernels in ("plain", "relaxed"):
         engines[f"web in Chromium, {kernels}"] = functools.partial(_run_chromium, kernels=kernels)
     engines |= {f"C {weights}": _in_c(weights) for weights in WEIGHTS}
-    engines |= {f"C on {name}": _on_chip(chip) for name, chip in CHIPS.items() if chips}
+    for name, chip in CHIPS.items() if chips else ():
+        engines |= {f"C on {name}": _on_chip(chip, "flash"), f"C coded on {name}": _on_chip(chip, "coded")}
     results = []
     with tempfile.TemporaryDirectory() as folder:
         case = _Case(data, contents, photos, pixels, Path(folder))
@@ -295,11 +314,11 @@ def _in_c(weights: Weights) -> Callable[[_Case], _Outputs | str]:
     return run
 
 
-def _on_chip(chip: Chip) -> Callable[[_Case], _Outputs | str]:
+def _on_chip(chip: Chip, weights: Weights) -> Callable[[_Case], _Outputs | str]:
     def run(case: _Case) -> _Outputs | str:
         if missing := missing_for(chip) or (None if native_kernels() else "needs the native engine"):
             return missing
-        compile_for_chip(chip, build_c_source(case.data, "model", case.contents), case.folder)
+        compile_for_chip(chip, build_c_source(case.data, "model", case.contents, weights=weights), case.folder)
         done = run_on_chip(chip, case.pixels, case.folder)
         return done.logits, done.features
 

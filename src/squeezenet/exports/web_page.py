@@ -2,8 +2,8 @@
 
 The parts lie in `web/`, the engine as WebAssembly (built by `csrc/web/build.sh`) among them; the `.sqz` goes in as it
 is. A page trusts nothing in it: names are never markup, and the Content-Security-Policy admits only the page's own
-two scripts and its style, by their hashes, and no connection. One script is there to be read and starts the other,
-which is deflated.
+two scripts and two styles, by their hashes, and no connection. One script is there to be read and starts the other,
+which is deflated and holds the style of what only it shows.
 """
 
 from __future__ import annotations
@@ -69,13 +69,14 @@ def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, Pag
         FormatError: If the file is damaged or no `.sqz` file.
     """
     contents = contents or decode_sqz(data)
-    script, style = STRICT + join_sources("inflate.js", "loader.js"), join_sources("page.css")
-    page = f"(() => {{{STRICT}{join_sources(*_PROGRAM)}}})()"
+    script = STRICT + join_sources("inflate.js", "loader.js")
+    style, late_style = join_sources("page.css"), join_sources("late.css")
+    page = f"(() => {{{STRICT}const lateStyle = {json.dumps(late_style)};\n{join_sources(*_PROGRAM)}}})()"
     worker = STRICT + join_sources("engine.js", "inflate.js", "photos.js", "worker.js", "messages.js")
     model, named = _block("model", data), named_labels(contents)
     labels = _block("labels", named) if named else ""
-    packed = {"page": page.encode(), "worker": worker.encode()}
-    packed |= {name: (PARTS / f"{name}.wasm").read_bytes() for name in ("engine", "relaxed")}
+    packed = {name: (PARTS / f"{name}.wasm").read_bytes() for name in ("engine", "relaxed")}
+    packed["page"] = page.encode()
     blocks = "".join(_block(name, zlib.compress(part, 9)) for name, part in packed.items())
     facts = {
         "name": contents.network.spec.name,
@@ -83,7 +84,8 @@ def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, Pag
         "fp32_bytes": network_cost(contents.network.spec).fp32_bytes,
         "check": _check_sum(contents),
     }
-    parts = {"policy": _policy((script, page), style), "style": style, "script": script}
+    parts = {"policy": _policy((script, page), (style, late_style)), "style": style, "script": script}
+    parts["worker"] = _block("worker", zlib.compress(worker.encode(), 9))
     parts["blocks"] = blocks + labels + model
     template, encoded = join_sources("page.html"), b""
     for _ in range(2):  # the second time with the page's own size, which JSON allows to stand behind spaces
@@ -162,13 +164,13 @@ def _check_sum(contents: SqzFile) -> int:
     return zlib.adler32(logits.astype("<f8").tobytes())
 
 
-def _policy(scripts: tuple[str, ...], style: str) -> str:
+def _policy(scripts: tuple[str, ...], styles: tuple[str, ...]) -> str:
     def sha256(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
     return (  # the image is the icon
         f"default-src 'none'; script-src {' '.join(map(sha256, scripts))} 'wasm-unsafe-eval';"
-        f" style-src {sha256(style)};"
+        f" style-src {' '.join(map(sha256, styles))};"
         " worker-src blob:; img-src data:; connect-src 'none'; base-uri 'none'; form-action 'none';"
         " require-trusted-types-for 'script'; trusted-types squeezenet"
     )
@@ -177,4 +179,4 @@ def _policy(scripts: tuple[str, ...], style: str) -> str:
 def join_sources(*names: str) -> str:
     """Join sources, without indentation, blank lines and whole-line comments; they keep to what this can see."""
     lines = (line.strip() for name in names for line in (PARTS / name).read_text().splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("//"))
+    return "\n".join(line for line in lines if line and not line.startswith(("//", "/*")))

@@ -11,7 +11,7 @@ from ..network import FloatConv
 from ..preprocess import CAFFE_PREPROCESSING, TORCHVISION_PREPROCESSING, Preprocessing
 from .graph import Floats, Graph
 
-__all__ = ["CONVENTIONS", "Convention", "GraphFile", "with_rgb_input"]
+__all__ = ["CONVENTIONS", "Convention", "GraphFile", "left_behind", "with_rgb_input"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,14 @@ CONVENTIONS: Mapping[str, Convention] = {
     )
 }
 """The customary ones by name, likely ones first."""
+
+
+def left_behind(facts: Mapping[str, object]) -> tuple[str, ...]:
+    """Notes on what only a `.sqz` file holds, out of the description that this package wrote into another file."""
+    names = [name for name in ("temperature", "unknown", "unknown_below") if facts.get(name) not in (None, 1)]
+    if not names:
+        return ()
+    return (f"without {' and '.join(names)}, which `squeezenet evaluate --store` measures for a .sqz file",)
 
 
 def with_rgb_input(convs: Mapping[str, FloatConv[Floats]], *, is_bgr: bool) -> dict[str, FloatConv[Floats]]:

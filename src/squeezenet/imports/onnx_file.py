@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..labels import Labels
 from ..preprocess import Preprocessing
 from ..spec import MAX_WEIGHTS
 from ..text import printable
-from .conventions import CONVENTIONS, Convention, GraphFile
+from .conventions import CONVENTIONS, Convention, GraphFile, left_behind
 from .graph import MAX_NODES, SAME, Floats, Graph, Node
 from .protobuf_schema import Fields, parse
 
@@ -76,23 +76,24 @@ def read_onnx(path: Path) -> GraphFile:
     model = parse(path, _SCHEMA, "Model", what="an ONNX file")
     reader = _Reader(model.graph, str(path))
     graph = reader.graph()
-    convention, origin = _convention(model, graph.input, reader.conv_names)
-    labels = None
-    for entry in model.metadata_props:
-        if entry.key == b"labels" and model.producer_name == "squeezenet":
-            labels = _own(Labels.from_dict, entry.value)
+    entries = {entry.key.decode("utf-8", "replace"): entry.value for entry in model.metadata_props}
+    own = entries if model.producer_name == "squeezenet" else {}
+    convention, origin = _convention(own, graph.input, reader.conv_names)
+    labels = _own(Labels.from_dict, own["labels"]) if "labels" in own else None
+    facts = {name: _own(lambda value: value, text) for name, text in own.items()}
     names = (
         "this package" if origin.endswith("metadata") else origin.removeprefix("that of ").removesuffix("'s networks")
     )
-    return GraphFile(graph, names if names != "a guess" else "its own", convention, origin, labels)
+    return GraphFile(
+        graph, names if names != "a guess" else "its own", convention, origin, labels, left_behind(facts)
+    )  # fmt: skip
 
 
-def _convention(model: Any, image: str, conv_names: Sequence[str]) -> tuple[Convention, str]:
+def _convention(own: Mapping[str, bytes], image: str, conv_names: Sequence[str]) -> tuple[Convention, str]:
     """Preprocessing, and how it is known: by the metadata of our own files, or by the names of known ones."""
-    if model.producer_name == "squeezenet":
-        for entry in model.metadata_props:
-            if entry.key == b"preprocessing" and (how := _own(Preprocessing.from_dict, entry.value)) is not None:
-                return Convention(name="its own", preprocessing=how), "in the file's metadata"
+    how = _own(Preprocessing.from_dict, own["preprocessing"]) if "preprocessing" in own else None
+    if how is not None:
+        return Convention(name="its own", preprocessing=how), "in the file's metadata"
     if image == "data_0" and "conv1_w_0" in conv_names:
         return CONVENTIONS["raw"], "that of the ONNX zoo's 1.0 networks"
     if any(name.startswith("squeezenet0_conv") for name in conv_names):

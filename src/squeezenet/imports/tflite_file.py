@@ -17,7 +17,7 @@ from ..preprocess import TORCHVISION_PREPROCESSING, Preprocessing
 from ..spec import MAX_WEIGHTS
 from ..text import printable
 from .bounded import MAX_FILE_BYTES, read_bounded
-from .conventions import CONVENTIONS, Convention, GraphFile
+from .conventions import CONVENTIONS, Convention, GraphFile, left_behind
 from .graph import MAX_NODES, SAME, Floats, Graph, Node
 
 __all__ = ["read_tflite"]
@@ -66,14 +66,13 @@ class _Reader:
         image = self._graph.Inputs(0)
         shape = self._shape(image)
         size = shape[1] if len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3 else None
-        convention, origin, labels = self._convention(image)
+        own, labels, notes = self._described()
+        convention, origin = self._convention(image, own)
         graph = Graph(nodes, str(image), self._source, size)
-        return GraphFile(
-            graph, "this package" if labels or origin.endswith("metadata") else "its own", convention, origin, labels
-        )
+        names = "this package" if labels or origin.endswith("metadata") else "its own"
+        return GraphFile(graph, names, convention, origin, labels, notes)
 
-    def _convention(self, image: int) -> tuple[Convention, str, Labels | None]:
-        own, labels = self._described()
+    def _convention(self, image: int, own: Preprocessing | None) -> tuple[Convention, str]:
         scale, zero_point = self._quantization(image)
         kind = self._types.get(self._graph.Tensors(image).Type())
         if kind in ("UINT8", "INT8") and scale.size == 1 and 0 < float(scale[0]) < math.inf:
@@ -81,12 +80,12 @@ class _Reader:
             mean, std = float(zero_point[0]) + (128 if kind == "INT8" else 0), 1 / float(scale[0])
             how = dataclasses.replace(own or TORCHVISION_PREPROCESSING, mean=(mean,) * 3, std=(std,) * 3)
             origin = "in the file's metadata" if own else "that of the file's quantised input"
-            return Convention(name="its own", preprocessing=how), origin, labels
+            return Convention(name="its own", preprocessing=how), origin
         if own:
-            return Convention(name="its own", preprocessing=own), "in the file's metadata", labels
-        return CONVENTIONS["torchvision"], "a guess", None
+            return Convention(name="its own", preprocessing=own), "in the file's metadata"
+        return CONVENTIONS["torchvision"], "a guess"
 
-    def _described(self) -> tuple[Preprocessing | None, Labels | None]:
+    def _described(self) -> tuple[Preprocessing | None, Labels | None, tuple[str, ...]]:
         """What this package wrote into the file."""
         for i in range(self._model.MetadataLength()):
             entry = self._model.Metadata(i)
@@ -94,10 +93,10 @@ class _Reader:
                 try:
                     described = json.loads(self._model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
                     labels = Labels.from_dict(described["labels"]) if "labels" in described else None
-                    return Preprocessing.from_dict(described["preprocessing"]), labels
+                    return Preprocessing.from_dict(described["preprocessing"]), labels, left_behind(described)
                 except (ValueError, KeyError, TypeError, AttributeError, SqueezeNetError, RecursionError):
                     break  # somebody changed the file: it is an import like any other
-        return None, None
+        return None, None, ()
 
     def _node(self, operator: Any) -> Node | None:
         code = self._model.OperatorCodes(operator.OpcodeIndex())

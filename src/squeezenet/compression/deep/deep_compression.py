@@ -82,9 +82,10 @@ class DeepCompression:
         if self.prune_rounds < 1:
             raise RecipeError(f"expected at least one `prune_rounds`, got {self.prune_rounds}")
 
-    def check(self, *, has_data: bool, has_val: bool) -> None:
+    def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
         """Refuse to begin without labelled images to retrain on."""
         refuse_options(not has_data, "deep-compression retrains on labelled images: expected `data`, got none")
+        refuse_options(has_unlabelled, "deep-compression retrains on labelled images: expected no `unlabelled`")
 
     def run(self, job: Job) -> Outcome:
         """Carry it out; see `deep_compress`."""
@@ -159,7 +160,7 @@ def _augmented(retrainer: Retrainer, settings: DeepCompression) -> list[NDArray[
     """Crops as retraining sees them: a trained network is too sure of the photos it was trained on as they are."""
     batches = retrainer.epoch(0, batch_size=min(settings.batch_size, retrainer.n_images), seed=settings.seed)
     n_batches = -(-settings.repair_photos // settings.batch_size)
-    return [pixels.numpy() for pixels, _ in itertools.islice(batches, n_batches)]
+    return [pixels.numpy() for pixels in itertools.islice(batches, n_batches)]
 
 
 def _layer_sizes(model: SqueezeNet, shared: SharedWeights, index_bits: int) -> Iterable[LayerSizes]:

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Epoch", "augmented_photos", "epoch_batches", "photo_batches"]
+__all__ = ["Epoch", "Lessons", "augmented_photos", "epoch_batches", "photo_batches"]
 
-Epoch = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
-"""From the number of an epoch to its batches: pixels (n, H, W, 3), uint8, augmented, and labels (n,)."""
+Epoch = Callable[[int], Iterable[Tensor]]
+"""From the number of an epoch to its batches: pixels (n, H, W, 3), uint8, augmented."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """A data set to distil on, and how long."""
+
+    epoch: Epoch
+    steps: int
+    """Batches to train on in all."""
+    held_out: NDArray[np.uint8] | None = None
+    """Photos of the set that no epoch has, (n, H, W, 3), to show how well what is learnt there carries over."""
+
 
 _VARIANTS = 8  # crops and flips of each photo, the photo itself among them
 _SMALLEST_CROP = 0.6  # side of the smallest crop, as a share of the photo's
@@ -51,7 +66,7 @@ def epoch_batches(epoch: Epoch) -> Iterator[Tensor]:
     number = 0
     while True:
         is_empty = True
-        for pixels, _ in epoch(number):
+        for pixels in epoch(number):
             if len(pixels):
                 is_empty = False
                 yield pixels

@@ -44,6 +44,10 @@ class DistillSettings:
     """Weight of the squared error of features, as a share of their own squares, beside the nats."""
     averaging: float = 0.98
     """Decay per step of the average of latent weights."""
+    trains_head: bool = True
+    """Whether the last layer learns too: a few kinds of photos do not teach it all classes."""
+    patience: int = _CHECKS
+    """End after so many of the 16 looks at held-out photos in a row without a better network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +108,17 @@ def distill(
         progress: Called with the share that is done.
     """
     device = device or torch.device("cpu")
-    teacher, student = _Teacher(net, device), _Student(net, integers, device)
+    kept = set() if settings.trains_head else {op.name for op in net.spec.convs if op.is_head}
+    teacher, student = _Teacher(net, device), _Student(net, integers, device, kept)
     groups = [
-        {"params": list(latents.values()), "peak": peak}
+        {"params": [latent for latent in latents.values() if latent.requires_grad], "peak": peak}
         for latents, peak in ((student.biases, settings.bias_rate), (student.weights, settings.weight_rate))
     ]
     optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-12)
     best = _Best(integers, held_out_kl, rate)
     started = time.monotonic()
     steps, share, next_check = 0, length.share(0, 0.0), 1 / _CHECKS
-    while share < 1:
+    while share < 1 and best.looks_in_vain < settings.patience:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * 0.5 * (1 + math.cos(math.pi * share))
         optimizer.zero_grad(set_to_none=True)
@@ -138,16 +143,18 @@ class _Best:
         self.slope = rate.slope if rate else 0.0
         self.integers, self.kl = integers, held_out_kl(integers)
         self._excess = max(0.0, rate.measure(integers) - rate.max_bytes) if rate else 0.0
+        self.looks_in_vain = 0
 
     def look_at(self, candidate: Integers) -> None:
         kl, excess = self._held_out_kl(candidate), 0.0
+        self.looks_in_vain += 1
         if self._rate:
             n_bytes = self._rate.measure(candidate)
             excess = max(0.0, n_bytes - self._rate.max_bytes)
             is_above = n_bytes > _SHARE_TO_USE * self._rate.max_bytes
             self.slope *= _SLOPE_CHANGE if is_above else 1 / _SLOPE_CHANGE
         if (excess, kl) < (self._excess, self.kl):
-            self.integers, self.kl, self._excess = candidate, kl, excess
+            self.integers, self.kl, self._excess, self.looks_in_vain = candidate, kl, excess, 0
 
 
 def _loss(student: _Student, teacher: _Teacher, pixels: Tensor, features_weight: float) -> Tensor:
@@ -196,15 +203,17 @@ class _Teacher:
 class _Student:
     """Latent weights and biases over a network's integers."""
 
-    def __init__(self, net: UnitNet, integers: Integers, device: torch.device) -> None:
+    def __init__(self, net: UnitNet, integers: Integers, device: torch.device, kept: set[str]) -> None:
+        """Train all convolutions but those in `kept`."""
         self._net, self._start, self._matched = net, integers, _feature_ops(net.spec)
         self._steps = {name: conv.step.to(device)[:, None, None, None] for name, conv in integers.items()}
         self.weights = {name: conv.weight.to(device, copy=True) for name, conv in integers.items()}
         self.biases = {name: (conv.bias * conv.step.double()).float().to(device) for name, conv in integers.items()}
         self._latents = [*self.biases.values(), *self.weights.values()]
         self._average = [latent.clone() for latent in self._latents]
-        for latent in self._latents:
-            latent.requires_grad_()
+        for latents in (self.biases, self.weights):
+            for name in latents.keys() - kept:
+                latents[name].requires_grad_()
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The same as `_Teacher`, of the integers the latent weights round to; in bfloat16 inside."""
@@ -235,8 +244,8 @@ class _Student:
         So the first step away from zero costs 3.2 bits and the next 1.5, about what the coder charges.
         """
         for latent in self.weights.values() if slope else ():
-            assert latent.grad is not None
-            latent.grad += latent.sign() * (4 / math.log(2) * slope) / (1 + 2 * latent.abs())
+            if latent.grad is not None:
+                latent.grad += latent.sign() * (4 / math.log(2) * slope) / (1 + 2 * latent.abs())
 
     @torch.no_grad()
     def average(self, decay: float) -> None:

@@ -28,9 +28,9 @@ from ...models import SqueezeNet, normalize_pixels
 from ...network import IntegerNetwork
 from ...quantization.photos import is_held_out
 from ...quantization.quantize import required_preprocessing
-from ..outcome import Outcome, RDPoint
+from ..outcome import Distilled, Outcome, RDPoint
 from .activation_scales import choose_ranges
-from .batches import Epoch, augmented_photos, epoch_batches, photo_batches
+from .batches import Lessons, augmented_photos, epoch_batches, photo_batches
 from .distill import DistillSettings, Length, Rate, distill
 from .sequential import round_network
 from .statistics import collect_statistics
@@ -66,8 +66,7 @@ def compress_rate_distortion(
     max_drop: float | None = None,
     points_lost: PointsLost | None = None,
     polish_minutes: float = 0,
-    labelled: Epoch | None = None,
-    labelled_steps: int = 0,
+    lessons: Lessons | None = None,
     seed: int = 0,
     distillation: DistillSettings | None = None,
     progress: Progress = lambda stage, share: None,
@@ -83,8 +82,7 @@ def compress_rate_distortion(
         max_drop: Most points of top-1 to lose by the measure of `points_lost`.
         points_lost: Top-1 of the float network minus that of an integer network, in percent, on labelled images.
         polish_minutes: Time for distillation on the photos, after everything else.
-        labelled: A labelled data set to train on instead, under the same budget, towards the float network.
-        labelled_steps: Batches of it to train on in all.
+        lessons: A data set to distil on instead, under the same budget.
         seed: Of labels, positions, crops and order. Equal seeds give equal files, except with `polish_minutes`: how
             many steps fit into them depends on the machine.
         distillation: How to train; by default as suits a few hundred photos.
@@ -105,8 +103,8 @@ def compress_rate_distortion(
         raise QuantizationError("expected `points_lost` together with `max_drop`, got one without the other")
     if overhead_bytes is None:
         overhead_bytes = file_overhead(model.spec, model.labels, model.preprocessing)
-    length = Length(steps=labelled_steps) if labelled is not None else Length(seconds=60 * polish_minutes)
-    training = _Training(length, labelled, distillation or DistillSettings())
+    length = Length(steps=lessons.steps) if lessons is not None else Length(seconds=60 * polish_minutes)
+    training = _Training(length, lessons, distillation or DistillSettings())
     search = _Search(model, photos, training, seed, progress, overhead_bytes)
     with torch.no_grad():
         if max_bytes is not None:
@@ -121,7 +119,7 @@ class _Training:
     """What follows the rounding."""
 
     length: Length
-    labelled: Epoch | None
+    lessons: Lessons | None
     settings: DistillSettings
 
 
@@ -166,6 +164,7 @@ class _Search:
         held = is_held_out(len(photos))
         self._held_out, self._photos = photos[held], photos[~held][:_STATISTICS_PHOTOS]
         self._points: list[RDPoint] = []
+        self._distilled: Distilled | None = None
         preprocessing = required_preprocessing(model)
         with torch.no_grad():
             logits = [model(normalize_pixels(batch, preprocessing)) for batch in _in_batches(self._held_out)]
@@ -238,8 +237,9 @@ class _Search:
 
     def _polish(self, start: _Candidate, max_bytes: int) -> _Candidate:
         """Distil what was rounded; the price of bits keeps it within the bytes, else it stays as it was."""
-        if self._training.labelled is not None:
-            batches = epoch_batches(self._training.labelled)
+        lessons = self._training.lessons
+        if lessons is not None:
+            batches = epoch_batches(lessons.epoch)
         else:
             photos = augmented_photos(torch.from_numpy(self._photos), seed=self._seed)
             batches = photo_batches(photos, seed=self._seed)
@@ -254,6 +254,9 @@ class _Search:
                 rate=rate, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
                 progress=partial(self._progress, "distillation"),
             )  # fmt: skip
+        if lessons is not None and lessons.held_out is not None:
+            own = [self._kl_on(lessons.held_out, each) for each in (start.integers, integers)]
+            self._distilled = Distilled(kl_before=start.kl, kl_after=kl, own_kl_before=own[0], own_kl_after=own[1])
         return self._measure(integers, start.slope, "distil", kl)
 
     def _rounded(self, slope: float) -> _Candidate:
@@ -273,6 +276,13 @@ class _Search:
         logits = [quantized_forward(self._net, integers, self._net.pixels(batch)) for batch in batches]
         return _mean_kl(self._held_out_log_p, torch.cat(logits))
 
+    @torch.no_grad()
+    def _kl_on(self, photos: NDArray[np.uint8], integers: Integers) -> float:
+        """Mean KL on any photos, by the same simulation."""
+        batches = [self._net.pixels(batch) for batch in _in_batches(photos)]
+        log_p = torch.cat([self._net.logits(batch) for batch in batches]).double().log_softmax(1)
+        return _mean_kl(log_p, torch.cat([quantized_forward(self._net, integers, batch) for batch in batches]))
+
     def _result(self, best: _Candidate, *, meets_target: bool) -> Outcome:
         """Decode the weights that were encoded, and run them on the held-out photos by the engine that users run."""
         network = to_network(self._net, best.integers)
@@ -282,6 +292,7 @@ class _Search:
         return Outcome(
             network=file.network, weights=best.weights, file_bytes=best.file_bytes, held_out_logits=logits,
             held_out_kl=kl, meets_target=meets_target, points=tuple(self._points),
+            distilled=self._distilled,
         )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-// What every part of the page uses: words, numbers, messages, workers.
+// What every part of the page uses: words, numbers, messages, several workers.
 const $ = (id) => document.getElementById(id);
 const LABEL_SHOWN = 120; // characters of a name; files may bring names of any length
 const MOST_WORKERS = 8;
-let facts, parts, last, stream, chosen = 0, turn = 0, spoken = "", spokenAt = 0;
+let facts, last, stream, chosen = 0, turn = 0, spoken = "", spokenAt = 0;
 
 const show = (element, isShown) => { element.hidden = !isShown; };
 const shorten = (text) => (text.length > LABEL_SHOWN ? `${Array.from(text).slice(0, LABEL_SHOWN).join("")}…` : text);
@@ -42,47 +42,7 @@ function button(text, name, onclick) {
   return Object.assign(part("button", name, text), { type: "button", onclick });
 }
 
-// ---- workers: each has an engine of its own, so that photos never wait for each other and nothing is shared
-
-class Helper {
-  #waiting = new Map();
-  #last = 0;
-  #worker;
-
-  constructor() {
-    const url = URL.createObjectURL(new Blob([parts.worker], { type: "text/javascript" }));
-    this.#worker = new Worker(trusted ? trusted.createScriptURL(url) : url);
-    this.#worker.onmessage = ({ data: { id, result, error } }) => {
-      const { resolve, reject } = this.#waiting.get(id);
-      this.#waiting.delete(id);
-      if (error === undefined) resolve(result);
-      else reject(new Error(error));
-    };
-    this.#worker.onerror = () => fail("The part of this page that runs the model did not start.");
-  }
-
-  ask(verb, message, transfer = []) {
-    return new Promise((resolve, reject) => {
-      const id = ++this.#last;
-      this.#waiting.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, verb, ...message }, transfer);
-    });
-  }
-
-  open(warm, model = parts.model) {
-    // page.html#plain and the like are for comparing kernels; see engine.js.
-    const { engine: code, relaxed, labels } = parts;
-    this.opened ||= this.ask("open", { code, relaxed, model, labels, warm, kernels: location.hash.slice(1) });
-    return this.opened;
-  }
-
-  end() {
-    this.#worker.terminate();
-  }
-}
-
-let helpers = [];
-const ask = (...message) => helpers[0].ask(...message);
+// ---- several photos, and files
 
 // Has photos classified by as many workers as there are cores; `onResult(result, index)` comes in any order.
 async function askAll(images, { workers = navigator.hardwareConcurrency || 2, onResult, isStopped, ...options } = {}) {

@@ -3,10 +3,8 @@
 const ofText = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 
 async function openHere() {
-  const [code, relaxed, labels] = await Promise.all(
-    ["engine", "relaxed", "labels"].map((name) => embedded[name] && inflate(ofText(embedded[name]), 1 << 20)),
-  );
-  const { size } = await open({ code, relaxed, model: ofText(embedded.model), labels: labels && new TextDecoder().decode(labels), warm: 0 });
+  const bytes = (name) => embedded[name] && ofText(embedded[name]);
+  const { size } = await open({ engine: bytes("engine"), relaxed: bytes("relaxed"), model: bytes("model"), labels: bytes("labels"), warm: 0 });
   return { size, classes: names.map(String) };
 }
 

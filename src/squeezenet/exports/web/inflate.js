@@ -1,12 +1,19 @@
-// For the page and its workers.
+// For the page and its workers. No Blob: reading one asks another process.
 async function inflate(bytes, limit) {
-  const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
+  const source = new ReadableStream({ start(to) { to.enqueue(bytes); to.close(); } });
+  const reader = source.pipeThrough(new DecompressionStream("deflate")).getReader();
   const parts = [];
   let size = 0;
   for (let part; !(part = await reader.read()).done; parts.push(part.value)) {
     if ((size += part.value.length) > limit) throw new Error("The model's metadata are too large.");
   }
-  return new Uint8Array(await new Blob(parts).arrayBuffer());
+  const whole = new Uint8Array(size);
+  size = 0;
+  for (const part of parts) {
+    whole.set(part, size);
+    size += part.length;
+  }
+  return whole;
 }
 
 const inflateText = async (bytes, limit) => new TextDecoder().decode(await inflate(bytes, limit));

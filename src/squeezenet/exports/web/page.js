@@ -68,6 +68,7 @@ addEventListener("drop", async (event) => {
   if (!pick(await filesOf(event.dataTransfer))) complain("Drop image files: pages without a network cannot follow links to images.");
 });
 addEventListener("keydown", ({ key }) => key === "Escape" && stream && endLive());
+document.head.append(part("style", "", lateStyle));
 new ResizeObserver(placeFrame).observe($("stage"));
 
 reset();
@@ -78,21 +79,15 @@ Object.assign(squeezenet, {
     $("bytes").textContent = kilobytes(facts.file_bytes);
     $("ratio").textContent = `${(facts.fp32_bytes / facts.file_bytes).toFixed(1)}×`;
     $("page-bytes").textContent = `one file of ${kilobytes(facts.page_bytes)}`;
-    const names = ["worker", "engine", "relaxed", "labels"];
-    const [worker, engine, relaxed, labels] = await Promise.all(names.map((id) => $(id) && inflate(unpack(id), 1 << 20)));
-    const text = (bytes) => bytes && new TextDecoder().decode(bytes);
-    parts = { worker: text(worker), engine, relaxed, labels: text(labels), model: unpack("model") };
     const taught = unpack("taught");
-    for (const id of ["page", "model", "taught", ...names]) $(id)?.remove();
-    helpers.push(new Helper());
-    const opened = await helpers[0].open(6);
+    for (const id of ["page", "worker", "taught", ...Object.keys(parts)]) $(id)?.remove();
+    const opened = await helpers[0].open();
     squeezenet.kernels = opened.kernels;
     Object.assign(facts, { channels: opened.channels, classes: opened.classes });
     if (taught) await restoreLesson(taught);
     setState(`Ready: ${opened.classes.toLocaleString("en")} classes`, "ready");
     performance.mark("ready");
   },
-  classify: (image, options = {}) => squeezenet.ready.then(() => ask("classify", { image, map: false, ...options })),
   classifyAll: (images, options = {}) => squeezenet.ready.then(() => askAll(images, options)),
   measure: (runs = 30) => squeezenet.ready.then(() => ask("measure", { runs })),
 });

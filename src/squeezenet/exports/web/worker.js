@@ -10,8 +10,19 @@ function check(status, what) {
   if (status) throw new Error(`${what} ${reasons[status] || `cannot be used (status ${status})`}`);
 }
 
-async function open({ code, relaxed, kernels, model, labels, warm }) {
-  const loaded = await loadEngine(code, relaxed, kernels);
+// A photo that comes early is decoded while the model is opened.
+let whenOpen, isAsked = false;
+const opened = new Promise((resolve) => { whenOpen = resolve; });
+opened.catch(() => {}); // the page is told by `open`
+
+function open(message) {
+  const opening = start(message);
+  whenOpen(opening);
+  return opening;
+}
+
+async function start({ engine: code, relaxed, kernels, model, labels, warm }) {
+  const loaded = await loadEngine(...(await Promise.all([code, relaxed].map((part) => inflate(part, 1 << 20)))), kernels);
   engine = loaded.engine;
   const at = engine.web_alloc(model.length);
   check(at ? 0 : 8, "The model");
@@ -23,15 +34,16 @@ async function open({ code, relaxed, kernels, model, labels, warm }) {
   geometry = { resize_size: size, ...meta.preprocessing };
   temperature = meta.temperature ?? 1;
   unknownBelow = meta.unknown_below ?? 0;
-  if (meta.labels && meta.labels.set) names = labels.split("\n");
+  if (meta.labels && meta.labels.set) names = (await inflateText(labels, 1 << 20)).split("\n");
   else names = meta.labels ? meta.labels.names : Array.from({ length: classes }, (_, i) => String(i));
   setTimeout(warmUp, 0, warm);
   return { size, classes, channels: engine.web_channels(), kernels: loaded.kernels };
 }
 
-// Engines compile in a hurry first and well once code has run for a while: that while is better over before a photo comes.
+// Engines compile in a hurry first and well once code has run for a while: that while is better over before a photo comes,
+// but none waits for it.
 function warmUp(runs) {
-  if (runs < 1) return;
+  if (runs < 1 || isAsked) return;
   engine.web_run(1);
   setTimeout(warmUp, 0, runs - 1);
 }
@@ -87,13 +99,16 @@ function mapsOf(indices) {
 }
 
 async function classify({ image, map = true, runs = 1, keep = false, codes = false, taught = false }) {
-  const start = performance.now();
+  isAsked = true;
+  const begin = performance.now();
   let bitmap = image;
   if (image instanceof Blob) {
     bitmap = await decode(image).catch(() => null);
     if (!bitmap) return { unreadable: true };
   }
   const decoded = performance.now();
+  await opened;
+  const ready = performance.now();
   if (bitmap.data) feedPixels(bitmap);
   else {
     feedOpaque(bitmap);
@@ -120,7 +135,7 @@ async function classify({ image, map = true, runs = 1, keep = false, codes = fal
     frame: frameOf(bitmap),
     width: bitmap.width,
     height: bitmap.height,
-    ms: { decode: decoded - start, resize: resized - decoded, run: times[0], runs: times },
+    ms: { decode: decoded - begin, resize: resized - ready, run: times[0], runs: times },
   };
   if (codes) result.codes = memory(Uint8Array, engine.web_codes(), engine.web_channels()).slice();
   if (keep) result.bitmap = bitmap;
