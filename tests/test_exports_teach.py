@@ -9,7 +9,7 @@ from PIL import Image
 from exported import need_browser
 from image_files import encode
 from networks import random_network, tiny_spec
-from squeezenet import Labels, Preprocessing, SqzFile
+from squeezenet import FireSpec, Labels, Preprocessing, SqzFile, StemSpec
 from squeezenet.classifier import Classifier
 from squeezenet.engine import ReferenceEngine
 from squeezenet.exports import build_page
@@ -25,7 +25,8 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 190, 40), "blue": (40, 60, 210), 
 def photos(colour, count, seed=0):
     """Noisy pictures of one colour."""
     rng = np.random.default_rng(seed)
-    noisy = rng.integers(-30, 31, (count, 24, 24, 3)) + np.array(COLOURS[colour])
+    light = rng.integers(-30, 31, (count, 1, 1, 3))  # no two with the same features
+    noisy = rng.integers(-30, 31, (count, 24, 24, 3)) + light + np.array(COLOURS[colour])
     return [encode(Image.fromarray(one.clip(0, 255).astype(np.uint8))) for one in noisy]
 
 
@@ -37,10 +38,15 @@ def browser():
 
 
 def base_contents():
+    spec = tiny_spec(
+        input_size=32, stem=StemSpec(channels=16, kernel=3, stride=2), num_classes=5,
+        fires=(FireSpec(squeeze_channels=8, expand1x1_channels=16, expand3x3_channels=16),) * 2,
+    )  # fmt: skip
     return SqzFile(
-        network=random_network(tiny_spec(), seed=4, max_weight=20),
+        network=random_network(spec, seed=3),
         labels=Labels(tuple("abcde")),
-        preprocessing=Preprocessing(crop_size=16, resize_size=20),
+        preprocessing=Preprocessing(crop_size=32, resize_size=36),
+        facts={"temperature": 1.5},
     )
 
 
@@ -85,7 +91,7 @@ def wait_for_counts(page, index, count):
 
 
 def counts(page):
-    return [int(text.split()[0]) for text in page.locator(".card .count").all_inner_texts()]
+    return [int(text.split()[0]) for text in page.locator("#classes .count").all_inner_texts()]
 
 
 def test_taught_page_goes_on_learning_and_writes_a_file_with_the_same_answers(browser, page, tmp_path):
