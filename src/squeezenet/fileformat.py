@@ -131,8 +131,7 @@ def carried_facts(provenance: Mapping[str, Any], compressed: Mapping[str, Any]) 
 def temperature_in(provenance: Mapping[str, Any]) -> float:
     """Read the temperature that a float network brings; 1 without a usable one."""
     value, (lowest, highest) = provenance.get("temperature"), _RANGES["temperature"]
-    is_usable = isinstance(value, (int, float)) and lowest <= value <= highest
-    return float(value) if is_usable else 1.0
+    return float(value) if isinstance(value, (int, float)) and lowest <= value <= highest else 1.0
 
 
 def write_sqz(path: str | os.PathLike[str], contents: SqzFile) -> int:

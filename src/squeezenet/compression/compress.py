@@ -104,8 +104,7 @@ def compress(
         data: Labelled images to train on.
         unlabelled: Photos without labels to distil on with `RateDistortion`: thousands, like those that the network is
             for. The file is the one before distillation if calibration photos set aside show no gain.
-        val: Labelled images to measure accuracy on, and to store when to believe the file: a temperature, and a rule
-            for "unknown" with class vectors of `data` where given.
+        val: Labelled images to measure accuracy on, a temperature, and a rule for "unknown" (its vectors on `data`).
         progress: Where progress is shown: a `Reporter`, True for standard error, False for nowhere.
 
     Returns:
