@@ -32,7 +32,7 @@ PACKAGES = (
 def describe_run() -> dict[str, Any]:
     """Command, commit, date, versions and hardware."""
     return {
-        # Folders of this machine say nothing elsewhere: of a path, the name is kept.
+        # Folders of this machine mean nothing elsewhere: of a path, the name is kept.
         "command": " ".join(["python", _script(), *(Path(word).name or word for word in sys.argv[1:])]),
         "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
         "date": datetime.date.today().isoformat(),

@@ -155,7 +155,7 @@ def compress(tuned: Path, file: Path, *options: object) -> dict[str, Any]:
 
 
 def judge(file: Path) -> dict[str, Any]:
-    """Accuracy of a compressed file on the validation photos, and what its report says."""
+    """Accuracy of a compressed file on the validation photos, and the figures of its report."""
     report = json.loads(Path(f"{file}.report.json").read_text())
     facts = evaluate(file, VAL) | {"file_bytes": file.stat().st_size}
     facts |= {key: report[key] for key in ("seconds", "fp32_bytes", "density", "fidelity")}

@@ -134,7 +134,7 @@ def measure_listing(folder: Path) -> dict[str, float]:
 
 
 def measure_handing_out() -> float:
-    """Milliseconds a block when workers have nothing to do."""
+    """Milliseconds per block when workers have nothing to do."""
     import pyarrow as pa
 
     from squeezenet.cluster import ClusterTasks

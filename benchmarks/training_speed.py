@@ -3,7 +3,7 @@
 The plain loop is what one writes first: float32, contiguous tensors, Pillow for every image of every epoch in a
 Dataset behind a DataLoader (with as many workers as make it fastest here), the same network, batch, crop, mirror and
 optimiser. Ours is `train_step` on the batches that `train_model` makes. Each measurement is a process of its own. Ours
-decodes once a run; that time is shared out over the recipe's epochs and counted. Needs ../shared. Writes
+decodes once per run; that time is shared out over the recipe's epochs and counted. Needs ../shared. Writes
 results/training_speed.json.
 
     python benchmarks/training_speed.py

@@ -6,7 +6,7 @@
 #include "sqz_internal.h"
 
 #if !defined(SQZ_WASM)
-/* What the compiler says of the processor; SQZ_SMALL_PLAIN asks for plain C. */
+/* What the compiler defines about the processor; SQZ_SMALL_PLAIN asks for plain C. */
 #if !defined(SQZ_SMALL_PLAIN) && defined(__GNUC__) && defined(__ARM_ARCH_PROFILE) && !defined(__ARM_BIG_ENDIAN)
 #if __ARM_ARCH_PROFILE == 'M' && __ARM_ARCH_ISA_THUMB == 2
 #define SQZ_SMALL_THUMB 1

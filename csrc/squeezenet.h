@@ -191,10 +191,10 @@ typedef int sqz_row_source(void *context, int row, uint8_t *rgb);
 SQZ_API sqz_status sqz_run_rows(const sqz_model *model, void *arena, size_t arena_bytes, sqz_row_source *source,
                                 void *context, double *logits, double *map, int32_t *features);
 
-/* What tells photos of none of the classes: one vector of features a class, and the smallest squared cosine, times 2^16,
+/* What tells photos of none of the classes: one vector of features per class, and the smallest squared cosine, times 2^16,
  * that a known photo has to one of them. */
 typedef struct {
-    const uint8_t *vectors; /* (count, channels), two numbers of 0 to 15 a byte, each vector from a whole byte on */
+    const uint8_t *vectors; /* (count, channels), two numbers of 0 to 15 per byte, each vector from a whole byte on */
     int count, channels;
     uint32_t threshold;
 } sqz_unknown;

@@ -67,7 +67,8 @@ enum {
     SQZ_MAX_NAME = 64,    /* bytes */
     SQZ_MAX_SIZE = 1024,  /* limits of a spec, as in spec.py */
     SQZ_MAX_CHANNELS = 4096,
-    SQZ_HEAD_PIXELS = 28, /* positions of the head at a time, */
+    SQZ_HEAD_PIXELS = 28, /* positions of the head at a time, at most, */
+    SQZ_WIDE_HEAD_PIXELS = 24, /* of kernel sets that take rows in 16 bits, six at a time, */
     SQZ_HEAD_PANELS = 8,  /* and panels */
     SQZ_WIDE_BYTES = 1 << 14, /* of input in 16 bits, where more than what one row needs helps */
     SQZ_WINDOW_PIXELS = 4, /* of SQZ_WIDE_WINDOWS */
@@ -133,7 +134,7 @@ SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)ch
  *   SQZ_PACK_TWOS int8 [panel][8][product][2]: pairs of outputs; up to SQZ_SLACK bytes behind the last may be read */
 enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX, SQZ_PACK_TWOS };
 
-/* Memory for input in 16 bits that a kernel set wants: none, rows of it, or all products of a few pixels. */
+/* Memory for input in 16 bits that a kernel set needs: none, rows of it, or all products of a few pixels. */
 enum { SQZ_WIDE_NONE, SQZ_WIDE_ROWS, SQZ_WIDE_WINDOWS };
 
 /* Kinds of panels in SQZ_PACK_MIX: S16, or S8 where the sums of pairs, of as many groups of a run, fit int16. */
@@ -216,6 +217,10 @@ void sqz_pool_row(const uint8_t *x, int size, int out_size, size_t pixel, int is
 void sqz_add_row(const sqz_add *add, const uint8_t *other, size_t count, uint8_t *y);
 
 const sqz_kernels *sqz_find_kernels(const char *name);
+
+SQZ_INLINE int sqz_head_pixels(const sqz_kernels *kernels) {
+    return kernels && kernels->wide == SQZ_WIDE_ROWS ? (int)SQZ_WIDE_HEAD_PIXELS : (int)SQZ_HEAD_PIXELS;
+}
 
 /* Kernel sets of this build; each file defines its table under the same condition. */
 extern const sqz_kernels sqz_scalar_kernels, sqz_small_kernels;

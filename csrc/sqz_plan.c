@@ -233,7 +233,7 @@ static void plan_head(plan_walk *walk) {
     model->head_relu = spec->head_relu != 0;
     model->head_padding = spec->head_padding;
     walk->sizes.map_size = walk->size + 2 * spec->head_padding;
-    plan_wide_memory(model, model->head, SQZ_HEAD_PIXELS, sqz_pixel_bytes(walk->channels));
+    plan_wide_memory(model, model->head, sqz_head_pixels(model->kernels), sqz_pixel_bytes(walk->channels));
 }
 
 sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, const sqz_options *options, sqz_model *model,

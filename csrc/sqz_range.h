@@ -116,7 +116,7 @@ SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_c
 }
 
 /* The same without a branch on the bit, for bits that are hard to foresee and decide nothing else. */
-#if defined(SQZ_SMALL)
+#if defined(SQZ_SMALL_ONLY)
 #define decode_noise decode_bit
 #else
 SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode_context *context, int given) {

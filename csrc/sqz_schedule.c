@@ -94,11 +94,11 @@ static void schedule_lay_out(sqz_model *model, int band_rows) {
 
 void sqz_schedule(sqz_model *model, int band_rows, int streamed) {
     const sqz_stage *last = &model->stages[model->n_fires];
-    const int pixels = last->out_size * last->out_size;
+    const int pixels = last->out_size * last->out_size, most = sqz_head_pixels(model->kernels);
     size_t least = SIZE_MAX;
     int best = 0;
     model->keeps_head_input = band_rows == 0;
-    model->head_pixels = sqz_min(SQZ_HEAD_PIXELS, model->keeps_head_input ? pixels : band_rows * last->out_size);
+    model->head_pixels = sqz_min(most, model->keeps_head_input ? pixels : band_rows * last->out_size);
     model->head_panels = model->keeps_head_input ? SQZ_HEAD_PANELS : 2;
     model->sums_bytes = sizeof(int32_t) * (size_t)(model->head_pixels * model->head_panels * SQZ_LANES);
     for (int i = 0; streamed < 0 && i <= model->n_fires; i++) {

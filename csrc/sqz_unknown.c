@@ -19,7 +19,7 @@ int sqz_unknown_is_near(uint64_t dot, uint64_t norm, uint64_t size, uint32_t thr
     return high > other_high || (high == other_high && low >= other_low);
 }
 
-/* Bytes of a vector: two numbers a byte, the first in the low half. */
+/* Bytes of a vector: two numbers per byte, the first in the low half. */
 static size_t unknown_stride(size_t channels) { return (channels + 1) / 2; }
 
 sqz_status sqz_check_unknown(const sqz_header *header, const uint8_t *data) {

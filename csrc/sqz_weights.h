@@ -72,7 +72,7 @@ struct sqz_decoder {
 
 /* Thirds of an octave: floor(3 * log2(estimate / 4 + 1)). */
 SQZ_INLINE int decode_level(int64_t estimate) {
-#if defined(SQZ_SMALL) && defined(__GNUC__)
+#if defined(SQZ_SMALL_ONLY) && defined(__GNUC__)
     /* The leading bit, then which of the two thirds above it is reached: 2^31 times the cube roots of 2 and 4. */
     const uint32_t small = (uint32_t)estimate + 4;
     const int zeros = __builtin_clz(small);
@@ -89,7 +89,7 @@ SQZ_INLINE int decode_level(int64_t estimate) {
 
 /* A prediction in whole units, at most DECODE_MAX_ESTIMATE; 0 for a negative one. */
 SQZ_INLINE int64_t decode_estimate(int64_t prediction) {
-#if defined(SQZ_SMALL) /* 32 bits lose none */
+#if defined(SQZ_SMALL_ONLY) /* 32 bits lose none */
     const int32_t high = (int32_t)(prediction >> 32);
     return high < 0 ? 0 : high > 0 ? (int32_t)DECODE_MAX_ESTIMATE : (int32_t)((uint32_t)prediction >> 18);
 #else
@@ -100,9 +100,12 @@ SQZ_INLINE int64_t decode_estimate(int64_t prediction) {
 
 #if defined(SQZ_SMALL)
 #define DECODE_UNROLL
-#define DECODE_SKIPS(symbol) ((symbol) == 0) /* where a branch costs less than what it saves */
 #else
 #define DECODE_UNROLL SQZ_UNROLL
+#endif
+#if defined(SQZ_SMALL_ONLY)
+#define DECODE_SKIPS(symbol) ((symbol) == 0) /* where a branch costs less than what it saves */
+#else
 #define DECODE_SKIPS(symbol) 0
 #endif
 
@@ -128,7 +131,7 @@ SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int leve
 SQZ_INLINE int decode_symbol_of(decode_stream *outside, sqz_decoder *decoder, int64_t mean, int64_t size, int layer,
                                 int given) {
     static const uint8_t agreements[2][8] = {{0, 0, 0, 0, 1, 2, 3, 4}, {0, 0, 0, 0, 5, 5, 5, 5}};
-#if defined(SQZ_SMALL)
+#if defined(SQZ_SMALL_ONLY)
     decode_stream *stream = outside;
 #else
     decode_stream local = *outside, *stream = &local; /* in registers */
@@ -146,7 +149,7 @@ SQZ_INLINE int decode_symbol_of(decode_stream *outside, sqz_decoder *decoder, in
         symbol = decode_size(stream, decoder, level, agreements[surprise][certainty], given < 0 ? -given : given);
         symbol = surprise != is_expected_negative ? -symbol : symbol;
     }
-#if !defined(SQZ_SMALL)
+#if !defined(SQZ_SMALL_ONLY)
     *outside = local;
 #endif
     return symbol;
@@ -175,7 +178,7 @@ DECODE_AVX2 __attribute__((noinline)) static int decode_symbol_avx2(decode_strea
 SQZ_INLINE int32_t decode_step(int64_t error, int shift) {
     const int64_t sum = error + ((int64_t)1 << (shift - 1)), most = DECODE_MAX_STEP;
     int64_t step;
-#if defined(SQZ_SMALL)
+#if defined(SQZ_SMALL_ONLY)
     if (shift < 32) { /* unless its upper half alone decides, 32 bits hold it */
         const int32_t high = (int32_t)(sum >> 32), limit = (int32_t)1 << (shift - 1);
         const int32_t low = (int32_t)((uint32_t)sum >> shift | (uint32_t)high << (32 - shift));

@@ -72,7 +72,7 @@ class Op:
 
 @dataclass
 class Network:
-    """A file: its operations in order, its tensors by name, and what META says."""
+    """A file: its operations in order, its tensors by name, and the contents of META."""
 
     input_size: int
     ops: list[Op]

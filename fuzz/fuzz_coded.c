@@ -5,6 +5,7 @@
  * exported C makes it. */
 #define SQZ_CODED 1
 #define SQZ_SMALL 1
+#define SQZ_SMALL_ONLY 1
 #define SQZ_PORTABLE_ONLY 1
 #include <stdlib.h>
 

@@ -304,7 +304,9 @@ def test_a_run_ends_when_its_row_source_does():
 def test_memory_of_squeezenet1_1():
     """Squeeze maps alone are kept; on a small machine, of the first of them only three rows."""
     network = random_network(named_spec("squeezenet1_1", input_size=224, num_classes=1000))
-    fast = measure_memory(network, kernels=native_kernels()[0])
+    fast = max(
+        (measure_memory(network, kernels=name) for name in native_kernels()), key=lambda sizes: sizes.arena_bytes
+    )
     least = measure_memory(network, kernels="scalar", band_rows=1, streamed=-1)
-    assert fast.arena_bytes <= 163_840
+    assert fast.arena_bytes <= 160_000
     assert least.arena_bytes <= 56_000

@@ -264,6 +264,15 @@ def test_coded_weights_are_taken_where_neither_of_the_others_fits():
         build_c_source(data, "net", contents, max_ram=coded.ram_bytes - 1, max_flash=coded.flash_bytes)
 
 
+@pytest.mark.parametrize("name", SPECS)
+def test_the_arena_is_what_the_hungriest_layers_take(name):
+    data, frame = bytes_of(name), 3 * 64
+    flash, coded = (build_c_source(data, "net", weights=weights).memory for weights in ("flash", "coded"))
+    assert 0 <= flash.arena_bytes - frame - max(size for _, size in flash.layers) <= 512
+    assert 0 <= coded.arena_bytes - frame - max(size for _, size in coded.layers) <= coded.arena_bytes // 20
+    assert [name for name, _ in coded.layers][-1] == f"conv{len(SPECS[name].fires) + 2}"
+
+
 def test_a_damaged_stream_ends_the_run(tmp_path):
     """Whatever its bytes are: nothing is written beside the arena, and the run ends with an error or other logits."""
     source = build_c_source(bytes_of("odd"), "net", weights="coded")

@@ -474,7 +474,7 @@ def test_measure_says_whether_bits_are_right(page, browser, page_file, tmp_path)
     page.wait_for_selector("#measured:has-text('bits right')")
     line = page.inner_text("#measured")
     assert re.match(
-        r"squeezenet tiny: \d+\.\d\d ms an image, (pairs|dot) kernels, bits right, \d+ cores, Mozilla", line
+        r"squeezenet tiny: \d+\.\d\d ms per image, (pairs|dot) kernels, bits right, \d+ cores, Mozilla", line
     )
     wrong = tmp_path / "wrong.html"
     wrong.write_text(re.sub(r'"check":\d+', '"check":1', page_file.read_text()))

@@ -1,4 +1,4 @@
-"""Files of every format version decode for ever, to the same integers and the same predictions."""
+"""Files of every format version decode permanently, to the same integers and the same predictions."""
 
 import hashlib
 import json

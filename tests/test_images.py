@@ -263,7 +263,7 @@ def test_formats_whose_decoders_hold_several_copies_have_a_lower_limit(name, mon
         load_image(data)
 
 
-@pytest.mark.parametrize(("mode", "cost"), [("F", 6), ("LAB", 8), ("RGB", 1)])
+@pytest.mark.parametrize(("mode", "cost"), [("F", 7), ("LAB", 10), ("RGB", 1)])
 def test_modes_that_take_long_to_convert_have_a_lower_limit(mode, cost, monkeypatch):
     monkeypatch.setattr(images, "_MAX_DECODER_BYTES", 48 * 32 * cost)
     assert load_image(encode(Image.new(mode, (48, 32)), "TIFF")).size == (48, 32)

@@ -62,6 +62,7 @@ def test_names_from_outside_are_text(report):
     assert "&lt;img src=x onerror=" in page
     assert "careful &amp; slow" in page
     card = render_card(report)
+    assert f"| RAM on a microcontroller, weights in flash memory | {report.ram_bytes:,} bytes |" in card
     assert "# A \\| \\*title\\*" in card
     assert "\\<img" in card
     assert not re.search(r"(?<!\\)<", card)

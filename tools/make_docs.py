@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import click
+from concept_tables import concept_tables
 from sessions import refresh
 from tables import ROOT, tables
 
@@ -164,7 +165,8 @@ def error_tree() -> str:
 
 
 def _first_line(path: Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(docstring.split("\n\n")[0].split())
 
 
 def main() -> None:
@@ -172,8 +174,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="fail if a page is not up to date; write nothing")
     arguments = parser.parse_args()
     parts = {
-        **tables(), "cli": command_help(), "layout": layout(), "modules": modules(), "errors": error_tree(),
-        "recipe": recipe_fields(), "recipes": recipe_files(),
+        **tables(), **concept_tables(), "cli": command_help(), "layout": layout(), "modules": modules(),
+        "errors": error_tree(), "recipe": recipe_fields(), "recipes": recipe_files(),
     }  # fmt: skip
     stale, placed = [], set()
     for path in (*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))):

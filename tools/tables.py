@@ -289,7 +289,7 @@ def web_work_table(kernels: dict[str, Any], work: dict[str, Any]) -> str:
         (f"logits that differ from Python's: {bits['n_photos']} photos of each of {len(bits['networks'])} networks and"
          f" {bits['n_random']} random networks, every kind of kernels", str(differing)),
         *((f"{many['n_photos']} photos at once, {many['cores']} cores",
-           f"{many['photos_a_second']:.0f} a second, {many['speedup']:.2f} times one worker")
+           f"{many['photos_a_second']:.0f} per second, {many['speedup']:.2f} times one worker")
           for many in [work.get("many")] if many),
         ("teaching 100 photos; one more, answered", f"{teach['teach_100_photos_s']:.1f} s;"
          f" {teach['one_more_photo_s']:.2f} s"),

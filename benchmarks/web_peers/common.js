@@ -1,4 +1,4 @@
-// What the peers' pages share. Each gives `prepare()`, which says what size the network wants, and `run(input)`, and gets
+// What the peers' pages share. Each gives `prepare()`, with the input size of the network, and `run(input)`, and gets
 // `self.peer`. `givenPhoto` is there before the page is: all peers decode it as soon as they can.
 "use strict";
 const get = async (name) => new Uint8Array(await (await fetch(name)).arrayBuffer());

@@ -17,7 +17,7 @@ from typing import Any
 
 from .native_library import Conv, Model
 
-__all__ = ["DECODER_BYTES", "PANEL_BY_PANEL", "CodedPlan", "lay_out_coded"]
+__all__ = ["DECODER_BYTES", "PANEL_BY_PANEL", "CodedPlan", "lay_out_coded", "layer_bytes"]
 
 PANEL_BY_PANEL = -1
 """In place of the step before which a convolution is decoded."""
@@ -45,6 +45,8 @@ class CodedPlan:
     """Of the memory: the decoder, and decoded weights where they take the most."""
     bytes: int
     """All of it."""
+    layers: tuple[tuple[str, int], ...]
+    """What is in use at the same time while some layers run."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ class _Block:
 
 
 class _Layout:
-    """One way to run a network: some stages streamed, some panel by panel."""
+    """One way to run a network: some stages streamed, some panel by panel; without `convs`, weights are constants."""
 
     def __init__(self, model: Model, convs: list[list[int]], streamed: int, by_panel: set[int]) -> None:
         self.model, self.convs, self.streamed, self.by_panel = model, convs, streamed, by_panel
@@ -87,7 +89,7 @@ class _Layout:
             kept = 2 if stage.has_pool else 0
         if is_window and stage.is_added:
             kept = 2 + stage.has_pool
-        if not is_window and (is_last or stage.is_added or whole):
+        if not is_window and ((is_last and self.convs) or stage.is_added or whole):
             kept = stage.out_size
         kept = min(kept, stage.out_size)
         return {
@@ -107,14 +109,16 @@ class _Layout:
         band_at, spare_at = _up(made), _up(made) + _up(out_row * rows["band_rows"])
         rows["band_at"] = band_at
         spare = stage.window_bytes * (rows["step"] if index else 1)
-        if index <= self.streamed and not is_last:  # each in turn
+        if is_last and not self.convs:
+            spare = max(spare, self.model.sums_bytes)
+        if index <= self.streamed and not (is_last and self.convs):  # each in turn
             rows["spare_at"] = spare_at
             scratch = self.blocks.setdefault(("scratch", 0), _Block(0, now))
             scratch.size = max(scratch.size, spare_at + _up(spare))
         else:
             self.blocks["scratch", index] = _Block(spare_at, self._ticks(start, start + 1) if whole else now)
             used = self._ticks(start, start) if whole else now
-            if is_last:
+            if is_last and self.convs:
                 used = (used if spare else 0) | self._ticks(3 * self.n_steps - 3, 3 * self.n_steps - 1)
                 spare = max(spare, self._sums_bytes())
             self.blocks["spare", index] = _Block(_up(spare), used)
@@ -124,7 +128,7 @@ class _Layout:
         if not is_last:
             size = _row_bytes(stage.out_size + 2, stage.map_channels) * rows["map_rows"]
             self.blocks["map", index] = _Block(_up(size), self._ticks(start + 2 * whole, until))
-        for conv in self.convs[index] if not whole else ():
+        for conv in self.convs[index] if self.convs and not whole else ():
             held = self.model.convs[conv]
             self.blocks["weights", conv] = _Block(_up(held.panel_bytes * held.panels), now)
 
@@ -134,8 +138,9 @@ class _Layout:
         ticks = self._ticks(3 * self.n_steps - 3, 3 * self.n_steps - 1)
         for stage in self.by_panel:
             ticks |= self.all_of(stage)
-        self.blocks["panel", 0] = _Block(_up(max(model.convs[index].panel_bytes for index in panels)), ticks)
-        self.blocks["decoder", 0] = _Block(_up(_decoder_bytes(model)), self._ticks(0, 3 * self.n_steps - 1))
+        if self.convs:
+            self.blocks["panel", 0] = _Block(_up(max(model.convs[index].panel_bytes for index in panels)), ticks)
+            self.blocks["decoder", 0] = _Block(_up(_decoder_bytes(model)), self._ticks(0, 3 * self.n_steps - 1))
         self.blocks["input", 0] = _Block(_up(model.input_size * model.stem_kernel * 3 + _SLACK), first)
         self.blocks["progress", 0] = _Block(_up(8 * (self.streamed + 1)), first)
 
@@ -150,6 +155,17 @@ class _Layout:
         """The most that is in use at any of some ticks."""
         each = (1 << tick for tick in range(3 * self.n_steps) if ticks >> tick & 1)
         return max(sum(block.size for block in self.blocks.values() if block.ticks & tick) for tick in each)
+
+    def layers(self) -> tuple[tuple[str, int], ...]:
+        """The most that is in use during each step, which has the name of its layers."""
+        names = [f"fire{index + 1}" if index else "conv1" for index in range(self.model.n_fires + 1)]
+        first = f"conv1 to {names[self.streamed]}" if self.streamed else "conv1"
+        always = _SLACK + _up(self.model.wide_bytes)
+        rest = range(self.streamed + 1, self.model.n_fires + 1)
+        steps = [(first, self.all_of(0)), *((names[index], self.all_of(index)) for index in rest)]
+        if self.convs:
+            steps.append((f"conv{self.model.n_fires + 2}", self._ticks(3 * self.n_steps - 3, 3 * self.n_steps - 1)))
+        return tuple((name, self.peak(ticks) + always) for name, ticks in steps)
 
     def place(self) -> int:
         """Give every block a place; returns where the last one ends. Several orders are tried, the largest first and
@@ -218,8 +234,17 @@ def lay_out_coded(model: Model) -> CodedPlan:
     return CodedPlan(
         steps=tuple(steps), starts=tuple(starts), decoder_at=blocks["decoder", 0].at, panel_at=blocks["panel", 0].at,
         weight_bytes=max(sum(block.size for block in coded if block.ticks & tick) for tick in each),
-        bytes=model.scratch_bytes,
+        bytes=model.scratch_bytes, layers=layout.layers(),
     )  # fmt: skip
+
+
+def layer_bytes(model: Model) -> tuple[tuple[str, int], ...]:
+    """Return how much of the arena is in use while each layer runs, with weights as constants.
+
+    Args:
+        model: Of an engine that makes one row of a layer at a time.
+    """
+    return _Layout(model, [], model.streamed, set()).layers()
 
 
 def _best_with(model: Model, convs: list[list[int]], streamed: int) -> _Layout:

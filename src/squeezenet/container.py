@@ -150,7 +150,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_plain(value: object, depth: int) -> None:
-    """Refuse what not every JSON reader and writer can hold: deep nesting, infinities, lone surrogates, other types."""
+    """Check that every JSON reader can hold a value: no deep nesting, infinities, lone surrogates or other types."""
     if depth < 0:
         raise LimitExceeded(f"META: expected at most {_MAX_DEPTH} levels of nesting, got more")
     if isinstance(value, dict):
@@ -222,6 +222,6 @@ class Fields:
         raise BadTable(f"{self._name}: expected a length of at most five bytes at byte {self._offset}")
 
     def finish(self) -> None:
-        """Refuse bytes that are left."""
+        """Check that no bytes remain."""
         if self._offset != len(self._data):
             raise BadTable(f"{self._name}: expected {self._offset} bytes, got {len(self._data)}")

@@ -133,7 +133,8 @@ class Description:
                 "preprocessing": contents.preprocessing.to_dict() if contents.preprocessing else None,
                 "facts": dict(contents.facts),
                 "memory": {
-                    m.weights: {"ram_bytes": m.ram_bytes, "flash_bytes": m.flash_bytes} for m in self.file.memory
+                    m.weights: {"ram_bytes": m.ram_bytes, "flash_bytes": m.flash_bytes, "layer_bytes": dict(m.layers)}
+                    for m in self.file.memory
                 },
             }
         return data

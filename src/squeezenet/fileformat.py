@@ -100,7 +100,7 @@ class SqzFile:
         return 1.0 if value is None else float(value)
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not belong together."""
+        """Check that the parts belong together."""
         _check_facts(self.facts)
         spec = self.network.spec
         if self.labels is not None and len(self.labels) != spec.num_classes:

@@ -42,7 +42,7 @@ _STRIP_PIXELS = 1 << 20
 _MAX_DECODER_BYTES = 500_000_000
 # What decoders need per pixel that hold an image more than once; the others stay below the limit for all images.
 _DECODER_BYTES = {"WEBP": 16, "JPEG2000": 19, "AVIF": 10, "HEIF": 10}
-_MODE_BYTES = {"F": 6, "LAB": 8}  # as if: their conversion takes the most time per pixel
+_MODE_BYTES = {"F": 7, "LAB": 10}  # as if: their conversion takes the most time per pixel
 _PPM_HEADER = rb"P[1-6f](?:(?:\s|#[^\r\n]*+[\r\n])++[^\s#]++){2}"
 _PPM_HEADER_BYTES, _PPM_TEXT_BYTES = 4096, 8_000_000
 _EXIF_ORIENTATION = 274
@@ -70,7 +70,7 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 
 def is_image_start(start: bytes) -> bool:
-    """Tell whether the first `SIGNATURE_BYTES` of a file are those of an image that can be read, or of HEIC."""
+    """Return whether the first `SIGNATURE_BYTES` of a file are those of an image that can be read, or of HEIC."""
     return any(re.match(pattern, start, re.DOTALL) for pattern, _, _ in _SIGNATURES)
 
 
@@ -252,7 +252,7 @@ def _open_bytes(data: bytes | bytearray | memoryview) -> Image.Image:
 
 
 def _check_ppm(data: bytes | bytearray | memoryview) -> None:
-    """Refuse what Pillow's reader, which goes byte by byte in Python, would take minutes for."""
+    """Raise for an image that would take Pillow's reader, which goes byte by byte in Python, minutes."""
     if not re.match(_PPM_HEADER, bytes(data[:_PPM_HEADER_BYTES])):
         raise ImageError(f"expected a PPM, PGM or PBM header of at most {_PPM_HEADER_BYTES} bytes, got something else")
     if data[1] in b"123" and len(data) > _PPM_TEXT_BYTES:

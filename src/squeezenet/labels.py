@@ -1,4 +1,4 @@
-"""The classes a network tells apart: names for people, ids for matching folders."""
+"""The classes of a network: names for people, ids for matching folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Labels:
     ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse ids that do not belong to the names or fit two of them."""
+        """Check that ids belong to the names and none fits two of them."""
         if self.ids and len(self.ids) != len(self.names):
             raise DataError(f"expected one id for each of {len(self.names)} class names, got {len(self.ids)}")
         if len({match_key(id_) for id_ in self.ids}) < len(self.ids):

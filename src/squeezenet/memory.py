@@ -1,4 +1,4 @@
-"""What a network takes on a microcontroller, by the form that its weights have in exported C."""
+"""RAM and flash memory of a network on a microcontroller, for each form of its weights in exported C."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from .codec.native_weights import encode_weights_alone
-from .coded import CodedPlan, lay_out_coded
+from .coded import CodedPlan, lay_out_coded, layer_bytes
 from .engine import NativeEngine, measure_memory
 from .fileformat import SqzFile
 from .native_library import Conv, Fire, Model, Stage
@@ -59,6 +59,8 @@ class ChipMemory:
     """Of flash memory: the model and the names of its classes."""
     code_bytes: int
     """Of flash memory: the engine, at most."""
+    layers: tuple[tuple[str, int], ...]
+    """Activations, and decoded weights but of the form `ram`, that are in use while some layers run."""
 
     @property
     def ram_bytes(self) -> int:
@@ -96,7 +98,7 @@ def _flash_arena(spec: ArchSpec) -> int:
 
 
 def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMemory:
-    """Tell what a network takes in one of the forms.
+    """Return the memory of a network in one of the forms.
 
     Args:
         contents: The network with the names of its classes.
@@ -109,12 +111,13 @@ def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMem
     network = contents.network
     sizes = measure_memory(network, kernels="small", band_rows=1, streamed=-1)
     names = sum(len(name.encode()) + 1 + 4 for name in contents.class_names)
+    engine = small_engine(network)
+    layers = layer_bytes(engine.layout)
     if weights == "flash":
-        arena, decoded, constants = _flash_arena(network.spec), 0, _constant_bytes(small_engine(network))
+        arena, decoded, constants = _flash_arena(network.spec), 0, _constant_bytes(engine)
     elif weights == "coded":
-        engine = small_engine(network)
         plan, streams = coded_form(engine)
-        arena, decoded = 3 * _ALIGN + plan.bytes, plan.weight_bytes
+        arena, decoded, layers = 3 * _ALIGN + plan.bytes, plan.weight_bytes, plan.layers
         constants = _constant_bytes(engine, streams)
     else:  # decoding is over when the first image comes
         decoded, constants = sizes.model_bytes, file_bytes
@@ -122,6 +125,7 @@ def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMem
     return ChipMemory(
         weights=weights, arena_bytes=arena, weight_bytes=decoded, stack_bytes=STACK_BYTES[weights],
         logit_bytes=8 * network.spec.num_classes, constant_bytes=constants + names, code_bytes=CODE_BYTES[weights],
+        layers=layers,
     )  # fmt: skip
 
 

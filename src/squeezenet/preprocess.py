@@ -72,7 +72,7 @@ class Preprocessing:
     """Divided by after the mean, in pixel units."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be carried out."""
+        """Check sizes and names."""
         for name in ("crop_size", "resize_size"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= _MAX_SIZE:

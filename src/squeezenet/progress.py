@@ -1,4 +1,4 @@
-"""Telling a person how far a long job is: a bar on a terminal, a line now and then elsewhere."""
+"""Showing the progress of a long job: a bar on a terminal, an occasional line elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Task:
         self._started = time.monotonic()
 
     def update(self, done: int, note: str = "") -> None:
-        """Say that `done` of all units are finished; `note` is shown beside."""
+        """Show that `done` of all units are finished, with `note` beside it."""
         per_s = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
         is_known = per_s and done < self._total
         left = f", {format_duration((self._total - done) / per_s)} left" if is_known else ""

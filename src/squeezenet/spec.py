@@ -199,7 +199,7 @@ class ArchSpec:
     name: str = "custom"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot exist, with the field and the value named."""
+        """Check that the architecture can exist; an error names the field and its value."""
         check_range("stem.channels", self.stem.channels, 1, MAX_CHANNELS)
         check_range("stem.kernel", self.stem.kernel, 1, 11)
         check_range("stem.stride", self.stem.stride, 1, 4)

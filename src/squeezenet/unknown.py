@@ -40,12 +40,12 @@ class UnknownRule:
     """
 
     vectors: NDArray[np.uint8]
-    """(vectors, channels), from 0 to 15; one a class as `fit_unknown` makes them, in any order."""
+    """(vectors, channels), from 0 to 15; one per class as `fit_unknown` makes them, in any order."""
     threshold: int
     """Smallest squared cosine to a vector that a known photo has, times 2^16: 0 to 65,535."""
 
     def __post_init__(self) -> None:
-        """Refuse what a file cannot hold."""
+        """Check that a file can hold the rule."""
         shape = self.vectors.shape
         if self.vectors.dtype != np.uint8 or len(shape) != 2 or not 1 <= shape[0] <= MAX_VECTORS or not shape[1]:
             raise BadTable(
@@ -158,7 +158,7 @@ def fit_unknown(
         judged: Features of other photos of the classes, (J, channels), to choose the threshold by. Without them it is
             chosen by `features`, each compared with the vectors that the others make.
         counts: Which of the photos to choose by count, (J,) or (N,): those that the network answers rightly. By
-            default, and if that is none, all.
+            default, or if there are none, all.
         foreign: Features of photos that show none of the classes, (M, channels).
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a MODEL argument names: the one door for every verb. No torch here."""
+"""What a MODEL argument names, for every command. No torch here."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def find_model(model: str | os.PathLike[str]) -> Found:
             be imported, or a folder that `train` wrote, whose best weights are taken.
 
     Raises:
-        ModelNotFoundError: If it is none of these; the message has the names that exist and the nearest one.
+        ModelNotFoundError: If it is not one of these; the message has the names that exist and the nearest one.
 
     Example:
         >>> find_model("imagenette").kind

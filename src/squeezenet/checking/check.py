@@ -56,7 +56,7 @@ class DuplicateGroup(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """A photo whose features belong to another class than its label says."""
+    """A photo whose features belong to another class than its label."""
 
     photo: int
     """Position in `PhotoCheck.names`."""
@@ -158,7 +158,7 @@ class PhotoCheck:
         }  # fmt: skip
 
     def summary(self) -> list[str]:
-        """Say what was found in lines, the worst first."""
+        """List the findings as lines of text, the worst first."""
         n_more = sum(len(group.photos) - 1 for group in self.duplicates)
         lines = [f"photos: {len(self.names)}; features of {self.model}"]
         lines += summed_up("classes of val that train does not have", [repr(name) for name in self.untrained])

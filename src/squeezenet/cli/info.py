@@ -62,6 +62,7 @@ def _file_table(file: FileFacts) -> str:
         + "".join(
             f"On a microcontroller, weights as {m.weights}: {m.ram_bytes:,} bytes of RAM,"
             f" {m.flash_bytes:,} of flash memory\n"
+            + (f"  {', '.join(f'{name} {size:,}' for name, size in m.layers)}\n" if m.weights != "ram" else "")
             for m in file.memory
         )
         + "\n"

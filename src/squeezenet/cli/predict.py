@@ -1,4 +1,4 @@
-"""`squeezenet predict`: classify images, one record each, whatever their state."""
+"""`squeezenet predict`: classify images, one record per image, also for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _answers(model: str, images: tuple[str, ...], top: int) -> Iterator[Answer]:
 
 
 def _split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Tell MODEL and IMAGEs apart: the first argument is a MODEL if it names one, or nothing that is there.
+    """Separate MODEL from IMAGEs: the first argument is a MODEL if it names one, or nothing that exists.
 
     Raises:
         UsageError: If there is no image, or no MODEL either.

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one that is this machine alone."""
+"""Joining a Ray cluster, or starting one on this machine alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def connected(address: str) -> Iterator[int]:
         return
     settings = {"num_cpus": usable_cores(), "include_dashboard": False} if address == LOCAL else {}
     # Ray handles SIGTERM from its start to the end of the process, even after its shutdown. Processes forked later then
-    # do not end when they are told to, and whoever waits for them waits for ever.
+    # do not end when they are told to, and whoever waits for them never returns.
     with keeping_signal_handlers():
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **settings)

@@ -103,7 +103,7 @@ class Parts:
         return f"{number:06}-{hashlib.sha256(job + data).hexdigest()[:32]}.parquet"
 
     def _check(self) -> None:
-        """Refuse a folder of something else, before anything in it is changed, and one of another job."""
+        """Raise for a folder of something else, before anything in it is changed, and for one of another job."""
         for path in self.folder.iterdir() if self.folder.exists() else ():
             is_empty_lock = path.name == _LOCK and not path.is_symlink() and path.stat().st_size == 0
             is_ours = is_empty_lock or any(name.fullmatch(path.name) for name in (_PART, _TEMPORARY))

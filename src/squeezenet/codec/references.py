@@ -1,4 +1,4 @@
-"""The choice of a reference row for each row of a layer: an encoder's matter, not part of the format.
+"""The choice of a reference row for each row of a layer: a choice of the encoder, not part of the format.
 
 Rows of conv10 are classes, and related classes have related rows. Naming the most similar earlier row costs about seven
 bits and lets the mean predictor of `weights` look at it. Other layers rarely gain, and then say so in one bit.
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["choose_references"]
 
-# What a correlation is worth in practice, relative to a Gaussian's -log2(1 - r^2) / 2 a weight.
+# What a correlation is worth in practice, relative to a Gaussian's -log2(1 - r^2) / 2 per weight.
 _REALISED_SHARE = 0.6
 _MAX_ROWS = 8192  # beyond, all pairs of rows would cost more time than the bits are worth
 _BLOCK = 128  # rows that are compared with the earlier ones at a time

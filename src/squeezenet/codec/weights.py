@@ -203,7 +203,7 @@ def _code_codebook(coder: Coder, model: _Model, codebook: list[int]) -> list[int
 
 
 def _code_references(coder: Coder, model: _Model, references: list[int]) -> list[int]:
-    """The earlier row that each row resembles: the one before it, unless a flag says that each row names its own."""
+    """The earlier row that each row resembles: the one before it, unless a flag states that each row names its own."""
     previous = list(range(-1, len(references) - 1))
     if not coder.raw(1, int(references != previous)):
         return previous

@@ -217,7 +217,7 @@ def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter)
 
 
 def _check_place(output: Path) -> None:
-    """Refuse a place that cannot be written to, before minutes of work."""
+    """Raise for a place that cannot be written to, before minutes of work."""
     if not output.parent.is_dir():
         raise CompressionError(f"expected a folder to write to, got {str(output.parent)!r}: make it first")
     if output.exists() and not output.is_file():

@@ -1,4 +1,4 @@
-"""The compression methods: each is a frozen set of options, checked on construction, that can carry itself out."""
+"""The compression methods: each is a frozen set of options, checked on construction, that runs on a network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Method(Protocol):
     """As the command line and reports have it."""
 
     def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
-        """Refuse options that do not go with the images that are there.
+        """Check the options against the images that are available.
 
         Raises:
             CompressionError: If something is missing or would be ignored.
@@ -65,7 +65,7 @@ class RateDistortion:
     """Times to go through `data` or `unlabelled`, if one of them is given."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be carried out."""
+        """Check the ranges of the options."""
         budgets = [name for name in ("max_bytes", "max_kl", "max_drop") if getattr(self, name) is not None]
         given = " and ".join(f"`{name}`" for name in budgets)
         refuse_options(len(budgets) > 1, f"{given} exclude each other: one is the budget")
@@ -76,7 +76,7 @@ class RateDistortion:
         refuse_options(self.max_kl is not None and not self.max_kl > 0, f"expected `max_kl` above 0, got {self.max_kl}")
 
     def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
-        """Refuse a budget of points without labelled images, and two ways to train."""
+        """Raise for a budget of points without labelled images, and for two ways to train."""
         no_val = self.max_drop is not None and not has_val
         refuse_options(no_val, "`max_drop` is measured on labelled images: expected `val`, got none")
         reason = "`polish_minutes` goes with neither `data` nor `unlabelled`: give the length of training as `epochs`"
@@ -112,7 +112,7 @@ class Int8:
     name: ClassVar[str] = "int8"
 
     def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
-        """Refuse images to train on: nothing is trained."""
+        """Raise for images to train on: nothing is trained."""
         reason = "int8 trains nothing: expected no `data` or `unlabelled`; photos that set the scales are `calibration`"
         refuse_options(has_data or has_unlabelled, reason)
 

@@ -60,7 +60,7 @@ def decode_for_crops(data: bytes, short_side: int, *, enlarge: bool = False) -> 
         enlarge: Scale smaller ones up to it; otherwise they stay as they are.
 
     Returns:
-        Pixels, shape (H, W, 3), uint8, RGB. The ends of a side longer than `MAX_ASPECT` times the other are cut off.
+        Pixels, shape (H, W, 3), uint8, RGB. The ends of a side longer than `MAX_ASPECT` times the other are not used.
 
     Raises:
         ImageError: If the image cannot be read.

@@ -56,7 +56,7 @@ def moved_with_groups(images: ImageSet, groups: Iterable[Sequence[int]]) -> list
 
 
 def training_mark(images: ImageSet, moved: Sequence[int] = ()) -> str:
-    """Tell sets apart by their classes, file names and sizes and the contents of a few files, wherever they lie.
+    """Identify a set by its classes, file names and sizes and the contents of a few files, wherever it lies.
 
     Args:
         images: Those trained on.

@@ -157,7 +157,7 @@ class ImageSet:
 
         Args:
             share: Part of each class to set aside, 0 to 1; at least one image of each class that has two.
-            moved: Positions of images that go to the other side than the rule says.
+            moved: Positions of images that go to the other side than by the rule.
 
         Returns:
             The rest, and the images set aside.

@@ -37,7 +37,7 @@ _JUNK_FILES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "deskt
 
 
 def junk_reason(name: str, *, is_folder: bool) -> str | None:
-    """Say why a folder or file is left aside by its name alone; None if it is not."""
+    """Return why a folder or file is left aside by its name alone; None if it is not."""
     if name.startswith(".") and name != "..":
         return "hidden: rename the folder if it is a class" if is_folder else "a hidden file"
     if is_folder:
@@ -46,7 +46,7 @@ def junk_reason(name: str, *, is_folder: bool) -> str | None:
 
 
 def split_of(folder: str) -> Split | None:
-    """Which split a folder's name stands for; None if it is none.
+    """Which split a folder's name stands for; None if it has another name.
 
     Example:
         >>> split_of("Validation"), split_of("test_set"), split_of("train2017"), split_of("bullet_train")
@@ -169,7 +169,7 @@ def _wrapper_depth(paths: Sequence[_Parts]) -> int:
 
 
 def _find_splits(groups: dict[str, list[_Parts]], depth: int) -> dict[str, Split]:
-    """Tell split folders, which hold class folders, from classes that are only called like splits."""
+    """Separate split folders, which hold class folders, from classes that only have the name of a split."""
     named = {name: split for name in groups if (split := split_of(name))}
     classes = {name: set(_by_folder(members, depth + 1)) for name, members in groups.items()}
     with_classes = [

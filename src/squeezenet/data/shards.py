@@ -82,7 +82,7 @@ class ShardSet:
 
 
 def is_shard_index(source: object) -> bool:
-    """Tell whether a DATA argument names the index of shards."""
+    """Return whether a DATA argument names the index of shards."""
     return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(INDEX_SUFFIX)
 
 

@@ -73,7 +73,7 @@ class Source(abc.ABC):
         return len(self.read(key))
 
     def _why_ignored(self, name: str, key: Any) -> str | None:
-        """Say why a file is not taken for an image; None if its name or its first bytes are those of one."""
+        """Return why a file is not taken for an image; None if its name or its first bytes are those of one."""
         if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS:
             return None
         try:
@@ -90,7 +90,7 @@ def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> So
         any_file: Take any other file for an image as well, whatever its extension.
 
     Raises:
-        DataError: If it is none of these, or the zip cannot be used.
+        DataError: If it is not one of these, or the zip cannot be used.
     """
     text, path = os.fspath(source), Path(source)
     if not text.strip():  # an unset variable of a shell; Path() would be the working folder
@@ -223,7 +223,7 @@ class NoImages(Source):
         return Listing(files=[((), self._reason)])
 
     def read(self, key: str, limit: int | None = None) -> bytes:
-        """Say what is wrong, which is the key; see `Source.read`."""
+        """Return what is wrong, which is the key; see `Source.read`."""
         raise ImageError(key)
 
 
@@ -318,7 +318,7 @@ def _junk_part(parts: tuple[str, ...], *, is_folder: bool) -> tuple[int, str] | 
 
 
 def _refuse_overlaps(members: list[zipfile.ZipInfo], end: int) -> None:
-    """Refuse a zip whose members share bytes, since a small one could hold any amount of work.
+    """Raise for a zip whose members share bytes, since a small one could hold any amount of work.
 
     Raises:
         BadZipFile: If so.

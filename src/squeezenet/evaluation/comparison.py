@@ -91,7 +91,7 @@ class AccuracyComparer:
         """Classify the images once.
 
         Raises:
-            DataError: If none can be read, or their classes are none of the network's.
+            DataError: If none can be read, or none of their classes is one of the network's.
         """
         self._images = match_classes(reference, images)
         self._scores = collect_logits(reference, self._images)

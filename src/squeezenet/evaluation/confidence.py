@@ -1,4 +1,4 @@
-"""What a file can hold of the images that it was measured on: what its probabilities are worth, what it cannot know."""
+"""What a file can store about its answers: a temperature for its probabilities, a rule for unknown photos."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Confidence:
         return data | {"right_kept": self.unknown.kept, "n_foreign": self.unknown.n_foreign, **caught}
 
     def lines(self) -> list[str]:
-        """Say it in lines."""
+        """Describe the result in lines of text."""
         lines = [
             f"temperature {self.temperature:g}: calibration error {100 * self.error:.1f} %, without it"
             f" {100 * self.error_without:.1f} %"
@@ -122,7 +122,7 @@ def measure_confidence(
 
 
 def unknown_in_words(predictor: Predictor, scores: Scores, foreign: NDArray[np.integer] | None = None) -> str:
-    """Say in one sentence what a network takes for unknown, and what that does to labelled images.
+    """Describe in one sentence which photos count as unknown, and the effect on labelled images.
 
     Args:
         predictor: The network, with or without a rule.

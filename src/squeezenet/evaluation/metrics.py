@@ -1,4 +1,4 @@
-"""Accuracy and what it is worth, agreement and confusion. Plain NumPy."""
+"""Accuracy with intervals, agreement and confusion. Plain NumPy."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def label_ranks(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> ND
 
 
 def top_k_correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> NDArray[np.bool_]:
-    """Tell for each image whether the right class is among the first `k`; see `label_ranks`."""
+    """Return for each image whether the right class is among the first `k`; see `label_ranks`."""
     return label_ranks(logits, labels) < k
 
 

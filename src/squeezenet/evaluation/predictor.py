@@ -33,7 +33,7 @@ __all__ = [
 
 _BATCH = 32
 
-Model = Any  # str | os.PathLike[str] | SqzFile | SqueezeNet | Predictor, spelt out where torch need not be imported
+Model = Any  # str | os.PathLike[str] | SqzFile | SqueezeNet | Predictor, written so that torch need not be imported
 """Whatever can be run: a MODEL's name or path, the contents of a file, a torch model, a `Predictor`."""
 
 

@@ -56,7 +56,7 @@ class Classified:
 
 
 def missing_browser() -> str | None:
-    """Say what is missing to run a page; None if nothing is."""
+    """Name what is missing to run a page; None if nothing is."""
     try:
         import playwright  # noqa: F401
     except ImportError:
@@ -114,7 +114,7 @@ def classify_in_page(page: Page, data: bytes, **options: Any) -> Classified:
 
 
 def find_node(*, relaxed: bool = False) -> tuple[str, ...] | str:
-    """Say how to start Node, for relaxed SIMD if asked, or what is missing.
+    """Return the command that starts Node, for relaxed SIMD if asked, or what is missing.
 
     Node 20 hides relaxed SIMD behind a switch, newer ones do not have the switch.
     """

@@ -115,7 +115,7 @@ class ChipRun:
 
 
 def missing_for(chip: Chip) -> str | None:
-    """Say what programs a chip would need that are not installed; None if nothing."""
+    """Name the programs for a chip that are not installed; None if all are."""
     missing = [tool for tool in (chip.compiler, chip.emulator) if shutil.which(tool) is None]
     return f"needs {' and '.join(missing)}" if missing else None
 

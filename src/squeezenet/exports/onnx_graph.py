@@ -1,4 +1,4 @@
-"""A network as an ONNX graph, written from its spec: in floats, or in int8 with its quantisation spelt out (QDQ).
+"""A network as an ONNX graph, written from its spec: in floats, or in int8 with its quantisation written out (QDQ).
 
 Both graphs take what the float network takes, normalised images (N, 3, H, W), and give logits (N, classes). In the
 int8 graph every tensor of the integer network is a QuantizeLinear and DequantizeLinear pair with that network's
@@ -189,7 +189,7 @@ def _add_conv(graph: _Graph, op: Op, inputs: list[str], output: str) -> str:
 
 
 class _Pairs:
-    """Quantisation of an integer network, spelt out."""
+    """Quantisation of an integer network, written out."""
 
     def __init__(self, graph: _Graph, network: IntegerNetwork, scales: Mapping[str, float]) -> None:
         self._graph, self._network, self._scales = graph, network, scales

@@ -330,7 +330,7 @@ def _run_program(case: _Case, command: list[str], data: bytes) -> _Outputs:
     spec = case.contents.network.spec
     layout = np.dtype([("logits", np.float64, spec.num_classes), ("features", np.int32, spec.num_features)])
     rows = np.frombuffer(output, layout, len(case.photos))
-    shape = (len(rows), -1)  # a field of one number is no array
+    shape = (len(rows), -1)  # a field of one number is not an array
     return rows["logits"].reshape(shape), rows["features"].reshape(shape)
 
 

@@ -80,7 +80,7 @@ def read_caffe(path: Path) -> GraphFile:
     """Read the layers of a `.caffemodel`.
 
     Raises:
-        WeightsError: If it is no such file.
+        WeightsError: If it is not such a file.
         MissingDependencyError: If `protobuf` is not installed.
     """
     net = parse(path, _SCHEMA, "Net", what="a .caffemodel")

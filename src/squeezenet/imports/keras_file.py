@@ -43,7 +43,7 @@ def read_keras(path: Path) -> GraphFile | None:
     """Read the layers of a Keras model; None for a file of weights alone.
 
     Raises:
-        WeightsError: If it is no such file, or asks for more memory than a SqueezeNet needs.
+        WeightsError: If it is not such a file, or asks for more memory than a SqueezeNet needs.
         MissingDependencyError: If `h5py` is not installed.
     """
     with _opened(path) as file:

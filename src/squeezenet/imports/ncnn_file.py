@@ -33,7 +33,7 @@ def read_ncnn(path: Path) -> GraphFile:
     """Read a pair of files, whichever of the two is named.
 
     Raises:
-        WeightsError: If they are no such files, or the other one is missing.
+        WeightsError: If they are not such files, or the other one is missing.
     """
     param, weights = path.with_suffix(".param"), path.with_suffix(".bin")
     text = read_bounded(param, max_bytes=MAX_HEADER_BYTES)

@@ -29,7 +29,7 @@ def parse(path: Path, schema: Fields, message: str, *, what: str) -> Any:
 
     Raises:
         MissingDependencyError: If `protobuf` is not installed.
-        WeightsError: If the file is no such message.
+        WeightsError: If the file is not such a message.
     """
     with MissingDependencyError.named():
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory

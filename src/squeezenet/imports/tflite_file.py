@@ -30,7 +30,7 @@ def read_tflite(path: Path) -> GraphFile:
     """Read the graph of a TFLite model.
 
     Raises:
-        WeightsError: If it is no such file.
+        WeightsError: If it is not such a file.
         MissingDependencyError: If `tflite` is not installed.
     """
     with MissingDependencyError.named():

@@ -74,7 +74,7 @@ def read_torch(path: Path) -> Any:
     """Read a file of `torch.save` as plain data with `TensorReference` and `Inert` in it.
 
     Raises:
-        WeightsError: If it is no such file, or asks for more memory or time than a SqueezeNet needs.
+        WeightsError: If it is not such a file, or asks for more memory or time than a SqueezeNet needs.
     """
     try:
         return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
@@ -229,7 +229,7 @@ class _Machine:
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
                 if not isinstance(attribute, str) or not isinstance(module, str):
-                    raise TypeError("a name that is no text")
+                    raise TypeError("a name that is not text")
                 stack.append(Inert(f"{module}.{attribute}"[:500]))
             case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
                 if name == "NEWOBJ_EX":
@@ -260,7 +260,7 @@ class _Machine:
     def _made(self, function: Any, arguments: Any) -> Any:
         """What a call would have returned: a tensor or a dictionary for the few that are known, else a record."""
         if not isinstance(function, Inert) or not isinstance(arguments, tuple):
-            raise TypeError("a call of something that is no function")
+            raise TypeError("a call of something that is not a function")
         if function.name == "collections.OrderedDict":
             return _dictionary([part for pair in arguments[0] for part in pair]) if arguments else {}
         if function.name == "torch.Size":
@@ -276,7 +276,7 @@ class _Machine:
             kind = key[1].name.rpartition(".")[2].removesuffix("Storage")
             dtype = "<u1" if kind == "Untyped" else _DTYPES.get(kind)
             if not isinstance(key[2], str):
-                raise TypeError("a storage whose name is no text")
+                raise TypeError("a storage whose name is not text")
             if dtype is None or type(key[4]) is not int or key[4] < 0:
                 return Inert(key[1].name)  # complex, quantised: no weights of a SqueezeNet
             return self.storages.setdefault(key[2], _Storage(key[2], dtype, key[4]))
@@ -332,7 +332,7 @@ def _update(target: Any, items: list[Any]) -> None:
 
 
 def _dictionary(items: list[Any]) -> dict[Any, Any]:
-    """Only plain keys: hashing nested tuples can take for ever, and no weights are under them."""
+    """Only plain keys: hashing nested tuples can take practically unlimited time, and no weights are under them."""
     pairs = zip(items[::2], items[1::2], strict=True)
     return {key: value for key, value in pairs if isinstance(key, (str, int, float, bytes, type(None)))}
 

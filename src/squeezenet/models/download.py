@@ -77,7 +77,7 @@ def fetch_weights(
             digest = _download(url, stream, name=file_name, reporter=reporter_of(progress))
             if not digest.startswith(sha256):
                 raise DownloadError(f"expected a SHA-256 that starts with {sha256}, got {digest[: len(sha256)]}")
-    # HTTPException: an answer that breaks the protocol. ValueError: an address that is none.
+    # HTTPException: an answer that breaks the protocol. ValueError: something that is not an address.
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = printable(getattr(error, "reason", None) or str(error) or type(error).__name__)
         raise DownloadError(

@@ -26,6 +26,8 @@ from ..evaluation.metrics import Accuracy, confusion_matrix
 from ..evaluation.predictor import Scores
 from ..evaluation.reliability import Reliability, cross_fitted, probabilities, reliability
 from ..files import atomic_write
+from ..memory import chip_ram_bytes
+from ..native_library import load_library
 from .charts import Chart, line_chart
 from .pages import render
 
@@ -66,6 +68,8 @@ class Report:
     charts: tuple[Chart, ...]
     best_epoch: int | None
     cost: Any
+    ram_bytes: int | None
+    """On a microcontroller, with weights in flash memory; None without the native engine, which computes it."""
     spec: Any
     preprocessing: Any
     warnings: tuple[str, ...]
@@ -122,7 +126,8 @@ def build_report(
         mistakes=_worst_mistakes(predictor, images, scores), n_mistakes=int((predicted != scores.labels).sum()),
         n_unreadable=len(scores.unreadable),
         charts=_charts(history, best), best_epoch=None if best is None else int(best),
-        cost=network_cost(predictor.spec), spec=predictor.spec, preprocessing=predictor.preprocessing,
+        cost=network_cost(predictor.spec), spec=predictor.spec,
+        ram_bytes=chip_ram_bytes(predictor.spec) if load_library() else None, preprocessing=predictor.preprocessing,
     )  # fmt: skip
 
 

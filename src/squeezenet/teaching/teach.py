@@ -154,7 +154,7 @@ def _earlier_lesson(path: Path, data: bytes, contents: SqzFile) -> Lesson | None
 
 
 def _check_forgotten(lesson: Lesson, path: Path, contents: SqzFile, output: Path, reporter: Reporter) -> None:
-    """Say that taught classes without their photos do not come along, before they are lost."""
+    """Warn that classes taught earlier are lost without their `.taught` file."""
     provenance = contents.facts.get("provenance")
     if lesson.classes or lesson.kept or not isinstance(provenance, Mapping) or "taught" not in provenance:
         return
@@ -219,7 +219,7 @@ def _unknown(lesson: Lesson, new: Fit) -> UnknownFit | None:
 
 
 def _meta(lesson: Lesson, contents: SqzFile, new: Fit) -> dict[str, Any]:
-    """What the file says of itself: whole numbers and text only, so that every engine writes the same bytes."""
+    """The facts in the file: whole numbers and text only, so that every engine writes the same bytes."""
     counts = np.bincount(lesson.labels, minlength=len(lesson.classes)).tolist()
     right = int((new.scores.argmax(axis=1) == lesson.labels).sum())
     taught = {"exponent": new.exponent, "gain": new.gain, "kept": lesson.kept, "photos": counts, "right": right}

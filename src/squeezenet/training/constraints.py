@@ -1,4 +1,4 @@
-"""What the weights must keep to while they are trained."""
+"""Constraints on weights during training."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ZerosStay:
 
 
 def is_sparse_epoch(recipe: Recipe, epoch: int) -> bool:
-    """Tell whether zeros stay zeros in an epoch, counted from 0."""
+    """Return whether zeros stay zeros in an epoch, counted from 0."""
     return recipe.sparse_epochs is not None and recipe.sparse_epochs[0] <= epoch + 1 <= recipe.sparse_epochs[1]
 
 

@@ -158,7 +158,7 @@ class Recipe:
     """Share of the features before the head that a training step leaves out."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Check types and ranges."""
         for field, kind in get_type_hints(type(self)).items():
             value = getattr(self, field)
             if not _is_of(value, kind):
@@ -298,7 +298,7 @@ def _is_of(value: Any, kind: Any) -> bool:
 
 
 def describe_type(kind: Any) -> str:
-    """Say what values an annotation of `Recipe` allows.
+    """Describe the values that an annotation of `Recipe` allows.
 
     Example:
         >>> describe_type(tuple[float, float] | None)

@@ -203,7 +203,7 @@ class TrainingState:
         return state
 
     def _check(self) -> None:
-        """Refuse what no run has saved."""
+        """Check that the data could have been saved by a run."""
         assert self.model.labels is not None
         assert self.model.preprocessing is not None
         sizes = self.model.preprocessing.crop_size, self.model.spec.input_size
@@ -245,7 +245,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def data_fingerprint(images: ImageSet | ShardSet) -> str:
-    """Tell sets to train on apart by classes, labels and file names, wherever they lie: SHA-256 in hexadecimal."""
+    """Identify a training set by its classes, labels and file names, wherever it lies: SHA-256 in hexadecimal."""
     digest = hashlib.sha256("\0".join(images.classes).encode("utf-8", "surrogateescape"))
     entries: Iterable[tuple[str, int | None]] = images.shards if isinstance(images, ShardSet) else images.items
     if isinstance(images, ShardSet):

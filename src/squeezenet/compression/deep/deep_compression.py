@@ -74,7 +74,7 @@ class DeepCompression:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be carried out."""
+        """Check the ranges of the options."""
         if not 0 < self.density <= 1:
             raise RecipeError(f"expected `density` above 0 and at most 1, got {self.density}")
         if not 1 <= self.index_bits <= 8:
@@ -83,7 +83,7 @@ class DeepCompression:
             raise RecipeError(f"expected at least one `prune_rounds`, got {self.prune_rounds}")
 
     def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
-        """Refuse to begin without labelled images to retrain on."""
+        """Raise without labelled images to retrain on."""
         refuse_options(not has_data, "deep-compression retrains on labelled images: expected `data`, got none")
         refuse_options(has_unlabelled, "deep-compression retrains on labelled images: expected no `unlabelled`")
 

@@ -52,7 +52,7 @@ def round_rows(target: Tensor, upper: Tensor, energy: Tensor, price: Tensor, rat
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
         errors = torch.empty(rows, stop - start)
-        block = work[:, start:stop].t().contiguous()  # one row a column, so that each is contiguous
+        block = work[:, start:stop].t().contiguous()  # one row per column, so that each is contiguous
         for j in range(start, stop):
             value = block[j - start]
             nearest = value.round().clamp_(-MAX_ABS_WEIGHT, MAX_ABS_WEIGHT)
@@ -78,7 +78,7 @@ def refine_rows(target: Tensor, rounded: Tensor, moments: Tensor, price: Tensor,
     What a move changes in the price of later weights is left out. It begins with `rounded`; `moments` are the inputs'
     second moments (K, K), float32: the distortion of an error e is e moments e^T. The rest is as for `round_rows`.
     """
-    result = rounded.t().clone(memory_format=torch.contiguous_format)  # one row a column
+    result = rounded.t().clone(memory_format=torch.contiguous_format)  # one row per column
     slope = ((rounded - target) @ moments).t().contiguous()
     coder = rate.start()
     for j, column in enumerate(result):

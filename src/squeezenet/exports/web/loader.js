@@ -3,7 +3,7 @@
 
 document.getElementById("blocked")?.remove(); // which appears after some seconds where no script runs
 
-// Seven bits a character, see `pack` in exports/web_page.py.
+// Seven bits per character, see `pack` in exports/web_page.py.
 function unpack(id) {
   const element = document.getElementById(id);
   if (!element) return null;

@@ -78,7 +78,7 @@ async function measure() {
   output.textContent = "Measuring…";
   const { ms, sum } = await squeezenet.measure();
   const bits = facts.check === undefined ? "bits not compared" : sum === facts.check ? "bits right" : "bits WRONG";
-  const line = `squeezenet ${facts.name}: ${ms.toFixed(2)} ms an image, ${squeezenet.kernels} kernels, ${bits}, ` +
+  const line = `squeezenet ${facts.name}: ${ms.toFixed(2)} ms per image, ${squeezenet.kernels} kernels, ${bits}, ` +
     `${navigator.hardwareConcurrency || "?"} cores, ${navigator.userAgent}`;
   output.textContent = line;
   const copied = await navigator.clipboard?.writeText(line).then(() => true, () => false);

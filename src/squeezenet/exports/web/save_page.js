@@ -1,6 +1,6 @@
 // What was taught as a file: an .sqz, or this page once more with the new model and the photos' codes in it.
 
-// Seven bits a character, see `pack` in exports/web_page.py.
+// Seven bits per character, see `pack` in exports/web_page.py.
 function pack(bytes) {
   const escaped = [0, 10, 13, 60];
   const septets = new Uint8Array(Math.ceil((bytes.length * 8) / 7));
