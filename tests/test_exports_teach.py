@@ -25,8 +25,8 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 190, 40), "blue": (40, 60, 210), 
 def photos(colour, count, seed=0):
     """Noisy pictures of one colour."""
     rng = np.random.default_rng(seed)
-    light = rng.integers(-30, 31, (count, 1, 1, 3))  # no two with the same features
-    noisy = rng.integers(-30, 31, (count, 24, 24, 3)) + light + np.array(COLOURS[colour])
+    light = rng.integers(-60, 61, (count, 4, 4, 3)).repeat(6, 1).repeat(6, 2)  # no two with the same features
+    noisy = rng.integers(-20, 21, (count, 24, 24, 3)) + light + np.array(COLOURS[colour])
     return [encode(Image.fromarray(one.clip(0, 255).astype(np.uint8))) for one in noisy]
 
 
@@ -39,8 +39,8 @@ def browser():
 
 def base_contents():
     spec = tiny_spec(
-        input_size=32, stem=StemSpec(channels=16, kernel=3, stride=2), num_classes=5,
-        fires=(FireSpec(squeeze_channels=8, expand1x1_channels=16, expand3x3_channels=16),) * 2,
+        input_size=32, stem=StemSpec(channels=32, kernel=3, stride=2), num_classes=5,
+        fires=(FireSpec(squeeze_channels=16, expand1x1_channels=48, expand3x3_channels=48),) * 2,
     )  # fmt: skip
     return SqzFile(
         network=random_network(spec, seed=3),
@@ -208,7 +208,8 @@ def test_page_in_two_steps_writes_the_file_of_teach(browser, page, tmp_path, kee
 
 def test_same_photo_counts_once(page):
     add(page, 0, "red", "red", 3)
-    again = [{"name": "x.png", "mimeType": "image/png", "buffer": p} for p in photos("red", 4)]
+    mixed = [*photos("red", 3), *photos("red", 1, seed=9)]
+    again = [{"name": "x.png", "mimeType": "image/png", "buffer": photo} for photo in mixed]
     page.locator(".card input[type=file]").nth(0).set_input_files(again)
     wait_for_counts(page, 0, 4)
     page.wait_for_selector("#error:has-text('3 of 4 photos are here already, and count once.')")

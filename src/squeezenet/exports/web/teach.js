@@ -72,7 +72,6 @@ async function addPhotos(index, files) {
   drawLesson();
   await learn();
   if (complaint) complain(complaint); // learning looks at a photo, which clears what was said before
-  setState("Ready", "ready");
 }
 
 // The camera's frames go into a class for as long as its button is held; each has been looked at anyway.
