@@ -19,6 +19,7 @@ enum {
     DECODE_MAX_STEP = 511,
     DECODE_COEFFICIENT = 1 << 21, /* where coefficients are clamped: 1.0 */
     DECODE_LEVELS = 37,
+    DECODE_FIRST_LEVELS = 128, /* in a table, of small cores */
     DECODE_AGREEMENTS = 6,
 #ifndef SQZ_CODED /* places of the contexts of one length and level: a few more than there are, so as to be found fast */
     DECODE_LENGTHS = 8,
@@ -73,9 +74,16 @@ struct sqz_decoder {
 /* Thirds of an octave: floor(3 * log2(estimate / 4 + 1)). */
 SQZ_INLINE int decode_level(int64_t estimate) {
 #if defined(SQZ_SMALL_ONLY) && defined(__GNUC__)
+    static const uint8_t first[DECODE_FIRST_LEVELS] = {
+        0, 0, 1, 2, 3, 3, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6, 6, 7, 7, 7, 7, 7, 8, 8, 8, 8, 8, 8, 9, 9, 9, 9,
+        9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 12, 12, 12, 12,
+        12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13,
+        13, 13, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 14, 15, 15, 15, 15,
+    };
     /* The leading bit, then which of the two thirds above it is reached: 2^31 times the cube roots of 2 and 4. */
     const uint32_t small = (uint32_t)estimate + 4;
     const int zeros = __builtin_clz(small);
+    if ((uint32_t)estimate < DECODE_FIRST_LEVELS) return first[estimate];
     return 3 * (29 - zeros) + (small << zeros >= 2705659853u) + (small << zeros >= 3408917803u);
 #else
     const uint64_t v = (uint64_t)estimate + 4;
@@ -242,14 +250,12 @@ SQZ_INLINE void decode_after(decode_stream *stream, sqz_decoder *decoder, decode
     decode_guess guess = {0, 0, 0, 0};
     const int8_t *earlier = row + index - EARLIER;
     for (int i = 0; i < EARLIER; i++) {
-        if (DECODE_SKIPS(earlier[i])) continue;
         guess.mean += (int64_t)predictor->mean[i] * (16 * earlier[i]);
         guess.size += (int64_t)predictor->size[i] * (16 * sqz_abs(earlier[i]));
     }
     row[index] = (int8_t)decode_weight(stream, decoder, predictor, layer, index, reference ? reference[index] : 0,
                                        &guess, DECODE_GIVEN(row[index]), IS_AVX2);
     for (int i = 0; i < EARLIER; i++) {
-        if (DECODE_SKIPS(earlier[i])) continue;
         predictor->mean[i] += guess.mean_step * (16 * earlier[i]);
         predictor->size[i] += guess.size_step * (16 * sqz_abs(earlier[i]));
     }
@@ -297,6 +303,53 @@ SQZ_INLINE void decode_row_of(decode_stream *stream, sqz_decoder *decoder, decod
     *layer = averages;
 }
 
+#if defined(SQZ_SMALL_ONLY)
+/* The first bit that is set. */
+SQZ_INLINE int decode_first_of(uint32_t bits) {
+#if defined(__GNUC__)
+    return __builtin_ctz(bits);
+#else
+    int first = 0;
+    while (!(bits >> first & 1)) first++;
+    return first;
+#endif
+}
+
+/* A row on a small core: neighbours that are 0, as most are, take no instructions. */
+static void decode_row(decode_stream *stream, sqz_decoder *decoder, decode_predictor *predictors, decode_layer *layer,
+                       int area, int products, const int8_t *reference, int8_t *row) {
+    decode_layer averages = *layer;
+    decode_predictor *predictor = predictors;
+    uint32_t others = 0; /* bit i: the earlier symbol of coefficient i is not 0 */
+    for (int index = 0, p = 0; index < products; index++) {
+        decode_guess guess = {0, 0, 0, 0};
+        const int count = sqz_min(p, DECODE_EARLIER);
+        const int8_t *earlier = row + index - count;
+        uint32_t is_other;
+        for (uint32_t left = others; left; left &= left - 1) {
+            const int i = decode_first_of(left), x = 16 * earlier[i];
+            guess.mean += (int64_t)predictor->mean[i] * x;
+            guess.size += (int64_t)predictor->size[i] * sqz_abs(x);
+        }
+        row[index] = (int8_t)decode_weight(stream, decoder, predictor, &averages, index, reference ? reference[index] : 0,
+                                           &guess, 0, 0);
+        for (uint32_t left = others; left; left &= left - 1) {
+            const int i = decode_first_of(left), x = 16 * earlier[i];
+            predictor->mean[i] += guess.mean_step * x;
+            predictor->size[i] += guess.size_step * sqz_abs(x);
+        }
+        is_other = row[index] != 0;
+        others = count == DECODE_EARLIER ? others >> 1 | is_other << (DECODE_EARLIER - 1) : others | is_other << count;
+        predictor++;
+        if (++p == area) {
+            p = 0;
+            predictor = predictors;
+            others = 0;
+        }
+    }
+    *layer = averages;
+}
+#else
 #if defined(DECODE_AVX2)
 SQZ_INLINE DECODE_AVX2 __m256i decode_load(const int32_t *at) {
     return _mm256_loadu_si256((const __m256i *)(const void *)at);
@@ -367,6 +420,7 @@ static void decode_row(decode_stream *stream, sqz_decoder *decoder, decode_predi
     decode_row_of(stream, decoder, predictors, layer, area, products, reference, row, 0, 0);
 #endif
 }
+#endif
 
 /* --- a convolution ------------------------------------------------------------------------------------------------ */
 
