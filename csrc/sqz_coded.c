@@ -53,12 +53,12 @@ static void coded_next_panel(const sqz_worker *worker, const sqz_conv *conv, int
         decode_start(stream, source->stream, source->bytes);
         coded->n_values = decode_codebook(stream, &coded->decoder, coded->values, &coded->zero);
         decode_begin_rows(stream, &coded->decoder, products, &coded->layer);
+        memset(coded->rows[1], 0, (size_t)products); /* what the first row refers to */
     }
     memset(to, 0, conv->panel_bytes);
     for (int lane = 0; lane < outputs && !stream->status; lane++, coded->row++) {
         int8_t *row = coded->rows[coded->row & 1], *before = coded->rows[~coded->row & 1];
-        decode_next_row(stream, &coded->decoder, conv->kernel, products, &coded->layer, coded->row,
-                        coded->row ? before : NULL, row);
+        decode_next_row(stream, &coded->decoder, conv->kernel, products, &coded->layer, coded->row, before, row);
         if (coded->n_values) { /* symbols are places in the codebook, counted from that of 0 */
             const unsigned zero = (unsigned)coded->zero, count = (unsigned)coded->n_values;
             int is_wrong = 0;

@@ -190,8 +190,7 @@ SQZ_INLINE int32_t decode_step(int64_t error, int shift) {
     if (shift < 32) { /* unless its upper half alone decides, 32 bits hold it */
         const int32_t high = (int32_t)(sum >> 32), limit = (int32_t)1 << (shift - 1);
         const int32_t low = (int32_t)((uint32_t)sum >> shift | (uint32_t)high << (32 - shift));
-        if (high >= limit) return DECODE_MAX_STEP;
-        if (high < -limit) return -DECODE_MAX_STEP;
+        if ((uint32_t)high + (uint32_t)limit >= 2 * (uint32_t)limit) return high < 0 ? -DECODE_MAX_STEP : DECODE_MAX_STEP;
         return sqz_max(-DECODE_MAX_STEP, sqz_min(low, DECODE_MAX_STEP));
     }
 #endif
@@ -218,7 +217,7 @@ SQZ_INLINE int decode_weight(decode_stream *stream, sqz_decoder *decoder, decode
     decode_column *column = &decoder->columns[index];
     const int of_row = 16 * reference, size_of_row = sqz_abs(of_row);
     const int of_column = column->mean >> 4, size_of_column = column->size >> 4, average = layer->average >> 4;
-    const int row_shift = index < 3 ? 3 : index < 31 ? decode_bits_of((uint64_t)index + 1) : 6;
+    const int row_shift = index > 30 ? 6 : index > 14 ? 5 : index > 6 ? 4 : 3;
     const int64_t mean = guess->mean + (int64_t)predictor->reference_mean * of_row +
                          (int64_t)predictor->column_mean * of_column;
     const int64_t size = guess->size + (int64_t)predictor->reference_size * size_of_row +
@@ -226,7 +225,7 @@ SQZ_INLINE int decode_weight(decode_stream *stream, sqz_decoder *decoder, decode
     const int symbol = DECODE_SYMBOL(IS_AVX2)(stream, decoder, mean, size, layer->layer, given);
     const int x = 16 * symbol, magnitude = sqz_abs(x);
     const int32_t mean_step = decode_step((int64_t)x * DECODE_COEFFICIENT - mean, layer->energy + 9);
-    const int32_t size_step = decode_step((int64_t)magnitude * DECODE_COEFFICIENT - size, layer->energy + 10);
+    const int32_t size_step = decode_step((int64_t)((uint64_t)(uint32_t)magnitude << 21) - size, layer->energy + 10);
     if (!DECODE_SKIPS(reference)) {
         predictor->reference_mean += mean_step * of_row;
         predictor->reference_size += size_step * size_of_row;
@@ -315,6 +314,12 @@ SQZ_INLINE int decode_first_of(uint32_t bits) {
 #endif
 }
 
+#if defined(SQZ_CODED)
+#define DECODE_REFERENCE(reference, index) (reference)[index] /* of the first row a row of zeros */
+#else
+#define DECODE_REFERENCE(reference, index) ((reference) ? (reference)[index] : 0)
+#endif
+
 /* A row on a small core: neighbours that are 0, as most are, take no instructions. */
 static void decode_row(decode_stream *stream, sqz_decoder *decoder, decode_predictor *predictors, decode_layer *layer,
                        int area, int products, const int8_t *reference, int8_t *row) {
@@ -331,8 +336,8 @@ static void decode_row(decode_stream *stream, sqz_decoder *decoder, decode_predi
             guess.mean += (int64_t)predictor->mean[i] * x;
             guess.size += (int64_t)predictor->size[i] * sqz_abs(x);
         }
-        row[index] = (int8_t)decode_weight(stream, decoder, predictor, &averages, index, reference ? reference[index] : 0,
-                                           &guess, 0, 0);
+        row[index] = (int8_t)decode_weight(stream, decoder, predictor, &averages, index, DECODE_REFERENCE(reference, index), &guess,
+                                           0, 0);
         for (uint32_t left = others; left; left &= left - 1) {
             const int i = decode_first_of(left), x = 16 * earlier[i];
             predictor->mean[i] += guess.mean_step * x;
