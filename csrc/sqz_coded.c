@@ -87,7 +87,8 @@ static void coded_decode_panel(const sqz_worker *worker, const sqz_conv *conv, i
 void sqz_coded_hold(const sqz_worker *worker, int step) {
     const sqz_model *model = worker->model;
     coded_decoder *coded = coded_decoder_of(worker);
-    while (coded->conv < (int)model->n_convs && model->coded.sources[coded->conv].step == step && !worker->input->status) {
+    while (coded->conv < (int)model->n_convs && model->coded.sources[coded->conv].step == step &&
+           !worker->input->status) {
         const sqz_conv *conv = &model->convs[coded->conv];
         uint8_t *to = worker->trunk + model->coded.sources[coded->conv].at;
         for (int panel = 0; panel < conv->panels; panel++) {
