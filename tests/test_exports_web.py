@@ -70,6 +70,12 @@ def test_page_holds_the_file_unchanged_and_is_the_same_every_time():
     assert build_page(data)[0] == page
 
 
+def test_page_is_called_what_its_file_is_called(tmp_path):
+    export("cifar10", tmp_path / 'Möwen & "Enten".html')
+    page = (tmp_path / 'Möwen & "Enten".html').read_text(encoding="utf-8")
+    assert json.loads(element(page, "facts"))["name"] == 'Möwen & "Enten"'
+
+
 def expected_check(contents):
     """Of the same photo that worker.js makes up for its test."""
     size = contents.network.spec.input_size

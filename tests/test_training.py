@@ -153,7 +153,7 @@ def test_saved_network_is_folded_named_and_scores_what_the_run_says(tmp_path):
 def test_holdout_and_recipe_are_chosen_and_said(tmp_path):
     lines = Lines()
     result = train(write_images(tmp_path / "data"), tmp_path / "run", None, epochs=1, progress=lines.reporter)
-    assert "every class sets aside 10% of its images" in lines.text
+    assert "10% of each class is set aside" in lines.text
     assert "recipe cifar10: images are small (short side 10 pixels)" in lines.text
     assert result.n_images == 3
 

@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or a signal never leaves half of one; reading settings of people."""
+"""Writing files so that a crash, a full disk or a signal never leaves half of one; reading TOML settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network takes on a microcontroller, by the form that its weights have in exported C."""
+"""RAM and flash memory of a network on a microcontroller, for each form of its weights in exported C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this process asks of the operating system: cores, memory that stays, signals that wait."""
+"""What this process requests from the operating system: cores, memory that is kept, deferred signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling a person how far a long job is: a bar on a terminal, a line now and then elsewhere."""
+"""Showing the progress of a long job: a bar on a terminal, an occasional line elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How people are shown numbers, durations, tables and text that came from elsewhere."""
+"""How numbers, durations, tables and foreign text are shown to people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a MODEL argument names: the one door for every verb. No torch here."""
+"""What a MODEL argument names, for every command. No torch here."""
 
 from __future__ import annotations
 

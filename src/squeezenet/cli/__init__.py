@@ -36,7 +36,7 @@ _VERBS = {
     "evaluate": ("evaluate", "Measure accuracy on labelled images."),
     "features": ("features", "Write the feature vectors of images."),
     "bench": ("bench", "Time a compressed network on this machine."),
-    "export": ("export", "Write a network as a web page, C, ONNX or safetensors."),
+    "export": ("export", "Write a network as a web page, C, ONNX, TFLite and more."),
     "verify": ("verify", "Check that every engine gives the same logits."),
     "shards": ("shards", "Pack a large data set into tar shards."),
     "info": ("info", "Show what a network or a file is made of."),

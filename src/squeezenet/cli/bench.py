@@ -20,8 +20,8 @@ def command(model: str, threads: int | None, seconds: float, as_json: bool) -> N
 
     \b
     Latency is of one image at a time, throughput of batches of 32; both from raw pixels.
-    The share of the peak compares with multiply-accumulates in registers alone, measured
-    here and now on one thread.
+    The share of the peak is relative to multiply-accumulates in registers alone, measured
+    on this machine on one thread.
     """
     from .. import benchmark
 

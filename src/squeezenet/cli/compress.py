@@ -34,8 +34,8 @@ _FIELDS = {
 @click.argument("model")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .sqz file to write.")
 @click.option("--method", "--preset", "method", type=click.Choice(_METHODS), default=_METHODS[0], show_default=True,
-              help="How.")  # fmt: skip
-@click.option("--calibration", multiple=True, metavar="DATA", help="Photos, labelled or not, to set scales with.")
+              help="Compression method.")  # fmt: skip
+@click.option("--calibration", multiple=True, metavar="DATA", help="Photos, labelled or not, to calibrate on.")
 @click.option("--photos", type=click.IntRange(min=1), default=250, show_default=True,
               help="Photos to calibrate on; more are better and slower.")  # fmt: skip
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Largest file (rate-distortion).")
@@ -44,7 +44,7 @@ _FIELDS = {
 @click.option("--max-drop", type=click.FloatRange(0), metavar="POINTS",
               help="Most points of top-1 on --val to lose (rate-distortion).")  # fmt: skip
 @click.option("--polish", type=click.FloatRange(0), default=0.0, metavar="MINUTES",
-              help="Distil from the float network for so long (rate-distortion).")  # fmt: skip
+              help="Time to distil from the float network (rate-distortion).")  # fmt: skip
 @click.option("--data", multiple=True, metavar="DATA", help="Labelled images to retrain on.")
 @click.option("--unlabelled", multiple=True, metavar="DATA",
               help="Photos without labels to distil on, thousands if possible (rate-distortion).")  # fmt: skip

@@ -17,10 +17,10 @@ _SHOWN_UNREADABLE = 5
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
 @click.option("--report", metavar="FILE.html", type=click.Path(dir_okay=False, path_type=Path),
               help="Write a page about the network: classes, confusions, calibration, worst mistakes.")  # fmt: skip
-@click.option("--store", "--store-unknown", is_flag=True, help="Store in MODEL, a .sqz file, when to believe it: what"
-              " its probabilities are worth, and which photos show none of its classes.")  # fmt: skip
+@click.option("--store", "--store-unknown", is_flag=True, help="Store in MODEL, a .sqz file, a"
+              " temperature for its probabilities and a rule for photos of none of its classes.")  # fmt: skip
 @click.option("--not", "foreign", multiple=True, metavar="PHOTOS",
-              help="Photos of something else, to measure what is taken for unknown.")  # fmt: skip
+              help="Photos of something else, to measure how many are answered with unknown.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
     model: str, data: tuple[str, ...], report: Path | None, store: bool, foreign: tuple[str, ...], as_json: bool
@@ -28,8 +28,8 @@ def command(
     """Measure top-1 and top-5 accuracy, with 95 % intervals.
 
     \b
-    Where DATA has train and val folders, val is measured. Where DATA is what MODEL was trained on,
-    the images that training set aside are. Class folders are matched to the model's classes by
+    If DATA has train and val folders, val is measured. If MODEL was trained on DATA, only the
+    images that training set aside are measured. Class folders are matched to the model's classes by
     id (wnid) or name, never by position.
     """
     from .. import evaluate, store_confidence

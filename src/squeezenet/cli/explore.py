@@ -41,7 +41,7 @@ def command(
     late-downsampling  the same layers with pools from early to late
 
     Stop it whenever you like: the same command continues, repeats no finished trial, and continues the one that was
-    under way. The folder gets report.html, study.json, every trial, and the winner's run folder.
+    interrupted. The folder gets report.html, study.json, every trial, and the winner's run folder.
     """
     if preset and space:
         raise click.UsageError("--preset and --space exclude each other: a space file defines what varies")

@@ -1,4 +1,4 @@
-"""`squeezenet export`: a network for where this package is not."""
+"""`squeezenet export`: a network in another form."""
 
 from __future__ import annotations
 

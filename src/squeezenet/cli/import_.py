@@ -1,4 +1,4 @@
-"""`squeezenet import`: a network of another program, with what was found out about it."""
+"""`squeezenet import`: a network of another program, and what is known about it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="Text file of class names, one per line, in output order."
 )
-@click.option("--mean", metavar="R,G,B", help="Subtracted from pixels: from 0 to 1 as torchvision has it, or to 255.")
+@click.option(
+    "--mean", metavar="R,G,B", help="Subtracted from pixels, in units of 0 to 1 as in torchvision, or of 0 to 255."
+)
 @click.option("--std", metavar="R,G,B", help="Divided by after that, in the same units.")
 @click.option("--resize", metavar="N", help="Shorter side before the centre crop; NxN makes a square of both sides.")
 @click.option(
@@ -49,8 +51,8 @@ def command(
     ncnn     .param and .bin
     TFLite   .tflite, in floats or quantised
 
-    No code in the file is run. The output holds the preprocessing of the file's origin, as far as --check finds none
-    that is better, or --mean, --std and --resize do not say otherwise.
+    No code in the file is run. The output holds the preprocessing that is usual for the
+    file's origin, unless --check finds a better one or --mean, --std and --resize set it.
     """
     if output.suffix != ".safetensors":
         raise click.UsageError(f"expected an output named *.safetensors, got {printable(str(output))}")

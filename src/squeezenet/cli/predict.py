@@ -1,4 +1,4 @@
-"""`squeezenet predict`: classify images, one record each, whatever their state."""
+"""`squeezenet predict`: classify images, one record per image, also for those that cannot be read."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _SHOWN = 10
               help="The file to write; may be MODEL itself.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep MODEL's classes beside the new ones.")
 @click.option("--not", "foreign", multiple=True, metavar="DATA",
-              help="Photos of none of the classes: answers to such are better given as unknown.")  # fmt: skip
+              help="Photos of none of the classes, to be answered with unknown.")  # fmt: skip
 @click.option("--val", multiple=True, metavar="DATA", help="Labelled images to measure accuracy on.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(

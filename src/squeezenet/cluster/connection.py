@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one that is this machine alone."""
+"""Joining a Ray cluster, or starting one on this machine alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole numbers over a range coder: trees of decisions, magnitudes, and bits worth no model.
+"""Whole numbers over a range coder: trees of decisions, magnitudes, and bits that are not modelled.
 
 Each function serves both sides: an encoder codes `value` and returns it, a decoder ignores it and returns what it read.
 """

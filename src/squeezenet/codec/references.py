@@ -1,4 +1,4 @@
-"""The choice of a reference row for each row of a layer: an encoder's matter, not part of the format.
+"""The choice of a reference row for each row of a layer: a choice of the encoder, not part of the format.
 
 Rows of conv10 are classes, and related classes have related rows. Naming the most similar earlier row costs about seven
 bits and lets the mean predictor of `weights` look at it. Other layers rarely gain, and then say so in one bit.

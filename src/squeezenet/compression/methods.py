@@ -1,4 +1,4 @@
-"""The compression methods: each is a frozen set of options, checked on construction, that can carry itself out."""
+"""The compression methods: each is a frozen set of options, checked on construction, that runs on a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native engine: the integer network in C, at the processor's limit, bit-identical to the reference.
+"""The native engine: the integer network in C, bit-identical to the reference.
 
 The library does no allocation of its own: weights, activations and thread state live in NumPy arrays held here. The
 interpreter lock is released while it runs, and pixels are read where they are.

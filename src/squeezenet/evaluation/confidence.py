@@ -1,4 +1,4 @@
-"""What a file can hold of the images that it was measured on: what its probabilities are worth, what it cannot know."""
+"""What a file can store about its answers: a temperature for its probabilities, a rule for unknown photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy of any network on labelled images, and what its probabilities are worth."""
+"""Accuracy of any network on labelled images, and the calibration of its probabilities."""
 
 from __future__ import annotations
 

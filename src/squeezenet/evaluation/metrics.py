@@ -1,4 +1,4 @@
-"""Accuracy and what it is worth, agreement and confusion. Plain NumPy."""
+"""Accuracy with intervals, agreement and confusion. Plain NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exploration finds: trials with their architectures and figures, and the front among them."""
+"""What an exploration finds: trials with their architectures and figures, and the Pareto front."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`squeezenet.export`: a network in the form that another place needs."""
+"""`squeezenet.export`: a network in another form."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _export_for_browsers(model: Model, output: Path, target: Target, name: str |
     if target == "js":
         text, sizes = build_script(data, name or _identifier(output.stem), contents), None
     else:
-        text, sizes = build_page(data, contents)
+        text, sizes = build_page(data, contents, title=output.stem)
     write_together({output: text})
     return Exported(to=target, files=(output,), details=sizes)
 

@@ -55,15 +55,16 @@ class PageSizes:
         return self.page_bytes - self.model_bytes - self.label_bytes
 
 
-def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, PageSizes]:
+def build_page(data: bytes, contents: SqzFile | None = None, *, title: str = "") -> tuple[bytes, PageSizes]:
     """Build the page of a model.
 
     Args:
         data: A whole `.sqz` file, which goes into the page unchanged.
         contents: The same file decoded, if the caller has it already.
+        title: What the page is called; by default the name of the architecture.
 
     Returns:
-        The page, UTF-8, and where its bytes are. The same file gives the same page.
+        The page, UTF-8, and where its bytes are. The same file and title give the same page.
 
     Raises:
         FormatError: If the file is damaged or no `.sqz` file.
@@ -79,7 +80,7 @@ def build_page(data: bytes, contents: SqzFile | None = None) -> tuple[bytes, Pag
     packed["page"] = page.encode()
     blocks = "".join(_block(name, zlib.compress(part, 9)) for name, part in packed.items())
     facts = {
-        "name": contents.network.spec.name,
+        "name": title or contents.network.spec.name,
         "file_bytes": len(data),
         "fp32_bytes": network_cost(contents.network.spec).fp32_bytes,
         "check": _check_sum(contents),

@@ -1,4 +1,4 @@
-"""Weight files are looked at before they are read: regular, not too large, and no stand-in for themselves."""
+"""Checks of weight files before they are read: regular files, not too large."""
 
 from __future__ import annotations
 

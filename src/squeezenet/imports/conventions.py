@@ -1,4 +1,4 @@
-"""How networks of different origins want their images, which few files say."""
+"""The preprocessing that networks of different origins expect, which few files state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which format a file has, and the network in it: the one door of this room."""
+"""Which format a file has, and the network in it: where every import begins."""
 
 from __future__ import annotations
 

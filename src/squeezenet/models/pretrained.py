@@ -1,4 +1,4 @@
-"""Networks by name, new or with published weights, and any model a user can point at."""
+"""Networks by name, new or with published weights, and any MODEL by its path."""
 
 from __future__ import annotations
 

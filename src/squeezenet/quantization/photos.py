@@ -1,4 +1,4 @@
-"""What shows a compressor the network's activations: photos, published activation ranges or synthetic pictures."""
+"""Where a compressor gets activation ranges from: photos, published ranges or synthetic pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a taught head: each photo is judged by the head that the others make."""
+"""The accuracy of a taught head: each photo is judged by a head made of the others."""
 
 from __future__ import annotations
 

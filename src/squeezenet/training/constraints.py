@@ -1,4 +1,4 @@
-"""What the weights must keep to while they are trained."""
+"""Constraints on weights during training."""
 
 from __future__ import annotations
 

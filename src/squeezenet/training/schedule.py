@@ -1,4 +1,4 @@
-"""How weights move: a recipe's `optimizer`, `schedule` and `ema_decay`."""
+"""Optimiser, learning-rate schedule and running average of a recipe."""
 
 from __future__ import annotations
 

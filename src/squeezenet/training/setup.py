@@ -105,7 +105,7 @@ def prepare_data(data: Data, val: Data | None, reporter: Reporter) -> TrainingDa
     if validation is None:
         moved = _moved(train, reporter)
         train, validation = train.split_holdout(HOLDOUT_SHARE, moved=moved)
-        reporter.say(f"no images to validate on were given: every class sets aside {HOLDOUT_SHARE:.0%} of its images")
+        reporter.say(f"no images to validate on were given: {HOLDOUT_SHARE:.0%} of each class is set aside")
     if len(train.classes) < 2:
         raise DataError(f"{train.name}: expected at least two classes to tell apart, got only {train.classes[0]!r}")
     if not len(validation):
@@ -127,7 +127,7 @@ def _moved(images: ImageSet, reporter: Reporter) -> list[int]:
     moved = moved_with_groups(images, groups)
     if groups:
         n_more = sum(map(len, groups)) - len(groups)
-        reporter.say(f"near-duplicates: {n_more} images show what others do; they are set aside together or not at all")
+        reporter.say(f"near-duplicates: {n_more} images look like another one; such images are set aside together")
     return moved
 
 

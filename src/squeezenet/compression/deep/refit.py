@@ -1,4 +1,4 @@
-"""Closed-form repair of a pruned network: the weights that are left are fitted to the float network's outputs.
+"""Closed-form repair of a pruned network: the remaining weights are fitted to the float network's outputs.
 
 Layer after layer, least squares over the kept weights and the biases, from the inputs that the pruned network really
 has to the outputs of the float network. Every position of a photo is an equation, so a few hundred photos are enough.

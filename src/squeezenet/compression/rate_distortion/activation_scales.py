@@ -1,4 +1,4 @@
-"""Steps of activations, a step for each channel."""
+"""Activation steps, one per channel."""
 
 from __future__ import annotations
 

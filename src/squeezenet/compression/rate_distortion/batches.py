@@ -1,4 +1,4 @@
-"""What distillation learns from: endless batches of pixels, of a few hundred photos or of a data set."""
+"""The input of distillation: endless batches of pixels from a few hundred photos or from a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Round a network layer by layer, each on the inputs that the layers rounded before it leave.
+"""Round a network layer by layer, each on the inputs that the rounded layers before it compute.
 
 Two streams of activations go through the network side by side: the float network's, and the integer network's as far as
 it is rounded. Second moments of the integer stream say how errors can be compensated; its cross moments with the float
