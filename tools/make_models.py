@@ -44,7 +44,7 @@ class Made:
 
 MODELS = {
     "cifar10": Made("cifar10", ("cifar10-train-0.zip", "cifar10-train-1.zip"), "cifar10-val.zip", 96_000, 6),
-    "imagenette": Made("small-photos", ("imagenette-train.zip",), "imagenette-val.zip", 150_000, 6),
+    "imagenette": Made("small-photos", ("imagenette-train.zip",), "imagenette-val.zip", 118_000, 6),
 }
 
 
