@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ def tables() -> dict[str, str]:
         "results:web-peers": web_peers_table(read("web_peers")),
         "results:web-work": web_work_table(read("web_kernels"), read("web_work")),
         "compression": compression_table(read("compression")["results"]),
+        "exponents": exponents_table(read("compression")["results"]),
         "tested": tested_table(),
         "litert": litert_table(read("litert")["results"]),
         "chips": chips_table(read("chips")["results"]),
@@ -347,6 +350,24 @@ def compression_table(rows: list[dict[str, Any]]) -> str:
         ]
         for row in ordered if row["kl"] < MAX_SHOWN_KL
     )])  # fmt: skip
+
+
+def exponents_table(rows: list[dict[str, Any]]) -> str:
+    """How fast KL falls with bytes, KL ~ bytes^-p, between neighbouring files of one method."""
+    header = ["SqueezeNet", "method", "bytes", "KL", "p", "1 % fewer bytes: KL"]
+    shown = [header]
+    for version, method in dict.fromkeys((row["model"], row["method"]) for row in rows):
+        if "uniform" in method:
+            continue
+        points = sorted((row["file_bytes"], row["kl"]) for row in rows
+                        if (row["model"], row["method"]) == (version, method))  # fmt: skip
+        for (size, kl), (larger, less) in pairwise(points):
+            exponent = math.log(kl / less) / math.log(larger / size)
+            shown.append([
+                version, method, f"{size:,} to {larger:,}", f"{kl:.3f} to {less:.3f}", f"{exponent:.1f}",
+                f"{100 * (0.99**-exponent - 1):+.1f} %",
+            ])  # fmt: skip
+    return markdown_table(shown)
 
 
 def litert_table(rows: list[dict[str, Any]]) -> str:
