@@ -20,11 +20,18 @@ PARTS = {
     "": ("conv1, conv10", ORANGE),
 }
 
+# Bytes of a SqueezeNet in files that others published. Their accuracies are for all of ImageNet's validation photos.
+PUBLISHED = (
+    (288_000, "coresets, 2018"),  # Dubey et al., ECCV 2018, "Coreset-Based Neural Network Compression"
+    (470_000, "the paper, 6 bits"),  # Iandola et al. 2016, table 2
+    (660_000, "the paper, 8 bits"),
+)
+
 
 def draw_figures(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "strategies.svg").write_bytes(strategies())
-    (folder / "compression.svg").write_bytes(compression(read("compression")["results"]))
+    (folder / "rate-distortion.svg").write_bytes(rate_distortion(read("compression")["results"]))
     for preset, result in read("trends").items():
         (folder / f"trend-{preset}.svg").write_bytes(trend(result))
 
@@ -51,23 +58,42 @@ def strategies() -> bytes:
     return picture.svg
 
 
-def compression(rows: list[dict[str, Any]]) -> bytes:
-    """KL over bytes, a panel for each network."""
+def rate_distortion(rows: list[dict[str, Any]]) -> bytes:
+    """KL (above) and change of top-1 (below) over bytes, a column for each network, with what others published."""
     versions = list(dict.fromkeys(row["model"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    with drawing(4.6 * len(versions), 4.8, n_panels=len(versions), share_y=True) as picture:
-        for axes, version in zip(picture.panels, versions, strict=True):
+    n_columns = len(versions)
+    with drawing(4.6 * n_columns, 7.6, n_panels=n_columns, n_rows=2, share_y=True) as picture:
+        for column, version in enumerate(versions):
+            fidelity, accuracy = picture.panels[column], picture.panels[column + n_columns]
             for number, method in enumerate(methods):
-                points = sorted((row["file_bytes"], row["kl"]) for row in rows
-                                if row["model"] == version and row["method"] == method)  # fmt: skip
-                axes.plot(*zip(*points, strict=True), marker="o*sDv^<"[number % 7], markersize=6, label=method)
-            log_axis(axes, "x", unit=1000)
-            log_axis(axes, "y", digits="125")
-            axes.set(title=f"SqueezeNet {version}", xlabel="kB (1000 bytes)")
-        picture.axes.set_ylabel("mean KL(float || compressed), nats")
+                chosen = [row for row in rows if row["model"] == version and row["method"] == method]
+                for axes, height in ((fidelity, _kl), (accuracy, _top1_change)):
+                    points = sorted((row["file_bytes"], height(row)) for row in chosen)
+                    marker = "o*sDv^<"[number % 7]
+                    axes.plot(*zip(*points, strict=True), marker=marker, markersize=6, label=method)
+            for axes in (fidelity, accuracy):
+                log_axis(axes, "x", unit=1000)
+                for size, name in PUBLISHED if version == "1.0" else ():
+                    axes.axvline(size, color=GREY, linestyle=":", linewidth=1.2)
+                    fidelity.annotate(name, (size, 0.98), xycoords=("data", "axes fraction"), rotation=90, ha="right",
+                                      va="top", fontsize=8, color="#5b6472")  # fmt: skip
+            log_axis(fidelity, "y", digits="125")
+            fidelity.set_title(f"SqueezeNet {version}", loc="left", fontsize=10)
+            accuracy.set(xlabel="kB (1000 bytes)", ylim=(-12, 3))
+        picture.panels[0].set_ylabel("mean KL(float || compressed), nats")
+        picture.panels[n_columns].set_ylabel("top-1 minus the float network's, points")
         legend = picture.axes.get_legend_handles_labels()
         picture.figure.legend(*legend, loc="outside lower center", ncols=3)
     return picture.svg
+
+
+def _kl(row: dict[str, Any]) -> float:
+    return float(row["kl"])
+
+
+def _top1_change(row: dict[str, Any]) -> float:
+    return float(row["top1"] - row["float_top1"])
 
 
 def trend(result: dict[str, Any]) -> bytes:

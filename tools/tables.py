@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ def tables() -> dict[str, str]:
         "results:web-peers": web_peers_table(read("web_peers")),
         "results:web-work": web_work_table(read("web_kernels"), read("web_work")),
         "compression": compression_table(read("compression")["results"]),
+        "exponents": exponents_table(read("compression")["results"]),
         "tested": tested_table(),
         "litert": litert_table(read("litert")["results"]),
         "chips": chips_table(read("chips")["results"]),
@@ -349,6 +352,24 @@ def compression_table(rows: list[dict[str, Any]]) -> str:
     )])  # fmt: skip
 
 
+def exponents_table(rows: list[dict[str, Any]]) -> str:
+    """How fast KL falls with bytes, KL ~ bytes^-p, between neighbouring files of one method."""
+    header = ["SqueezeNet", "method", "bytes", "KL", "p", "1 % fewer bytes: KL"]
+    shown = [header]
+    for version, method in dict.fromkeys((row["model"], row["method"]) for row in rows):
+        if "uniform" in method:
+            continue
+        points = sorted((row["file_bytes"], row["kl"]) for row in rows
+                        if (row["model"], row["method"]) == (version, method))  # fmt: skip
+        for (size, kl), (larger, less) in pairwise(points):
+            exponent = math.log(kl / less) / math.log(larger / size)
+            shown.append([
+                version, method, f"{size:,} to {larger:,}", f"{kl:.3f} to {less:.3f}", f"{exponent:.1f}",
+                f"{100 * (0.99**-exponent - 1):+.1f} %",
+            ])  # fmt: skip
+    return markdown_table(shown)
+
+
 def litert_table(rows: list[dict[str, Any]]) -> str:
     """How near LiteRT comes to the engines."""
     header = [
@@ -412,10 +433,13 @@ def trend_table(result: dict[str, Any]) -> str:
 
 def network_table(what: str, rows: dict[str, dict[str, Any]]) -> str:
     """Networks by what tells them apart, each with its counts and the accuracy of several seeds."""
-    header = [what, "parameters", "MACs", "int8 file, bytes", "top-1 of the file", "of each seed"]
+    has_ram = all("ram_bytes" in row for row in rows.values())
+    ram = ["RAM on a chip, bytes"] if has_ram else []
+    header = [what, "parameters", "MACs", *ram, "int8 file, bytes", "top-1 of the file", "of each seed"]
     lines = [
         [
-            title, f"{row['params']:,}", f"{row['macs']:,}", f"{row['file_bytes']:,}",
+            title, f"{row['params']:,}", f"{row['macs']:,}", *([f"{row['ram_bytes']:,}"] if has_ram else []),
+            f"{row['file_bytes']:,}",
             f"{row['top1_mean']:.1f} ± {row['top1_std']:.1f} %", ", ".join(f"{top1:.1f}" for top1 in row["top1"]),
         ]
         for title, row in rows.items()

@@ -91,7 +91,7 @@ def cli() -> None:
     \b
     A MODEL is a .sqz or .safetensors file, the authors' .net file, a folder that `train` wrote,
     or a name: imagenette, cifar10 (in this package), imagenet, squeezenet1_1 (fetched once).
-    DATA is a folder of class folders, a zip of one, or `digits`.
+    DATA is a folder of class folders, a zip of one, a .csv of files and labels, or `digits`.
     """
 
 

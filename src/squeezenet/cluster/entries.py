@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data.sources import ALREADY_LISTED, Source, ZipSource, open_source
+from ..data.opening import open_source
+from ..data.sources import ALREADY_LISTED, Source, ZipSource
 from ..errors import DataError, ImageError, MissingDependencyError
 from ..files import IMAGE_EXTENSIONS
 from ..images import MAX_FILE_BYTES

@@ -18,7 +18,8 @@ from ..errors import DataError
 from ..labels import Labels
 from ..text import match_key, nfc
 from .layout import Split, read_layout, split_of
-from .sources import ALREADY_LISTED, Listing, NoImages, Source, ZipSource, open_source
+from .opening import open_source
+from .sources import ALREADY_LISTED, Listing, NoImages, Source, ZipSource
 
 __all__ = [
     "DataSource", "ImageItem", "ImageSet", "evenly_spaced", "open_data", "open_everything", "open_train_and_val",
@@ -203,8 +204,8 @@ def open_data(
     """Find the images of one or several DATA arguments.
 
     Args:
-        sources: `digits`, a folder, a zip, or several of them, which are joined by class name; with `unlabelled`
-            also files, which are taken for images whatever their extension.
+        sources: `digits`, a folder, a zip, a table of labels (`.csv`), or several of them, joined by class name; with
+            `unlabelled` also files, which are taken for images whatever their extension.
         split: Which split to take where the sources together have more than one; no effect where they have none or
             only one. Without it, all images are taken.
         unlabelled: Take images from anywhere and give none a class, for calibration and prediction.

@@ -27,12 +27,12 @@ from ..text import file_name
 from .layout import junk_reason
 
 __all__ = [
-    "ALREADY_LISTED", "DigitsSource", "FileSource", "FolderSource", "Listing", "NoImages", "Source", "ZipSource",
-    "expand_pattern", "open_source",
+    "ALREADY_LISTED", "DIGITS", "DigitsSource", "DiskSource", "FileSource", "FolderSource", "Listing", "NoImages",
+    "Source", "ZipSource", "expand_pattern",
 ]  # fmt: skip
 
 ALREADY_LISTED = "a link to a folder already listed"
-_DIGITS = "digits"
+DIGITS = "digits"
 _LOCAL_HEADER_BYTES = 30
 _DOCUMENT_PARTS = frozenset({"[Content_Types].xml", "mimetype", "AndroidManifest.xml", "META-INF/MANIFEST.MF"})
 _DIGITS_VAL_EVERY = 5  # every fifth image of a class is for validation
@@ -82,37 +82,6 @@ class Source(abc.ABC):
             return error.reason
 
 
-def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> Source:
-    """Open what a DATA argument names: `digits`, a folder, a zip or one image file.
-
-    Args:
-        source: The argument.
-        any_file: Take any other file for an image as well, whatever its extension.
-
-    Raises:
-        DataError: If it is not one of these, or the zip cannot be used.
-    """
-    text, path = os.fspath(source), Path(source)
-    if not text.strip():  # an unset variable of a shell; Path() would be the working folder
-        raise DataError("expected a file or a folder, got an empty name")
-    if text == _DIGITS and not path.exists():
-        return DigitsSource()
-    if path.is_dir():
-        return FolderSource(path)
-    if not path.exists() and "://" in text:
-        raise DataError(f"{file_name(text)}: expected a file or a folder on this machine, got a URL: download it first")
-    if not path.exists():
-        wanted = "" if any_file else f"; expected a folder of class folders, a zip of one, or {_DIGITS}"
-        raise DataError(f"{file_name(text)}: no such file or folder{wanted}")
-    if path.is_file() and path.suffix.lower() not in IMAGE_EXTENSIONS and _is_zip(path):
-        return ZipSource(path)
-    if path.is_file() and (any_file or path.suffix.lower() in IMAGE_EXTENSIONS):
-        return FileSource(path)
-    wanted = "an image, or a folder or zip of images" if any_file else "a folder of class folders or a zip of one"
-    got = "another kind of file" if path.is_file() else "a device, a pipe or a socket"
-    raise DataError(f"{file_name(text)}: expected {wanted}, got {got}")
-
-
 def expand_pattern(path: str) -> list[str]:
     """Find the paths of a pattern such as "photos/*.jpg" that no shell has expanded; anything else is returned alone.
 
@@ -123,15 +92,7 @@ def expand_pattern(path: str) -> list[str]:
     return [path]
 
 
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as stream:
-        if is_image_start(stream.read(SIGNATURE_BYTES)):  # with a zip behind it
-            return False
-        # A damaged zip is still meant as one: the suffix counts too, so that the error names the damage.
-        return zipfile.is_zipfile(stream) or path.suffix.lower() == ".zip"
-
-
-class _DiskSource(Source):
+class DiskSource(Source):
     """Files by path."""
 
     def read(self, key: str, limit: int | None = None) -> bytes:
@@ -156,7 +117,7 @@ class _DiskSource(Source):
             return 0
 
 
-class FolderSource(_DiskSource):
+class FolderSource(DiskSource):
     """A folder tree on disk; links are followed, but no folder is entered twice."""
 
     def list_files(self) -> Listing:
@@ -227,7 +188,7 @@ class NoImages(Source):
         raise ImageError(key)
 
 
-class FileSource(_DiskSource):
+class FileSource(DiskSource):
     """One image file, given by name."""
 
     def list_files(self) -> Listing:
@@ -336,7 +297,7 @@ class DigitsSource(Source):
     def __init__(self) -> None:
         with MissingDependencyError.named():
             from sklearn.datasets import load_digits
-        super().__init__(Path(_DIGITS))
+        super().__init__(Path(DIGITS))
         digits = load_digits()
         self._labels = [int(label) for label in digits.target]
         # Values are 0 to 16 (counts of set pixels in 4x4 blocks).

@@ -52,14 +52,17 @@ class Picture:
 
 
 @contextmanager
-def drawing(width: float, height: float, *, n_panels: int = 1, share_y: bool = False) -> Iterator[Picture]:
+def drawing(
+    width: float, height: float, *, n_panels: int = 1, n_rows: int = 1, share_y: bool = False
+) -> Iterator[Picture]:
     """Draw an SVG file with matplotlib, `n_panels` axes side by side; the same drawing gives the same bytes.
 
     Args:
         width: Inches.
         height: Inches.
         n_panels: Axes side by side.
-        share_y: Let the panels have one y axis.
+        n_rows: Such rows of axes, one below the other; `Picture.panels` has the first row first.
+        share_y: Let the panels of a row have one y axis.
     """
     import matplotlib  # here, since it takes longer to import than everything else together
     from matplotlib.figure import Figure
@@ -71,7 +74,7 @@ def drawing(width: float, height: float, *, n_panels: int = 1, share_y: bool = F
     }  # fmt: skip
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")
-        panels = list(figure.subplots(1, n_panels, sharey=share_y, squeeze=False)[0])
+        panels = list(figure.subplots(n_rows, n_panels, sharey="row" if share_y else False, squeeze=False).flat)
         picture = Picture(figure, panels)
         yield picture
         stream = io.BytesIO()
