@@ -1,4 +1,6 @@
-r"""Heads from few photos: accuracy on the waste photos, time and memory, and the same bytes from every engine.
+r"""Heads from few photos: accuracy on the waste photos, time and memory, also of thousands.
+
+teach_equality.py compares the bytes that engines write.
 
     python benchmarks/teach.py --v11 v11.sqz --v10 v10.sqz -o results/teach.json
 
@@ -12,10 +14,7 @@ Nothing is chosen by the photos that judge: a head's settings are chosen by leav
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -25,20 +24,15 @@ from typing import Any
 
 import numpy as np
 from environment import describe_run
-from numpy.typing import NDArray
 
-from squeezenet import Classifier, open_data, read_sqz
+from squeezenet import Classifier, open_data
 from squeezenet.evaluation.features import collect_features
-from squeezenet.fileformat import decode_sqz
-from squeezenet.teaching.head import joined, plain_json, replace_head
 from squeezenet.teaching.native import fit
-from squeezenet.teaching.solver import FeatureCode, fit_numpy, kept_levels, quantize_head
+from squeezenet.teaching.solver import FeatureCode, fit_numpy, quantize_head
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 TRASH = SHARED / "data/trash-360.zip"
-OTHERS = {"imagenette-val": "data/imagenette-val.zip"}
-PARTS = ROOT / "src/squeezenet/exports/web"
 DRAWS = 10
 
 
@@ -106,53 +100,48 @@ def photos_to_file(path: Path) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def equality(path: Path, tasks: int) -> dict[str, Any]:
-    """Random tasks: 1 to 60 photos per class, 2 to 20 classes, with classes kept or not; SHA-256 by each engine."""
-    data, contents = path.read_bytes(), read_sqz(path)
-    images = open_data([SHARED / OTHERS["imagenette-val"], TRASH], unlabelled=True)
-    classifier = Classifier(path)
-    head = contents.network.spec.convs[-1]
-    positions, code = head.out_size**2, FeatureCode.of(head.in_size**2, is_signed=False)
-    pixels: dict[int, NDArray[np.uint8]] = {}
-    equal, engines = 0, ["numpy", "c", "node"]
-    for task in range(tasks):
-        rng = np.random.default_rng(task)
-        n_classes = int(rng.integers(2, 21))
-        counts = rng.integers(1, 61 if task % 3 == 0 else 12, n_classes)
-        classes = np.repeat(np.arange(n_classes), counts)
-        chosen = rng.choice(len(images), len(classes), replace=len(classes) > len(images)).tolist()
-        for index in set(chosen) - pixels.keys():
-            pixels[index] = classifier.preprocessing(images.read(index))
-        stack = np.stack([pixels[index] for index in chosen])
-        codes = code.encode(classifier.engine.features(stack))
-        old = contents.network.convs[head.name]
-        kept = task % 2 == 1
-        levels = kept_levels(codes, code, old, positions) if kept else None
-        meta = {"labels": {"names": [f"class {index}" for index in range(n_classes + 1000 * kept)]}}
-
-        def made(found: Any, *, kept: bool = kept, old: Any = old, meta: Any = meta) -> str:
-            new = quantize_head(found, code, positions)
-            return hashlib.sha256(replace_head(data, contents, joined(old, new) if kept else new, meta)).hexdigest()
-
-        found = [
-            made(fit_numpy(code.decode(codes), classes, n_classes, levels)),
-            made(fit(codes, code, classes, n_classes, levels)),
-            in_node(path, stack, classes, n_classes, 1000 * kept, plain_json(meta)),
-        ]
-        equal += len(set(found)) == 1
-        print("task", task, n_classes, len(classes), kept, found[0][:12], len(set(found)) == 1, flush=True)
-    return {"tasks": tasks, "equal": equal, "engines": engines}
+def large(path: Path) -> dict[str, Any]:
+    """Many photos, many classes, the same photos twice, one photo: seconds, peak memory, output of the command."""
+    images = open_data(SHARED / "data/imagenette-train.zip")
+    with tempfile.TemporaryDirectory() as place:
+        everything, many, twice, one = (Path(place) / name for name in ("5000", "500", "twice", "one"))
+        for index, item in enumerate(images.items):
+            copies = [(everything, images.classes[item.label or 0])]
+            if index % 3 == 0:
+                copies.append((many, f"class {index // 3 % 500:03}"))
+            if item.label == 0 and index < 40:
+                copies += [(twice, "one"), (twice, "other")]
+            if index == 0:
+                copies.append((one, "alone"))
+            for folder, name in copies:
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                (folder / name / f"{index:05}.jpg").write_bytes(images.read(index))
+        found = {}
+        for folder in (everything, many, twice, one):
+            found[folder.name] = _by_command(path, folder)
+            print(folder.name, found[folder.name], flush=True)
+        return found
 
 
-def in_node(path: Path, pixels: NDArray[np.uint8], classes: NDArray[np.int64], n: int, kept: int, text: bytes) -> str:
-    """The same task in WebAssembly; SHA-256 of the file."""
-    with tempfile.TemporaryDirectory() as folder:
-        task = struct.pack("<5I", len(classes), n, kept, len(text), 0) + classes.astype("<i4").tobytes()
-        (Path(folder) / "task").write_bytes(task + pixels.tobytes() + text)
-        command = ["node", ROOT / "tests/native/teach.mjs", PARTS / "engine.wasm", path, Path(folder) / "task"]
-        made = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    decode_sqz(made)
-    return hashlib.sha256(made).hexdigest()
+def _by_command(path: Path, folder: Path) -> dict[str, Any]:
+    program = (
+        "import sys, resource; from squeezenet.cli import cli\n"
+        "try: cli(sys.argv[1:])\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    arguments = ["teach", str(folder), "--on", str(path), "-o", f"{folder}.sqz", "--json"]
+    start = time.perf_counter()
+    run = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    seconds, lines = time.perf_counter() - start, run.stdout.splitlines()
+    found = {"seconds": seconds, "megabytes": int(lines[-1]) / 1000, "exit_code": run.returncode}
+    if run.returncode:
+        return found | {"says": run.stderr.strip().splitlines()[-1].replace(str(folder.parent), "...")}
+    report = json.loads(lines[-2])
+    return found | {
+        "photos": report["n_photos"], "classes": len(report["classes"]), "fit_seconds": report["fit_seconds"],
+        "left_out_top1": report["left_out"]["top1"], "shared": len(report["shared"]),
+        "taught_bytes": folder.with_suffix(".taught").stat().st_size,
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -160,8 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--v11", type=Path, required=True)
     parser.add_argument("--v10", type=Path)
-    parser.add_argument("--tasks", type=int, default=30)
-    parser.add_argument("--parts", nargs="+", default=["accuracy", "time", "equality"])
+    parser.add_argument("--parts", nargs="+", default=["accuracy", "time", "large"])
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/teach.json")
     options = parser.parse_args()
     rows = json.loads(options.output.read_text()) if options.output.exists() else {}
@@ -173,8 +161,8 @@ def main() -> None:
     if "time" in options.parts:
         rows["time"] = photos_to_file(options.v11)
         print(rows["time"])
-    if "equality" in options.parts and shutil.which("node"):
-        rows["equality"] = equality(options.v11, options.tasks)
+    if "large" in options.parts:
+        rows["large"] = large(options.v11)
     options.output.write_text(json.dumps(rows, indent=1) + "\n")
 
 

@@ -6,7 +6,7 @@ enum { NOVELTY_ONE = 1 << 16, NOVELTY_UNIT = 1 << 15, NOVELTY_LARGEST = 15, NOVE
 /* What is kept while a rule is made. */
 typedef struct {
     const sqz_novelty *photos;
-    int64_t *sums; /* (classes, channels), of the photos' directions */
+    int64_t *sums; /* (classes, channels), of the roots of the photos' directions */
     int32_t *counts; /* photos of a class */
     uint8_t *vectors, *own; /* (classes, channels), and one more */
     int32_t *features, *unit;
@@ -36,16 +36,17 @@ static uint64_t novelty_root(uint64_t value) {
     return root;
 }
 
-/* Brings a feature vector to a length of 2^15. */
+/* Brings a feature vector to a length of 2^15, and takes roots. */
 static void novelty_direct(const int32_t *features, int channels, int32_t *unit) {
     const uint64_t root = novelty_root(novelty_norm(features, channels));
     const int64_t length = root ? (int64_t)root : 1;
     for (int c = 0; c < channels; c++) {
-        unit[c] = (int32_t)((int64_t)features[c] * NOVELTY_UNIT / length); /* C rounds towards 0 */
+        const int64_t value = features[c] > 0 ? (int64_t)features[c] * NOVELTY_UNIT / length : 0;
+        unit[c] = (int32_t)novelty_root((uint64_t)value * NOVELTY_UNIT);
     }
 }
 
-/* The vector of a class whose directions add up to `sums` less `left_out`, which may be NULL. */
+/* The vector of a class whose roots add up to `sums` less `left_out`, which may be NULL. */
 static void novelty_vector(const int64_t *sums, const int32_t *left_out, int channels, uint8_t *vector) {
     int64_t largest = 0;
     for (int c = 0; c < channels; c++) {
@@ -53,8 +54,8 @@ static void novelty_vector(const int64_t *sums, const int32_t *left_out, int cha
         if (sum > largest) largest = sum;
     }
     for (int c = 0; c < channels; c++) {
-        const int64_t sum = sums[c] - (left_out ? left_out[c] : 0);
-        vector[c] = (uint8_t)(sum > 0 ? (2 * NOVELTY_LARGEST * sum + largest) / (2 * largest) : 0);
+        const int64_t part = largest ? (sums[c] - (left_out ? left_out[c] : 0)) * NOVELTY_UNIT / largest : 0;
+        vector[c] = (uint8_t)((2 * NOVELTY_LARGEST * part * part + (1 << 30)) >> 31);
     }
 }
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -9,14 +10,16 @@ from click.testing import CliRunner
 import squeezenet
 from image_files import write_tree
 from networks import tiny_spec
-from squeezenet import Classifier, read_sqz
+from squeezenet import Classifier, open_data, read_sqz
 from squeezenet.cli import cli
 from squeezenet.cli.compress import _FIELDS, _METHODS
 from squeezenet.compression.methods import METHODS, RateDistortion
 from squeezenet.errors import SqueezeNetError
+from squeezenet.evaluation.predictor import collect_logits, match_classes
 from squeezenet.labels import Labels
 from squeezenet.models import SqueezeNet, save_safetensors
 from squeezenet.preprocess import Preprocessing
+from squeezenet.unknown import fit_unknown
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,14 @@ def test_labelled_images_train_under_the_budget(model, tmp_path):
     lost = accuracy["float"]["top1_correct"] - accuracy["compressed"]["top1_correct"]
     assert sum(row["float_correct"] - row["compressed_correct"] for row in accuracy["classes"]) == lost
     assert (tmp_path / "a.sqz.report.svg").read_bytes().startswith(b"<?xml")
+    # The rule for "unknown" is made of the images trained on; those of --val set its threshold.
+    classifier, images = Classifier(file), open_data("digits", split="train")
+    scores = collect_logits(classifier, match_classes(classifier, images))
+    made = fit_unknown(scores.features, scores.labels)
+    np.testing.assert_array_equal(classifier.contents.unknown.vectors, made.rule.vectors)
+    judged = collect_logits(classifier, match_classes(classifier, open_data("digits", split="val")))
+    right = judged.logits.argmax(axis=1) == judged.labels
+    assert 94 < 100 * (~classifier.contents.unknown.is_unknown(judged.features[right])).mean() < 98
 
 
 def test_smallest_file_that_loses_few_enough_points(model, tmp_path):

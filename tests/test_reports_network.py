@@ -4,22 +4,29 @@ import csv
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from commands import run
 from networks import random_network, tiny_spec
+from squeezenet import Int8, compress
 from squeezenet.classifier import Classifier
 from squeezenet.data import open_data
 from squeezenet.errors import MissingDependencyError
-from squeezenet.evaluation.predictor import collect_logits
-from squeezenet.fileformat import SqzFile
+from squeezenet.evaluation.predictor import collect_logits, open_model
+from squeezenet.fileformat import SqzFile, decode_sqz
 from squeezenet.labels import Labels
+from squeezenet.models import load_model
+from squeezenet.progress import SilentReporter
 from squeezenet.reports.charts import Axis, Line, Point, chart, line_chart
 from squeezenet.reports.network_page import build_report, render_card, render_html
 from squeezenet.reports.pages import render
 from squeezenet.reports.plots import drawing, front
+from squeezenet.training.run_folder import RunFolder
+from squeezenet.training.run_report import write_run_report
+from squeezenet.training.setup import prepare_data
 from training_runs import train, write_images
 
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -159,6 +166,23 @@ def test_run_folder_has_a_report_and_a_card(tmp_path):
     assert "recipe: custom" in (tmp_path / "run/README.md").read_text()
     with (tmp_path / "run/log.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 2
+
+
+def test_temperature_of_a_run_is_kept_with_its_weights_and_goes_into_the_file(tmp_path, monkeypatch):
+    measured = SimpleNamespace(temperature=1.75)
+    monkeypatch.setattr("squeezenet.training.run_report.measure_confidence", lambda scores: measured)
+    data = write_images(tmp_path / "data")
+    result = train(data, tmp_path / "run")
+    assert load_model(result.best).provenance["temperature"] == 1.75
+    assert open_model(tmp_path / "run").temperature == 1.75
+    made = compress(tmp_path / "run", method=Int8(), progress=False)
+    assert made.file.temperature == 1.75
+    assert "temperature" not in made.file.facts["provenance"]
+    assert decode_sqz(made.encoded).temperature == 1.75
+    measured.temperature = 1.0  # measured again, and none is better
+    (tmp_path / "run/report.html").unlink()
+    write_run_report(RunFolder(tmp_path / "run"), prepare_data(data, None, SilentReporter()), [])
+    assert compress(tmp_path / "run", method=Int8(), progress=False).file.temperature == 1
 
 
 def test_evaluate_writes_a_report_with_the_run_s_history(tmp_path):

@@ -438,6 +438,20 @@ def test_evaluating_a_taught_head_warns_of_its_own_photos(base, photos, tmp_path
     assert "the head was taught from 18 photos: measured on these same photos, accuracy is meaningless" in run.stderr
 
 
+def test_nothing_is_stored_that_was_measured_on_the_photos_taught_from(base, photos, tmp_path):
+    made = teach(photos, on=base, output=tmp_path / "new.sqz").path
+    before = made.read_bytes()
+    paint(tmp_path / "val", "red", 3, COLOURS["red"], seed=8)
+    paint(tmp_path / "val", "blue", 3, COLOURS["blue"], seed=8)
+    (tmp_path / "val/red/again.png").write_bytes((photos / "red/0-0.png").read_bytes())
+    run = CliRunner().invoke(cli, ["evaluate", str(made), str(tmp_path / "val"), "--store"])
+    assert (run.exit_code, made.read_bytes() == before) == (2, True)
+    assert "--store needs images that MODEL was not trained on or taught from" in run.stderr
+    (tmp_path / "val/red/again.png").unlink()
+    run = CliRunner().invoke(cli, ["evaluate", str(made), str(tmp_path / "val"), "--store"])
+    assert (run.exit_code, made.read_bytes() == before) == (0, False), run.output
+
+
 # --- features as a command ---
 
 

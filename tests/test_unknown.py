@@ -13,7 +13,7 @@ from squeezenet.errors import BadTable
 from squeezenet.fileformat import decode_sqz, encode_sqz, with_facts
 from squeezenet.native_library import load_library
 from squeezenet.teaching.solver import FeatureCode
-from squeezenet.unknown import UnknownRule, class_vectors, directions, fit_unknown, squared_cosines
+from squeezenet.unknown import UnknownRule, class_vectors, fit_unknown, roots, squared_cosines
 from sqz_bytes import with_chunk
 
 ODD = {"fires": tiny_spec().fires[:1] * 2, "bypass": "simple"}
@@ -145,7 +145,7 @@ def test_the_rule_decides_what_a_classifier_answers(engine):
     spec = tiny_spec()
     network, pixels = random_network(spec), random_pixels(spec, 12)
     features = Classifier(SqzFile(network=network), engine=engine).engine.features(pixels)
-    vectors = class_vectors(directions(features[:1]))
+    vectors = class_vectors(roots(features[:1]))
     rule = UnknownRule(vectors, int(np.median(squared_cosines(features, vectors))) + 1)
     classifier = Classifier(SqzFile(network=network, unknown=rule, facts={"unknown_below": 1.0}), engine=engine)
     answers = classifier.answers([str(i) for i in range(12)], classifier.outputs(pixels))
@@ -161,13 +161,13 @@ def test_rule_is_made_as_the_page_says():
     features = centres[np.searchsorted([0, 2, 5], labels)] + rng.integers(-20_000, 120_000, (30, 10))
     fit = fit_unknown(features, labels)
     unit = [
-        [(x > 0) * 2 * (y := abs(x) * 32768 // math.isqrt(sum(x * x for x in row))) - y for x in row]
+        [math.isqrt(max(x, 0) * 32768 // math.isqrt(sum(x * x for x in row)) * 32768) for x in row]
         for row in features.tolist()
     ]
 
     def vector(rows):
-        sums = [max(0, sum(column)) for column in zip(*rows, strict=True)] if rows else [0] * 10
-        return [(30 * x + max(sums)) // max(1, 2 * max(sums)) for x in sums]
+        sums = [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * 10
+        return [(30 * (x * 32768 // max(1, *sums)) ** 2 + 2**30) // 2**31 for x in sums]
 
     def score(row, vectors):
         best = -1

@@ -1,9 +1,11 @@
 /* web_teach.c - a new head for the open model, from photos: docs/teaching.md.
  *
  *     after web_run, web_codes() has the photo's feature vector as web_channels() bytes, to be kept by the page
- *     at = web_teach_room(photos, classes, kept), kept being how many of the model's first classes stay: write web_channels() codes for each photo there, class by class, and at
- *     web_teach_classes() the class of each (int32, ascending from 0); web_teach() -> status
- *     web_teach_rule() -> bytes of the body of an unkn chunk made of the same photos, at web_teach_chunk(); 0 without
+ *     at = web_teach_room(photos, classes, kept), kept being how many of the model's first classes stay: write web_channels()
+ *     codes for each photo there, class by class, and at web_teach_classes() the class of each (int32, ascending from 0);
+ *     web_teach() -> status
+ *     web_teach_rule(codes, n) -> bytes of the body of an unkn chunk made of the same photos, and of n of none of the
+ *     classes, at web_teach_chunk(); 0 without
  *     web_teach_scores(): (photos, classes) doubles, each photo left out, until the next photo is read
  *     web_teach_logits() after web_run: the new head's answer, kept + classes doubles
  *     at = web_alloc(n), write JSON in UTF-8 there, likewise the body of an unkn chunk (or 0 bytes),
@@ -343,7 +345,7 @@ static uint8_t *teach_chunk;
 WEB_EXPORT(web_teach_chunk) uint8_t *web_teach_chunk(void) { return teach_chunk; }
 
 /* Photos count where the head that is fitted to all others answers rightly. */
-WEB_EXPORT(web_teach_rule) size_t web_teach_rule(void) {
+WEB_EXPORT(web_teach_rule) size_t web_teach_rule(const uint8_t *foreign_codes, size_t foreign) {
     sqz_novelty photos = SQZ_ZEROS;
     const double *scores = teach.taught.scores;
     uint8_t *right;
@@ -351,6 +353,8 @@ WEB_EXPORT(web_teach_rule) size_t web_teach_rule(void) {
     void *memory;
     photos.codes = teach.codes;
     photos.labels = teach.classes_of;
+    photos.foreign_codes = foreign_codes;
+    photos.foreign = foreign;
     photos.photos = (size_t)teach.photos;
     photos.channels = web_channels();
     photos.classes = teach.classes;

@@ -35,8 +35,8 @@ from .spec import ArchSpec, Bypass, FireSpec, StemSpec
 from .unknown import UNKNOWN_CHUNK, UnknownRule
 
 __all__ = [
-    "Limits", "SqzFile", "decode_sqz", "encode_sqz", "encode_weights", "overhead_bytes", "read_bytes", "read_sqz",
-    "stream_bytes", "with_facts", "write_sqz",
+    "Limits", "SqzFile", "carried_facts", "decode_sqz", "encode_sqz", "encode_weights", "overhead_bytes", "read_bytes",
+    "read_sqz", "stream_bytes", "temperature_in", "with_facts", "write_sqz",
 ]  # fmt: skip
 
 VERSION: Final = 1
@@ -72,14 +72,14 @@ class SqzFile:
 
     @classmethod
     def of(cls, model: _Described, network: IntegerNetwork, **compressed: Any) -> SqzFile:
-        """Put the integers of a compressed model beside the model's labels, preprocessing and provenance.
+        """Put the integers of a compressed model beside the model's labels, preprocessing, temperature and provenance.
 
         Args:
             model: The float network that was compressed.
             network: Its integers.
             compressed: How, for the provenance: the method's name and what else is worth keeping.
         """
-        facts = {"provenance": {**model.provenance, "compressed": compressed}}
+        facts = carried_facts(model.provenance, compressed)
         return cls(network=network, labels=model.labels, preprocessing=model.preprocessing, facts=facts)
 
     @property
@@ -118,6 +118,20 @@ class SqzFile:
     def preprocessing_or_default(self) -> Preprocessing:
         """What makes the network's input of photos: the file's preprocessing, or without one a plain resize."""
         return self.preprocessing or Preprocessing.plain(self.network.spec.input_size)
+
+
+def carried_facts(provenance: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the provenance of a float network into facts of its file: its temperature stands by itself."""
+    rest = {key: value for key, value in provenance.items() if key != "temperature"}
+    temperature = temperature_in(provenance)
+    carried = {} if temperature == 1 else {"temperature": temperature}
+    return {**carried, "provenance": {**rest, "compressed": dict(compressed)}}
+
+
+def temperature_in(provenance: Mapping[str, Any]) -> float:
+    """Read the temperature that a float network brings; 1 without a usable one."""
+    value, (lowest, highest) = provenance.get("temperature"), _RANGES["temperature"]
+    return float(value) if isinstance(value, (int, float)) and lowest <= value <= highest else 1.0
 
 
 def write_sqz(path: str | os.PathLike[str], contents: SqzFile) -> int:

@@ -1,6 +1,6 @@
 """Whether a photo shows none of a network's classes, told by its feature vector (docs/format.md, "Unknown").
 
-A rule is a small integer vector for each class, the direction of its photos' mean, and a threshold: a photo whose
+A rule is a small integer vector for each class, the direction of its photos, and a threshold: a photo whose
 features point nowhere near one of them is unknown. All of it is integer arithmetic, so that every engine decides alike.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .errors import BadTable
 
 __all__ = [
-    "MAX_VECTORS", "UNKNOWN_CHUNK", "UnknownFit", "UnknownRule", "class_vectors", "directions", "fit_unknown",
+    "MAX_VECTORS", "UNKNOWN_CHUNK", "UnknownFit", "UnknownRule", "class_vectors", "fit_unknown", "roots",
     "squared_cosines",
 ]  # fmt: skip
 
@@ -125,18 +125,22 @@ def squared_cosines(features: NDArray[np.integer], vectors: NDArray[np.integer])
 
 
 def class_vectors(sums: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Scale sums of vectors (K, channels) so that the largest of each is 15, rounded half up; 0 for negatives."""
-    positive = np.maximum(sums, 0)
-    largest = positive.max(axis=1, keepdims=True)
-    scaled: NDArray[np.int64] = (2 * _LARGEST * positive + largest) // np.maximum(2 * largest, 1)
-    return scaled.astype(np.uint8)
+    """Square sums of roots (K, channels), scaled so that the largest of each is 15, rounded half up."""
+    largest = sums.max(axis=1, keepdims=True)
+    scaled = sums * _UNIT // np.maximum(largest, 1)
+    squared: NDArray[np.int64] = (2 * _LARGEST * scaled * scaled + _UNIT**2) // (2 * _UNIT**2)
+    return squared.astype(np.uint8)
 
 
-def directions(features: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Scale feature vectors (N, channels) to a length of 2^15, rounded towards zero; zeros stay zeros."""
+def roots(features: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Scale feature vectors (N, channels) to a length of 2^15 and take roots, both rounded down; 0 for negatives.
+
+    What only a few photos of a class have weighs less in a mean of roots than in a mean.
+    """
     x = features.astype(np.int64)
     lengths = np.array([max(1, math.isqrt(norm)) for norm in (x * x).sum(axis=1).tolist()], np.int64)
-    return np.multiply(np.sign(x), np.abs(x) * _UNIT // lengths[:, None])
+    unit = np.maximum(x, 0) * _UNIT // lengths[:, None]
+    return np.sqrt((unit * _UNIT).astype(np.float64)).astype(np.int64)  # exact: below 2^31
 
 
 def fit_unknown(
@@ -163,7 +167,7 @@ def fit_unknown(
     present, y = np.unique(labels, return_inverse=True)
     if not 1 <= len(present) <= MAX_VECTORS:
         return None
-    unit = directions(features)
+    unit = roots(features)
     sums = np.zeros((len(present), unit.shape[1]), np.int64)
     np.add.at(sums, y, unit)
     vectors = class_vectors(sums)

@@ -30,7 +30,7 @@ codes.forEach((code, i) => bytes(room + i * width, width).set(code));
 bytes(engine.web_teach_classes(), 4 * photos).set(task.subarray(20, 20 + 4 * photos));
 check(engine.web_teach());
 const [meta, rule] = [task.subarray(at, at + metaBytes), task.subarray(at + metaBytes, at + metaBytes + ruleBytes)];
-const made = rule.toString() === "auto" ? engine.web_teach_rule() : 0; // the rule that the page makes
+const made = rule.toString() === "auto" ? engine.web_teach_rule(0, 0) : 0; // the rule that the page makes
 const chosen = made ? bytes(engine.web_teach_chunk(), made).slice() : rule;
 const places = [put(meta), put(chosen)];
 check(engine.web_teach_file(places[0], metaBytes, places[1], chosen.length));

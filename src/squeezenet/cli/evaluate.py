@@ -33,6 +33,7 @@ def command(
     id (wnid) or name, never by position.
     """
     from .. import evaluate, store_confidence
+    from ..teaching.taught import photos_taught
     from ..zoo import find_model
 
     found = find_model(model)
@@ -51,6 +52,8 @@ def command(
         write_evaluation_page(result, report, history=history, facts=facts)
     confidence = result.confidence if store or foreign else None
     if store and confidence and found.path:
+        if result.is_of_trained_images or photos_taught(found.path, result.scores.features):
+            raise click.UsageError("--store needs images that MODEL was not trained on or taught from: give others")
         store_confidence(found.path, confidence)
     for remark in result.images.remarks():
         click.echo(printable(remark), err=True)

@@ -20,20 +20,23 @@ from ..errors import CompressionError
 from ..evaluation.comparison import AccuracyComparer, Comparison
 from ..evaluation.confidence import measure_confidence, stored_bytes
 from ..evaluation.evaluate import Data
-from ..evaluation.predictor import FloatPredictor, Model
-from ..fileformat import SqzFile, decode_sqz, encode_sqz, overhead_bytes
+from ..evaluation.predictor import FloatPredictor, Model, collect_logits
+from ..fileformat import SqzFile, carried_facts, decode_sqz, encode_sqz, overhead_bytes
 from ..files import write_together
 from ..models import SqueezeNet, fold_batch_norm, load_model
 from ..network import IntegerNetwork
 from ..progress import Reporter, reporter_of
 from ..quantization.photos import CalibrationPhotos, choose_calibration
 from ..text import html_table
+from ..unknown import MAX_VECTORS
 from .methods import Int8, Method, RateDistortion
 from .outcome import Job, Outcome, RDPoint
 from .plot import plot_points
 from .report import CompressionReport, Fidelity
 
 __all__ = ["Compressed", "compress"]
+
+_MAX_EXAMPLES = 2000  # images of `data` that vectors of the unknown rule are made of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,7 @@ def compress(
         data: Labelled images to train on.
         unlabelled: Photos without labels to distil on with `RateDistortion`: thousands, like those that the network is
             for. The file is the one before distillation if calibration photos set aside show no gain.
-        val: Labelled images to measure accuracy on, and the probability below which an answer is "unknown".
+        val: Labelled images to measure accuracy on, a temperature, and a rule for "unknown" (its vectors on `data`).
         progress: Where progress is shown: a `Reporter`, True for standard error, False for nowhere.
 
     Returns:
@@ -129,7 +132,7 @@ def compress(
     inputs = _gather(network, chosen, calibration, n_photos, (data, unlabelled), val, reporter)
     outcome = chosen.run(_job(network, inputs, chosen, reporter))
     contents = SqzFile.of(network, outcome.network, **_described(chosen, inputs.photos))
-    encoded, comparison = _judge(encode_sqz(contents, weights=outcome.weights), inputs.comparer)
+    encoded, comparison = _judge(encode_sqz(contents, weights=outcome.weights), inputs)
     file = file_facts(encoded)
     report = CompressionReport(
         model=str(model) if isinstance(model, (str, os.PathLike)) else network.spec.name, method=chosen.name, file=file,
@@ -197,7 +200,7 @@ def _without(images: ImageSet | None, photos: CalibrationPhotos) -> ImageSet | N
 
 
 def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter) -> Job:
-    facts = {"provenance": {**model.provenance, "compressed": _described(method, inputs.photos)}}
+    facts = carried_facts(model.provenance, _described(method, inputs.photos))
     overhead = overhead_bytes(model.spec, model.labels, model.preprocessing, facts)
     comparer = inputs.comparer
 
@@ -244,12 +247,15 @@ def _described(method: Method, photos: CalibrationPhotos) -> dict[str, str]:
     return {"preset": method.name, **({"calibration": photos.source} if photos.is_synthetic else {})}
 
 
-def _judge(encoded: bytes, comparer: AccuracyComparer | None) -> tuple[bytes, Comparison | None]:
+def _judge(encoded: bytes, inputs: _Inputs) -> tuple[bytes, Comparison | None]:
     """Measure accuracy on the file as it is decoded, and store when to believe it."""
-    if comparer is None:
+    if inputs.comparer is None:
         return encoded, None
-    comparison = comparer(Classifier(decode_sqz(encoded)))
-    return measure_confidence(comparison.compressed).stored_in(encoded), comparison
+    classifier = Classifier(decode_sqz(encoded))
+    comparison, examples = inputs.comparer(classifier), None
+    if inputs.labelled is not None and classifier.spec.num_classes <= MAX_VECTORS:
+        examples = collect_logits(classifier, inputs.labelled.sample(_MAX_EXAMPLES))
+    return measure_confidence(comparison.compressed, examples=examples).stored_in(encoded), comparison
 
 
 def _fidelity(inputs: _Inputs, outcome: Outcome, file: SqzFile) -> Fidelity | None:

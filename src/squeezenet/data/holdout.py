@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ..errors import ImageError
 from .imageset import ImageSet
 
-__all__ = ["HOLDOUT_SHARE", "TRAINED_ON", "known_part", "moved_with_groups", "training_mark"]
+__all__ = ["HOLDOUT_SHARE", "MEANINGLESS", "TRAINED_ON", "known_part", "moved_with_groups", "training_mark"]
 
 HOLDOUT_SHARE = 0.1
 """Part of every class that training sets aside for validation where no other images are given."""
 
 TRAINED_ON = "trained_on"
 """Where a network's provenance has the mark."""
+
+MEANINGLESS = "WARNING: the network was trained on these images, so this accuracy is meaningless"
+"""The remark on such images."""
 
 _N_READ = 16  # images whose bytes are looked at; of all others name and size
 _MAX_DEPTH = 8  # weights that began as other weights
@@ -98,7 +101,7 @@ def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False
         text = f"trained on {len(rest)} of these {len(images)} images: the {len(held)} that were set aside are measured"
         return (rest, None) if is_trained else (held, text)
     if is_known(images) and not is_trained:
-        return images, "WARNING: the network was trained on these images, so this accuracy is meaningless"
+        return images, MEANINGLESS
     return images, None
 
 

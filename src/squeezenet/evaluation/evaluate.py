@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..classifier import Predictor
 from ..data import ImageSet, Split, open_data
-from ..data.holdout import known_part
+from ..data.holdout import MEANINGLESS, known_part
 from ..text import html_table
 from .confidence import Confidence, measure_confidence
 from .metrics import Accuracy
@@ -44,6 +44,11 @@ class Evaluation:
     """Features of the photos of something else, (M, channels); None if there are none."""
     note: str | None = None
     """A remark where the network was trained on the images, or on some of them."""
+
+    @property
+    def is_of_trained_images(self) -> bool:
+        """Whether the network was trained on these very images, so that nothing measured on them holds for others."""
+        return self.note == MEANINGLESS
 
     @property
     def reliability(self) -> Reliability:

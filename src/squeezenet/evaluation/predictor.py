@@ -16,7 +16,7 @@ from ..classifier import Answer, Classifier, EngineName, Outputs, Predictor, sqz
 from ..data import DecodedBatch, ImageSet, Unreadable, decode_batches, expand_pattern
 from ..data.imageset import open_everything
 from ..errors import DataError, ImageError, SqueezeNetError
-from ..fileformat import SqzFile
+from ..fileformat import SqzFile, temperature_in
 from ..images import ImageSource, is_one_image
 from ..preprocess import Preprocessing
 from ..zoo import find_model
@@ -43,6 +43,7 @@ class FloatPredictor(Predictor):
     def __init__(self, model: SqueezeNet) -> None:
         """Wrap a network; without a preprocessing of its own it gets that of new networks."""
         self.spec, self.provenance = model.spec, model.provenance
+        self.temperature = temperature_in(model.provenance)
         self.labels = model.labels
         self.preprocessing = model.preprocessing or Preprocessing.plain(model.spec.input_size)
         self._model = model.eval()

@@ -12,17 +12,19 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadMagic, BadTable, ChecksumMismatch, FormatError, LimitExceeded, Truncated, UnsupportedVersion
+from ..fileformat import read_bytes
 from ..text import match_key
 from .head import plain_json
 from .solver import FeatureCode
 
-__all__ = ["Lesson", "decode_taught", "encode_taught"]
+__all__ = ["Lesson", "decode_taught", "encode_taught", "photos_taught"]
 
 _SIGNATURE = b"\x89SQT\r\n\x1a\n"
 _VERSION = 1
@@ -93,6 +95,27 @@ def encode_taught(lesson: Lesson) -> bytes:
     body = _LENGTH.pack(len(header)) + header + lesson.codes.tobytes() + lesson.foreign_codes.tobytes()
     data = _SIGNATURE + zlib.compress(body, 9)
     return data + hashlib.sha256(data).digest()
+
+
+def photos_taught(path: Path, features: NDArray[np.integer] | None) -> int:
+    """Count the photos that the head of a `.sqz` file was taught from, as far as a `.taught` file beside it tells.
+
+    Args:
+        path: The `.sqz` file.
+        features: Of photos, (N, channels).
+
+    Raises:
+        FormatError: If the `.taught` file is damaged.
+        OSError: If it cannot be read.
+    """
+    if features is None or not (beside := path.with_suffix(".taught")).exists():
+        return 0
+    try:
+        lesson = decode_taught(read_bytes(beside))
+    except FormatError as error:
+        raise error.at(beside) from None
+    known = {bytes(code) for code in lesson.codes}
+    return sum(bytes(code) in known for code in lesson.code.encode(features))
 
 
 def decode_taught(data: bytes) -> Lesson:

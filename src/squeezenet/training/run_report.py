@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.confidence import measure_confidence
 from ..evaluation.predictor import FloatPredictor, collect_logits
+from ..fileformat import temperature_in
 from ..files import atomic_write
-from ..models import load_model
+from ..models import load_model, save_safetensors
 from ..reports.network_page import build_report, render_card, render_html
 from .recipe import Recipe
 from .run_folder import LOG_COLUMNS, RunFolder
@@ -82,7 +84,7 @@ def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def write_run_report(folder: RunFolder, prepared: TrainingData, alarms: Sequence[str]) -> list[Path]:
-    """Measure the best network of a run and write `report.html` and `README.md` into its folder.
+    """Measure the best network of a run, and write `report.html` and `README.md`; its weights get the temperature.
 
     Args:
         folder: A run with `best.safetensors`.
@@ -96,10 +98,15 @@ def write_run_report(folder: RunFolder, prepared: TrainingData, alarms: Sequence
         MissingDependencyError: If Jinja2 is not installed.
         OSError: If they cannot be written.
     """
-    predictor = FloatPredictor(load_model(folder.best))
-    val = prepared.val.sample(_MAX_MEASURED)
+    model, val = load_model(folder.best), prepared.val.sample(_MAX_MEASURED)
+    predictor = FloatPredictor(model)
+    scores = collect_logits(predictor, val)
+    predictor.temperature = measure_confidence(scores).temperature
+    if predictor.temperature != temperature_in(model.provenance):  # goes into the `.sqz` as well
+        model.provenance["temperature"] = predictor.temperature
+        save_safetensors(model, folder.best)
     report = build_report(
-        predictor, val, collect_logits(predictor, val), title=folder.path.resolve().name,
+        predictor, val, scores, is_fitted=True, title=folder.path.resolve().name,
         subtitle=f"{predictor.spec.name}, {len(val.classes)} classes", history=run_history(folder.path),
         warnings=[*alarms, *prepared.check.summary()[1:]], train_counts=prepared.train.class_counts(),
         facts=shown_facts(run_facts(folder.path)),

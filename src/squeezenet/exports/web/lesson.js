@@ -7,22 +7,24 @@ function setMode(teaches) {
   $("mode-teach").setAttribute("aria-pressed", String(teaches));
   $("mode-classify").setAttribute("aria-pressed", String(!teaches));
   document.body.classList.toggle("teaching", teaches);
-  if (teaches && !lesson.length) lesson = [{ name: "", photos: [] }, { name: "", photos: [] }];
+  if (teaches && !lesson.length) lesson = ["", "", ""].map((name) => ({ name, photos: [] }));
   if (teaches) drawLesson();
   if (seen && !stream) look(seen);
   else if (!stream) reset();
 }
 
 function card(one, index) {
-  const item = part("li", "card");
-  const name = Object.assign(part("input", ""), { type: "text", value: one.name, placeholder: `Class ${index + 1}`, maxLength: 80 });
-  name.setAttribute("aria-label", `Name of class ${index + 1}`);
-  name.onchange = () => change(() => { lesson[index].name = name.value; });
-  const called = () => nameOf(lesson[index], index);
+  const isOther = index < 0, number = `class ${index + 1}`;
+  const item = part(isOther ? "div" : "li", "card");
+  const name = isOther ? part("h3", "", "Something else") :
+    Object.assign(part("input", ""), { type: "text", value: one.name, placeholder: `Class ${index + 1}`, maxLength: 80 });
+  if (!isOther) name.setAttribute("aria-label", `Name of ${number}`);
+  name.onchange = () => change(() => { lesson[index].name = name.value.normalize("NFC"); });
+  const called = () => (isOther ? "something else" : nameOf(lesson[index], index));
   const strip = part("div", "strip");
   strip.setAttribute("aria-hidden", "true");
   const file = Object.assign(part("input", ""), { type: "file", accept: "image/*", multiple: true, hidden: true });
-  file.setAttribute("aria-label", `Photos of class ${index + 1}`);
+  file.setAttribute("aria-label", `Photos of ${isOther ? "something else" : number}`);
   file.onchange = () => addPhotos(index, Array.from(file.files)).then(() => { file.value = ""; });
   const add = button("Add photos", "", () => file.click());
   const film = button("Hold to film", "hold");
@@ -40,10 +42,10 @@ function card(one, index) {
   };
   film.onkeyup = film.onblur = release;
   const remove = button("×", "remove", () => change(() => lesson.splice(index, 1)));
-  remove.setAttribute("aria-label", `Remove class ${index + 1}`);
+  remove.setAttribute("aria-label", `Remove ${number}`);
   const row = part("div", "row");
   row.append(add, film, file);
-  item.append(name, remove, part("p", "count"), strip, row);
+  item.append(name, isOther ? part("p", "note", "Photos of none of the classes, to know them by.") : remove, part("p", "count"), strip, row);
   item.ondragover = (event) => event.preventDefault();
   item.ondrop = async (event) => {
     event.preventDefault();
@@ -56,13 +58,17 @@ function card(one, index) {
 }
 
 function drawLesson() {
-  const list = $("classes");
+  const list = $("classes"), other = $("other");
+  show($("keeping"), keepable);
+  show(other, !kept());
+  $("keep").nextSibling.data = ` Keep the model's ${keepable} classes`;
   // A card that is there stays, so that the focus and a held button do.
-  while (list.children.length > lesson.length) list.lastElementChild.remove();
+  while (list.children.length >= Math.max(1, lesson.length)) list.lastElementChild.remove();
   lesson.forEach((one, index) => {
-    if (!list.children[index]) list.append(card(one, index));
-    const item = list.children[index], name = item.querySelector("input");
-    if (name.value !== one.name && document.activeElement !== name) name.value = one.name;
+    const isOther = index === lesson.length - 1, place = isOther ? other : list;
+    if (!place.children[isOther ? 0 : index]) place.append(card(one, isOther ? -1 : index));
+    const item = place.children[isOther ? 0 : index], name = item.firstElementChild;
+    if (!isOther && name.value !== one.name && document.activeElement !== name) name.value = one.name;
     item.querySelector(".count").textContent = one.photos.length === 1 ? "1 photo" : `${one.photos.length} photos`;
     const thumbs = one.photos.map(({ thumb }) => thumb).filter(Boolean).slice(-6);
     item.querySelector(".strip").replaceChildren(...thumbs.map((thumb) => {
@@ -106,7 +112,7 @@ function drawJudged() {
       return mine.splice(mine.indexOf(photo), 1);
     };
     item.append(
-      button(`Move to ${shorten(to)}`, "", () => change(() => lesson[best].photos.push(...take()))),
+      button(`Move to ${shorten(to)}`, "", () => change(() => lesson[best].photos.push(...take().filter(({ codes }) => !isIn(lesson[best], codes))))),
       button("Remove", "", () => change(take)),
     );
     list.append(item);

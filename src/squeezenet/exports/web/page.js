@@ -47,6 +47,7 @@ $("mode-classify").onclick = () => setMode(false);
 $("mode-teach").onclick = () => setMode(true);
 $("add-class").onclick = addClass;
 $("undo").onclick = undo;
+$("keep").onchange = changed;
 $("save-sqz").onclick = saveSqz;
 $("save-page").onclick = savePage;
 $("slider").oninput = () => { $("heat").style.opacity = $("slider").value / 100; };
@@ -84,8 +85,9 @@ Object.assign(squeezenet, {
     const opened = await helpers[0].open();
     squeezenet.kernels = opened.kernels;
     Object.assign(facts, { channels: opened.channels, classes: opened.classes });
-    if (taught) await restoreLesson(taught);
+    keepable = opened.classes;
     setState(`Ready: ${opened.classes.toLocaleString("en")} classes`, "ready");
+    if (taught) await restoreLesson(taught);
     performance.mark("ready");
   },
   classifyAll: (images, options = {}) => squeezenet.ready.then(() => askAll(images, options)),

@@ -40,22 +40,24 @@ function putBlock(source, id, bytes) {
   return replaceElement(source, blockStart(id), block) ?? source.replace(blockStart("model"), () => `${block}\n${blockStart("model")}`);
 }
 
-// Names and counts as JSON, a line end, the codes of all photos.
+// How many classes are kept, names and counts as JSON, a line end, the codes of all photos.
 async function lessonBytes() {
-  const head = new TextEncoder().encode(`${JSON.stringify(lesson.map(({ name, photos }) => ({ name, photos: photos.length })))}\n`);
+  const head = new TextEncoder().encode(`${JSON.stringify([kept(), lesson.map(({ name, photos }) => ({ name, photos: photos.length }))])}\n`);
   const codes = lesson.flatMap(({ photos }) => photos.map((photo) => photo.codes));
   return deflate(new Uint8Array(await new Blob([head, ...codes]).arrayBuffer()));
 }
 
 async function restoreLesson(packed) {
   const bytes = await inflate(packed, 1 << 28);
-  const end = bytes.indexOf(10), head = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end)));
+  const end = bytes.indexOf(10), [count, head] = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end)));
   let at = end + 1;
   const width = (bytes.length - at) / Math.max(1, head.reduce((sum, { photos }) => sum + photos, 0));
   lesson = head.map(({ name, photos }) => ({
     name,
     photos: Array.from({ length: photos }, () => ({ codes: bytes.slice(at, (at += width)) })),
   }));
+  keepable = count;
+  $("keep").checked = count > 0;
   setMode(true);
   await learn();
 }

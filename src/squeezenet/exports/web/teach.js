@@ -1,11 +1,14 @@
 // Teaching: classes, their photos as feature codes, and the head that a worker makes of them. The photos themselves are
 // let go; what stays is a byte for each channel, and a thumbnail as long as the page is open.
+// The last entry holds photos of none of the classes.
 let lesson = [], pasts = [], judged = null, holding = null, isTeaching = false, seen = null;
-let learning = null, mustLearnAgain = false;
+let learning = null, mustLearnAgain = false, keepable;
 
 const nameOf = (one, index) => one.name.trim() || `class ${index + 1}`;
 const copyOf = (classes) => classes.map((one) => ({ ...one, photos: [...one.photos] }));
-const shown = () => lesson.map((one, index) => ({ ...one, index })).filter((one) => one.photos.length);
+const shown = () => lesson.slice(0, -1).map((one, index) => ({ ...one, index })).filter((one) => one.photos.length);
+const kept = () => ($("keep").checked ? keepable : 0);
+const isIn = (one, codes) => one.photos.some((photo) => photo.codes.every((code, i) => code === codes[i]));
 
 function change(how) {
   pasts = [...pasts.slice(-49), copyOf(lesson)];
@@ -27,7 +30,7 @@ function undo() {
 }
 
 function addClass() {
-  change(() => lesson.push({ name: "", photos: [] }));
+  change(() => lesson.splice(-1, 0, { name: "", photos: [] }));
   $("classes").lastElementChild.querySelector("input").focus();
 }
 
@@ -40,9 +43,9 @@ function thumbnail(image) {
 }
 
 async function addPhotos(index, files) {
-  const target = lesson[index];
+  const target = lesson.at(index);
   pasts = [...pasts.slice(-49), copyOf(lesson)];
-  let unreadable = 0, complaint = "";
+  let unreadable = 0, twice = 0, complaint = "";
   const found = [];
   await squeezenet.ready;
   setState(`Reading ${files.length} photos`);
@@ -56,8 +59,11 @@ async function addPhotos(index, files) {
         bitmap?.close();
       },
     });
-    target.photos.push(...found.filter(Boolean));
-    complaint = unreadable ? `${unreadable} of ${files.length} files are not images that this browser can read.` : "";
+    for (const one of found.filter(Boolean)) isIn(target, one.codes) ? twice++ : target.photos.push(one);
+    complaint = [
+      unreadable && `${unreadable} of ${files.length} files are not images that this browser can read.`,
+      twice && `${twice} of ${files.length} photos are here already, and count once.`,
+    ].filter(Boolean).join(" ");
   } catch (error) {
     complaint = `${error.message}.`;
   }
@@ -66,13 +72,12 @@ async function addPhotos(index, files) {
   drawLesson();
   await learn();
   if (complaint) complain(complaint); // learning looks at a photo, which clears what was said before
-  setState("Ready", "ready");
 }
 
 // The camera's frames go into a class for as long as its button is held; each has been looked at anyway.
 function frameCame(result) {
   const now = performance.now();
-  if (!holding || now - holding.last < 120) return;
+  if (!holding || now - holding.last < 120 || isIn(holding.target, result.codes)) return;
   holding.last = now;
   holding.target.photos.push({ codes: result.codes, thumb: thumbnail($("video")) });
   drawLesson();
@@ -80,7 +85,7 @@ function frameCame(result) {
 
 async function hold(index) {
   pasts = [...pasts.slice(-49), copyOf(lesson)];
-  holding = { target: lesson[index], last: 0 };
+  holding = { target: lesson.at(index), last: 0 };
   if (!stream) await startCamera();
 }
 
@@ -102,6 +107,7 @@ function learn() {
       mustLearnAgain = false;
       return learn();
     }
+    setState(judged ? `Ready: ${kept() + shown().length} classes` : "Ready", "ready");
     return drawLesson();
   });
   return learning;
@@ -110,7 +116,7 @@ function learn() {
 async function learnOnce() {
   const classes = shown();
   judged = null;
-  if (classes.length < 2) {
+  if (classes.length + Math.min(1, kept()) * classes.length < 2) {
     await ask("forget", {});
     return;
   }
@@ -119,7 +125,8 @@ async function learnOnce() {
   const width = photos[0].photo.codes.length;
   const codes = new Uint8Array(photos.length * width);
   photos.forEach(({ photo }, i) => codes.set(photo.codes, i * width));
-  const { scores } = await ask("teach", { codes, classes: Int32Array.from(photos, ({ at }) => at), names });
+  const foreign = Uint8Array.from(lesson.at(-1).photos.flatMap((photo) => Array.from(photo.codes)));
+  const { scores } = await ask("teach", { codes, classes: Int32Array.from(photos, ({ at }) => at), names, foreign, kept: kept() });
   const answers = photos.filter(({ at }) => classes[at].photos.length > 1).map((one) => {
     const mine = scores.subarray(photos.indexOf(one) * names.length, (photos.indexOf(one) + 1) * names.length);
     const best = mine.indexOf(Math.max(...mine));

@@ -124,7 +124,7 @@ async function classify({ image, map = true, runs = 1, keep = false, codes = fal
   const classes = taught ? (taughtNames || []).length : engine.web_classes();
   const logits = memory(Float64Array, taught && classes ? engine.web_teach_logits() : engine.web_logits(), classes).slice();
   const features = memory(Int32Array, engine.web_features(), engine.web_channels()).slice();
-  const top = classes ? rank(logits, 5, taught ? taughtNames : names, taught ? 1 : temperature) : undefined;
+  const top = classes ? rank(logits, 5, taught ? taughtNames : names, taught && !lesson.kept ? 1 : temperature) : undefined;
   const rule = engine.web_unknown();
   const result = {
     logits,
@@ -144,25 +144,33 @@ async function classify({ image, map = true, runs = 1, keep = false, codes = fal
 }
 
 // A new head from photos' codes, class by class; see csrc/web/web_teach.c.
-function teach({ codes, classes, names: given }) {
-  const at = engine.web_teach_room(classes.length, given.length);
+function teach({ codes, classes, names: given, kept = 0, foreign = new Uint8Array() }) {
+  taughtNames = null;
+  const own = names.slice(0, kept), taken = new Set(own.flatMap((name) => [name, ...name.split(",")]).map(keyOf));
+  for (const name of given) {
+    if (taken.has(keyOf(name))) throw new Error(`Two classes are called ${name}: one needs another name`);
+    taken.add(keyOf(name));
+  }
+  const at = engine.web_teach_room(classes.length, given.length, kept);
   check(at ? 0 : 8, "Teaching");
   memory(Uint8Array, at, codes.length).set(codes);
   memory(Int32Array, engine.web_teach_classes(), classes.length).set(classes);
-  taughtNames = null;
   check(engine.web_teach(), "Teaching");
-  const bytes = engine.web_teach_rule();
+  const bytes = kept ? 0 : engine.web_teach_rule(put(foreign), foreign.length / engine.web_channels());
   taughtRule = memory(Uint8Array, engine.web_teach_chunk(), bytes).slice();
-  taughtNames = given;
+  taughtNames = own.concat(given);
   const scores = memory(Float64Array, engine.web_teach_scores(), classes.length * given.length).slice();
   const right = classes.filter((own, i) => {
     const mine = scores.subarray(i * given.length, (i + 1) * given.length);
     return mine.indexOf(Math.max(...mine)) === own;
   }).length;
   const photos = given.map((_, own) => classes.filter((one) => one === own).length);
-  lesson = { exponent: engine.web_teach_exponent(), gain: engine.web_teach_gain(), kept: 0, photos, right };
+  lesson = { exponent: engine.web_teach_exponent(), gain: engine.web_teach_gain(), kept, photos, right };
   return { scores };
 }
+
+// Names that differ in this are names of different classes, as in Python.
+const keyOf = (name) => name.normalize("NFKC").replace(/_/g, " ").toUpperCase().toLowerCase().split(/\s+/).filter(Boolean).join(" ");
 
 // Whether the last photo shows none of the classes that were taught.
 function isStrange() {
@@ -184,6 +192,7 @@ function forget() {
 // The model with the new head: keys in order, as in Python.
 function file() {
   const kept = meta.preprocessing ? { preprocessing: meta.preprocessing } : {};
+  if (lesson.kept && "temperature" in meta) kept.temperature = temperature;
   const sorted = (value) => (value && typeof value === "object" && !Array.isArray(value)
     ? Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]))
     : value);
