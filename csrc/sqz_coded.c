@@ -53,12 +53,12 @@ static void coded_next_panel(const sqz_worker *worker, const sqz_conv *conv, int
         decode_start(stream, source->stream, source->bytes);
         coded->n_values = decode_codebook(stream, &coded->decoder, coded->values, &coded->zero);
         decode_begin_rows(stream, &coded->decoder, products, &coded->layer);
+        memset(coded->rows[1], 0, (size_t)products); /* what the first row refers to */
     }
     memset(to, 0, conv->panel_bytes);
     for (int lane = 0; lane < outputs && !stream->status; lane++, coded->row++) {
         int8_t *row = coded->rows[coded->row & 1], *before = coded->rows[~coded->row & 1];
-        decode_next_row(stream, &coded->decoder, conv->kernel, products, &coded->layer, coded->row,
-                        coded->row ? before : NULL, row);
+        decode_next_row(stream, &coded->decoder, conv->kernel, products, &coded->layer, coded->row, before, row);
         if (coded->n_values) { /* symbols are places in the codebook, counted from that of 0 */
             const unsigned zero = (unsigned)coded->zero, count = (unsigned)coded->n_values;
             int is_wrong = 0;
@@ -87,7 +87,8 @@ static void coded_decode_panel(const sqz_worker *worker, const sqz_conv *conv, i
 void sqz_coded_hold(const sqz_worker *worker, int step) {
     const sqz_model *model = worker->model;
     coded_decoder *coded = coded_decoder_of(worker);
-    while (coded->conv < (int)model->n_convs && model->coded.sources[coded->conv].step == step && !worker->input->status) {
+    while (coded->conv < (int)model->n_convs && model->coded.sources[coded->conv].step == step &&
+           !worker->input->status) {
         const sqz_conv *conv = &model->convs[coded->conv];
         uint8_t *to = worker->trunk + model->coded.sources[coded->conv].at;
         for (int panel = 0; panel < conv->panels; panel++) {

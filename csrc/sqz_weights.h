@@ -19,8 +19,9 @@ enum {
     DECODE_MAX_STEP = 511,
     DECODE_COEFFICIENT = 1 << 21, /* where coefficients are clamped: 1.0 */
     DECODE_LEVELS = 37,
+    DECODE_FIRST_LEVELS = 64, /* in a table, of small cores */
     DECODE_AGREEMENTS = 6,
-#ifndef SQZ_CODED /* places of the contexts of one length and level: a few more than there are, so as to be found fast */
+#ifndef SQZ_CODED /* places of the contexts of a length and a level: more than there are, so as to be found fast */
     DECODE_LENGTHS = 8,
     DECODE_MANTISSAS = 64,
 #else
@@ -73,9 +74,14 @@ struct sqz_decoder {
 /* Thirds of an octave: floor(3 * log2(estimate / 4 + 1)). */
 SQZ_INLINE int decode_level(int64_t estimate) {
 #if defined(SQZ_SMALL_ONLY) && defined(__GNUC__)
+    static const uint8_t first[DECODE_FIRST_LEVELS] = {
+        0, 0, 1, 2, 3, 3, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6, 6, 7, 7, 7, 7, 7, 8, 8, 8, 8, 8, 8, 9, 9, 9, 9,
+        9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 12, 12, 12, 12,
+    };
     /* The leading bit, then which of the two thirds above it is reached: 2^31 times the cube roots of 2 and 4. */
     const uint32_t small = (uint32_t)estimate + 4;
     const int zeros = __builtin_clz(small);
+    if ((uint32_t)estimate < DECODE_FIRST_LEVELS) return first[estimate];
     return 3 * (29 - zeros) + (small << zeros >= 2705659853u) + (small << zeros >= 3408917803u);
 #else
     const uint64_t v = (uint64_t)estimate + 4;
@@ -103,15 +109,11 @@ SQZ_INLINE int64_t decode_estimate(int64_t prediction) {
 #else
 #define DECODE_UNROLL SQZ_UNROLL
 #endif
-#if defined(SQZ_SMALL_ONLY)
-#define DECODE_SKIPS(symbol) ((symbol) == 0) /* where a branch costs less than what it saves */
-#else
-#define DECODE_SKIPS(symbol) 0
-#endif
 
 /* A magnitude from 1 to 127: its bit length in unary, then the bits below the leading one. */
 SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int level, int agreement, int given) {
-    decode_context *lengths = &decoder->contexts[DECODE_LENGTH + (level * DECODE_AGREEMENTS + agreement) * DECODE_LENGTHS];
+    const int of_length = (level * DECODE_AGREEMENTS + agreement) * DECODE_LENGTHS;
+    decode_context *lengths = &decoder->contexts[DECODE_LENGTH + of_length];
     decode_context *mantissa = &decoder->contexts[DECODE_MANTISSA + level * DECODE_MANTISSAS];
     int length = 1, value = 1, left;
     DECODE_UNROLL for (; length < 7; length++) {
@@ -127,42 +129,56 @@ SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int leve
     return value;
 }
 
-/* One decision after another on one weight; returns its symbol. */
-SQZ_INLINE int decode_symbol_of(decode_stream *outside, sqz_decoder *decoder, int64_t mean, int64_t size, int layer,
-                                int given) {
+/* One decision after another on one weight, whose size and mean are estimated in whole units; returns its symbol. */
+SQZ_INLINE int decode_decisions(decode_stream *stream, sqz_decoder *decoder, int64_t estimate, int64_t expected,
+                                int is_expected_negative, int given) {
     static const uint8_t agreements[2][8] = {{0, 0, 0, 0, 1, 2, 3, 4}, {0, 0, 0, 0, 5, 5, 5, 5}};
-#if defined(SQZ_SMALL_ONLY)
-    decode_stream *stream = outside;
-#else
-    decode_stream local = *outside, *stream = &local; /* in registers */
-#endif
-    int64_t estimate = decode_estimate(size);
-    int level, certainty, is_expected_negative = mean < 0, surprise, symbol = 0;
-    if (estimate < layer >> 5) estimate = layer >> 5;
-    level = decode_level(estimate);
-    certainty = decode_level(decode_estimate(mean < 0 ? -mean : mean)) - level + 11;
+    const int level = decode_level(estimate), zero = DECODE_ZERO + level * 8;
+    int certainty = decode_level(expected) - level + 11, surprise, size;
     certainty = certainty < 0 ? 0 : sqz_min(certainty >> 1, 7);
-    if (decode_bit(stream, decoder->rates, &decoder->contexts[DECODE_ZERO + level * 8 + certainty], given != 0)) {
-        surprise = decode_noise(stream, decoder->rates,
-                                &decoder->contexts[DECODE_SIGN + (unsigned)level / 6 * 8 + (unsigned)certainty],
-                                (given < 0) != is_expected_negative);
-        symbol = decode_size(stream, decoder, level, agreements[surprise][certainty], given < 0 ? -given : given);
-        symbol = surprise != is_expected_negative ? -symbol : symbol;
-    }
-#if !defined(SQZ_SMALL_ONLY)
-    *outside = local;
-#endif
-    return symbol;
+    if (!decode_bit(stream, decoder->rates, &decoder->contexts[zero + certainty], given != 0)) return 0;
+    surprise = decode_noise(stream, decoder->rates,
+                            &decoder->contexts[DECODE_SIGN + (unsigned)level / 6 * 8 + (unsigned)certainty],
+                            (given < 0) != is_expected_negative);
+    size = decode_size(stream, decoder, level, agreements[surprise][certainty], given < 0 ? -given : given);
+    return surprise != is_expected_negative ? -size : size;
 }
 
 /* Not inlined: it is as fast as copies, and smaller. */
 #if defined(__GNUC__)
-__attribute__((noinline))
+#define DECODE_OUTLINE __attribute__((noinline)) static
+#else
+#define DECODE_OUTLINE static
 #endif
-static int decode_symbol(decode_stream *stream, sqz_decoder *decoder, int64_t mean, int64_t size, int layer,
-                         int given) {
+
+#if defined(SQZ_SMALL_ONLY)
+DECODE_OUTLINE int decode_few(decode_stream *stream, sqz_decoder *decoder, int estimate, int expected,
+                              int is_negative) {
+    return decode_decisions(stream, decoder, estimate, expected, is_negative, 0);
+}
+
+SQZ_INLINE int decode_symbol(decode_stream *stream, sqz_decoder *decoder, int64_t mean, int64_t size, int layer,
+                             int given) {
+    const int estimate = (int)decode_estimate(size), expected = (int)decode_estimate(mean < 0 ? -mean : mean);
+    (void)given;
+    return decode_few(stream, decoder, sqz_max(estimate, layer >> 5), expected, mean < 0);
+}
+#else
+SQZ_INLINE int decode_symbol_of(decode_stream *outside, sqz_decoder *decoder, int64_t mean, int64_t size, int layer,
+                                int given) {
+    decode_stream local = *outside; /* in registers */
+    const int64_t estimate = decode_estimate(size), least = layer >> 5;
+    const int symbol = decode_decisions(&local, decoder, estimate < least ? least : estimate,
+                                        decode_estimate(mean < 0 ? -mean : mean), mean < 0, given);
+    *outside = local;
+    return symbol;
+}
+
+DECODE_OUTLINE int decode_symbol(decode_stream *stream, sqz_decoder *decoder, int64_t mean, int64_t size, int layer,
+                                 int given) {
     return decode_symbol_of(stream, decoder, mean, size, layer, given);
 }
+#endif
 
 #if defined(DECODE_AVX2)
 /* Counts of zeros in one instruction. */
@@ -182,8 +198,7 @@ SQZ_INLINE int32_t decode_step(int64_t error, int shift) {
     if (shift < 32) { /* unless its upper half alone decides, 32 bits hold it */
         const int32_t high = (int32_t)(sum >> 32), limit = (int32_t)1 << (shift - 1);
         const int32_t low = (int32_t)((uint32_t)sum >> shift | (uint32_t)high << (32 - shift));
-        if (high >= limit) return DECODE_MAX_STEP;
-        if (high < -limit) return -DECODE_MAX_STEP;
+        if ((uint32_t)high + (uint32_t)limit >= 2 * (uint32_t)limit) return (high < 0 ? -1 : 1) * DECODE_MAX_STEP;
         return sqz_max(-DECODE_MAX_STEP, sqz_min(low, DECODE_MAX_STEP));
     }
 #endif
@@ -210,7 +225,7 @@ SQZ_INLINE int decode_weight(decode_stream *stream, sqz_decoder *decoder, decode
     decode_column *column = &decoder->columns[index];
     const int of_row = 16 * reference, size_of_row = sqz_abs(of_row);
     const int of_column = column->mean >> 4, size_of_column = column->size >> 4, average = layer->average >> 4;
-    const int row_shift = index < 3 ? 3 : index < 31 ? decode_bits_of((uint64_t)index + 1) : 6;
+    const int row_shift = index > 30 ? 6 : index > 14 ? 5 : index > 6 ? 4 : 3;
     const int64_t mean = guess->mean + (int64_t)predictor->reference_mean * of_row +
                          (int64_t)predictor->column_mean * of_column;
     const int64_t size = guess->size + (int64_t)predictor->reference_size * size_of_row +
@@ -218,11 +233,11 @@ SQZ_INLINE int decode_weight(decode_stream *stream, sqz_decoder *decoder, decode
     const int symbol = DECODE_SYMBOL(IS_AVX2)(stream, decoder, mean, size, layer->layer, given);
     const int x = 16 * symbol, magnitude = sqz_abs(x);
     const int32_t mean_step = decode_step((int64_t)x * DECODE_COEFFICIENT - mean, layer->energy + 9);
-    const int32_t size_step = decode_step((int64_t)magnitude * DECODE_COEFFICIENT - size, layer->energy + 10);
-    if (!DECODE_SKIPS(reference)) {
-        predictor->reference_mean += mean_step * of_row;
-        predictor->reference_size += size_step * size_of_row;
-    }
+    const int32_t size_step = decode_step((int64_t)((uint64_t)(uint32_t)magnitude << 21) - size, layer->energy + 10);
+#if defined(SQZ_SMALL_ONLY)
+    if (reference) /* as most are not */
+#endif
+        predictor->reference_mean += mean_step * of_row, predictor->reference_size += size_step * size_of_row;
     predictor->column_mean += mean_step * of_column;
     predictor->column_size += size_step * size_of_column;
     predictor->average_size += size_step * average;
@@ -242,14 +257,12 @@ SQZ_INLINE void decode_after(decode_stream *stream, sqz_decoder *decoder, decode
     decode_guess guess = {0, 0, 0, 0};
     const int8_t *earlier = row + index - EARLIER;
     for (int i = 0; i < EARLIER; i++) {
-        if (DECODE_SKIPS(earlier[i])) continue;
         guess.mean += (int64_t)predictor->mean[i] * (16 * earlier[i]);
         guess.size += (int64_t)predictor->size[i] * (16 * sqz_abs(earlier[i]));
     }
     row[index] = (int8_t)decode_weight(stream, decoder, predictor, layer, index, reference ? reference[index] : 0,
                                        &guess, DECODE_GIVEN(row[index]), IS_AVX2);
     for (int i = 0; i < EARLIER; i++) {
-        if (DECODE_SKIPS(earlier[i])) continue;
         predictor->mean[i] += guess.mean_step * (16 * earlier[i]);
         predictor->size[i] += guess.size_step * (16 * sqz_abs(earlier[i]));
     }
@@ -297,6 +310,59 @@ SQZ_INLINE void decode_row_of(decode_stream *stream, sqz_decoder *decoder, decod
     *layer = averages;
 }
 
+#if defined(SQZ_SMALL_ONLY)
+/* The first bit that is set. */
+SQZ_INLINE int decode_first_of(uint32_t bits) {
+#if defined(__GNUC__)
+    return __builtin_ctz(bits);
+#else
+    int first = 0;
+    while (!(bits >> first & 1)) first++;
+    return first;
+#endif
+}
+
+#if defined(SQZ_CODED)
+#define DECODE_REFERENCE(reference, index) (reference)[index] /* of the first row a row of zeros */
+#else
+#define DECODE_REFERENCE(reference, index) ((reference) ? (reference)[index] : 0)
+#endif
+
+/* A row on a small core: neighbours that are 0, as most are, take no instructions. */
+static void decode_row(decode_stream *stream, sqz_decoder *decoder, decode_predictor *predictors, decode_layer *layer,
+                       int area, int products, const int8_t *reference, int8_t *row) {
+    decode_layer averages = *layer;
+    decode_predictor *predictor = predictors;
+    uint32_t others = 0; /* bit i: the earlier symbol of coefficient i is not 0 */
+    for (int index = 0, p = 0; index < products; index++) {
+        decode_guess guess = {0, 0, 0, 0};
+        const int count = sqz_min(p, DECODE_EARLIER);
+        const int8_t *earlier = row + index - count;
+        uint32_t is_other;
+        for (uint32_t left = others; left; left &= left - 1) {
+            const int i = decode_first_of(left), x = 16 * earlier[i];
+            guess.mean += (int64_t)predictor->mean[i] * x;
+            guess.size += (int64_t)predictor->size[i] * sqz_abs(x);
+        }
+        row[index] = (int8_t)decode_weight(stream, decoder, predictor, &averages, index,
+                                           DECODE_REFERENCE(reference, index), &guess, 0, 0);
+        for (uint32_t left = others; left; left &= left - 1) {
+            const int i = decode_first_of(left), x = 16 * earlier[i];
+            predictor->mean[i] += guess.mean_step * x;
+            predictor->size[i] += guess.size_step * sqz_abs(x);
+        }
+        is_other = row[index] != 0;
+        others = count == DECODE_EARLIER ? others >> 1 | is_other << (DECODE_EARLIER - 1) : others | is_other << count;
+        predictor++;
+        if (++p == area) {
+            p = 0;
+            predictor = predictors;
+            others = 0;
+        }
+    }
+    *layer = averages;
+}
+#else
 #if defined(DECODE_AVX2)
 SQZ_INLINE DECODE_AVX2 __m256i decode_load(const int32_t *at) {
     return _mm256_loadu_si256((const __m256i *)(const void *)at);
@@ -367,6 +433,7 @@ static void decode_row(decode_stream *stream, sqz_decoder *decoder, decode_predi
     decode_row_of(stream, decoder, predictors, layer, area, products, reference, row, 0, 0);
 #endif
 }
+#endif
 
 /* --- a convolution ------------------------------------------------------------------------------------------------ */
 

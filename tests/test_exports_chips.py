@@ -20,10 +20,10 @@ def engine():
         pytest.skip("needs the native engine")
 
 
-def compiled(chip, folder, name):
+def compiled(chip, folder, name, weights="flash"):
     if missing := missing_for(CHIPS[chip]):
         pytest.skip(missing)
-    source = build_c_source(bytes_of(name), "model", weights="flash")
+    source = build_c_source(bytes_of(name), "model", weights=weights)
     compile_for_chip(CHIPS[chip], source, folder)
     return CHIPS[chip], source.memory
 
@@ -42,6 +42,17 @@ def test_cores_give_equal_bits(chip, name, most, tmp_path):
     assert np.array_equal(done.features, ReferenceEngine(network).features(pixels))
     assert done.stack_bytes <= memory.stack_bytes
     assert 0 < done.run_instructions / network_cost(network.spec).macs <= most
+
+
+@pytest.mark.parametrize("chip", ["Cortex-M4", "RISC-V 32"])
+def test_coded_weights_give_equal_bits(chip, tmp_path):
+    network, pixels = contents_of("odd").network, pixels_for(contents_of("odd"), 2)
+    core, memory = compiled(chip, tmp_path, "odd", "coded")
+    stack = {"ram_bytes": memory.ram_bytes + 4 * network.spec.num_features + 16, "stack_bytes": memory.stack_bytes}
+    done = run_on_chip(core, pixels, tmp_path, **stack)  # in no more than the header states
+    assert np.array_equal(done.logits, ReferenceEngine(network).logits(pixels))
+    assert np.array_equal(done.features, ReferenceEngine(network).features(pixels))
+    assert done.stack_bytes <= memory.stack_bytes
 
 
 def test_a_chip_one_byte_too_small_is_refused(tmp_path):

@@ -40,7 +40,8 @@ def _exact_table() -> str:
                  str(sum(random["n_different"].values()))])  # fmt: skip
     rows.append(["the page in Chromium, PNG files", f"{page['n_photos']} photos",
                  str(page["n_photos"] - page["png_bit_identical"])])  # fmt: skip
-    rows.append(["exported C, both forms of weights", f"{forms['n_networks']} random networks",
+    forms_compared = ", ".join(f"`{form}`" for form in forms["n_different"])
+    rows.append([f"exported C, weights as {forms_compared}", f"{forms['n_networks']} random networks",
                  str(sum(forms["n_different"].values()))])  # fmt: skip
     chips: dict[str, list[int]] = {}
     for entry in read("chips")["results"]:

@@ -433,10 +433,13 @@ def trend_table(result: dict[str, Any]) -> str:
 
 def network_table(what: str, rows: dict[str, dict[str, Any]]) -> str:
     """Networks by what tells them apart, each with its counts and the accuracy of several seeds."""
-    header = [what, "parameters", "MACs", "int8 file, bytes", "top-1 of the file", "of each seed"]
+    has_ram = all("ram_bytes" in row for row in rows.values())
+    ram = ["RAM on a chip, bytes"] if has_ram else []
+    header = [what, "parameters", "MACs", *ram, "int8 file, bytes", "top-1 of the file", "of each seed"]
     lines = [
         [
-            title, f"{row['params']:,}", f"{row['macs']:,}", f"{row['file_bytes']:,}",
+            title, f"{row['params']:,}", f"{row['macs']:,}", *([f"{row['ram_bytes']:,}"] if has_ram else []),
+            f"{row['file_bytes']:,}",
             f"{row['top1_mean']:.1f} ± {row['top1_std']:.1f} %", ", ".join(f"{top1:.1f}" for top1 in row["top1"]),
         ]
         for title, row in rows.items()

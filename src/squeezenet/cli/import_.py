@@ -44,7 +44,7 @@ def command(
     """Turn a network of another program into safetensors.
 
     \b
-    torch    state dicts and checkpoints (.pth, .pt, .ckpt, ...), of torchvision, pytorchcv, Lightning, ...
+    torch    state dicts and checkpoints (.pth, .pt, .ckpt, ...), of torchvision, Lightning, ...
     ONNX     the model zoo's, torch's exports, in floats or quantised
     Keras    .keras and .h5
     Caffe    .caffemodel, and the authors' compressed .net
