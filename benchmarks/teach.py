@@ -101,7 +101,7 @@ def photos_to_file(path: Path) -> dict[str, Any]:
 
 
 def large(path: Path) -> dict[str, Any]:
-    """Many photos, many classes, the same photos twice, one photo: seconds, peak memory, what the command says."""
+    """Many photos, many classes, the same photos twice, one photo: seconds, peak memory, output of the command."""
     images = open_data(SHARED / "data/imagenette-train.zip")
     with tempfile.TemporaryDirectory() as place:
         everything, many, twice, one = (Path(place) / name for name in ("5000", "500", "twice", "one"))

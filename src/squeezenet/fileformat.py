@@ -121,7 +121,7 @@ class SqzFile:
 
 
 def carried_facts(provenance: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn what a float network says of itself into facts of its file: its temperature stands by itself."""
+    """Turn the provenance of a float network into facts of its file: its temperature stands by itself."""
     rest = {key: value for key, value in provenance.items() if key != "temperature"}
     temperature = temperature_in(provenance)
     carried = {} if temperature == 1 else {"temperature": temperature}
