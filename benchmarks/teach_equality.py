@@ -88,7 +88,7 @@ def with_numpy(codes: NDArray[np.uint8], code: Any, *rest: Any) -> Any:
 
 
 def in_node(task: Task, base: Path, read: Any, photos: list[bytes], meta: bytes, folder: Path) -> bytes:
-    """All photos at once: of steps it knows nothing."""
+    """All photos at once, without steps."""
     classes = np.array([c for c, _ in task.photos], "<i4")
     rule = b"" if task.keep else b"auto"
     header = struct.pack("<5I", len(classes), int(classes.max()) + 1, 1000 * task.keep, len(meta), len(rule))
