@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,12 @@ def with_numpy(codes: NDArray[np.uint8], code: Any, *rest: Any) -> Any:
     return fit_numpy(code.decode(codes), *rest)
 
 
-def in_node(task: Task, base: Path, pixels: NDArray[np.uint8], meta: bytes, folder: Path) -> bytes:
+def in_node(task: Task, base: Path, read: Any, photos: list[bytes], meta: bytes, folder: Path) -> bytes:
     """All photos at once, without steps."""
     classes = np.array([c for c, _ in task.photos], "<i4")
     rule = b"" if task.keep else b"auto"
     header = struct.pack("<5I", len(classes), int(classes.max()) + 1, 1000 * task.keep, len(meta), len(rule))
-    stack = pixels[[photo for _, photo in task.photos]]
+    stack = np.stack([read(photos[photo]) for _, photo in task.photos])
     (folder / "task").write_bytes(header + classes.tobytes() + stack.tobytes() + meta + rule)
     command = ["node", ROOT / "tests/native/teach.mjs", WASM, base, folder / "task"]
     return subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT_S).stdout
@@ -131,12 +132,10 @@ def in_chromium(task: Task, browser: Any, page_file: Path, photos: list[bytes], 
     return page_file.read_bytes()
 
 
-def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     images = open_data([SHARED / f"data/{name}.zip" for name in PHOTOS], unlabelled=True)
     photos = [images.read(index) for index in range(len(images))]
     read = Classifier(options.v11).preprocessing
-    pixels = np.stack([read(photo) for photo in photos])
-    rows = []
     with open_browser() as browser, tempfile.TemporaryDirectory() as place:
         page_file = Path(place) / "base.html"
         page_file.write_bytes(build_page(options.v11.read_bytes())[0])
@@ -148,17 +147,17 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
             found["numpy"] = in_python(task, options.v11, photos, folders[0], solver=with_numpy)
             found["c"] = in_python(task, options.v11, photos, folders[1], solver=native.fit)
             meta = zlib.decompress(split_chunks(found["numpy"], DEFAULT_LIMITS)[b"META"])
-            found["node"] = in_node(task, options.v11, pixels, meta, folders[2])
+            found["node"] = in_node(task, options.v11, read, photos, meta, folders[2])
             found["chromium"] = in_chromium(task, browser, page_file, photos, folders[3])
             digests = {engine: hashlib.sha256(data).hexdigest() for engine, data in found.items()}
             is_equal = len(set(digests.values())) == 1
-            rows.append({
+            row = {
                 "task": seed, "classes": len({c for c, _ in task.photos}), "photos": len(task.photos),
                 "keep": task.keep, "steps": len(task.steps), "sha256": digests["numpy"], "equal": is_equal,
                 **({} if is_equal else {"digests": digests}),
-            })  # fmt: skip
-            print(rows[-1], f"{time.perf_counter() - start:.0f} s", flush=True)
-    return rows
+            }  # fmt: skip
+            print(row, f"{time.perf_counter() - start:.0f} s", flush=True)
+            yield row
 
 
 def main() -> None:
@@ -168,16 +167,16 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=30)
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "results/teach.json")
     options = parser.parse_args()
-    rows = run(options)
-    results = json.loads(options.output.read_text()) if options.output.exists() else {}
-    earlier = {row["task"]: row for row in results.get("equality", {}).get("rows", [])}
-    merged = [row for _, row in sorted((earlier | {row["task"]: row for row in rows}).items())]
-    results["equality"] = {
-        "run": describe_run(), "engines": list(ENGINES), "tasks": len(merged),
-        "equal": sum(row["equal"] for row in merged), "two_steps": sum(row["steps"] == 2 for row in merged),
-        "kept": sum(row["keep"] for row in merged), "rows": merged,
-    }  # fmt: skip
-    options.output.write_text(json.dumps(results, indent=1) + "\n")
+    for row in run(options):  # written one by one
+        results = json.loads(options.output.read_text()) if options.output.exists() else {}
+        earlier = {row["task"]: row for row in results.get("equality", {}).get("rows", [])}
+        merged = [row for _, row in sorted((earlier | {row["task"]: row}).items())]
+        results["equality"] = {
+            "run": describe_run(), "engines": list(ENGINES), "tasks": len(merged),
+            "equal": sum(row["equal"] for row in merged), "two_steps": sum(row["steps"] == 2 for row in merged),
+            "kept": sum(row["keep"] for row in merged), "rows": merged,
+        }  # fmt: skip
+        options.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

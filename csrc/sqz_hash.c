@@ -2,15 +2,19 @@
 #include "sqz_internal.h"
 
 uint32_t sqz_crc32(const uint8_t *data, size_t size) {
-    /* Four bits per step, reflected polynomial 0xEDB88320: a table of 64 bytes instead of 1,024. */
-    static const uint32_t table[16] = {0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4,
-                                       0x4DB26158, 0x5005713C, 0xEDB88320, 0xF00F9344, 0xD6D6A3E8, 0xCB61B38C,
-                                       0x9B64C2B0, 0x86D3D2D4, 0xA00AE278, 0xBDBDF21C};
-    uint32_t crc = 0xFFFFFFFF;
+#if defined(SQZ_SMALL_ONLY)
+    enum { STEP = 4 }; /* bits at once: a table of 64 bytes instead of 1,024 */
+#else
+    enum { STEP = 8 };
+#endif
+    uint32_t table[1 << STEP], crc = 0xFFFFFFFF; /* reflected polynomial 0xEDB88320 */
+    for (uint32_t i = 0; i < 1u << STEP; i++) {
+        table[i] = i;
+        for (int bit = 0; bit < STEP; bit++) table[i] = table[i] >> 1 ^ (0xEDB88320 & (0 - (table[i] & 1)));
+    }
     for (size_t i = 0; i < size; i++) {
         crc ^= data[i];
-        crc = crc >> 4 ^ table[crc & 15];
-        crc = crc >> 4 ^ table[crc & 15];
+        for (int done = 0; done < 8; done += STEP) crc = crc >> STEP ^ table[crc & ((1u << STEP) - 1)];
     }
     return ~crc;
 }

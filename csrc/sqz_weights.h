@@ -281,8 +281,7 @@ SQZ_INLINE void decode_row_of(decode_stream *stream, sqz_decoder *decoder, decod
                               decode_layer *layer, int area, int products, const int8_t *reference, int8_t *row,
                               const int IS_SMALL, const int IS_AVX2) {
     decode_layer averages = *layer;
-    for (int index = 0; IS_SMALL && index < products; index++) {
-        const int p = index % area;
+    for (int index = 0, p = 0; IS_SMALL && index < products; index++, p = p + 1 < area ? p + 1 : 0) {
         decode_after(stream, decoder, &predictors[p], &averages, index, reference, row, sqz_min(p, DECODE_EARLIER),
                      IS_AVX2);
     }

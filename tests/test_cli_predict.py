@@ -351,11 +351,11 @@ def test_closed_pipe_ends_quietly(model, photos):
 def test_closed_pipe_ends_with_code_1(model, photos, monkeypatch):
     from squeezenet.cli import predict
 
-    def broken(record, sink):
+    def broken(answer, sink):
         raise BrokenPipeError
 
     moved = []
-    monkeypatch.setattr(predict, "_write_json", broken)
+    monkeypatch.setattr(predict, "_json", broken)
     monkeypatch.setattr(os, "dup2", lambda old, new: moved.append(new))  # not the test's own output
     result = run("predict", model, photos / "b.png", "--json")
     assert (result.exit_code, result.output, moved) == (1, "", [1])

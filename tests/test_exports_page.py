@@ -98,6 +98,20 @@ FILES = {
 }  # fmt: skip
 
 
+def test_photo_that_comes_before_the_model_is_answered_alike(browser, page_file):
+    photo = base64.b64encode(encode(Image.fromarray(noise()))).decode()
+    context = browser.new_context()
+    context.set_default_timeout(30_000)
+    context.add_init_script(f"""addEventListener("DOMContentLoaded", () => {{
+        self.early = squeezenet.classify(new Blob([Uint8Array.from(atob("{photo}"), (char) => char.charCodeAt(0))]));
+    }});""")
+    page = context.new_page()
+    page.goto(page_file.as_uri(), wait_until="domcontentloaded")
+    early = page.evaluate("early.then(({ logits }) => Array.from(logits))")
+    assert np.array_equal(early, classify_in_page(page, encode(Image.fromarray(noise()))).logits)
+    context.close()
+
+
 def test_files_of_every_kind_give_python_s_bits(page):
     classifier = Classifier(contents_with())
     differing = {}
@@ -349,14 +363,22 @@ def test_scripts_take_the_word_of_blocked_scripts_away(page):
     assert page.locator("#blocked").count() == 0
 
 
-def test_damaged_page_says_so(browser, page_file, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data, at: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], "The model "),
+        (lambda data, at: data[:at], "This page is damaged"),
+        (lambda data, at: data[: data.index(b'id="page"') - 40], "This page is damaged"),
+    ],
+)
+def test_damaged_page_says_so(browser, page_file, tmp_path, change, words):
     data = page_file.read_bytes()
-    at = data.index(b'id="model"') + 400
-    (tmp_path / "damaged.html").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    (tmp_path / "damaged.html").write_bytes(change(data, data.index(b'id="model"') + 400))
     page = browser.new_context().new_page()
+    page.set_default_timeout(30_000)
     page.goto((tmp_path / "damaged.html").as_uri())
     page.wait_for_selector("#error:not([hidden])")
-    assert page.inner_text("#error").startswith("The model ")
+    assert page.inner_text("#error").startswith(words)
     page.context.close()
 
 

@@ -275,7 +275,7 @@ def test_kill_leaves_whole_files(taught, photos):
         "from squeezenet import teach\n"
         f"teach({str(photos)!r}, on={str(taught)!r}, output={str(taught)!r})\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], check=False)
+    run = subprocess.run([sys.executable, "-c", program], check=False, timeout=120)
     assert run.returncode == -signal.SIGKILL
     assert state(taught) == before
     assert teach(photos, on=taught, output=taught).lesson.classes == ("blue", "green", "red", "grey")
@@ -428,7 +428,9 @@ from squeezenet.cli import cli
 cli(["teach", {str(photos)!r}, "--on", {str(base)!r}, "-o", {str(tmp_path / "new.sqz")!r}], standalone_mode=False)
 print([name for name in ("torch", "matplotlib", "pyarrow") if name in sys.modules])
 """
-    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
     assert output.splitlines()[-1] == "[]"
 
 

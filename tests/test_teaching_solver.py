@@ -151,7 +151,7 @@ def test_python_and_webassembly_write_the_same_file(tmp_path, seed):
         + classes.astype("<i4").tobytes() + pixels.tobytes() + text + rule
     )  # fmt: skip
     command = ["node", NATIVE / "teach.mjs", PARTS / "engine.wasm", tmp_path / "base.sqz", tmp_path / "task"]
-    assert subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout == expected
+    assert subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout == expected
 
 
 def test_other_streams_and_features_stay_as_they_are():

@@ -70,15 +70,14 @@ def build_page(data: bytes, contents: SqzFile | None = None, *, title: str = "")
         FormatError: If the file is damaged or no `.sqz` file.
     """
     contents = contents or decode_sqz(data)
-    script = STRICT + join_sources("inflate.js", "loader.js")
+    script = STRICT + join_sources("unpack.js", "inflate.js", "loader.js")
     style, late_style = join_sources("page.css"), join_sources("late.css")
     page = f"(() => {{{STRICT}const lateStyle = {json.dumps(late_style)};\n{join_sources(*_PROGRAM)}}})()"
-    worker = STRICT + join_sources("engine.js", "inflate.js", "photos.js", "worker.js", "messages.js")
+    worker = STRICT + join_sources("engine.js", "photos.js", "worker.js", "messages.js")
     model, named = _block("model", data), named_labels(contents)
     labels = _block("labels", named) if named else ""
-    packed = {name: (PARTS / f"{name}.wasm").read_bytes() for name in ("engine", "relaxed")}
-    packed["page"] = page.encode()
-    blocks = "".join(_block(name, zlib.compress(part, 9)) for name, part in packed.items())
+    early = {"worker": worker.encode()}
+    early |= {name: (PARTS / f"{name}.wasm").read_bytes() for name in ("engine", "relaxed")}
     facts = {
         "name": title or contents.network.spec.name,
         "file_bytes": len(data),
@@ -86,8 +85,8 @@ def build_page(data: bytes, contents: SqzFile | None = None, *, title: str = "")
         "check": _check_sum(contents),
     }
     parts = {"policy": _policy((script, page), (style, late_style)), "style": style, "script": script}
-    parts["worker"] = _block("worker", zlib.compress(worker.encode(), 9))
-    parts["blocks"] = blocks + labels + model
+    parts["early"] = "".join(_block(name, zlib.compress(part, 9)) for name, part in early.items())
+    parts["blocks"] = _block("page", zlib.compress(page.encode(), 9)) + labels + model
     template, encoded = join_sources("page.html"), b""
     for _ in range(2):  # the second time with the page's own size, which JSON allows to stand behind spaces
         text = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")  # which could end the element

@@ -3,8 +3,9 @@
 const ofText = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 
 async function openHere() {
-  const bytes = (name) => embedded[name] && ofText(embedded[name]);
-  const { size } = await open({ engine: bytes("engine"), relaxed: bytes("relaxed"), model: bytes("model"), labels: bytes("labels"), warm: 0 });
+  const part = (name) => embedded[name] && ofText(embedded[name]);
+  await load({ engine: part("engine"), relaxed: part("relaxed") });
+  const { size } = await open({ model: part("model"), labels: part("labels"), warm: 0 });
   return { size, classes: names.map(String) };
 }
 

@@ -1,4 +1,4 @@
-// For the page and its workers. No Blob: reading one asks another process.
+// No Blob: reading one asks another process.
 async function inflate(bytes, limit) {
   const source = new ReadableStream({ start(to) { to.enqueue(bytes); to.close(); } });
   const reader = source.pipeThrough(new DecompressionStream("deflate")).getReader();
@@ -16,4 +16,6 @@ async function inflate(bytes, limit) {
   return whole;
 }
 
-const inflateText = async (bytes, limit) => new TextDecoder().decode(await inflate(bytes, limit));
+async function inflateText(bytes, limit) {
+  return new TextDecoder().decode(await inflate(bytes, limit));
+}

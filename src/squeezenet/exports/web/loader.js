@@ -1,31 +1,10 @@
-// The only script that the page holds as it is. A worker starts while the rest of the page is still read; the model goes
-// to it first, then the program is unpacked and started.
+// The only script that the page holds as it is. A worker starts with the engine while the rest of the page is still
+// read; the model goes to it first, then the program is unpacked and started.
 
-document.getElementById("blocked")?.remove(); // which appears after some seconds where no script runs
-
-// Seven bits per character, see `pack` in exports/web_page.py.
-function unpack(id) {
+// A block as it is in the page, if there is one.
+function block(id) {
   const element = document.getElementById(id);
-  if (!element) return null;
-  const text = element.textContent, bytes = Number(element.dataset.bytes);
-  const out = new Uint8Array(bytes + 2);
-  const escaped = [0, 10, 13, 60];
-  let at = 0, held = 0, bits = 0;
-  const put = (septet) => {
-    held = ((held << 7) | septet) & 0x7fff;
-    bits += 7;
-    if (bits >= 8) out[at++] = held >> (bits -= 8);
-  };
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (code < 128) put(code);
-    else {
-      put(escaped[(code - 1024) >> 7]);
-      put(code & 127);
-    }
-  }
-  if (at < bytes) throw new Error("This page is damaged: it was cut or changed on its way.");
-  return out.subarray(0, bytes);
+  return element ? { text: element.textContent, bytes: Number(element.dataset.bytes) } : undefined;
 }
 
 const trusted = self.trustedTypes?.createPolicy("squeezenet", { createScript: (text) => text, createScriptURL: (text) => text });
@@ -44,7 +23,8 @@ class Helper {
   #worker;
 
   constructor() {
-    const url = URL.createObjectURL(new Blob([parts.worker], { type: "text/javascript" }));
+    const shared = [unpack, inflate, inflateText]; // whose text the worker gets as well
+    const url = URL.createObjectURL(new Blob([parts.worker, ...shared], { type: "text/javascript" }));
     this.#worker = new Worker(trusted ? trusted.createScriptURL(url) : url);
     this.#worker.onmessage = ({ data: { id, result, error } }) => {
       const { resolve, reject } = this.#waiting.get(id);
@@ -52,6 +32,9 @@ class Helper {
       if (error === undefined) resolve(result);
       else reject(new Error(error));
     };
+    // page.html#plain and the like are for comparing kernels; see engine.js.
+    const { engine, relaxed } = parts;
+    this.ask("load", { engine, relaxed, kernels: location.hash.slice(1) }).catch(() => {}); // which `open` reports
     this.#worker.onerror = () => fail("The part of this page that runs the model did not start.");
   }
 
@@ -64,9 +47,7 @@ class Helper {
   }
 
   open(warm, model = parts.model) {
-    // page.html#plain and the like are for comparing kernels; see engine.js.
-    const { engine, relaxed, labels } = parts;
-    this.opened ||= this.ask("open", { engine, relaxed, model, labels, warm, kernels: location.hash.slice(1) });
+    this.opened ||= this.ask("open", { model, labels: parts.labels, warm });
     return this.opened;
   }
 
@@ -86,16 +67,19 @@ async function startWorker() {
   if (!self.DecompressionStream || !self.OffscreenCanvas) {
     throw new Error("This browser is too old for this page: please update it to a version from 2023 or later.");
   }
-  parts.worker = await inflateText(unpack("worker"), 1 << 20);
+  for (const id of ["engine", "relaxed"]) parts[id] = block(id);
+  parts.worker = await inflateText(unpack(block("worker")), 1 << 20);
   helpers.push(new Helper());
 }
 
 async function startPage() {
-  for (const id of ["engine", "relaxed", "labels", "model"]) parts[id] = unpack(id);
+  document.getElementById("blocked")?.remove(); // which appears after some seconds where no script runs
+  for (const id of ["labels", "model"]) parts[id] = block(id);
   await worker;
   helpers[0].open(6).catch(() => {}); // which `start` reports
+  await new Promise((resolve) => setTimeout(resolve)); // a worker starts only where this thread lets it
   squeezenet.source = document.documentElement.outerHTML; // before anything is changed, for "Save page"
-  const text = await inflateText(unpack("page"), 1 << 20);
+  const text = await inflateText(unpack(block("page")), 1 << 20);
   const script = document.createElement("script");
   script.textContent = trusted ? trusted.createScript(text) : text;
   document.head.append(script);
@@ -103,6 +87,7 @@ async function startPage() {
 }
 
 const worker = startWorker();
+worker.catch(() => {}); // which `startPage` reports
 // For scripts and the console: `await squeezenet.classify(blob)` gives logits, names and times.
 self.squeezenet = {
   classify: (image, options = {}) => worker.then(() => ask("classify", { image, map: false, ...options })),
