@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .cluster import BulkResult, predict_to_parquet
     from .compression.compress import Compressed, compress
     from .compression.methods import DeepCompression, Int8, RateDistortion
+    from .compression.outcome import Distilled
     from .data import ImageSet, open_data
     from .data.shards import PackedShards, write_shards
     from .description import Description, describe
@@ -56,7 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer", "ArchSpec", "Benchmark", "BulkResult", "Classifier", "Compressed", "Confidence", "DeepCompression",
-    "Description", "Evaluation", "Exported", "Fire", "FireSpec", "ImageSet", "Imported", "Int8", "Labels",
+    "Description", "Distilled", "Evaluation", "Exported", "Fire", "FireSpec", "ImageSet", "Imported", "Int8", "Labels",
     "LearningRates", "PackedShards", "PhotoCheck", "Prediction", "Predictor", "Preprocessing", "RateDistortion",
     "Recipe", "Similar", "Space", "SqueezeNet", "SqueezeNetError", "SqzFile", "StemSpec", "StudyResult", "TeachResult",
     "TrainResult", "Trial", "Verification", "benchmark", "check", "compress", "create_model", "describe", "evaluate",
@@ -75,6 +76,7 @@ _HOMES = {
     "cluster": ("BulkResult", "predict_to_parquet"),
     "compression.compress": ("Compressed", "compress"),
     "compression.methods": ("DeepCompression", "Int8", "RateDistortion"),
+    "compression.outcome": ("Distilled",),
     "data": ("ImageSet", "open_data"),
     "data.shards": ("PackedShards", "write_shards"),
     "description": ("Description", "describe"),
