@@ -113,3 +113,15 @@ def test_help_takes_at_most_0_3_seconds():
         return usage.ru_utime + usage.ru_stime
 
     assert min(seconds() for _ in range(5)) <= 0.3
+
+
+def test_check_multiplies_on_one_thread(model):
+    """Its products are small and many: on two busy cores BLAS's threads made `check digits` ten times slower."""
+    code = (
+        "import atexit, os; os.environ.pop('OPENBLAS_NUM_THREADS', None)\n"
+        "atexit.register(lambda: print(os.environ.get('OPENBLAS_NUM_THREADS')))\n"
+        "from squeezenet.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "check", str(model / "photo.png")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1:] == ["1"], done.stderr

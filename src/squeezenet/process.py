@@ -40,7 +40,7 @@ def keep_freed_memory() -> bool:
 
 
 def spare_blas_threads() -> None:
-    """Let NumPy's BLAS start without a pool of threads, a fifth of a cold start; only before NumPy is imported."""
+    """Let NumPy's BLAS start without a pool of threads: a fifth of a cold start. Only before NumPy is imported."""
     if "numpy" not in sys.modules:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

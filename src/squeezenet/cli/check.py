@@ -31,6 +31,9 @@ def command(
     Exit code 1 if a photo is unreadable or blank, has two labels, or is both trained on and
     validated on, or if train lacks a class of val.
     """
+    from ..process import spare_blas_threads
+
+    spare_blas_threads()  # many small products: threads would wait for each other, on a busy machine for minutes
     from .. import check
     from ..progress import reporter_for
 
