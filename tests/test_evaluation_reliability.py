@@ -148,7 +148,7 @@ def test_evaluate_stores_the_threshold_and_predict_shows_it(model, tmp_path):
     write_sqz(model, SqzFile(network=after.network, preprocessing=after.preprocessing, facts={"unknown_below": 1.0}))
     (tmp_path / "a.png").write_bytes(encode(photo()))
     assert json.loads(run("predict", model, tmp_path / "a.png", "--json").stdout)["is_unknown"] is True
-    assert "unknown: the network is not sure of any class" in run("predict", model, tmp_path / "a.png").stdout
+    assert "unknown: perhaps none of the classes" in run("predict", model, tmp_path / "a.png").stdout
     rows = list(csv.DictReader(io.StringIO(run("predict", model, tmp_path / "a.png", "--csv", "-k", 1).stdout)))
     assert [row["is_unknown"] for row in rows] == ["true"]
 

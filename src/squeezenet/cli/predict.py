@@ -259,7 +259,7 @@ def _write_table(answer: Answer) -> None:
         return
     click.echo(printable(answer.name))
     if answer.is_unknown:
-        click.echo("    unknown: the network is not sure of any class; its best guesses are")
+        click.echo("    unknown: perhaps none of the classes; the most probable of them are")
     for prediction in answer.predictions:
         click.echo(f"    {100 * prediction.probability:5.1f} %  {printable(prediction.label)}")
 
