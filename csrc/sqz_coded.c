@@ -42,8 +42,9 @@ void sqz_coded_begin(const sqz_worker *worker) {
     decode_reset(&coded->decoder);
 }
 
-/* The next `outputs` rows, as a panel at `to`. */
-static void coded_next_panel(const sqz_worker *worker, const sqz_conv *conv, int outputs, uint8_t *to) {
+/* The rows of a panel, which come next in the stream, to `to`. */
+static void coded_next_panel(const sqz_worker *worker, const sqz_conv *conv, int panel, uint8_t *to) {
+    const int outputs = panel + 1 == conv->panels ? conv->last_outputs : SQZ_LANES;
     coded_decoder *coded = coded_decoder_of(worker);
     decode_stream *stream = &coded->stream;
     const sqz_source *source = &worker->model->coded.sources[coded->conv];
@@ -80,10 +81,6 @@ static void coded_next_panel(const sqz_worker *worker, const sqz_conv *conv, int
     if (stream->status) worker->input->status = stream->status;
 }
 
-static void coded_decode_panel(const sqz_worker *worker, const sqz_conv *conv, int panel, uint8_t *to) {
-    coded_next_panel(worker, conv, panel + 1 == conv->panels ? conv->last_outputs : SQZ_LANES, to);
-}
-
 void sqz_coded_hold(const sqz_worker *worker, int step) {
     const sqz_model *model = worker->model;
     coded_decoder *coded = coded_decoder_of(worker);
@@ -92,7 +89,7 @@ void sqz_coded_hold(const sqz_worker *worker, int step) {
         const sqz_conv *conv = &model->convs[coded->conv];
         uint8_t *to = worker->trunk + model->coded.sources[coded->conv].at;
         for (int panel = 0; panel < conv->panels; panel++) {
-            coded_decode_panel(worker, conv, panel, to + (size_t)panel * conv->panel_bytes);
+            coded_next_panel(worker, conv, panel, to + (size_t)panel * conv->panel_bytes);
         }
     }
 }
@@ -104,7 +101,7 @@ uint8_t *sqz_coded_weights(const sqz_worker *worker, const sqz_conv *conv) {
 
 uint8_t *sqz_coded_panel(const sqz_worker *worker, const sqz_conv *conv, int panel) {
     uint8_t *to = worker->trunk + worker->model->coded.panel_at;
-    coded_decode_panel(worker, conv, panel, to);
+    coded_next_panel(worker, conv, panel, to);
     return to;
 }
 #endif

@@ -112,15 +112,17 @@ def _model(data: bytes, network: IntegerNetwork, weights: Weights) -> Iterator[s
 def _choose(
     data: bytes, contents: SqzFile, weights: Weights | None, max_ram: int | None, max_flash: int | None
 ) -> ChipMemory:
-    forms = [chip_memory(contents, len(data), form) for form in ((weights,) if weights else WEIGHTS)]
-    for memory in forms:
+    tried = list[ChipMemory]()
+    for form in (weights,) if weights else WEIGHTS:  # one after the other: `coded` encodes the weights to know
+        memory = chip_memory(contents, len(data), form)
         if memory.ram_bytes <= (max_ram or memory.ram_bytes) and memory.flash_bytes <= (
             max_flash or memory.flash_bytes
         ):
             return memory
+        tried.append(memory)
     needs = "; ".join(
         f"{memory.weights} takes {memory.ram_bytes:,} bytes of RAM and {memory.flash_bytes:,} of flash memory"
-        for memory in forms
+        for memory in tried
     )
     limits = " and ".join(
         f"`{option}` of {limit:,}" for option, limit in (("max_ram", max_ram), ("max_flash", max_flash)) if limit
