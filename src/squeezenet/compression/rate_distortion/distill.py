@@ -11,6 +11,7 @@ Source: Bengio et al. 2013 (straight-through gradients); Hinton et al. 2015 (dis
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...models import SqueezeNet, normalize_pixels
 from ...network import MAX_ABS_WEIGHT, FloatConv
+from ...quantization.quantize import required_preprocessing
 from ...spec import ArchSpec, Op
 from .units import IntegerConv, Integers, UnitNet, run_graph
 
@@ -87,6 +90,7 @@ def distill(
     settings: DistillSettings,
     held_out_kl: Callable[[Integers], float],
     *,
+    answers_of: SqueezeNet | None = None,
     rate: Rate | None = None,
     device: torch.device | None = None,
     progress: Callable[[float], None] = lambda share: None,
@@ -97,19 +101,20 @@ def distill(
     within what is allowed; integers above it are not returned, unless all are.
 
     Args:
-        net: The float network, to be imitated.
+        net: The float network that was rounded, to be imitated.
         integers: Where to begin; not changed.
         batches: What to learn from, endless: pixels (n, H, W, 3), uint8.
         length: When to stop; learning rates fall to zero by then.
         settings: Learning rates and weights of the loss.
         held_out_kl: Judges integers on photos that are not in `batches`; lower is better.
+        answers_of: A float network whose class scores are imitated instead of those of `net`.
         rate: Bytes allowed; without it they change freely, by about one in a hundred.
         device: Where to train; the CPU by default.
         progress: Called with the share that is done.
     """
     device = device or torch.device("cpu")
     kept = set() if settings.trains_head else {op.name for op in net.spec.convs if op.is_head}
-    teacher, student = _Teacher(net, device), _Student(net, integers, device, kept)
+    teacher, student = _Teacher(net, device, answers_of), _Student(net, integers, device, kept)
     groups = [
         {"params": [latent for latent in latents.values() if latent.requires_grad], "peak": peak}
         for latents, peak in ((student.biases, settings.bias_rate), (student.weights, settings.weight_rate))
@@ -179,7 +184,8 @@ def _feature_ops(spec: ArchSpec) -> set[str]:
 class _Teacher:
     """The float network in activation steps, in bfloat16: targets to learn from need no more precision."""
 
-    def __init__(self, net: UnitNet, device: torch.device) -> None:
+    def __init__(self, net: UnitNet, device: torch.device, answers_of: SqueezeNet | None) -> None:
+        self._model = copy.deepcopy(answers_of).to(device, torch.bfloat16) if answers_of is not None else None
         self._matched = _feature_ops(net.spec)
         convs = {}
         for name, conv in net.convs.items():
@@ -197,7 +203,11 @@ class _Teacher:
                 features.append(y)
 
         x = self._net.pixels(pixels).to(torch.bfloat16, memory_format=torch.channels_last)
-        return self._net.logits(x, watch), features
+        logits = self._net.logits(x, watch)
+        if self._model is not None:
+            x = normalize_pixels(pixels, required_preprocessing(self._model))
+            logits = self._model(x.to(torch.bfloat16)).float()
+        return logits, features
 
 
 class _Student:

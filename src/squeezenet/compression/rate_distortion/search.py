@@ -71,6 +71,7 @@ def compress_rate_distortion(
     distillation: DistillSettings | None = None,
     progress: Progress = lambda stage, share: None,
     overhead_bytes: int | None = None,
+    reference: SqueezeNet | None = None,
 ) -> Outcome:
     """Compress a model to a budget of bytes, of KL or of accuracy; without one, to a KL of 0.05.
 
@@ -89,6 +90,7 @@ def compress_rate_distortion(
         progress: Called with the name of a stage and the share of it that is done.
         overhead_bytes: Size of the file besides its coded weights; by default with the model's labels and
             preprocessing.
+        reference: The float network that KL is measured against, where `model` is a pruned form of it.
 
     Returns:
         The network, its encoded weights, the engine's class scores of the held-out photos, and all networks tried.
@@ -105,7 +107,7 @@ def compress_rate_distortion(
         overhead_bytes = file_overhead(model.spec, model.labels, model.preprocessing)
     length = Length(steps=lessons.steps) if lessons is not None else Length(seconds=60 * polish_minutes)
     training = _Training(length, lessons, distillation or DistillSettings())
-    search = _Search(model, photos, training, seed, progress, overhead_bytes)
+    search = _Search(model, reference or model, photos, training, seed, progress, overhead_bytes)
     with torch.no_grad():
         if max_bytes is not None:
             return search.to_bytes(max_bytes)
@@ -149,8 +151,8 @@ class _Budget:
 
 class _Search:
     def __init__(
-        self, model: SqueezeNet, photos: NDArray[np.uint8], training: _Training, seed: int, progress: Progress,
-        overhead_bytes: int,
+        self, model: SqueezeNet, reference: SqueezeNet, photos: NDArray[np.uint8], training: _Training, seed: int,
+        progress: Progress, overhead_bytes: int,
     ) -> None:  # fmt: skip
         size = model.spec.input_size
         if photos.dtype != np.uint8 or photos.ndim != 4 or photos.shape[1:] != (size, size, 3):
@@ -165,10 +167,8 @@ class _Search:
         self._held_out, self._photos = photos[held], photos[~held][:_STATISTICS_PHOTOS]
         self._points: list[RDPoint] = []
         self._distilled: Distilled | None = None
-        preprocessing = required_preprocessing(model)
-        with torch.no_grad():
-            logits = [model(normalize_pixels(batch, preprocessing)) for batch in _in_batches(self._held_out)]
-            self._held_out_log_p = torch.cat(logits).double().log_softmax(1)
+        self._reference, self._is_pruned = reference, reference is not model
+        self._held_out_log_p = self._expected(self._held_out)
         statistics = collect_statistics(model, self._photos, seed=seed, progress=partial(progress, "sensitivities"))
         self._row_grams = statistics.row_grams
         with torch.no_grad():
@@ -251,7 +251,7 @@ class _Search:
         with torch.enable_grad():
             integers, kl = distill(
                 self._net, start.integers, batches, self._training.length, self._training.settings, self._held_out_kl,
-                rate=rate, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+                answers_of=self._reference if self._is_pruned else None, rate=rate, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
                 progress=partial(self._progress, "distillation"),
             )  # fmt: skip
         if lessons is not None and lessons.held_out is not None:
@@ -280,8 +280,15 @@ class _Search:
     def _kl_on(self, photos: NDArray[np.uint8], integers: Integers) -> float:
         """Mean KL on any photos, by the same simulation."""
         batches = [self._net.pixels(batch) for batch in _in_batches(photos)]
-        log_p = torch.cat([self._net.logits(batch) for batch in batches]).double().log_softmax(1)
-        return _mean_kl(log_p, torch.cat([quantized_forward(self._net, integers, batch) for batch in batches]))
+        logits = torch.cat([quantized_forward(self._net, integers, batch) for batch in batches])
+        return _mean_kl(self._expected(photos), logits)
+
+    @torch.no_grad()
+    def _expected(self, photos: NDArray[np.uint8]) -> Tensor:
+        """Log-probabilities of the float network, (n, classes), float64."""
+        preprocessing = required_preprocessing(self._reference)
+        logits = [self._reference(normalize_pixels(batch, preprocessing)) for batch in _in_batches(photos)]
+        return torch.cat(logits).double().log_softmax(1)
 
     def _result(self, best: _Candidate, *, meets_target: bool) -> Outcome:
         """Decode the weights that were encoded, and run them on the held-out photos by the engine that users run."""
