@@ -39,7 +39,6 @@ HABITS = {
 }
 RIGHT = (  # English that only looks like a habit
     "How the network wants its images",
-    "Say photos should also be resized",
 )
 
 

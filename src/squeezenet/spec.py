@@ -10,6 +10,7 @@ Layers carry the paper's numbers: `conv1`, `fire2` ... `fire9`, `conv10`. `archi
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
@@ -252,6 +253,10 @@ class ArchSpec:
         The network's input is the tensor `input`; the head's tensor is averaged over its positions, which
         is not an operation of its own (the class activation map is that tensor).
         """
+        return self._graph
+
+    @functools.cached_property
+    def _graph(self) -> tuple[Op, ...]:
         stem = self.stem
         ops = [
             _conv_op(
