@@ -26,6 +26,7 @@ _FIELDS = {
     "polish": {"rate-distortion": "polish_minutes"},
     "density": {"deep-compression": "density"},
     "index_bits": {"deep-compression": "index_bits"},
+    "prune_epochs": {"rate-distortion": "prune_epochs"},
     "epochs": {"rate-distortion": "epochs", "deep-compression": "share_epochs"},
 }
 
@@ -56,6 +57,9 @@ _FIELDS = {
 @click.option("--epochs", type=click.IntRange(min=1), default=None,
               help="Epochs on --data or --unlabelled (rate-distortion), of shared values"
               " (deep-compression).")  # fmt: skip
+@click.option("--prune-epochs", type=click.IntRange(min=0), default=0,
+              help="Epochs on --data that prune the network towards --max-bytes before rounding; for low budgets"
+              " (rate-distortion).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(

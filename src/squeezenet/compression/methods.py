@@ -15,6 +15,7 @@ from .deep.deep_compression import DeepCompression
 from .outcome import Job, Outcome, refuse_options
 from .rate_distortion import DistillSettings, Lessons, compress_rate_distortion
 from .retrain import Retrainer
+from .sparse import train_sparse
 from .stream import PhotoStream
 
 __all__ = ["METHODS", "DeepCompression", "Int8", "Method", "RateDistortion"]
@@ -63,17 +64,22 @@ class RateDistortion:
     """Minutes to distil from the float network on the calibration photos, after everything else."""
     epochs: int = 2
     """Times to go through `data` or `unlabelled`, if one of them is given."""
+    prune_epochs: int = 0
+    """Epochs on `data` before rounding in which weights are set to zero step by step until the network is about as
+    small as `max_bytes`; where the budget is far below what the network takes at a KL of 0.05."""
 
     def __post_init__(self) -> None:
         """Check the ranges of the options."""
         budgets = [name for name in ("max_bytes", "max_kl", "max_drop") if getattr(self, name) is not None]
         given = " and ".join(f"`{name}`" for name in budgets)
         refuse_options(len(budgets) > 1, f"{given} exclude each other: one is the budget")
-        for name, least in (("max_bytes", 1), ("max_drop", 0), ("polish_minutes", 0), ("epochs", 1)):
+        for name, least in (("max_bytes", 1), ("max_drop", 0), ("polish_minutes", 0), ("epochs", 1), ("prune_epochs", 0)):
             value = getattr(self, name)
             is_low = value is not None and not value >= least
             refuse_options(is_low, f"expected `{name}` of at least {least}, got {value}")
         refuse_options(self.max_kl is not None and not self.max_kl > 0, f"expected `max_kl` above 0, got {self.max_kl}")
+        no_goal = self.prune_epochs > 0 and self.max_bytes is None
+        refuse_options(no_goal, "`prune_epochs` prunes to a size: expected `max_bytes`, got none")
 
     def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
         """Raise for a budget of points without labelled images, and for two ways to train."""
@@ -82,12 +88,19 @@ class RateDistortion:
         reason = "`polish_minutes` goes with neither `data` nor `unlabelled`: give the length of training as `epochs`"
         refuse_options(bool(self.polish_minutes) and (has_data or has_unlabelled), reason)
         refuse_options(has_data and has_unlabelled, "`data` and `unlabelled` exclude each other: both are distilled on")
+        refuse_options(self.prune_epochs > 0 and not has_data, "`prune_epochs` are epochs on `data`: expected it, got none")
 
     def run(self, job: Job) -> Outcome:
         """Carry it out; see `compress_rate_distortion`."""
-        lessons, settings = None, None
+        lessons, settings, model = None, None, job.model
         if job.data is not None:
-            lessons = _lessons(Retrainer(job.data, job.model, job.reporter), self.epochs)
+            retrainer = Retrainer(job.data, job.model, job.reporter)
+            if self.prune_epochs and self.max_bytes is not None:
+                model = train_sparse(
+                    model, retrainer, max_bytes=self.max_bytes, epochs=self.prune_epochs,
+                    batch_size=_batch_size(retrainer.n_images),
+                )  # fmt: skip
+            lessons = _lessons(retrainer, self.epochs)
         elif job.unlabelled is not None:
             stream = PhotoStream(job.unlabelled, job.model, job.reporter)
             lessons = replace(_lessons(stream, self.epochs), held_out=stream.held_out)
@@ -98,10 +111,11 @@ class RateDistortion:
                 settings = replace(settings, patience=_PATIENCE)
         with contextlib.ExitStack() as stack:
             return compress_rate_distortion(
-                job.model, job.photos.all_pixels, max_bytes=self.max_bytes, max_kl=self.max_kl, max_drop=self.max_drop,
+                model, job.photos.all_pixels, max_bytes=self.max_bytes, max_kl=self.max_kl, max_drop=self.max_drop,
                 points_lost=job.points_lost if self.max_drop is not None else None, lessons=lessons,
                 polish_minutes=self.polish_minutes, distillation=settings,
                 progress=_stages(job.reporter, stack), overhead_bytes=job.overhead_bytes,
+                reference=job.model,
             )  # fmt: skip
 
 
@@ -128,9 +142,13 @@ METHODS: dict[str, type[RateDistortion] | type[Int8] | type[DeepCompression]] = 
 
 
 def _lessons(images: Retrainer | PhotoStream, epochs: int) -> Lessons:
-    batch_size = min(max(images.n_images // _STEPS_PER_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
+    batch_size = _batch_size(images.n_images)
     steps = epochs * max(1, images.n_images // batch_size)
     return Lessons(epoch=functools.partial(images.epoch, batch_size=batch_size), steps=steps)
+
+
+def _batch_size(n_images: int) -> int:
+    return min(max(n_images // _STEPS_PER_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
 
 
 def _stages(reporter: Reporter, stack: contextlib.ExitStack) -> Callable[[str, float], None]:

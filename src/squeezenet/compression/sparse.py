@@ -6,8 +6,6 @@ zero, a few at a time, while the others adapt and the float network's answers ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -24,9 +22,11 @@ _GRADIENT_DECAY = 0.99  # of the averages of squared gradients
 _DENSE_BITS = 5.5  # a weight of a network without zeros, for the start of the schedule
 _KEPT_BITS = 3.3  # sign and magnitude of a weight that is kept
 _LEAST_BITS = 1.5  # what removing a weight saves at least
-_BYTES_BESIDES = 4000  # biases and multipliers, about
+_ROW_BITS = 11  # bias and multiplier of an output channel
 # The estimate is higher than what the coder needs (0.71 to 0.85 of it), and rounding removes some more weights.
 _ESTIMATE = 1.25
+
+_LR = 6e-5  # of AdamW, times the root of the batch size
 
 
 class GradualPruning:
@@ -68,7 +68,8 @@ class GradualPruning:
         is_due = self._step >= self._first and (self._step - self._first) % self._every == 0
         if self._step == self._last or (is_due and self._step < self._last):
             self._choose()
-        self.apply(model)
+        for name, conv in model.convs.items():
+            torch.mul(self._layers[name].latent, self._layers[name].kept, out=conv.weight.data)
 
     @torch.no_grad()
     def apply(self, model: SqueezeNet) -> None:
@@ -88,8 +89,8 @@ class GradualPruning:
             share = (low + high) / 2
             threshold = ordered[min(len(ordered) - 1, int(share * len(ordered)))]
             for layer, each in zip(layers, scores, strict=True):
-                layer.kept = each > threshold
-            n_bytes = _BYTES_BESIDES + sum(layer.bits() for layer in layers) / 8
+                layer.kept = each >= threshold
+            n_bytes = sum(layer.bits() for layer in layers) / 8
             low, high = (share, high) if n_bytes > goal else (low, share)
 
 
@@ -123,7 +124,7 @@ class _Layer:
         """Estimate what the layer takes in a file."""
         density, kept = self._density(), self.kept.float()
         which = -(kept * density.log2() + (1 - kept) * (1 - density).log2()).sum()
-        return float(which + _KEPT_BITS * kept.sum())
+        return float(which + _KEPT_BITS * kept.sum()) + _ROW_BITS * len(kept)
 
     def _density(self) -> Tensor:
         """Share of weights kept around each weight, (O, I, 1, 1), as the coder's contexts find out."""
@@ -131,3 +132,28 @@ class _Layer:
         rows, columns = kept.mean((1, 2, 3)), kept.mean((0, 2, 3))
         share = rows[:, None] * columns / kept.mean().clamp(min=1e-3)
         return share.clamp(0.003, 0.97)[:, :, None, None]
+
+
+def train_sparse(
+    model: SqueezeNet, retrainer: Retrainer, *, max_bytes: int, epochs: int, batch_size: int
+) -> SqueezeNet:
+    """Train a copy of a network to do with weights that fit a budget, imitating the network as it was.
+
+    Args:
+        model: Float network, batch norm folded; not changed.
+        retrainer: The data set to train on.
+        max_bytes: Size of the file that it is going to be rounded to.
+        epochs: Length of the training.
+        batch_size: Images per step.
+
+    Raises:
+        TrainingError: If the loss is not finite in 10 steps in a row.
+    """
+    rule = GradualPruning(max_bytes, epochs * (retrainer.n_images // batch_size))
+    recipe = Recipe(
+        name="pruning", epochs=epochs, batch_size=batch_size, optimizer="adamw", lr=_LR * batch_size**0.5,
+        warmup_epochs=min(0.5, epochs / 4), clip_grad_norm=5.0, dropout=0.0, distillation=1.0, distill_temperature=2.0,
+    )  # fmt: skip
+    student = retrainer.run(model, recipe, rule, title="pruning", teacher=model)
+    rule.apply(student)
+    return student
