@@ -73,7 +73,8 @@ class RateDistortion:
         budgets = [name for name in ("max_bytes", "max_kl", "max_drop") if getattr(self, name) is not None]
         given = " and ".join(f"`{name}`" for name in budgets)
         refuse_options(len(budgets) > 1, f"{given} exclude each other: one is the budget")
-        for name, least in (("max_bytes", 1), ("max_drop", 0), ("polish_minutes", 0), ("epochs", 1), ("prune_epochs", 0)):
+        least_values = {"max_bytes": 1, "max_drop": 0, "polish_minutes": 0, "epochs": 1, "prune_epochs": 0}
+        for name, least in least_values.items():
             value = getattr(self, name)
             is_low = value is not None and not value >= least
             refuse_options(is_low, f"expected `{name}` of at least {least}, got {value}")
@@ -88,7 +89,8 @@ class RateDistortion:
         reason = "`polish_minutes` goes with neither `data` nor `unlabelled`: give the length of training as `epochs`"
         refuse_options(bool(self.polish_minutes) and (has_data or has_unlabelled), reason)
         refuse_options(has_data and has_unlabelled, "`data` and `unlabelled` exclude each other: both are distilled on")
-        refuse_options(self.prune_epochs > 0 and not has_data, "`prune_epochs` are epochs on `data`: expected it, got none")
+        no_data = self.prune_epochs > 0 and not has_data
+        refuse_options(no_data, "`prune_epochs` are epochs on `data`: expected it, got none")
 
     def run(self, job: Job) -> Outcome:
         """Carry it out; see `compress_rate_distortion`."""

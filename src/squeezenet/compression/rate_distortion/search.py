@@ -167,7 +167,7 @@ class _Search:
         self._held_out, self._photos = photos[held], photos[~held][:_STATISTICS_PHOTOS]
         self._points: list[RDPoint] = []
         self._distilled: Distilled | None = None
-        self._reference, self._is_pruned = reference, reference is not model
+        self._reference, self._answers_of = reference, reference if reference is not model else None
         self._held_out_log_p = self._expected(self._held_out)
         statistics = collect_statistics(model, self._photos, seed=seed, progress=partial(progress, "sensitivities"))
         self._row_grams = statistics.row_grams
@@ -251,8 +251,8 @@ class _Search:
         with torch.enable_grad():
             integers, kl = distill(
                 self._net, start.integers, batches, self._training.length, self._training.settings, self._held_out_kl,
-                answers_of=self._reference if self._is_pruned else None, rate=rate, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-                progress=partial(self._progress, "distillation"),
+                answers_of=self._answers_of, rate=rate, progress=partial(self._progress, "distillation"),
+                device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             )  # fmt: skip
         if lessons is not None and lessons.held_out is not None:
             own = [self._kl_on(lessons.held_out, each) for each in (start.integers, integers)]
