@@ -75,7 +75,7 @@ class GradualPruning:
     def apply(self, model: SqueezeNet) -> None:
         """Set what is removed to zero."""
         for name, conv in model.convs.items():
-            conv.weight *= self._layers[name].kept
+            conv.weight *= self._layers[name].kept.to(conv.weight.device)
 
     def _choose(self) -> None:
         layers = list(self._layers.values())
@@ -149,7 +149,7 @@ def train_sparse(
     Raises:
         TrainingError: If the loss is not finite in 10 steps in a row.
     """
-    rule = GradualPruning(max_bytes, epochs * (retrainer.n_images // batch_size))
+    rule = GradualPruning(max_bytes, epochs * max(1, retrainer.n_images // batch_size))
     recipe = Recipe(
         name="pruning", epochs=epochs, batch_size=batch_size, optimizer="adamw", lr=_LR * batch_size**0.5,
         warmup_epochs=min(0.5, epochs / 4), clip_grad_norm=5.0, dropout=0.0, distillation=1.0, distill_temperature=2.0,
