@@ -44,7 +44,7 @@ class Compressed:
     """A compressed network and the report about it."""
 
     file: SqzFile
-    """What the file holds; `Classifier(result.file)` runs it."""
+    """Contents of the file; `Classifier(result.file)` runs it."""
     encoded: bytes
     """The file."""
     report: CompressionReport
@@ -56,19 +56,19 @@ class Compressed:
 
     @property
     def meets_target(self) -> bool:
-        """Whether the budget was kept; otherwise this is the nearest file that was found."""
+        """Whether the budget was met; otherwise this is the closest file that was found."""
         return self.report.meets_target
 
     @property
     def points(self) -> tuple[RDPoint, ...]:
-        """Every network that the search of `RateDistortion` looked at."""
+        """Every network that the search of `RateDistortion` evaluated."""
         return self.report.points
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write FILE and FILE.report.json, and with points to show FILE.report.svg; all of them or none.
+        """Write FILE, FILE.report.json and, if there are `points`, FILE.report.svg; either all of them or none.
 
         Raises:
-            OSError: If they cannot be written; what was there is kept.
+            OSError: If they cannot be written; existing files are kept.
         """
         report = json.dumps(self.report.to_dict(), indent=1).encode()
         files = {Path(path): self.encoded, Path(f"{path}.report.json"): report}
@@ -77,7 +77,7 @@ class Compressed:
         write_together(files)
 
     def plot(self) -> bytes:
-        """Draw what the search looked at, as SVG."""
+        """Draw the networks that the search evaluated, as SVG."""
         kl = self.report.fidelity.kl if self.report.fidelity else None
         title = f"{self.file.network.spec.name}: networks the search looked at"
         return plot_points(self.points, file_bytes=self.file_bytes, kl=kl, title=title)
@@ -91,27 +91,29 @@ def compress(
     calibration: Data | None = None, n_photos: int = 250, data: Data | None = None, unlabelled: Data | None = None,
     val: Data | None = None, progress: Reporter | bool = True,
 ) -> Compressed:  # fmt: skip
-    """Squeeze a trained network into a `.sqz` file.
+    """Compress a trained network to a `.sqz` file.
 
     Args:
         model: The name or path of a MODEL (see `find_model`), or a torch model; it is not changed.
-        output: Where to write the file and its report; by default nothing is written, and `Compressed.write` does it.
-        method: `RateDistortion` (the default, to a KL of 0.05), `Int8` or `DeepCompression`, with its options.
-        calibration: Photos, labelled or not, that scales and sensitivities are measured on; a fifth is set aside to
-            measure fidelity on. By default those of `data` or `unlabelled`; without any, published ranges or synthetic
-            pictures.
-        n_photos: Photos to calibrate on, evenly spaced over `calibration`; a few hundred are enough.
+        output: The file to write, with its report beside it. By default nothing is written; use `Compressed.write`.
+        method: `RateDistortion` (the default, with a largest KL of 0.05), `Int8` or `DeepCompression`, with options.
+        calibration: Photos, labelled or not, on which scales and sensitivities are measured; a fifth is held out to
+            measure fidelity. By default the photos of `data` or `unlabelled`; without any photos, published activation
+            ranges or synthetic pictures are used.
+        n_photos: Number of photos to calibrate on, evenly spaced over `calibration`; a few hundred are enough.
         data: Labelled images to train on.
-        unlabelled: Photos without labels to distil on with `RateDistortion`: thousands, like those that the network is
-            for. The file is the one before distillation if calibration photos set aside show no gain.
-        val: Labelled images to measure accuracy on, a temperature, and a rule for "unknown" (its vectors on `data`).
-        progress: Where progress is shown: a `Reporter`, True for standard error, False for nowhere.
+        unlabelled: Photos without labels to distil on with `RateDistortion`, preferably thousands, and similar to
+            those that the network will classify. If held-out calibration photos show no gain, the result is the file
+            before distillation.
+        val: Labelled images on which accuracy is measured, and a temperature and a rule for unknown photos are chosen.
+            (If there is `data`, the directions of the rule come from it.)
+        progress: A `Reporter` that shows progress, True for standard error, False for none.
 
     Returns:
-        The file and its report. If a budget cannot be met, the nearest file; `meets_target` is then False.
+        The file and its report. If a budget cannot be met, this is the closest file, and `meets_target` is False.
 
     Raises:
-        CompressionError: If options do not go together or with the images; before anything is read.
+        CompressionError: If options contradict each other or the images; raised before anything is read.
         ModelNotFoundError: If there is no such model; see `open_model` for the others.
         DataError: If images cannot be used, or their classes are not those of the model.
         QuantizationError: If the network has no integer form, or there are too few photos.
@@ -150,7 +152,7 @@ def compress(
 
 @dataclass(frozen=True)
 class _Inputs:
-    """The images of a compression, by what they are for."""
+    """The images of a compression by their purpose."""
 
     reference: FloatPredictor
     photos: CalibrationPhotos

@@ -30,7 +30,7 @@ class Method(Protocol):
     """A way from a float network to integers."""
 
     name: ClassVar[str]
-    """As the command line and reports have it."""
+    """Name on the command line and in reports."""
 
     def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
         """Check the options against the images that are available.
@@ -45,7 +45,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RateDistortion:
-    """Spend bytes where the loss is sensitive to them, within one budget; without one, a KL of 0.05.
+    """Rounding that spends bytes where the loss is sensitive to them, within one budget; by default a KL of 0.05.
 
     Raises:
         CompressionError: On construction, if more than one budget is given or a number is out of range.
@@ -56,13 +56,13 @@ class RateDistortion:
     max_bytes: int | None = None
     """Largest file, bytes."""
     max_kl: float | None = None
-    """Largest mean KL(float || compressed) on photos set aside, nats."""
+    """Largest mean KL(float || compressed) on held-out photos, nats."""
     max_drop: float | None = None
-    """Most points of top-1 to lose on `val`, percent."""
+    """Largest loss of top-1 on `val`, percentage points."""
     polish_minutes: float = 0
-    """Minutes to distil from the float network on the calibration photos, after everything else."""
+    """Minutes of distillation from the float network on the calibration photos, after all other steps."""
     epochs: int = 2
-    """Times to go through `data` or `unlabelled`, if one of them is given."""
+    """Number of epochs on `data` or `unlabelled`, if one of them is given."""
 
     def __post_init__(self) -> None:
         """Check the ranges of the options."""
@@ -107,7 +107,7 @@ class RateDistortion:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8:
-    """Round weights to 8 bits with a scale per output channel; no options."""
+    """Rounding of weights to 8 bits with a scale per output channel; it has no options."""
 
     name: ClassVar[str] = "int8"
 
