@@ -12,7 +12,7 @@ from ..text import format_bytes, table
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
-              help="Folder for everything the demo writes.")  # fmt: skip
+              help="Folder for all files of the demo.")  # fmt: skip
 def command(output: Path) -> None:
     """Train on handwritten digits, compress, measure, predict and export a web page, in a minute on two cores."""
     from .. import DeepCompression, compress, evaluate, export, open_data, predict, train

@@ -18,9 +18,9 @@ _SHOWN_UNREADABLE = 5
 @click.option("--report", metavar="FILE.html", type=click.Path(dir_okay=False, path_type=Path),
               help="Write a page about the network: classes, confusions, calibration, worst mistakes.")  # fmt: skip
 @click.option("--store", "--store-unknown", is_flag=True, help="Store in MODEL, a .sqz file, a"
-              " temperature for its probabilities and a rule for photos of none of its classes.")  # fmt: skip
+              " temperature for its probabilities and a rule for unknown photos.")  # fmt: skip
 @click.option("--not", "foreign", multiple=True, metavar="PHOTOS",
-              help="Photos of something else, to measure how many are answered with unknown.")  # fmt: skip
+              help="Photos that show none of the classes, to measure how many are detected as unknown.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
     model: str, data: tuple[str, ...], report: Path | None, store: bool, foreign: tuple[str, ...], as_json: bool
@@ -28,9 +28,9 @@ def command(
     """Measure top-1 and top-5 accuracy, with 95 % intervals.
 
     \b
-    If DATA has train and val folders, val is measured. If MODEL was trained on DATA, only the
-    images that training set aside are measured. Class folders are matched to the model's classes by
-    id (wnid) or name, never by position.
+    If DATA has train and val folders, val is measured. If MODEL was trained on part of DATA, only
+    the held-out images are measured. Class folders are matched to the model's classes by id (wnid)
+    or name, never by position.
     """
     from .. import evaluate, store_confidence
     from ..teaching.taught import photos_taught

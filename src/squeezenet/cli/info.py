@@ -25,7 +25,7 @@ def command(model: str, input_size: int | None, num_classes: int | None, as_json
 
     \b
     NAME is an architecture: squeezenet1_0 or squeezenet1_1, alone or with _simple_bypass or
-    _complex_bypass. For a .sqz file the bytes of every layer are shown as well.
+    _complex_bypass. For a .sqz file, the bytes of every layer are shown too.
     """
     from .. import describe
     from ..architectures import SPEC_NAMES

@@ -27,10 +27,10 @@ _CSV_HEADER = ("image", "rank", "index", "label", "probability", "is_unknown", "
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[MODEL] IMAGE...")
-@click.option("-m", "--model", metavar="MODEL", help="Network to use, as well as or instead of the first argument.")
-@click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to show.")
-@click.option("--json", "layout", flag_value="json", help="One JSON object per line and image.")
-@click.option("--csv", "layout", flag_value="csv", help="One CSV row for each image and class.")
+@click.option("-m", "--model", metavar="MODEL", help="Network to use, instead of the first argument.")
+@click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes per image.")
+@click.option("--json", "layout", flag_value="json", help="Print one JSON object per image, one per line.")
+@click.option("--csv", "layout", flag_value="csv", help="Print CSV with one row per image and class.")
 @click.option("--ray", "address", metavar="ADDRESS|local", help="Share the work on a Ray cluster; needs -o.")
 @click.option(
     "-o",
@@ -49,12 +49,12 @@ def command(
     input. An image that cannot be read becomes an error record; the exit code is 1 only if
     no image could be read.
 
-    Without a MODEL, one that ships with this package is used, and named. `--model imagenet`
-    fetches published weights for the 1,000 classes of ImageNet once and compresses them.
+    Without a MODEL, a network of this package is used, and its name is printed. The model
+    `imagenet`, with the 1,000 classes of ImageNet, is downloaded and compressed on first use.
 
     \b
     With --ray, IMAGE may also be a Parquet file with a column of images, or a URI such as
-    s3://bucket/photos. Stopped or killed, the same command continues: see docs/scale.md.
+    s3://bucket/photos. If the command is interrupted, repeat it to continue (docs/scale.md).
     """
     if output is not None and not output.strip():
         raise click.UsageError("expected a file for -o, got an empty name")

@@ -14,24 +14,25 @@ _SHOWN = 10
 
 @click.command()
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
-@click.option("--on", required=True, metavar="MODEL", help="The network to teach, a .sqz file or a name.")
+@click.option("--on", required=True, metavar="MODEL", help="The network to teach: a .sqz file or a name.")
 @click.option("-o", "--output", required=True, metavar="NEW.sqz", type=click.Path(path_type=Path),
               help="The file to write; may be MODEL itself.")  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep MODEL's classes beside the new ones.")
 @click.option("--not", "foreign", multiple=True, metavar="DATA",
-              help="Photos of none of the classes, to be answered with unknown.")  # fmt: skip
+              help="Photos that show none of the classes, to improve the detection of unknown photos.")  # fmt: skip
 @click.option("--val", multiple=True, metavar="DATA", help="Labelled images to measure accuracy on.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     photos: tuple[str, ...], on: str, output: Path, keep: bool, foreign: tuple[str, ...], val: tuple[str, ...],
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Teach MODEL the classes of PHOTOS, a folder of class folders, in seconds. One photo per class is enough to begin.
+    """Teach MODEL the classes of PHOTOS, a folder of class folders, in seconds. One photo per class is enough to
+    start.
 
     \b
-    NEW.taught, beside NEW.sqz, keeps what was learnt from each photo, but no photo. Where MODEL
-    has such a file, photos and classes are added to it. The accuracy shown is measured on each
-    photo by a head made of all others.
+    Writes NEW.sqz, and beside it NEW.taught, which contains the features of each photo but no
+    photos. If MODEL has such a file, photos and classes are added to those in it. The accuracy
+    shown is leave-one-out: each photo is classified by a head made from all the others.
     """
     from .. import teach
     from ..progress import reporter_for
