@@ -61,7 +61,8 @@ def test_checkpoint_of_a_run_leads_to_its_folder(pth, tmp_path):
         (tmp_path / name).write_bytes(pth.read_bytes())
     result = run("import", tmp_path / "checkpoint.pt", "-o", tmp_path / "out.safetensors")
     assert (result.exit_code, result.stderr) == (
-        1, f"Error: {tmp_path / 'checkpoint.pt'}: {tmp_path} is the MODEL: give the folder\n",
+        1, f"Error: {tmp_path / 'checkpoint.pt'}: expected a MODEL, got a file of a run folder: use the folder,"
+        f" {tmp_path}\n",
     )  # fmt: skip
 
 

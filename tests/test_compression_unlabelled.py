@@ -180,8 +180,8 @@ def test_photos_that_judge_are_not_distilled_on(model, folder, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--data", "digits"), "--data and --unlabelled exclude each other"),
-        (("--polish", 1), "--polish goes with neither --data nor --unlabelled"),
+        (("--data", "digits"), "expected either --data or --unlabelled to distil on, got both"),
+        (("--polish", 1), "--polish cannot be combined with --data or --unlabelled"),
         (("--method", "int8"), "int8 trains nothing: expected no --data or --unlabelled"),
         (("--method", "deep-compression", "--data", "digits"), "deep-compression retrains on labelled images"),
     ],

@@ -169,7 +169,7 @@ def test_wrong_labels_are_pointed_out(base, photos, tmp_path):
     assert result.confusions == [("red", "blue", 1)]
     printed = CliRunner().invoke(cli, ["teach", str(photos), "--on", str(base), "-o", str(tmp_path / "new.sqz")]).output
     assert "label looks wrong: red/wrong.png (looks like blue)" in printed
-    assert "each photo left out: 94.4 % right (17 of 18; 95 % interval" in printed
+    assert "leave-one-out accuracy: 94.4 % (17 of 18; 95 % interval" in printed
 
 
 def test_two_classes_with_the_same_photos_are_no_better_than_chance(base, photos, tmp_path):

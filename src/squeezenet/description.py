@@ -178,7 +178,7 @@ def describe(
         spec = named_spec(model, input_size=size, num_classes=1000 if num_classes is None else num_classes)
         return Description(spec=spec, cost=network_cost(spec))
     if input_size is not None or num_classes is not None:
-        raise SpecError("`input_size` and `num_classes` go with the name of an architecture")
+        raise SpecError("`input_size` and `num_classes` apply only to the name of an architecture")
     from .fileformat import SqzFile, encode_sqz, read_bytes
     from .zoo import find_model
 

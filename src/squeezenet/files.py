@@ -179,7 +179,7 @@ def lock_folder(folder: Path, error: type[SqueezeNetError]) -> Iterator[None]:
             os.close(handle)  # its owner has just removed it
         except OSError:
             os.close(handle)
-            raise error(f"{folder}: another process is at work here: wait for it, or stop it") from None
+            raise error(f"{folder}: another process is using this folder: wait for it to end, or stop it") from None
     _locks.add(handle)
     try:
         yield

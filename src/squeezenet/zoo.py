@@ -125,7 +125,7 @@ def _kind_of(path: Path, name: str) -> Kind:
     if suffix in FOREIGN_SUFFIXES:
         if not any((path.parent / weights).is_file() for weights in RUN_WEIGHTS):
             return "foreign"
-        advice = f"{printable(path.parent)} is the MODEL: give the folder"
+        advice = f"expected a MODEL, got a file of a run folder: use the folder, {printable(path.parent)}"
     else:
         advice = f"expected a MODEL, got another kind of file: a MODEL is {_ACCEPTED}, or {_one_of_the_names()}"
     raise ModelNotFoundError(advice, source=printable(name))

@@ -161,34 +161,34 @@ class PhotoCheck:
     def summary(self) -> list[str]:
         """List the findings as lines of text, the worst first."""
         n_more = sum(len(group.photos) - 1 for group in self.duplicates)
-        lines = [f"photos: {len(self.names)}; features of {self.model}"]
-        lines += summed_up("classes of val that train does not have", [repr(name) for name in self.untrained])
+        lines = [f"photos: {len(self.names)}, compared by features of {self.model}"]
+        lines += summed_up("classes of val that are missing in train", [repr(name) for name in self.untrained])
         for found, text in (
             (self.unreadable, "unreadable"),
-            (self.leaks, "pictures that are both trained on and validated on"),
+            (self.leaks, "pictures that are in both train and val"),
             (self.contradictions, "pictures with more than one label"),
             (self.blank, "blank"),
             (self.blurred, "blurred"),
         ):
             lines += [f"{text}: {len(found)}"] if found else []
         if self.duplicates:
-            lines.append(f"near-duplicates: {len(self.duplicates)}; photos more than needed: {n_more}")
+            lines.append(f"near-duplicates: {len(self.duplicates)} groups; {n_more} photos could be removed")
         if self.accuracy is not None and self.accuracy_interval is not None:
             low, high = self.accuracy_interval
             lines.append(
-                f"labels: {self.accuracy:.1f} % agree with all other photos ({low:.1f} to {high:.1f}); suspects:"
-                f" {len(self.suspects)}"
+                f"labels: {self.accuracy:.1f} % agree with the other photos (95 % interval {low:.1f} to {high:.1f});"
+                f" suspects: {len(self.suspects)}"
             )
             if self.accuracy < LEAST_ACCURACY:
                 lines.append(
-                    "these features hardly tell the classes apart: suspects say little; another network (--on) may"
+                    "these features hardly separate the classes, so suspects are unreliable: try another network (--on)"
                 )
         if self.seen:
-            lines.append(f"crop: {100 * (1 - float(np.mean(self.seen))):.0f} % of an average photo is never seen")
+            lines.append(f"crop: removes {100 * (1 - float(np.mean(self.seen))):.0f} % of the average photo")
         if self.would_squash:
             lines.append(
-                f'{len(self.cut)} photos lose more than {100 * LOST_SHARE:.0f} %: `resize_mode = "squash"` would lose'
-                f" {100 * (1 - self.seen_squashed):.0f} % of each"
+                f'{len(self.cut)} photos lose more than {100 * LOST_SHARE:.0f} %; with `resize_mode = "squash"`, each'
+                f" would lose {100 * (1 - self.seen_squashed):.0f} %"
             )
         return lines
 

@@ -79,7 +79,7 @@ def command(
     given = {name for name in options if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
     for name in sorted(given):
         if method not in _FIELDS[name]:
-            raise click.UsageError(f"{_flag(name)} goes with --method {' or '.join(_FIELDS[name])}, not with {method}")
+            raise click.UsageError(f"{_flag(name)} applies to --method {' or '.join(_FIELDS[name])}, not to {method}")
     from .. import compress
     from ..compression.methods import METHODS
     from ..process import keep_freed_memory
@@ -100,7 +100,7 @@ def command(
     else:
         _show(result.report, output)
     if not result.meets_target:
-        click.echo("the budget was not met; this is the nearest file that was found", err=True)
+        click.echo("the budget was not met; this is the closest file that was found", err=True)
         ctx.exit(_TARGET_MISSED)
 
 
@@ -131,15 +131,14 @@ def _show(report: CompressionReport, output: Path) -> None:
     )
     if fidelity := report.fidelity:
         click.echo(
-            f"against the float network, on {fidelity.n_images} photos set aside: KL {fidelity.kl:.4f} nats,"
-            f" same class on {fidelity.agreement:.1f} %"
+            f"compared with the float network on {fidelity.n_images} held-out photos: KL {fidelity.kl:.4f} nats,"
+            f" same class for {fidelity.agreement:.1f} %"
         )
     if distilled := report.distilled:
-        end = "" if distilled.has_helped else "; nothing better was found, so the file is the one before distillation"
+        end = "" if distilled.has_helped else "; no network was better, so the file is the one before distillation"
         click.echo(
-            f"distilled on unlabelled photos: KL {distilled.kl_before:.4f} -> {distilled.kl_after:.4f} on calibration"
-            f" photos set aside, {distilled.own_kl_before:.4f} -> {distilled.own_kl_after:.4f} on photos of their own"
-            f" kind{end}"
+            f"distillation: KL {distilled.kl_before:.4f} -> {distilled.kl_after:.4f} on held-out calibration photos,"
+            f" {distilled.own_kl_before:.4f} -> {distilled.own_kl_after:.4f} on held-out unlabelled photos{end}"
         )
     if comparison := report.comparison:
         before, after = comparison.accuracies
@@ -151,7 +150,7 @@ def _show(report: CompressionReport, output: Path) -> None:
         if worse:
             keys = ("class", "n_images", "float_correct", "compressed_correct")
             rows = [tuple(printable(row[key]) for key in keys) for row in worse[:_SHOWN_CLASSES]]
-            click.echo(table(("classes that lost most", "images", "right, float", "right now"), rows))
+            click.echo(table(("classes that lost most", "images", "correct, float", "correct now"), rows))
     click.echo(
         f"report: {printable(output)}.report.json"
         + (f", plot: {printable(output)}.report.svg" if report.points else "")

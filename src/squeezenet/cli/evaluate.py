@@ -53,7 +53,7 @@ def command(
     confidence = result.confidence if store or foreign else None
     if store and confidence and found.path:
         if result.is_of_trained_images or photos_taught(found.path, result.scores.features):
-            raise click.UsageError("--store needs images that MODEL was not trained on or taught from: give others")
+            raise click.UsageError("--store needs images that were not used to train or teach MODEL: give others")
         store_confidence(found.path, confidence)
     for remark in result.images.remarks():
         click.echo(printable(remark), err=True)
@@ -69,7 +69,7 @@ def command(
         click.echo(result.note, err=True)
     for name, percent, right, interval in result.rows():
         click.echo(f"{name}  {percent:>8}  ({right}; 95 % interval {interval})")
-    click.echo(f"{result.ms_per_image:.1f} ms per image, reading and decoding included")
+    click.echo(f"{result.ms_per_image:.1f} ms per image, including reading and decoding")
     if report:
         click.echo(f"report: {printable(report)}")
     for line in confidence.lines() if confidence else ():

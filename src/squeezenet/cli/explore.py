@@ -46,7 +46,7 @@ def command(
     resumes. Writes report.html, study.json, every trial, and the winner's run folder to STUDY/.
     """
     if preset and space:
-        raise click.UsageError("--preset and --space exclude each other: a space file defines what varies")
+        raise click.UsageError("expected either --preset or --space, got both")
     from ..process import ending_at_ctrl_c, keep_freed_memory
 
     with ending_at_ctrl_c():

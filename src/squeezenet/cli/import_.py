@@ -68,7 +68,7 @@ def command(
     imported.write(output)
     click.echo(f"{printable(str(output))}: {printable(model.spec.name)}, {model.spec.num_classes} classes")
     if imported.format not in ("safetensors", "net"):
-        click.echo(f"from: {imported.format}, names: {printable(imported.names)}")
+        click.echo(f"format: {imported.format}, tensor names: {printable(imported.names)}")
     if imported.notes:
         click.echo(f"notes: {', '.join(map(printable, imported.notes))}")
     for name, top1, right in imported.rows():
@@ -76,7 +76,7 @@ def command(
     if (how := model.preprocessing) is not None:
         origin = "as given" if changes else imported.preprocessing_from
         if origin == "a guess":
-            origin = "a guess, torchvision's; --check PHOTOS finds out"
+            origin = "torchvision's, a guess: verify it with --check PHOTOS"
         size = f"{how.resize_size}x{how.resize_size}" if how.resize_mode == "squash" else how.resize_size
         normalised = f"mean {_shown(how.mean)}, std {_shown(how.std)}"
         click.echo(f"preprocessing: {origin} (resize {size}, crop {how.crop_size}, {normalised})")

@@ -31,7 +31,7 @@ def command(model: str, input_size: int | None, num_classes: int | None, as_json
     from ..architectures import SPEC_NAMES
 
     if model not in SPEC_NAMES and (input_size is not None or num_classes is not None):
-        raise click.UsageError("--input-size and --num-classes go with the NAME of an architecture")
+        raise click.UsageError("--input-size and --num-classes apply only to the NAME of an architecture")
     found = describe(model, input_size=input_size, num_classes=num_classes)
     if as_json:
         click.echo(json.dumps(found.to_dict()))

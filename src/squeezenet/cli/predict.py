@@ -105,7 +105,7 @@ def _kind_of_output(output: str | None, layout: str | None, address: str | None)
         UsageError: If the options do not go together.
     """
     if address is not None and (output is None or layout):
-        raise click.UsageError("--ray goes with -o OUT.parquet, and excludes --json and --csv")
+        raise click.UsageError("--ray needs -o OUT.parquet, and cannot be combined with --json or --csv")
     if output is None or address is not None:
         return layout
     suffix = Path(output).suffix.lower()
@@ -170,13 +170,13 @@ def _split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tu
     if model is not None:
         return model, arguments
     if late := [argument for argument in arguments[1:] if _is_only_a_model(argument)]:
-        raise click.UsageError(f"{printable(late[0])} is a MODEL: give it first, or by --model")
+        raise click.UsageError(f"{printable(late[0])} is a MODEL: put it first, or use --model")
     name = default_model()
     if name is None:
         raise click.UsageError(
             "Missing argument 'MODEL': this installation does not include a network; name a file, or --model imagenet"
         )
-    click.echo(f"model: {name}, from this package; name another with --model", err=True)
+    click.echo(f"model: {name}, from this package; use --model for another", err=True)
     return name, arguments
 
 
@@ -213,11 +213,11 @@ def _predict_on_cluster(model: str, images: tuple[str, ...], output: str, addres
     from .. import predict_to_parquet
 
     if "-" in images:
-        raise click.UsageError("--ray reads no standard input")
+        raise click.UsageError("--ray cannot read standard input")
     try:
         result = predict_to_parquet(model, list(images), output, address=address, top=top)
     except KeyboardInterrupt:
-        click.echo("stopped; finished blocks are saved: the same command continues", err=True)
+        click.echo("stopped; finished blocks are saved: repeat the command to continue", err=True)
         sys.exit(EXIT_INTERRUPTED)
     earlier = f", {result.n_earlier:,} of them by an earlier run" if result.n_earlier else ""
     click.echo(f"{output}: {result.n_images:,} images{earlier}, {result.n_errors:,} could not be read")

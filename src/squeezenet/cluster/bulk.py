@@ -153,7 +153,7 @@ def _classify(
             shown.update(done)
     except ClusterError as error:
         raise ClusterError(
-            f"the cluster gave up ({error}); {done:,} of {n_images:,} images are saved: the same command continues"
+            f"the cluster failed ({error}); {done:,} of {n_images:,} images are saved: repeat the call to continue"
         ) from None
     return first_s, time.monotonic() - clock
 
@@ -202,7 +202,7 @@ def _merge(parts: Parts, blocks: Sequence[_Block], target: Path, identity: Ident
         for block in blocks:
             rows = parts.read(block.number, block.count)
             if rows is None:
-                raise ClusterError(f"{parts.folder}: a part was damaged or removed: the same command makes it again")
+                raise ClusterError(f"{parts.folder}: a part was damaged or removed: repeat the call to redo it")
             n_errors += len(rows) - rows["error"].null_count
             gathered.append(rows.cast(schema))
             if block is blocks[-1] or sum(map(len, gathered)) >= _ROW_GROUP:

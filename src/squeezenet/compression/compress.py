@@ -176,7 +176,7 @@ def _gather(
         images = _opened(calibration, "train", reporter, unlabelled=True)
     photos = choose_calibration(model, images, n_photos=n_photos, takes_ranges=isinstance(method, Int8))
     if photos.is_synthetic:
-        reporter.say(f"no calibration photos: {photos.source} stand in, and fidelity is unknown")
+        reporter.say(f"no calibration photos: using {photos.source}; fidelity is not measured")
     if calibration is None:  # what fidelity is measured on is not trained on
         labelled, unlabelled = _without(labelled, photos), _without(unlabelled, photos)
     if labelled is not None and model.labels is not None:
@@ -221,7 +221,7 @@ def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter)
 def _check_place(output: Path) -> None:
     """Raise for a place that cannot be written to, before minutes of work."""
     if not output.parent.is_dir():
-        raise CompressionError(f"expected a folder to write to, got {str(output.parent)!r}: make it first")
+        raise CompressionError(f"expected a folder to write to, got {str(output.parent)!r}: create it first")
     if output.exists() and not output.is_file():
         raise CompressionError(f"expected a file to write, got a folder or a device: {str(output)!r}")
     if not os.access(output.parent, os.W_OK):

@@ -68,7 +68,7 @@ class RateDistortion:
         """Check the ranges of the options."""
         budgets = [name for name in ("max_bytes", "max_kl", "max_drop") if getattr(self, name) is not None]
         given = " and ".join(f"`{name}`" for name in budgets)
-        refuse_options(len(budgets) > 1, f"{given} exclude each other: one is the budget")
+        refuse_options(len(budgets) > 1, f"expected one budget, got {given}")
         for name, least in (("max_bytes", 1), ("max_drop", 0), ("polish_minutes", 0), ("epochs", 1)):
             value = getattr(self, name)
             is_low = value is not None and not value >= least
@@ -79,9 +79,9 @@ class RateDistortion:
         """Raise for a budget of points without labelled images, and for two ways to train."""
         no_val = self.max_drop is not None and not has_val
         refuse_options(no_val, "`max_drop` is measured on labelled images: expected `val`, got none")
-        reason = "`polish_minutes` goes with neither `data` nor `unlabelled`: give the length of training as `epochs`"
+        reason = "`polish_minutes` cannot be combined with `data` or `unlabelled`: use `epochs` instead"
         refuse_options(bool(self.polish_minutes) and (has_data or has_unlabelled), reason)
-        refuse_options(has_data and has_unlabelled, "`data` and `unlabelled` exclude each other: both are distilled on")
+        refuse_options(has_data and has_unlabelled, "expected either `data` or `unlabelled` to distil on, got both")
 
     def run(self, job: Job) -> Outcome:
         """Carry it out; see `compress_rate_distortion`."""
@@ -113,7 +113,7 @@ class Int8:
 
     def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
         """Raise for images to train on: nothing is trained."""
-        reason = "int8 trains nothing: expected no `data` or `unlabelled`; photos that set the scales are `calibration`"
+        reason = "int8 does not train: expected no `data` or `unlabelled`; use `calibration` to set scales"
         refuse_options(has_data or has_unlabelled, reason)
 
     def run(self, job: Job) -> Outcome:

@@ -98,7 +98,7 @@ def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False
         rest, held = images.split_holdout(HOLDOUT_SHARE, moved=moved)
         if not is_known(rest, moved):
             continue
-        text = f"trained on {len(rest)} of these {len(images)} images: the {len(held)} that were set aside are measured"
+        text = f"trained on {len(rest)} of these {len(images)} images: only the {len(held)} held-out ones are measured"
         return (rest, None) if is_trained else (held, text)
     if is_known(images) and not is_trained:
         return images, MEANINGLESS

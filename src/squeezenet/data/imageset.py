@@ -232,7 +232,7 @@ def open_train_and_val(sources: DataSource | Sequence[DataSource]) -> tuple[Imag
     for split in set(files.splits) - {"train", "val"} if len(files.splits) > 1 else ():
         n_images = sum(entry.split == split for entry in files.entries)
         train = dataclasses.replace(
-            train, notes=(*train.notes, f"split {split} is left alone; number of images: {n_images}")
+            train, notes=(*train.notes, f"split {split} is not used; number of images: {n_images}")
         )
     return train, files.images("val") if {"train", "val"} <= set(files.splits) else None
 
@@ -261,7 +261,7 @@ def _list_files(sources: DataSource | Sequence[DataSource], *, unlabelled: bool)
                 source.path, "expected an image or a zip of images, got a zip without any"
             )
             listing = source.list_files()
-        files.notes += [f"{source.name} is read as split {split}, by its name"] if split else []
+        files.notes += [f"{source.name} is read as split {split}, because of its name"] if split else []
         files.ignored += listing.ignored
         files.arrange(number, source.name, listing, split)
     files.join_classes()

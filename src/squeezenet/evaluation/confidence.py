@@ -69,22 +69,22 @@ class Confidence:
             f"temperature {self.temperature:g}: calibration error {100 * self.error:.1f} %, without it"
             f" {100 * self.error_without:.1f} %"
             if self.temperature != 1
-            else f"no temperature makes the probabilities better: calibration error {100 * self.error:.1f} %"
+            else f"no temperature improves the probabilities: calibration error {100 * self.error:.1f} %"
         ]
         if self.unknown is None:
             found = self.threshold
             return [
                 *lines,
-                f"unknown below {100 * found.unknown_below:.1f} %, which keeps {found.right_kept:.1f} % of the right"
-                f" answers and rejects {found.wrong_caught:.1f} % of the wrong ones",
+                f"unknown below {100 * found.unknown_below:.1f} %: keeps {found.right_kept:.1f} % of the correct"
+                f" predictions and rejects {found.wrong_caught:.1f} % of the wrong ones",
             ]
         fit = self.unknown
         foreign = (
-            "photos of something else were not given (--not)"
+            "not tested on photos of something else (--not)"
             if fit.foreign_caught is None
-            else f"{fit.foreign_caught:.1f} % of {fit.n_foreign} photos of something else are caught"
+            else f"rejects {fit.foreign_caught:.1f} % of {fit.n_foreign} photos of something else"
         )
-        return [*lines, f"unknown by features, which keeps {fit.kept:.1f} % of the right answers; {foreign}"]
+        return [*lines, f"rule for unknown photos: keeps {fit.kept:.1f} % of the correct predictions; {foreign}"]
 
 
 def measure_confidence(
@@ -135,19 +135,19 @@ def unknown_in_words(predictor: Predictor, scores: Scores, foreign: NDArray[np.i
     if rule is None or scores.features is None:
         found = unknown_threshold(scores.logits / predictor.temperature, scores.labels)
         return (
-            f"Answers below {100 * found.unknown_below:.0f} % are better taken for unknown: that keeps"
-            f" {found.right_kept:.1f} % of the right answers and rejects {found.wrong_caught:.1f} % of the wrong ones."
+            f"Treat predictions below {100 * found.unknown_below:.0f} % as unknown. This keeps {found.right_kept:.1f} %"
+            f" of the correct predictions and rejects {found.wrong_caught:.1f} % of the wrong ones."
         )
     unknown = rule.is_unknown(scores.features)
     kept = 100 * float((~unknown[right]).mean()) if right.any() else 0.0
     text = (
-        "A photo whose features point nowhere near those of the classes is unknown to it: that keeps"
-        f" {kept:.1f} % of the right answers"
+        "A photo is reported as unknown if its features differ too much from those of all classes. This keeps"
+        f" {kept:.1f} % of the correct predictions"
     )
     if foreign is None or not len(foreign):
-        return f"{text}; photos of something else were not measured."
+        return f"{text}; it was not tested on photos of something else."
     caught = 100 * float(rule.is_unknown(foreign).mean())
-    return f"{text} and catches {caught:.1f} % of {len(foreign):,} photos of something else."
+    return f"{text} and rejects {caught:.1f} % of {len(foreign):,} photos of something else."
 
 
 def stored_bytes(spec: ArchSpec) -> int:

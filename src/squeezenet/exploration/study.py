@@ -159,7 +159,7 @@ class _Explorer:
                 retrained = self._retrain(carrying_out, winner)
         except Interrupted:
             is_finished = False
-            self.reporter.say(f"stopped by a signal; everything is saved: the same command continues {self.folder}")
+            self.reporter.say(f"stopped by a signal; everything is saved: repeat the command to continue {self.folder}")
         return self._report(retrained, is_finished=is_finished)
 
     def _has_room(self, carrying_out: Trials, total: int) -> bool:
@@ -179,7 +179,7 @@ class _Explorer:
             self.reporter.say(f"trial {trial.number} not trained: {reason}")
             if self.grid and not has_waiting(self.study):
                 return False
-        self.reporter.say(f"{_MAX_REFUSED_IN_A_ROW} proposals in a row were not worth training: the search ends here")
+        self.reporter.say(f"the search ends: {_MAX_REFUSED_IN_A_ROW} proposals in a row were rejected before training")
         return False
 
     def _refusal(self, trial: optuna.Trial) -> str | None:

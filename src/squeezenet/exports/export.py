@@ -126,7 +126,7 @@ def _check_options(target: Target, options_of: Mapping[Target, Mapping[str, obje
     for goes_with, options in options_of.items():
         for option, value in options.items():
             if value is not None and target != goes_with:
-                raise DataError(f"`{option}` goes with {goes_with}, not with {target}: leave it out (got {value!r})")
+                raise DataError(f"`{option}` applies to {goes_with}, not to {target}: leave it out (got {value!r})")
 
 
 def _export_c(

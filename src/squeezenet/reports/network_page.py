@@ -253,7 +253,7 @@ def write_evaluation_page(
         OSError: If the page cannot be written.
     """
     model, spec = Path(evaluation.model), evaluation.predictor.spec
-    time = f"{evaluation.ms_per_image:.1f} ms per image, reading and decoding included"
+    time = f"{evaluation.ms_per_image:.1f} ms per image, including reading and decoding"
     size = [("file", f"{model.stat().st_size:,} bytes")] if model.is_file() else []
     report = build_report(
         evaluation.predictor, evaluation.images, evaluation.scores, title=model.name or evaluation.model,

@@ -120,4 +120,4 @@ class TeachResult:
         }  # fmt: skip
 
     def _repr_html_(self) -> str:
-        return html_table(("class", "photos", "right, left out", "95 % interval"), self.rows())
+        return html_table(("class", "photos", "correct, left out", "95 % interval"), self.rows())

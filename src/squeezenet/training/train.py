@@ -183,12 +183,12 @@ def _resume(
     folder: RunFolder, prepared: TrainingData, device: torch.device, wanted: _Wanted, reporter: Reporter
 ) -> TrainingState | None:
     checkpoints = (folder.checkpoint, folder.previous_checkpoint)
-    state = TrainingState.load_newest(checkpoints, device, lambda text: reporter.say(f"passed over {text}"))
+    state = TrainingState.load_newest(checkpoints, device, lambda text: reporter.say(f"skipped {text}"))
     if state:
         _check_same_run(state, prepared, wanted, folder)
         reporter.say(f"continuing {folder.path} at epoch {state.epoch + 1}, step {state.step + 1}")
     elif wanted.is_resumed:
-        reporter.say(f"no checkpoint in {folder.path}: the run begins")
+        reporter.say(f"no checkpoint in {folder.path}: the run starts from the beginning")
     return state
 
 
