@@ -125,7 +125,7 @@ def test_photos_that_are_not_looked_at_are_named(tmp_path):
     for name in ("a/0.png", "b/1.png", "loose.png"):
         save(tmp_path / name, picture(len(name), (120, 120)))
     done = run("check", tmp_path)
-    assert "photos: 2;" in done.stdout
+    assert "photos: 2, compared" in done.stdout
     assert re.search(r"ignored \(1\): .*loose\.png", done.stderr)
 
 

@@ -192,7 +192,7 @@ def test_failure_leaves_nothing_behind(model, tmp_path):
         ("int8", ("--max-bytes", 1000), "--max-bytes applies to --method rate-distortion, not to int8"),
         ("int8", ("--polish", 1), "--polish applies to --method rate-distortion, not to int8"),
         ("int8", ("--epochs", 1), "--epochs applies to --method rate-distortion or deep-compression, not to int8"),
-        ("int8", ("--data", "digits"), "int8 trains nothing: expected no --data or --unlabelled"),
+        ("int8", ("--data", "digits"), "int8 does not train: expected no --data or --unlabelled"),
         ("deep-compression", ("--max-kl", 1, "--data", "digits"), "--max-kl applies to --method rate-distortion"),
         ("rate-distortion", ("--density", 0.5), "--density applies to --method deep-compression"),
     ],

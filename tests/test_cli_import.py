@@ -23,7 +23,7 @@ def test_state_dict_becomes_safetensors(pth, tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
         f"{output}: squeezenet1_1, 3 classes",
-        "from: torch, names: torchvision",
+        "format: torch, tensor names: torchvision",
         "preprocessing: that of torchvision's networks (resize 256, crop 224,"
         " mean (123.675, 116.28, 103.53), std (58.395, 57.12, 57.375))",
     ]

@@ -161,7 +161,7 @@ def test_unlabelled_photos_are_distilled_on_within_the_budget(model, folder, tmp
     assert report["fidelity"]["kl"] == pytest.approx(distilled["kl_after"], rel=0.02)
     assert f"KL {distilled['kl_before']:.4f} -> {distilled['kl_after']:.4f} on calibration photos" in result.stdout
     own = f"{distilled['own_kl_before']:.4f} -> {distilled['own_kl_after']:.4f}"
-    assert f"{own} on photos of their own kind" in result.stdout
+    assert f"{own} on held-out unlabelled photos" in result.stdout
 
 
 def test_photos_that_judge_are_not_distilled_on(model, folder, tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_photos_that_judge_are_not_distilled_on(model, folder, tmp_path, monkeyp
     [
         (("--data", "digits"), "expected either --data or --unlabelled to distil on, got both"),
         (("--polish", 1), "--polish cannot be combined with --data or --unlabelled"),
-        (("--method", "int8"), "int8 trains nothing: expected no --data or --unlabelled"),
+        (("--method", "int8"), "int8 does not train: expected no --data or --unlabelled"),
         (("--method", "deep-compression", "--data", "digits"), "deep-compression retrains on labelled images"),
     ],
 )

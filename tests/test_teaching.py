@@ -448,7 +448,7 @@ def test_nothing_is_stored_that_was_measured_on_the_photos_taught_from(base, pho
     (tmp_path / "val/red/again.png").write_bytes((photos / "red/0-0.png").read_bytes())
     run = CliRunner().invoke(cli, ["evaluate", str(made), str(tmp_path / "val"), "--store"])
     assert (run.exit_code, made.read_bytes() == before) == (2, True)
-    assert "--store needs images that MODEL was not trained on or taught from" in run.stderr
+    assert "--store needs images that were not used to train or teach MODEL" in run.stderr
     (tmp_path / "val/red/again.png").unlink()
     run = CliRunner().invoke(cli, ["evaluate", str(made), str(tmp_path / "val"), "--store"])
     assert (run.exit_code, made.read_bytes() == before) == (0, False), run.output

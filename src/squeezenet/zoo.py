@@ -83,7 +83,7 @@ def find_model(model: str | os.PathLike[str]) -> Found:
             be imported, or a folder that `train` wrote, whose best weights are used.
 
     Raises:
-        ModelNotFoundError: If it is none of these; the message lists the existing names and suggests the nearest one.
+        ModelNotFoundError: If no such MODEL exists; the message lists the existing names and suggests the nearest one.
 
     Example:
         >>> find_model("imagenette").kind

@@ -51,9 +51,9 @@ def command(
         if count > _SHOWN:
             click.echo(f"skipped {count - _SHOWN} more {problem}", err=True)
     for names in result.shared[:_SHOWN]:
-        click.echo(f"the same photo in several classes: {printable(', '.join(names))}", err=True)
+        click.echo(f"the same photo in several places: {printable(', '.join(names))}", err=True)
     if len(result.shared) > _SHOWN:
-        click.echo(f"{len(result.shared) - _SHOWN} more photos are in several classes", err=True)
+        click.echo(f"{len(result.shared) - _SHOWN} more photos are in several places", err=True)
     rows = [(printable(name), *rest) for name, *rest in result.rows()]
     click.echo(table(("class", "photos", "correct", "95 % interval"), rows))
     accuracy = result.accuracy

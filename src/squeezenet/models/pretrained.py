@@ -207,8 +207,8 @@ def _load(source: str | os.PathLike[str]) -> SqueezeNet:
     if found.kind == "foreign":
         foreign = read_foreign(found.path)
         if foreign.convention_from == "a guess":
-            advice = "`squeezenet import --check PHOTOS` finds out"
-            reporter_for().say(f"{found.name}: its preprocessing is a guess, torchvision's: {advice}")
+            advice = "verify it with `squeezenet import --check PHOTOS`"
+            reporter_for().say(f"{found.name}: its preprocessing is torchvision's, a guess: {advice}")
         return model_from_foreign(foreign)
     load = {"safetensors": load_safetensors, "net": load_net}.get(found.kind, model_from_sqz)
     return load(found.path)
