@@ -10,6 +10,7 @@ Layers have the paper's numbers: `conv1`, `fire2` ... `fire9`, `conv10`. `archit
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
@@ -254,6 +255,10 @@ class ArchSpec:
         The network's input is the tensor `input`. The output of the head is the class activation map; its average
         over positions, the logits, is not a separate operation.
         """
+        return self._graph
+
+    @functools.cached_property
+    def _graph(self) -> tuple[Op, ...]:
         stem = self.stem
         ops = [
             _conv_op(

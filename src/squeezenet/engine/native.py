@@ -33,8 +33,13 @@ _MAX_THREADS = 256
 def native_kernels() -> tuple[str, ...]:
     """Names of the kernel sets that this build has and this processor can run, best first; empty without a build."""
     library = load_library()
+    return () if library is None else _kernels_in(library)
+
+
+@functools.cache  # asking the processor takes as long as decoding some thousand weights
+def _kernels_in(library: ctypes.CDLL) -> tuple[str, ...]:
     names: list[str] = []
-    while library is not None and (name := library.sqz_kernels_name(len(names))):
+    while name := library.sqz_kernels_name(len(names)):
         names.append(name.decode())
     return tuple(names)
 
