@@ -159,7 +159,10 @@ def test_unlabelled_photos_are_distilled_on_within_the_budget(model, folder, tmp
     assert {point["stage"] for point in report["points"]} == {"round", "distil"}
     assert distilled["kl_after"] <= distilled["kl_before"]
     assert report["fidelity"]["kl"] == pytest.approx(distilled["kl_after"], rel=0.02)
-    assert f"KL {distilled['kl_before']:.4f} -> {distilled['kl_after']:.4f} on held-out calibration photos" in result.stdout
+    assert (
+        f"KL {distilled['kl_before']:.4f} -> {distilled['kl_after']:.4f} on held-out calibration photos"
+        in result.stdout
+    )
     own = f"{distilled['own_kl_before']:.4f} -> {distilled['own_kl_after']:.4f}"
     assert f"{own} on held-out unlabelled photos" in result.stdout
 

@@ -222,7 +222,7 @@ class Classifier(Predictor):
         self.unknown_below = contents.unknown_below
         self._options = (engine, threads)
         self.engine = _build_engine(contents.network, engine, threads)
-        """What runs the network."""
+        """The engine that runs the network."""
 
     def __getstate__(self) -> dict[str, object]:
         """Return the contents of the file, without the engine: copying and unpickling create a new engine."""

@@ -60,7 +60,7 @@ class ChipMemory:
     code_bytes: int
     """Flash memory for the engine's code, an upper bound."""
     layers: tuple[tuple[str, int], ...]
-    """Memory in use while groups of layers run: activations and, except in the form `ram`, decoded weights."""
+    """Memory in use while groups of layers run: activations and, in the form `coded`, decoded weights."""
 
     @property
     def ram_bytes(self) -> int:

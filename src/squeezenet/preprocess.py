@@ -1,4 +1,4 @@
-"""From image bytes to the uint8 RGB pixels a network reads.
+"""Preprocessing: from image bytes to the uint8 RGB pixels that a network reads.
 
 `load_image` turns any supported file into an upright RGB image; `Preprocessing` is the geometry (resize, crop)
 that belongs to a network and is stored in its file. Both are specified in docs/format.md: the same bytes

@@ -147,7 +147,7 @@ def _operator(low: float, high: float, side: int) -> Floats:
 
 
 def _first_operators() -> Floats:
-    """Of all cuts along one side that are tried at first."""
+    """Operators of all cuts along one side that are tried first."""
     cuts = []
     for kept in _KEPT:
         free = LOOK_SIZE * (1 - kept)

@@ -219,7 +219,7 @@ def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter)
 
 
 def _check_place(output: Path) -> None:
-    """Raise for a place that cannot be written to, before minutes of work."""
+    """Raise if the output cannot be written, before minutes of work."""
     if not output.parent.is_dir():
         raise CompressionError(f"expected a folder to write to, got {str(output.parent)!r}: create it first")
     if output.exists() and not output.is_file():
@@ -245,12 +245,12 @@ def _opened(data: Data, split: Split, reporter: Reporter, *, unlabelled: bool = 
 
 
 def _described(method: Method, photos: CalibrationPhotos) -> dict[str, str]:
-    """How a network was compressed, for its provenance."""
+    """Description of a compression, for the provenance."""
     return {"preset": method.name, **({"calibration": photos.source} if photos.is_synthetic else {})}
 
 
 def _judge(encoded: bytes, inputs: _Inputs) -> tuple[bytes, Comparison | None]:
-    """Measure accuracy on the file as it is decoded, and store when to believe it."""
+    """Measure accuracy on the decoded file, and store a temperature and a rule for unknown photos."""
     if inputs.comparer is None:
         return encoded, None
     classifier = Classifier(decode_sqz(encoded))

@@ -1,4 +1,4 @@
-"""What a file stores about the confidence of predictions: a temperature, and a rule for unknown photos."""
+"""Facts about the confidence of predictions that a file stores: a temperature, and a rule for unknown photos."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Imported:
     preprocessing_from: str
     """How the preprocessing was found, or that it is a guess."""
     notes: tuple[str, ...] = ()
-    """What was ignored or assumed."""
+    """Notes on what was ignored or assumed."""
     trials: tuple[Trial, ...] = ()
     """All preprocessings that were tried, if photos were given; the model has the best one."""
 

@@ -46,7 +46,7 @@ _BATCH = 16
 _N_DRAWN = 8
 _C_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
 HEADER = ("engine", "and", "same class", "largest logit difference", "of a feature")
-"""Of a table of `Verification.rows`."""
+"""Header of the table of `Verification.rows`."""
 C_DRIVER = """\
 #include <stdio.h>
 #include "model.h"
@@ -174,7 +174,7 @@ def verify(model: Model, images: Data | None = None, *, limit: int = 32, chips: 
 
 @dataclass(frozen=True)
 class _Case:
-    """What every engine gets."""
+    """Input of every engine."""
 
     data: bytes
     contents: SqzFile

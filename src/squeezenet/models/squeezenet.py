@@ -279,7 +279,7 @@ def normalize_pixels(pixels: NDArray[np.uint8] | Tensor, preprocessing: Preproce
 
 
 def _head_changes(classifier: nn.Module, spec: ArchSpec) -> dict[str, Any]:
-    """How a classifier differs from the head of a spec, as fields of the spec."""
+    """Differences between a classifier and the head of a spec, as fields of the spec."""
     modules = list(classifier.children())
     conv, activation = modules[1:3] if len(modules) == 4 else (None, None)
     in_channels = spec.fires[-1].out_channels
@@ -303,7 +303,7 @@ def _head_changes(classifier: nn.Module, spec: ArchSpec) -> dict[str, Any]:
 
 
 def _stem_changes(stem: nn.Module, spec: ArchSpec) -> dict[str, Any]:
-    """How a first convolution differs from the stem of a spec; `_check_features` sees what this leaves out."""
+    """Differences between a first convolution and the stem of a spec; `_check_features` checks the rest."""
     if not isinstance(stem, nn.Conv2d):
         return {}
     kernel, stride, padding = stem.kernel_size[0], stem.stride[0], stem.padding[0]

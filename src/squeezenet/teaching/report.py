@@ -34,13 +34,13 @@ class Suspect(NamedTuple):
 
 
 def judge(lesson: Lesson, fit: Fit) -> Accuracy:
-    """Count how many photos are answered rightly when each is left out; classes of one photo do not count."""
+    """Count correct leave-one-out predictions; classes with only one photo do not count."""
     counted = _judged(lesson)
     return Accuracy.of(fit.scores[counted], lesson.labels[counted])
 
 
 def _judged(lesson: Lesson) -> NDArray[np.bool_]:
-    """Which photos a head made of the others can answer: those whose class has another photo; (n,)."""
+    """Mask of the photos whose class has another photo, so that they can be judged; (n,)."""
     return np.greater(np.bincount(lesson.labels)[lesson.labels], 1)
 
 

@@ -45,7 +45,7 @@ class Recipe:
     name: str = "custom"
     """Name of the recipe in reports; by default that of its file."""
     description: str = ""
-    """What the recipe is for, in one line."""
+    """Purpose of the recipe, in one line."""
 
     epochs: int
     """Passes over the training images."""

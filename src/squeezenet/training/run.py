@@ -41,7 +41,7 @@ class Run:
     val_batches: ValBatches
     """This process's share of the images to validate on."""
     n_val_images: int
-    """Of all processes; those that turn out to be unreadable are subtracted."""
+    """Number of validation images of all processes; unreadable images are subtracted when they are found."""
     workers: Workers
     teacher: Teacher | None
     prepared: TrainingData

@@ -1,4 +1,4 @@
-"""Before the first step: the images, the recipe and the network, where `train_model` was given none."""
+"""Preparation of a run: the images, the recipe and, if none was given, the network."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class TrainingData:
     train: ImageSet | ShardSet
     val: ImageSet
     check: DataCheck
-    """What was found in the files; images in shards are not looked at."""
+    """Results of checking the files; images in shards are not checked."""
     mark: str = ""
-    """By which the images trained on are recognised later; shards are not."""
+    """Fingerprint of the training images, to recognise them later; empty for shards."""
 
     @property
     def images(self) -> ImageSet:
@@ -222,7 +222,7 @@ def _keep_classes(model: SqueezeNet, kept: list[int]) -> None:
 
 
 def choose_recipe(prepared: TrainingData, *, has_init: bool, reporter: Reporter) -> Recipe:
-    """Choose a recipe that suits a task, and say why."""
+    """Choose a recipe that suits the data, and report the reason."""
     side = prepared.short_side
     if has_init:
         name, reason = "finetune", "there are weights to start from"

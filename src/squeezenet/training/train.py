@@ -130,7 +130,7 @@ def _writers(folder: RunFolder, on_epoch: EpochWriter | None, *, tensorboard: bo
 
 @dataclass(frozen=True)
 class _Wanted:
-    """How to train, as far as it was said."""
+    """The options that were given for a training."""
 
     recipe: Recipe | None
     init: SqueezeNet | str | os.PathLike[str] | None
@@ -139,7 +139,9 @@ class _Wanted:
     is_resumed: bool
 
     def checked(self, folder: RunFolder) -> _Wanted:
-        """Add what a run that has no checkpoint yet was begun with, and find the MODELs, before anything is written."""
+        """Add the options of an interrupted run without a checkpoint, and resolve the MODELs, before anything is
+        written.
+        """
         if self.is_resumed and folder.has_checkpoint:
             return self
         wanted = self
