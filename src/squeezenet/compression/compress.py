@@ -103,10 +103,9 @@ def compress(
         n_photos: Number of photos to calibrate on, evenly spaced over `calibration`; a few hundred are enough.
         data: Labelled images to train on.
         unlabelled: Photos without labels to distil on with `RateDistortion`, preferably thousands, and similar to
-            those that the network will classify. If held-out calibration photos show no gain, the result is the file
-            before distillation.
-        val: Labelled images on which accuracy is measured, and a temperature and a rule for unknown photos are chosen.
-            (If there is `data`, the directions of the rule come from it.)
+            those that will be classified. If KL on held-out calibration photos does not fall, distillation is
+            discarded.
+        val: Labelled images to measure accuracy on, and to fit a temperature and a rule for unknown photos.
         progress: A `Reporter` that shows progress, True for standard error, False for none.
 
     Returns:

@@ -68,9 +68,7 @@ def explore(
         max_ram: Largest RAM on a microcontroller, with weights in flash memory, bytes.
         storage: URL of an Optuna storage; by default a SQLite file in the folder.
         retrain: Train the winner again, with another seed and all epochs.
-        ray: Address of a Ray cluster to train on, or `local` for one trial per core of this machine. By default,
-            trials run one after another in this process. All machines must be able to reach the data and the study's
-            folder.
+        ray: Address of a Ray cluster that can reach `data` and `study_dir`, or `local` for one trial per core here.
         progress: A reporter; `True` for one on standard error, `False` for silence.
 
     Raises:
