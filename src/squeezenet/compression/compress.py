@@ -98,8 +98,7 @@ def compress(
         output: The file to write, with its report beside it. By default nothing is written; use `Compressed.write`.
         method: `RateDistortion` (the default, with a largest KL of 0.05), `Int8` or `DeepCompression`, with options.
         calibration: Photos, labelled or not, on which scales and sensitivities are measured; a fifth is held out to
-            measure fidelity. By default the photos of `data` or `unlabelled`; without any photos, published activation
-            ranges or synthetic pictures are used.
+            measure fidelity. By default those of `data` or `unlabelled`, else published ranges or synthetic pictures.
         n_photos: Number of photos to calibrate on, evenly spaced over `calibration`; a few hundred are enough.
         data: Labelled images to train on.
         unlabelled: Photos without labels to distil on with `RateDistortion`, preferably thousands, and similar to
