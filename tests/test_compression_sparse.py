@@ -83,10 +83,10 @@ def test_a_removed_weight_that_training_needs_comes_back_until_the_last_choice()
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--data", "digits"), "--prune-epochs prunes to a size: expected --max-bytes, got none"),
-        (("--max-bytes", 1000), "--prune-epochs are epochs on --data: expected it, got none"),
-        (("--max-bytes", 1000, "--unlabelled", "digits"), "--prune-epochs are epochs on --data: expected it, got none"),
-        (("--method", "int8"), "--prune-epochs goes with --method rate-distortion, not with int8"),
+        (("--data", "digits"), "--prune-epochs remove weights until a file size is reached: expected --max-bytes, got none"),
+        (("--max-bytes", 1000), "--prune-epochs train on labelled images: expected --data, got none"),
+        (("--max-bytes", 1000, "--unlabelled", "digits"), "--prune-epochs train on labelled images: expected --data, got none"),
+        (("--method", "int8"), "--prune-epochs applies to --method rate-distortion, not to int8"),
     ],
 )
 def test_pruning_needs_data_and_a_size(tmp_path, options, message):
