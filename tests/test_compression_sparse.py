@@ -83,9 +83,15 @@ def test_a_removed_weight_that_training_needs_comes_back_until_the_last_choice()
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--data", "digits"), "--prune-epochs remove weights until a file size is reached: expected --max-bytes, got none"),
+        (
+            ("--data", "digits"),
+            "--prune-epochs prune to a file size: expected --max-bytes, got none",
+        ),
         (("--max-bytes", 1000), "--prune-epochs train on labelled images: expected --data, got none"),
-        (("--max-bytes", 1000, "--unlabelled", "digits"), "--prune-epochs train on labelled images: expected --data, got none"),
+        (
+            ("--max-bytes", 1000, "--unlabelled", "digits"),
+            "--prune-epochs train on labelled images: expected --data, got none",
+        ),
         (("--method", "int8"), "--prune-epochs applies to --method rate-distortion, not to int8"),
     ],
 )

@@ -1,7 +1,7 @@
-"""Training with fewer and fewer weights before rounding: zeros that training has made cost little to round.
+"""Gradual pruning before rounding, for low budgets.
 
-A network that is dense loses most by the weights that rounding sets to zero at a low budget. Here training sets them to
-zero, a few at a time, while the others adapt and the float network's answers are imitated.
+At a low budget, most of the accuracy is lost because rounding sets most weights to zero at once. Training can remove
+them a few at a time, while the remaining weights adapt to keep the float network's predictions.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from .retrain import Retrainer
 
 __all__ = ["GradualPruning", "train_sparse"]
 
-_FIRST, _LAST = 0.06, 0.55  # share of the steps at which pruning begins and ends; the rest trains what is kept
-_CHOICES = 80  # times to choose what is pruned
+_FIRST, _LAST = 0.06, 0.55  # share of the steps at which pruning begins and ends
+_CHOICES = 80  # number of times that the removed weights are chosen
 _BISECTION_STEPS = 16
 _GRADIENT_DECAY = 0.99  # of the averages of squared gradients
-_DENSE_BITS = 5.5  # a weight of a network without zeros, for the start of the schedule
-_KEPT_BITS = 3.3  # sign and magnitude of a weight that is kept
-_LEAST_BITS = 1.5  # what removing a weight saves at least
+_DENSE_BITS = 5.5  # per weight of a network without zeros, where the schedule starts
+_KEPT_BITS = 3.3  # sign and magnitude of a nonzero weight
+_LEAST_BITS = 1.5  # lower limit of what removing a weight saves
 _ROW_BITS = 11  # bias and multiplier of an output channel
-# The estimate is higher than what the coder needs (0.71 to 0.85 of it), and rounding removes some more weights.
+# Files take 0.71 to 0.85 of the estimated bytes; at 1 / 1.25, rounding removes a few more weights.
 _ESTIMATE = 1.25
 
 _LR = 6e-5  # of AdamW, times the root of the batch size
 
 
 class GradualPruning:
-    """Sets weights to zero while a network trains, until an estimate of its file meets a budget; a `Constraint`.
+    """Sets weights to zero during training until the network fits a budget by an estimate; a `Constraint`.
 
-    What goes are the weights whose removal costs least for the bits that it saves, chosen anew from time to time: the
-    cost is the squared weight times its mean squared gradient; a weight saves more bits where few around it are left.
-    Until the last choice removed weights are updated too and may come back.
+    The removed weights are those whose removal costs least per bit saved, and are chosen again every few steps. The
+    cost is the squared weight times its mean squared gradient. A weight whose neighbours are mostly removed saves more
+    bits. Until the last choice, removed weights are still updated and may come back.
 
     Source: Zhu and Gupta 2017, "To prune, or not to prune" (the schedule); Lin et al. 2020, "Dynamic model pruning
     with feedback" (weights that come back).
     """
 
     def __init__(self, max_bytes: int, n_steps: int) -> None:
-        """Prune to about `max_bytes` of file in a training of `n_steps` steps."""
+        """Prune to a file of about `max_bytes`, in `n_steps` steps of training."""
         self._goal, self._n_steps = _ESTIMATE * max_bytes, n_steps
         self._first, self._last = int(_FIRST * n_steps), max(1, int(_LAST * n_steps))
         self._every = max(1, (self._last - self._first) // _CHOICES)
@@ -50,7 +50,7 @@ class GradualPruning:
 
     @torch.no_grad()
     def on_gradients(self, model: SqueezeNet) -> None:
-        """Note how much each weight matters; after the last choice, drop the gradients of removed weights."""
+        """Average the squared gradients; after the last choice, drop the gradients of removed weights."""
         if not self._layers:
             self._layers = {name: _Layer(conv.weight) for name, conv in model.convs.items()}
         for name, conv in model.convs.items():
@@ -61,7 +61,7 @@ class GradualPruning:
 
     @torch.no_grad()
     def on_weights(self, model: SqueezeNet) -> None:
-        """Update the removed weights out of sight, choose again when it is time, and set what is removed to zero."""
+        """Apply the step to the stored weights, choose again if a choice is due, and set removed weights to zero."""
         for name, conv in model.convs.items():
             self._layers[name].follow(conv.weight)
         self._step += 1
@@ -73,7 +73,7 @@ class GradualPruning:
 
     @torch.no_grad()
     def apply(self, model: SqueezeNet) -> None:
-        """Set what is removed to zero."""
+        """Set the removed weights to zero."""
         for name, conv in model.convs.items():
             conv.weight *= self._layers[name].kept.to(conv.weight.device)
 
@@ -95,11 +95,11 @@ class GradualPruning:
 
 
 class _Layer:
-    """One convolution while it is pruned."""
+    """Stored weights of one convolution, and which of them are kept."""
 
     def __init__(self, weight: Tensor) -> None:
         self.latent = weight.detach().clone()
-        """Weights as they would be without pruning, (O, I, k, k)."""
+        """Weights before removed ones are set to zero, (O, I, k, k)."""
         self.kept = torch.ones_like(self.latent, dtype=torch.bool)
         self._rows, self._columns = self.latent.new_zeros(weight.shape[0]), self.latent.new_zeros(weight.shape[1])
 
@@ -109,11 +109,11 @@ class _Layer:
         self._columns.lerp_(squares.mean((0, 2, 3)), 1 - _GRADIENT_DECAY)
 
     def follow(self, weight: Tensor) -> None:
-        """Make the latent weights take the step that the weights took from where pruning had put them."""
+        """Apply to the latent weights the step that the optimiser took on the pruned weights."""
         self.latent += weight - self.latent * self.kept
 
     def scores(self) -> Tensor:
-        """What a removal costs, in a unit common to all layers, for a bit that it saves."""
+        """Cost of removing each weight per bit saved, comparable between layers, (O, I, k, k)."""
         mean = self._rows.mean().clamp(min=1e-30)
         importance = (self._rows[:, None] * self._columns / mean)[:, :, None, None]
         density = self._density()
@@ -121,13 +121,13 @@ class _Layer:
         return self.latent.square() * importance / saved
 
     def bits(self) -> float:
-        """Estimate what the layer takes in a file."""
+        """Estimate the bits that the layer takes in a file."""
         density, kept = self._density(), self.kept.float()
         which = -(kept * density.log2() + (1 - kept) * (1 - density).log2()).sum()
         return float(which + _KEPT_BITS * kept.sum()) + _ROW_BITS * len(kept)
 
     def _density(self) -> Tensor:
-        """Share of weights kept around each weight, (O, I, 1, 1), as the coder's contexts find out."""
+        """Share of weights kept in the same row and column, (O, I, 1, 1): the coder's contexts adapt to it."""
         kept = self.kept.float()
         rows, columns = kept.mean((1, 2, 3)), kept.mean((0, 2, 3))
         share = rows[:, None] * columns / kept.mean().clamp(min=1e-3)
@@ -137,12 +137,12 @@ class _Layer:
 def train_sparse(
     model: SqueezeNet, retrainer: Retrainer, *, max_bytes: int, epochs: int, batch_size: int
 ) -> SqueezeNet:
-    """Train a copy of a network to do with weights that fit a budget, imitating the network as it was.
+    """Prune a copy of a network gradually to a budget, with the network itself as the teacher.
 
     Args:
         model: Float network, batch norm folded; not changed.
         retrainer: The data set to train on.
-        max_bytes: Size of the file that it is going to be rounded to.
+        max_bytes: Size of the file that the result will be rounded to.
         epochs: Length of the training.
         batch_size: Images per step.
 
