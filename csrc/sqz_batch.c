@@ -4,7 +4,7 @@
 #ifndef SQZ_MACS_PER_THREAD
 #define SQZ_MACS_PER_THREAD (1 << 26) /* what is worth a thread: 0.4 to some milliseconds of one */
 #endif
-enum { BATCH_PARTS_PER_THREAD = 2 }; /* of a step */
+enum { BATCH_PARTS_PER_THREAD = 2 }; /* of a step without a pool */
 
 typedef struct {
     const sqz_model *model;
@@ -49,6 +49,13 @@ static void batch_part(void *argument, int thread, int step, int part) {
     sqz_restore_floats(floats);
 }
 
+/* Into how many parts threads split a step. Next to a pooled row of another part, both make the row that both windows
+ * read: then as few parts as there are threads. */
+static int batch_parts(const sqz_model *model, int step, int sharers) {
+    const int stage = model->streamed + step, is_pooled = stage <= model->n_fires && model->stages[stage].has_pool;
+    return sqz_min(sqz_step_items(model, step), is_pooled ? sharers : sharers * BATCH_PARTS_PER_THREAD);
+}
+
 /* For how many threads some images are work enough. */
 static int batch_sharers(const sqz_model *model, size_t images, int threads) {
     const uint64_t worth = model->n_macs * (images < 1024 ? images : 1024) / SQZ_MACS_PER_THREAD;
@@ -75,7 +82,7 @@ sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void *arena,
     int parts[SQZ_MAX_STAGES], sharers;
     if (status || (!pixels && count)) return status ? status : SQZ_BAD_ARGUMENT;
     sharers = batch_sharers(model, 1, threads);
-    for (int i = 0; i < sqz_steps(model); i++) parts[i] = sqz_min(sqz_step_items(model, i), sharers * BATCH_PARTS_PER_THREAD);
+    for (int i = 0; i < sqz_steps(model); i++) parts[i] = batch_parts(model, i, sharers);
     for (; count; count -= step) {
         /* Each thread takes whole images as long as there is one for each; the rest are shared, if that pays. */
         const int is_shared = sharers > 1 && count < (size_t)threads;

@@ -11,11 +11,11 @@ import pytest
 
 from exported import SPECS, bytes_of, contents_of, imagenet_sized, need, pixels_for
 from networks import random_network, tiny_spec
-from squeezenet import Labels, SqzFile, export
+from squeezenet import Labels, SqzFile, export, find_model
 from squeezenet.engine import ReferenceEngine, native_kernels
 from squeezenet.errors import DataError
 from squeezenet.exports import build_c_source
-from squeezenet.fileformat import encode_sqz
+from squeezenet.fileformat import decode_sqz, encode_sqz
 from squeezenet.memory import STACK_BYTES, WEIGHTS
 
 CPP = ["-x", "c++", "-Wall", "-Wextra", "-Werror"]
@@ -101,11 +101,12 @@ def build(folder, data, driver=DRIVER, *, compiler="gcc", flags=(*STRICT, "-O1")
     return folder / "program"
 
 
-def expected_output(contents, pixels):
+def expected_output(contents, pixels, byte_order="<"):
     reference = ReferenceEngine(contents.network)
     logits, features = reference.outputs(pixels)
     unknown = contents.unknown.is_unknown(features) if contents.unknown else np.zeros(len(pixels), bool)
-    outputs = logits, reference.activation_map(pixels), features.astype(np.int32), unknown
+    doubles = [part.astype(f"{byte_order}f8") for part in (logits, reference.activation_map(pixels))]
+    outputs = *doubles, features.astype(f"{byte_order}i4"), unknown
     return b"".join(part.tobytes() for parts in zip(*outputs, strict=True) for part in parts)
 
 
@@ -130,6 +131,18 @@ def test_on_arm_it_gives_equal_bits_even_where_the_compiler_may_fuse(tmp_path, n
     flags = ("-std=gnu99", f"-march={processor}", "-Wall", "-Wextra", "-Werror", "-O2", "-static")
     program = build(tmp_path, bytes_of(name), compiler="aarch64-linux-gnu-gcc", flags=flags)
     assert run(["qemu-aarch64", program], pixels.tobytes()) == expected_output(contents_of(name), pixels)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("name", ["odd", "cifar10"])
+def test_on_a_big_endian_processor_it_gives_equal_bits(tmp_path, name, weights):
+    need("qemu-ppc")
+    data = bytes_of(name) if name in SPECS else find_model(name).path.read_bytes()
+    contents = decode_sqz(data)
+    pixels = pixels_for(contents, 2)
+    flags = (*STRICT, "-O2", "-static")
+    program = build(tmp_path, data, compiler="powerpc-linux-gnu-gcc", flags=flags, weights=weights)
+    assert run(["qemu-ppc", program], pixels.tobytes()) == expected_output(contents, pixels, ">")
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "aarch64-linux-gnu-gcc"])

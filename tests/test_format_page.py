@@ -58,13 +58,13 @@ def test_signature_and_version_are_those_of_the_page():
         ("| multiply-accumulates, for one image | at most 2^37 |", spec.MAX_MACS == 2**37),
         ("| chunks; META nesting; name | 64; 32; 64 bytes |",
          (container._MAX_CHUNKS, container._MAX_DEPTH, fileformat._MAX_NAME_BYTES) == (64, 32, 64)),
-        ("are 64 MiB per file, 4 MiB\nof inflated META, and 2^24 weights",
+        ("are 64 MiB per file, 4 MiB of inflated META, and 2^24 weights",
          fileformat.Limits() == fileformat.Limits(file_bytes=64 << 20, meta_bytes=4 << 20, weights=2**24)),
         ("100,000,000 pixels", preprocess.MAX_IMAGE_PIXELS == 100_000_000),
     ],
 )  # fmt: skip
 def test_limits_are_those_of_the_page(text, value):
-    assert text in PAGE
+    assert text in " ".join(PAGE.split())
     assert value
 
 

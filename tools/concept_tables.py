@@ -21,7 +21,7 @@ def concept_tables() -> dict[str, str]:
 def _exact_table() -> str:
     """Everything that was compared with the NumPy engine, and how much of it differed."""
     equality, page, forms = read("equality"), read("web")["agreement"]["page"], read("forms")
-    rows = [["compared with NumPy's logits", "inputs", "different"]]
+    rows = [["compared with NumPy's logits", "inputs", "inputs that differ"]]
     counts: dict[str, list[int]] = {}
     for net in equality["results"]:
         for name, differ in net["n_different"].items():
@@ -56,7 +56,7 @@ def _exact_table() -> str:
 
 def _budget_table(results: list[dict[str, Any]]) -> str:
     """What a byte budget costs: files of this project, largest first."""
-    rows = [["network", "bytes", "bits per weight", "KL, nats", "same answer", "top-1 (float)"]]
+    rows = [["network", "bytes", "bits per weight", "KL, nats", "same class", "top-1 (float)"]]
     ours = [row for row in results if row["method"] == "rate-distortion"]
     for row in sorted(ours, key=lambda row: (row["model"], -row["file_bytes"])):
         bits = 8 * row["file_bytes"] / (FP32_BYTES[row["model"]] / 4)
@@ -69,8 +69,8 @@ def _budget_table(results: list[dict[str, Any]]) -> str:
 
 def _unknown_table(results: dict[str, Any]) -> str:
     foreign = results["n_foreign"]
-    rows = [["taught from", "right answers kept", f"caught of {foreign['imagenette-val']:,} imagenette photos",
-             f"caught of {foreign['cats and dogs']:,} cats and dogs"]]  # fmt: skip
+    rows = [["taught from", "correct predictions kept", f"rejected of {foreign['imagenette-val']:,} imagenette photos",
+             f"rejected of {foreign['cats and dogs']:,} cats and dogs"]]  # fmt: skip
     for photos in (10, 25, 50):
         row = results[f"{photos} per class"]
         caught = [f"{row[name]['caught']:.1f} %" for name in ("imagenette-val", "cats and dogs")]
@@ -79,7 +79,7 @@ def _unknown_table(results: dict[str, Any]) -> str:
 
 
 def _resume_table(kills: dict[str, Any]) -> str:
-    rows = [["what was killed", "kills", "runs", "with the bytes of an uninterrupted run"]]
+    rows = [["what was killed", "kills", "runs", "same bytes as an uninterrupted run"]]
     for name, what in {
         "ranks_1": "a training in one process",
         "ranks_2": "one of two processes under `torchrun`",
@@ -92,7 +92,7 @@ def _resume_table(kills: dict[str, Any]) -> str:
 
 
 def _memory_table(cold: dict[str, Any]) -> str:
-    rows = [["a process that classifies one photo", "memory at its peak", "time"]]
+    rows = [["a process that classifies one photo", "peak memory", "time"]]
     for name, what in {"squeezenet": "`squeezenet predict`, 1.0", "torch": "the same network in PyTorch"}.items():
         rows.append([what, f"{cold[name]['peak_rss_bytes'] / 1e6:.0f} MB", f"{cold[name]['wall_s']:.2f} s"])
     return markdown_table(rows)

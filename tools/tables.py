@@ -109,7 +109,7 @@ def results_table(results: dict[str, Any]) -> str:
         "the authors' 1.0 file": "float_1_0",
         "1.1 in int8": "int8_1_1",
     }
-    right = "{top1_correct} top-1 and {top5_correct} top-5 of {n_images} right"
+    right = "{top1_correct} top-1 and {top5_correct} top-5 of {n_images} correct"
     low, high = tuned["top1_interval"]
     rows = [
         ("what", "measured"),
@@ -200,11 +200,11 @@ def equality_rows(equality: dict[str, Any]) -> list[tuple[str, str]]:
     random = equality["random_networks"]
     return [
         (
-            "photos with a bit that differs from the NumPy engine, all kernel sets and threads counted",
+            "photos with a bit that differs from the NumPy engine, over all kernel sets and numbers of threads",
             f"{sum(count for _, count in compared):,} of {sum(n for n, _ in compared):,}",
         ),
         (
-            "random networks with such a bit, each run by every kernel set",
+            "random networks with a bit that differs, each run by every kernel set",
             f"{sum(random['n_different'].values())} of {random['n_networks']:,}",
         ),
     ]
@@ -228,18 +228,19 @@ def web_table(results: dict[str, Any]) -> str:
     rows = [
         ("what", "measured"),
         (f"page of 1.0 for {page['classes']:,} classes",
-         f"{page['page_bytes']:,} bytes, of them {page['runtime_bytes']:,} runtime"),
+         f"{page['page_bytes']:,} bytes, including {page['runtime_bytes']:,} of runtime"),
         ("its logits in Chromium, identical to Python's bit for bit",
          f"{page['png_bit_identical']} of {page['n_photos']} photos as PNG, {page['jpeg_bit_identical']} as JPEG"),
-        ("requests to a network", str(page["network_requests"])),
-        ("ONNX Runtime against torch, floats", f"at most {onnx['float_largest_relative_difference']:.0e} relative"),
-        ("ONNX Runtime against the engine, int8", f"{onnx['int8_top1_equal']} of {onnx['n_photos']} top-1,"
-         f" logits within {onnx['int8_largest_difference']:.0e}"),
+        ("network requests", str(page["network_requests"])),
+        ("ONNX Runtime against torch, floats",
+         f"relative difference at most {onnx['float_largest_relative_difference']:.0e}"),
+        ("ONNX Runtime against the engine, int8", f"{onnx['int8_top1_equal']} of {onnx['n_photos']} the same top-1,"
+         f" logits differ by at most {onnx['int8_largest_difference']:.0e}"),
         ("exported C, here and on ARM", f"{'bit-identical' if same else 'DIFFERS'}; 1.1 at 224 in"
          f" {c['arena_bytes']:,} bytes of RAM"),
-        ("page opened from disk", f"painted after {loading['first_paint_ms'] / 1000:.2f} s,"
+        ("page opened from disk", f"first paint after {loading['first_paint_ms'] / 1000:.2f} s,"
          f" ready after {loading['ready_ms'] / 1000:.2f} s"),
-        ("1.1 at 224 in Chromium, one thread", f"{image['chromium_ms']:.1f} ms (PyTorch eager on one:"
+        ("1.1 at 224 in Chromium, one thread", f"{image['chromium_ms']:.1f} ms (PyTorch eager, one thread:"
          f" {image['torch_eager_one_thread_ms']:.1f} ms)"),
     ]  # fmt: skip
     runs = [results[part]["run"] for part in ("agreement", "timing")]
@@ -252,10 +253,10 @@ def web_peers_table(results: dict[str, Any]) -> str:
     header = (
         "",
         "bytes to load",
-        "first answer",
-        "a photo, one thread",
-        "two runs alike",
-        "Python's bits",
+        "first prediction",
+        "time per photo, one thread",
+        "two runs identical",
+        "bit-identical to Python",
         "same class",
     )
     rows = [header]
@@ -290,13 +291,13 @@ def web_work_table(kernels: dict[str, Any], work: dict[str, Any]) -> str:
         ))  # fmt: skip
     rows += [
         (f"logits that differ from Python's: {bits['n_photos']} photos of each of {len(bits['networks'])} networks and"
-         f" {bits['n_random']} random networks, every kind of kernels", str(differing)),
+         f" {bits['n_random']} random networks, every kernel set", str(differing)),
         *((f"{many['n_photos']} photos at once, {many['cores']} cores",
            f"{many['photos_a_second']:.0f} per second, {many['speedup']:.2f} times one worker")
           for many in [work.get("many")] if many),
-        ("teaching 100 photos; one more, answered", f"{teach['teach_100_photos_s']:.1f} s;"
+        ("teaching 100 photos; adding one more, until its prediction", f"{teach['teach_100_photos_s']:.1f} s;"
          f" {teach['one_more_photo_s']:.2f} s"),
-        ("page before teaching; saved with 5 classes and 250 photos' features",
+        ("page before teaching; saved page with 5 classes and features of 250 photos",
          f"{teach['page_bytes']:,}; {teach['saved_page_bytes']:,} bytes"),
     ]  # fmt: skip
     run = kernels["timing"]["run"]
@@ -320,16 +321,16 @@ def tested_table() -> str:
         (f"logits in Chromium against Python's, {page['n_photos']} photos as PNG and as JPEG", "`benchmarks/web.py`",
          f"{2 * page['n_photos'] - page['png_bit_identical'] - page['jpeg_bit_identical']} different"),
         (f"{lockstep['n_files']:,} damaged files read in Python and in C", "`benchmarks/lockstep.py`",
-         f"{lockstep['differences']} differences of verdict or error"),
+         f"{lockstep['differences']} files accepted by one reader only, or refused with different errors"),
         (f"trainings killed {kills['ranks_1']['kills']} times at random moments and resumed", "`benchmarks/kills.py`",
-         f"{kills['ranks_1']['same_bytes']} of {kills['ranks_1']['runs']} end in the bytes of the uninterrupted run"),
+         f"{kills['ranks_1']['same_bytes']} of {kills['ranks_1']['runs']} have the bytes of the uninterrupted run"),
         (f"`squeezenet train` killed {sum(one['kills'] for one in commands)} times, each continued by `--resume`",
          "`benchmarks/kills.py`",
-         f"{sum(one['same_bytes'] for one in commands)} end in the bytes of the uninterrupted run"),
+         f"{sum(one['same_bytes'] for one in commands)} have the bytes of the uninterrupted run"),
         (f"{jobs['jobs']} jobs of `predict --ray` with drivers and workers killed, images changed, parts damaged",
          "`benchmarks/ray_jobs.py`",
-         f"{jobs['rows twice or missing'] + jobs['rows of another image']} of {jobs['rows']:,} rows missing, twice or"
-         " of another image"),
+         f"{jobs['rows twice or missing'] + jobs['rows of another image']} of {jobs['rows']:,} rows missing,"
+         " duplicated or of a wrong image"),
         (f"trainings from scratch, {sum(task['seeds'] for task in deaths)} seeds", "`benchmarks/dead_runs.py`",
          f"{sum(task['dead'] for task in deaths)} that never learnt"),
         (f"{broken['commands']} commands on broken images, folders and files", "`benchmarks/broken_inputs.py`",
@@ -340,7 +341,7 @@ def tested_table() -> str:
 
 def compression_table(rows: list[dict[str, Any]]) -> str:
     """The rows in order of network and bytes."""
-    header = ["SqueezeNet", "method", "setting", "bytes", "KL", "same answer", "top-1 (float)", "time"]
+    header = ["SqueezeNet", "method", "setting", "bytes", "KL", "same class", "top-1 (float)", "time"]
     ordered = sorted(rows, key=lambda row: (row["model"], row["file_bytes"]))
     return markdown_table([header, *(
         [
@@ -373,7 +374,8 @@ def exponents_table(rows: list[dict[str, Any]]) -> str:
 def litert_table(rows: list[dict[str, Any]]) -> str:
     """How near LiteRT comes to the engines."""
     header = [
-        "network", "photos", "head", "kernels", "bytes", "same class", "largest difference", "of logits up to", "ms",
+        "network", "photos", "head", "kernels", "bytes", "same class",
+        "largest difference of a logit", "largest logit", "ms",
     ]  # fmt: skip
     return markdown_table([header, *(
         [
@@ -386,7 +388,17 @@ def litert_table(rows: list[dict[str, Any]]) -> str:
 
 
 def coder_table(results: dict[str, dict[str, float | int | None]]) -> str:
-    rows = [["integers", "not zero", "order-0 entropy, bytes", "coded", "against it", "NNCodec", "against that"]]
+    rows = [
+        [
+            "integers",
+            "non-zero",
+            "order-0 entropy, bytes",
+            "coded, bytes",
+            "vs. entropy",
+            "NNCodec, bytes",
+            "vs. NNCodec",
+        ]
+    ]
     for name, row in results.items():
         peer = row["nncodec_bytes"]
         rows.append([
@@ -399,7 +411,7 @@ def coder_table(results: dict[str, dict[str, float | int | None]]) -> str:
 
 def chips_table(results: list[dict[str, Any]]) -> str:
     rows = [["network", "weights", "core", "GCC", "instructions per MAC", "million instructions per image",
-             "RAM, bytes", "flash memory", "of it code", "photos that differ"]]  # fmt: skip
+             "RAM, bytes", "flash memory", "code in flash memory", "photos that differ"]]  # fmt: skip
     order = sorted(results, key=lambda row: (-row["classes"], row["net"], row["weights"], row["optimize"], row["chip"]))
     for entry in order:
         version, size = entry["net"].removeprefix("squeezenet").split("@")
@@ -456,8 +468,8 @@ def paper_tables(results: dict[str, Any]) -> dict[str, str]:
         ("paper-bypass", "bypass"),
         ("late-downsampling", "pools after"),
     ):
-        rows = [(title, "parameters", "float32, bytes", "MB", "MiB", "paper prints", "which is",
-                 "MACs at 227", "activations at once, bytes", "paper's top-5")]  # fmt: skip
+        rows = [(title, "parameters", "float32, bytes", "MB", "MiB", "paper prints", "actual unit",
+                 "MACs at 227", "peak activations, bytes", "paper's top-5")]  # fmt: skip
         for row in results[preset]:
             value = f"{row['value']:.3g}" if isinstance(row["value"], float) else str(row["value"]).replace(",", ", ")
             size = row["fp32_bytes"]
@@ -467,7 +479,7 @@ def paper_tables(results: dict[str, Any]) -> dict[str, str]:
             costs = (f"{row['macs']:,}", f"{row['peak_activation_bytes']:,}")
             rows.append((value, *counts, printed, row["printed_is"] or "", *costs, top5))
         parts[preset] = markdown_table(rows)
-    rows = [("layer", "output", "parameters", "paper", "kept by the paper's shares", "paper")]
+    rows = [("layer", "output", "parameters", "paper", "kept, from the paper's shares", "kept, paper")]
     for row in results["table_1"]:
         output = f"{row['out_size']}x{row['out_size']}x{row['out_channels']}"
         rows.append((row["layer"], output, f"{row['params']:,}", f"{row['printed_params']:,}",
@@ -501,14 +513,14 @@ def _parts_table(results: dict[str, Any]) -> str:
     rows = [
         ("part", "measured", "per"),
         *((what, f"{parts[f'{name}_ms']:.3f} ms", "image, one core") for name, what in names.items()),
-        ("**all of it**", f"**{core_ms:.2f} ms**", f"image, one core: {1e3 / core_ms:.0f} images/s"),
+        ("**total**", f"**{core_ms:.2f} ms**", f"image, one core: {1e3 / core_ms:.0f} images/s"),
         ("list", f"{parts['list_us']:.1f} us", f"file, and {parts['entry_bytes']:.0f} bytes of the driver's memory"),
-        ("hand out", f"{parts['hand_out_ms']:.1f} ms", "block, to workers with nothing to do"),
-        ("write", f"{parts['write_block_ms']:.1f} ms + {parts['write_row_us']:.2f} us", "block, and each image of it"),
+        ("hand out", f"{parts['hand_out_ms']:.1f} ms", "block, to idle workers"),
+        ("write", f"{parts['write_block_ms']:.1f} ms + {parts['write_row_us']:.2f} us", "block + per image in it"),
         ("merge", f"{parts['merge_row_us']:.2f} us", f"image; its row takes {parts['row_bytes']:.0f} bytes"),
         ("start", f"{parts['start_s']:.1f} s + {parts['first_block_s']:.1f} s",
-         "cluster, and until its first block is back"),
-        ("input of training", f"{parts['train_input_ms']:.2f} ms", "image, one core: decode for crops, crop"),
+         "cluster + until the first block is finished"),
+        ("input of training", f"{parts['train_input_ms']:.2f} ms", "image, one core: decode, random crop"),
         ("step on a core", f"{parts['train_step_ms']:.1f} ms", "image, one core: forward, backward, update"),
     ]  # fmt: skip
     return (
@@ -521,7 +533,7 @@ def _bulk_table(jobs: list[dict[str, Any]]) -> str:
     cores = [f"{cost['cores']:,} cores" for cost in jobs[0]["costs"]]
     rows = [("images", "list of files", "result", *cores)]
     for job in jobs:
-        listed = _size(job["list_bytes"]) + ("" if job["is_list_held"] else ": too long, Parquet instead")
+        listed = _size(job["list_bytes"]) + ("" if job["is_list_held"] else ": too long, use Parquet")
         costs = [f"{_duration(cost['seconds'])} ({cost['bound']})" for cost in job["costs"]]
         rows.append((f"10^{len(str(job['n_images'])) - 1}", listed, _size(job["result_bytes"]), *costs))
     return markdown_table(rows)

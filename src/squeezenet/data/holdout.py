@@ -1,4 +1,4 @@
-"""Which images a network was trained on: a mark goes with its weights, and the same images are recognised later."""
+"""Recognising training images: their fingerprint is stored with the weights, and compared with other sets later."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .imageset import ImageSet
 __all__ = ["HOLDOUT_SHARE", "MEANINGLESS", "TRAINED_ON", "known_part", "moved_with_groups", "training_mark"]
 
 HOLDOUT_SHARE = 0.1
-"""Part of every class that training sets aside for validation where no other images are given."""
+"""Share of every class that is held out for validation if no validation images are given."""
 
 TRAINED_ON = "trained_on"
-"""Where a network's provenance has the mark."""
+"""Key of the fingerprint in a network's provenance."""
 
 MEANINGLESS = "WARNING: the network was trained on these images, so this accuracy is meaningless"
-"""The remark on such images."""
+"""Remark if accuracy is measured on training images."""
 
 _N_READ = 16  # images whose bytes are looked at; of all others name and size
 _MAX_DEPTH = 8  # weights that began as other weights
@@ -56,7 +56,7 @@ def moved_with_groups(images: ImageSet, groups: Iterable[Sequence[int]]) -> list
 
 
 def training_mark(images: ImageSet, moved: Sequence[int] = ()) -> str:
-    """Identify a set by its classes, file names and sizes and the contents of a few files, wherever it lies.
+    """Compute a set's fingerprint from its classes, file names, sizes and the contents of a few files.
 
     Args:
         images: Those trained on.
@@ -78,15 +78,15 @@ def training_mark(images: ImageSet, moved: Sequence[int] = ()) -> str:
 
 
 def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False) -> tuple[ImageSet, str | None]:
-    """Choose the images of a set that a network was not trained on, where it is the set that it was trained on.
+    """Select the held-out images of a set, if the network was trained on this set.
 
     Args:
         images: Labelled images, with the class names of their folders.
         provenance: Of the network; anything but a mapping is ignored.
-        is_trained: Choose those that it was trained on instead.
+        is_trained: Select the training images instead.
 
     Returns:
-        The images, and a remark on them for people; None where the set is another.
+        The images, and a remark for people; None if this is another set.
     """
     marks = set(_marks(provenance))
 
@@ -98,7 +98,7 @@ def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False
         rest, held = images.split_holdout(HOLDOUT_SHARE, moved=moved)
         if not is_known(rest, moved):
             continue
-        text = f"trained on {len(rest)} of these {len(images)} images: the {len(held)} that were set aside are measured"
+        text = f"trained on {len(rest)} of these {len(images)} images: only the {len(held)} held-out ones are measured"
         return (rest, None) if is_trained else (held, text)
     if is_known(images) and not is_trained:
         return images, MEANINGLESS
