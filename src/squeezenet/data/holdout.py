@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ..errors import ImageError
 from .imageset import ImageSet
 
-__all__ = ["HOLDOUT_SHARE", "MEANINGLESS", "TRAINED_ON", "known_part", "moved_with_groups", "training_mark"]
+__all__ = ["HOLDOUT_SHARE", "TRAINED_ON", "KnownPart", "known_part", "moved_with_groups", "training_mark"]
 
 HOLDOUT_SHARE = 0.1
 """Part of every class that training sets aside for validation where no other images are given."""
@@ -17,11 +18,30 @@ HOLDOUT_SHARE = 0.1
 TRAINED_ON = "trained_on"
 """Where a network's provenance has the mark."""
 
-MEANINGLESS = "WARNING: the network was trained on these images, so this accuracy is meaningless"
-"""The remark on such images."""
-
 _N_READ = 16  # images whose bytes are looked at; of all others name and size
 _MAX_DEPTH = 8  # weights that began as other weights
+
+
+class KnownPart(NamedTuple):
+    """The images that `known_part` chose, and what it found."""
+
+    images: ImageSet
+    n_trained: int = 0
+    """Images of the whole set that the network was trained on; 0 where the set is another."""
+    n_aside: int = 0
+    """Images of it that training set aside."""
+
+    @property
+    def note(self) -> str | None:
+        """A remark for people on measuring these images; None where the set is another."""
+        if self.n_aside:
+            trained, aside = self.n_trained, self.n_aside
+            return (
+                f"trained on {trained} of these {trained + aside} images: the {aside} that were set aside are measured"
+            )
+        if self.n_trained:
+            return "WARNING: the network was trained on these images, so this accuracy is meaningless"
+        return None
 
 
 def moved_with_groups(images: ImageSet, groups: Iterable[Sequence[int]]) -> list[int]:
@@ -77,7 +97,7 @@ def training_mark(images: ImageSet, moved: Sequence[int] = ()) -> str:
     return f"{len(rows)}-{digest.hexdigest()[:16]}" + ("+" + ",".join(map(str, moved)) if moved else "")
 
 
-def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False) -> tuple[ImageSet, str | None]:
+def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False) -> KnownPart:
     """Choose the images of a set that a network was not trained on, where it is the set that it was trained on.
 
     Args:
@@ -86,7 +106,7 @@ def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False
         is_trained: Choose those that it was trained on instead.
 
     Returns:
-        The images, and a remark on them for people; None where the set is another.
+        All images of the set where nothing is known of it, or none were set aside.
     """
     marks = set(_marks(provenance))
 
@@ -96,13 +116,9 @@ def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False
 
     for moved in sorted({_moved(mark) for mark in marks}):
         rest, held = images.split_holdout(HOLDOUT_SHARE, moved=moved)
-        if not is_known(rest, moved):
-            continue
-        text = f"trained on {len(rest)} of these {len(images)} images: the {len(held)} that were set aside are measured"
-        return (rest, None) if is_trained else (held, text)
-    if is_known(images) and not is_trained:
-        return images, MEANINGLESS
-    return images, None
+        if is_known(rest, moved):
+            return KnownPart(rest if is_trained else held, len(rest), len(held))
+    return KnownPart(images, len(images) if is_known(images) else 0)
 
 
 def _moved(mark: str) -> tuple[int, ...]:

@@ -15,7 +15,10 @@ from typing import Any
 import torch
 
 from ..errors import SqueezeNetError, TrainingError
-from ..models import SqueezeNet
+from ..evaluation.confidence import measure_confidence
+from ..evaluation.predictor import FloatPredictor, collect_logits
+from ..fileformat import temperature_in
+from ..models import SqueezeNet, load_model, save_safetensors
 from ..process import StopSignals
 from ..progress import Reporter, SilentReporter, reporter_of
 from ..zoo import find_model
@@ -33,6 +36,7 @@ from .teacher import open_teacher
 __all__ = ["TrainResult", "train", "train_model"]
 
 _IN_MEMORY = "a network in memory"  # stands for `init` in notes where it is not a MODEL
+_MAX_MEASURED = 10_000  # images at the end; a page needs no more, and the processor classifies them again for it
 _TEACHER_SHARE = 0.5  # of the loss, where a teacher is given and the recipe has no share
 
 
@@ -239,14 +243,22 @@ def _carry_out(run: Run) -> TrainResult:
             if run.train_epoch(stop):
                 run.finish_epoch()
     if run.is_finished and run.workers.is_first and run.folder.best.exists():
-        _write_report(run)
+        _finish(run)
     return _sum_up(run)
 
 
-def _write_report(run: Run) -> None:
+def _finish(run: Run) -> None:
+    """Measure the best network, store its temperature with its weights, and write the pages about it."""
     # A run is worth more than a page about it: a failure here is reported, and the run still ends well.
     try:
-        write_run_report(run.folder, run.prepared, run.state.alarms)
+        model, val = load_model(run.folder.best), run.prepared.val.sample(_MAX_MEASURED)
+        predictor = FloatPredictor(model)
+        scores = collect_logits(predictor, val)
+        predictor.temperature = measure_confidence(scores).temperature
+        if predictor.temperature != temperature_in(model.provenance):  # goes into the `.sqz` as well
+            model.provenance["temperature"] = predictor.temperature
+            save_safetensors(model, run.folder.best)
+        write_run_report(run.folder, run.prepared, run.state.alarms, predictor, val, scores)
         run.reporter.say(f"report: {run.folder.path / 'report.html'}")
     except (SqueezeNetError, OSError) as error:
         run.reporter.say(f"no report.html: {error}")
