@@ -28,7 +28,16 @@ from .recipe import Recipe, load_recipe
 from .run import Run
 from .run_folder import EpochRow, EpochWriter, RunFolder, tensorboard_writer
 from .run_report import write_run_report
-from .setup import Data, TrainingData, choose_recipe, open_batches, prepare_data, start_model, with_epochs
+from .setup import (
+    Data,
+    TrainingData,
+    choose_recipe,
+    enough_epochs,
+    open_batches,
+    prepare_data,
+    start_model,
+    with_epochs,
+)
 from .state import TrainingState, data_fingerprint
 from .step import choose_device, choose_precision
 from .teacher import open_teacher
@@ -176,7 +185,14 @@ class _Wanted:
 
     def settings(self, prepared: TrainingData, reporter: Reporter) -> Recipe:
         recipe = self.recipe or choose_recipe(prepared, has_init=self.init is not None, reporter=reporter)
-        recipe = recipe if self.epochs is None else with_epochs(recipe, self.epochs)
+        n_images = len(prepared.train)
+        longer = enough_epochs(recipe, n_images) if self.epochs is None else with_epochs(recipe, self.epochs)
+        if self.epochs is None and longer != recipe:
+            reporter.say(
+                f"{n_images} images: {longer.epochs} epochs instead of {recipe.epochs}, to take"
+                f" {recipe.min_steps} steps; --epochs sets another number"
+            )
+        recipe = longer
         if self.teacher is None:
             return recipe
         return recipe.replace(teacher=os.fspath(self.teacher), distillation=recipe.distillation or _TEACHER_SHARE)
@@ -287,9 +303,9 @@ def _sum_up(run: Run) -> TrainResult:
 
 def _check_same_run(state: TrainingState, prepared: TrainingData, wanted: _Wanted, folder: RunFolder) -> None:
     recipe, epochs = wanted.recipe or state.recipe, wanted.epochs
-    recipe = recipe if epochs is None or epochs == recipe.epochs else with_epochs(recipe, epochs)
+    recipe = enough_epochs(recipe, len(prepared.train)) if epochs is None else with_epochs(recipe, epochs)
     old, new = state.recipe.to_dict(), recipe.to_dict()
-    if changed := sorted(key for key in {**old, **new} if old.get(key) != new.get(key)):
+    if changed := sorted(key for key in {**old, **new} if old.get(key) != new.get(key) and key != "min_steps"):
         raise TrainingError(
             f"{folder.path}: expected the recipe that this run began with, got another {', '.join(changed)}:"
             " resume without a recipe, or begin a new run with --init and this folder"
