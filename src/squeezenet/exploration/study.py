@@ -114,7 +114,7 @@ def explore(
 def _check_limits(
     space: Space, recipe: Recipe, n_classes: int, max_bytes: int | None, max_macs: int | None, max_ram: int | None
 ) -> None:
-    """Refuse limits that no network of a space meets, before there is a study."""
+    """Check that some network of a space can meet the limits, before there is a study."""
     if (max_bytes, max_macs, max_ram) == (None, None, None):
         return
     points, costs = list(itertools.islice(space.corners(), _MAX_CORNERS + 1)), list[dict[str, int]]()
