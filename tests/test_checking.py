@@ -110,7 +110,7 @@ def test_what_the_crop_takes_away_is_counted(found):
 def test_command_prints_a_summary_writes_a_page_and_fails(photos, tmp_path):
     done = run("check", photos, "--report", tmp_path / "page.html")
     assert done.exit_code == 1
-    for line in ("unreadable: 1", "blank: 1", "blurred: 1", "near-duplicates: 4; photos more than needed: 4"):
+    for line in ("unreadable: 1", "blank: 1", "blurred: 1", "near-duplicates: 4 groups; 4 photos could be removed"):
         assert line in done.output
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,") >= 12
@@ -125,7 +125,7 @@ def test_photos_that_are_not_looked_at_are_named(tmp_path):
     for name in ("a/0.png", "b/1.png", "loose.png"):
         save(tmp_path / name, picture(len(name), (120, 120)))
     done = run("check", tmp_path)
-    assert "photos: 2;" in done.stdout
+    assert "photos: 2, compared" in done.stdout
     assert re.search(r"ignored \(1\): .*loose\.png", done.stderr)
 
 
@@ -156,7 +156,7 @@ def test_class_of_val_that_train_lacks_is_a_finding(tmp_path):
     found = check(photos)
     assert (found.untrained, found.has_errors) == (("purple",), True)
     done = run("check", photos)
-    assert (done.exit_code, "classes of val that train does not have (1): 'purple'" in done.output) == (1, True)
+    assert (done.exit_code, "classes of val that are missing in train (1): 'purple'" in done.output) == (1, True)
     assert json.loads(run("check", photos, "--json").stdout)["untrained"] == ["purple"]
 
 

@@ -60,7 +60,7 @@ def test_without_photos_the_report_says_that_it_is_data_free(model, tmp_path):
     assert report["is_data_free"] is True
     assert report["fidelity"] is None
     assert report["calibration"] == "synthetic pictures"
-    assert "no calibration photos: synthetic pictures stand in" in result.stderr
+    assert "no calibration photos: using synthetic pictures" in result.stderr
     facts = read_sqz(tmp_path / "a.sqz").facts
     assert facts["provenance"]["compressed"] == {"preset": "int8", "calibration": "synthetic pictures"}
 
@@ -139,10 +139,10 @@ def test_smallest_file_that_loses_few_enough_points(model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--max-bytes", 9, "--max-kl", 1), "exclude each other"),
-        (("--max-bytes", 9, "--max-drop", 1, "--val", "digits"), "exclude each other"),
+        (("--max-bytes", 9, "--max-kl", 1), "expected one budget, got --max-bytes and --max-kl"),
+        (("--max-bytes", 9, "--max-drop", 1, "--val", "digits"), "expected one budget, got --max-bytes and --max-drop"),
         (("--max-drop", 1), "--max-drop is measured on labelled images: expected --val, got none"),
-        (("--polish", 1, "--data", "digits"), "as --epochs"),
+        (("--polish", 1, "--data", "digits"), "use --epochs"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused_at_once(model, tmp_path, options, message):
@@ -161,7 +161,7 @@ def test_deep_compression_needs_labelled_images(model, tmp_path):
 def test_two_budgets_exclude_each_other(model, tmp_path):
     result = run(model, "-o", tmp_path / "a.sqz", "--max-bytes", 1000, "--max-kl", 0.1)
     assert result.exit_code == 2
-    assert "exclude each other" in result.stderr
+    assert "expected one budget, got --max-bytes and --max-kl" in result.stderr
 
 
 def test_missing_output_folder_is_refused_before_the_work(model, tmp_path):
@@ -189,12 +189,12 @@ def test_failure_leaves_nothing_behind(model, tmp_path):
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("int8", ("--max-bytes", 1000), "--max-bytes goes with --method rate-distortion, not with int8"),
-        ("int8", ("--polish", 1), "--polish goes with --method rate-distortion, not with int8"),
-        ("int8", ("--epochs", 1), "--epochs goes with --method rate-distortion or deep-compression, not with int8"),
-        ("int8", ("--data", "digits"), "int8 trains nothing: expected no --data or --unlabelled"),
-        ("deep-compression", ("--max-kl", 1, "--data", "digits"), "--max-kl goes with --method rate-distortion"),
-        ("rate-distortion", ("--density", 0.5), "--density goes with --method deep-compression"),
+        ("int8", ("--max-bytes", 1000), "--max-bytes applies to --method rate-distortion, not to int8"),
+        ("int8", ("--polish", 1), "--polish applies to --method rate-distortion, not to int8"),
+        ("int8", ("--epochs", 1), "--epochs applies to --method rate-distortion or deep-compression, not to int8"),
+        ("int8", ("--data", "digits"), "int8 does not train: expected no --data or --unlabelled"),
+        ("deep-compression", ("--max-kl", 1, "--data", "digits"), "--max-kl applies to --method rate-distortion"),
+        ("rate-distortion", ("--density", 0.5), "--density applies to --method deep-compression"),
     ],
 )
 def test_options_of_another_method_are_refused(model, tmp_path, method, options, message):

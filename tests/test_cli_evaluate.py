@@ -50,7 +50,7 @@ def test_accuracy_is_shown_with_its_interval_and_n(model, data):
     lines = result.stdout.splitlines()
     for line, name in zip(lines[:2], ("top1", "top5"), strict=True):
         assert line == f"{name}   75.00 %  (3 of 4; 95 % interval {low:.2f} to {high:.2f})"
-    assert lines[2].endswith(" ms per image, reading and decoding included")
+    assert lines[2].endswith(" ms per image, including reading and decoding")
     assert len(lines) == 3
 
 

@@ -59,8 +59,8 @@ def test_targets_follow_from_the_suffix(model, arguments, monkeypatch):
             ["-o", "x.txt"],
             "expected --to, or an output named *.c, *.html, *.js, *.onnx, *.safetensors, *.tflite, got 'x.txt'",
         ),
-        (["-o", "x.html", "--precision", "int8"], "--precision goes with onnx, not with web: leave it out"),
-        (["-o", "x.onnx", "--name", "net"], "--name goes with c, not with onnx: leave it out (got 'net')"),
+        (["-o", "x.html", "--precision", "int8"], "--precision applies to onnx, not to web: leave it out"),
+        (["-o", "x.onnx", "--name", "net"], "--name applies to c, not to onnx: leave it out (got 'net')"),
         (["-o", "x.c", "--name", "2"], "expected a C identifier for --name, got '2': choose one with --name"),
     ],
 )

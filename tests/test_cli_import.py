@@ -23,7 +23,7 @@ def test_state_dict_becomes_safetensors(pth, tmp_path):
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
         f"{output}: squeezenet1_1, 3 classes",
-        "from: torch, names: torchvision",
+        "format: torch, tensor names: torchvision",
         "preprocessing: that of torchvision's networks (resize 256, crop 224,"
         " mean (123.675, 116.28, 103.53), std (58.395, 57.12, 57.375))",
     ]
@@ -61,7 +61,8 @@ def test_checkpoint_of_a_run_leads_to_its_folder(pth, tmp_path):
         (tmp_path / name).write_bytes(pth.read_bytes())
     result = run("import", tmp_path / "checkpoint.pt", "-o", tmp_path / "out.safetensors")
     assert (result.exit_code, result.stderr) == (
-        1, f"Error: {tmp_path / 'checkpoint.pt'}: {tmp_path} is the MODEL: give the folder\n",
+        1, f"Error: {tmp_path / 'checkpoint.pt'}: expected a MODEL, got a file of a run folder: use the folder,"
+        f" {tmp_path}\n",
     )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def test_sizes_do_not_go_with_a_file(model):
     for option in ("--input-size", "--num-classes"):
         result = run("info", model, option, "0")
         assert result.exit_code == 2
-        assert "--input-size and --num-classes go with the NAME of an architecture" in result.stderr
+        assert "--input-size and --num-classes apply only to the NAME of an architecture" in result.stderr
 
 
 def test_file_is_shown_layer_by_layer(model):

@@ -507,7 +507,7 @@ def test_model_that_comes_last_is_named(model, photos):
     for late in (model, "cifar10"):
         result = run("predict", photos / "b.png", late)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert f"{late} is a MODEL: give it first, or by --model" in result.stderr
+        assert f"{late} is a MODEL: put it first, or use --model" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,7 @@ def test_without_ray_one_line_says_what_to_install(job, tmp_path, monkeypatch):
 def test_options_that_do_not_fit_are_refused(job, more):
     result = CliRunner().invoke(cli, ["predict", str(job / "tiny.sqz"), str(job / "photos"), *more])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        2, "Error: --ray goes with -o OUT.parquet, and excludes --json and --csv",
+        2, "Error: --ray needs -o OUT.parquet, and cannot be combined with --json or --csv",
     )  # fmt: skip
 
 
@@ -302,7 +302,7 @@ def test_run_under_way_is_not_disturbed(job, tmp_path):
     parts.mkdir()
     with (parts / "lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(ClusterError, match="another process is at work"):
+        with pytest.raises(ClusterError, match="another process is using this folder"):
             predict_to_parquet(job / "tiny.sqz", [job / "photos"], tmp_path / "out.parquet")
 
 

@@ -159,9 +159,12 @@ def test_unlabelled_photos_are_distilled_on_within_the_budget(model, folder, tmp
     assert {point["stage"] for point in report["points"]} == {"round", "distil"}
     assert distilled["kl_after"] <= distilled["kl_before"]
     assert report["fidelity"]["kl"] == pytest.approx(distilled["kl_after"], rel=0.02)
-    assert f"KL {distilled['kl_before']:.4f} -> {distilled['kl_after']:.4f} on calibration photos" in result.stdout
+    assert (
+        f"KL {distilled['kl_before']:.4f} -> {distilled['kl_after']:.4f} on held-out calibration photos"
+        in result.stdout
+    )
     own = f"{distilled['own_kl_before']:.4f} -> {distilled['own_kl_after']:.4f}"
-    assert f"{own} on photos of their own kind" in result.stdout
+    assert f"{own} on held-out unlabelled photos" in result.stdout
 
 
 def test_photos_that_judge_are_not_distilled_on(model, folder, tmp_path, monkeypatch):
@@ -180,9 +183,9 @@ def test_photos_that_judge_are_not_distilled_on(model, folder, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--data", "digits"), "--data and --unlabelled exclude each other"),
-        (("--polish", 1), "--polish goes with neither --data nor --unlabelled"),
-        (("--method", "int8"), "int8 trains nothing: expected no --data or --unlabelled"),
+        (("--data", "digits"), "expected either --data or --unlabelled to distil on, got both"),
+        (("--polish", 1), "--polish cannot be combined with --data or --unlabelled"),
+        (("--method", "int8"), "int8 does not train: expected no --data or --unlabelled"),
         (("--method", "deep-compression", "--data", "digits"), "deep-compression retrains on labelled images"),
     ],
 )

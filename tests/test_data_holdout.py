@@ -33,7 +33,7 @@ def file(trained, photos, tmp_path_factory):
     return path
 
 
-SAID = "trained on 81 of these 90 images: the 9 that were set aside are measured"
+SAID = "trained on 81 of these 90 images: only the 9 held-out ones are measured"
 
 
 @pytest.mark.parametrize("kind", ["run", "best", "last", "sqz"])

@@ -36,10 +36,11 @@ TABLE = {
         "training/cat/1.png training/dog/2.png dev/cat/3.png", "cat/1 dog/2 | cat/3", "", "",
     ),
     "short names of splits": (
-        "trn/cat/1.png trn/dog/2.png tst/cat/3.png", "cat/1 dog/2", "", "split test is left alone",
+        "trn/cat/1.png trn/dog/2.png tst/cat/3.png", "cat/1 dog/2", "", "split test is not used; number of images: 1",
     ),
     "held out": (
-        "train/cat/1.png train/dog/2.png hold-out/cat/3.png", "cat/1 dog/2", "", "split test is left alone",
+        "train/cat/1.png train/dog/2.png hold-out/cat/3.png", "cat/1 dog/2", "",
+        "split test is not used; number of images: 1",
     ),
     "folds": (
         "fold1/cat/1.png fold1/dog/2.png fold2/cat/3.png fold2/dog/4.png", "fold1/1,2 fold2/3,4", "",
@@ -82,15 +83,15 @@ TABLE = {
     ),
     "F19: test is left alone": (
         "train/cat/1.png train/dog/2.png test/cat/3.png test/dog/4.png", "cat/1 dog/2", "",
-        "split test is left alone; number of images: 2",
+        "split test is not used; number of images: 2",
     ),
     "flat test": (
         "train/cat/1.png train/dog/2.png test/3.png", "cat/1 dog/2", "test/3.png (outside the class folders)",
-        "split test is left alone; number of images: 1",
+        "split test is not used; number of images: 1",
     ),
     "three splits": (
         "train/cat/1.png train/dog/2.png val/cat/3.png test/cat/4.png", "cat/1 dog/2 | cat/3", "",
-        "split test is left alone; number of images: 1",
+        "split test is not used; number of images: 1",
     ),
     "split in a split of its name": (
         "train/train/cat/1.png train/train/dog/2.png val/val/cat/3.png", "cat/1 dog/2 | cat/3", "", "",
@@ -241,7 +242,7 @@ def test_splits_given_one_by_one_stay_splits(tmp_path):
     train, val = open_train_and_val([root / "train", root / "val"])
     assert (seen(train), seen(val)) == ("a/1 b/2", "a/3 b/4")
     assert [note.rsplit("/", 1)[1] for note in train.notes] == [
-        "train is read as split train, by its name", "val is read as split val, by its name",
+        "train is read as split train, because of its name", "val is read as split val, because of its name",
     ]  # fmt: skip
     assert seen(open_data([root / "train", root / "val"], split="val")) == "a/3 b/4"
 

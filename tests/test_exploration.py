@@ -141,7 +141,7 @@ def test_study_in_use_is_refused(images, tmp_path):
     fcntl = pytest.importorskip("fcntl")
     with (tmp_path / "lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(StudyError, match="another process is at work"):
+        with pytest.raises(StudyError, match="another process is using this folder"):
             run(images, tmp_path)
 
 

@@ -120,7 +120,7 @@ def test_command_writes_it_and_measures_the_head_on_photos(tmp_path):
 
 
 def test_photos_go_with_nothing_else(tmp_path):
-    with pytest.raises(DataError, match="`photos` goes with tflite, not with web"):
+    with pytest.raises(DataError, match="`photos` applies to tflite, not to web"):
         export("cifar10", tmp_path / "a.html", photos=tmp_path)
 
 

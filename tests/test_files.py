@@ -237,7 +237,7 @@ def test_lock_goes_with_its_process_whatever_children_it_has(tmp_path):
         if not child:
             time.sleep(60)
             os._exit(0)
-        with pytest.raises(DataError, match="another process is at work"), lock_folder(tmp_path, DataError):
+        with pytest.raises(DataError, match="another process is using this folder"), lock_folder(tmp_path, DataError):
             pass
         assert (tmp_path / "lock").exists()
     try:

@@ -95,9 +95,9 @@ def test_without_photos_the_guess_is_said_to_be_one(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"features", b"blocks__"))  # nobody's names
     result = run("import", tmp_path / "net.onnx", "-o", tmp_path / "net.safetensors")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "preprocessing: a guess, torchvision's; --check PHOTOS finds out (" in result.stdout
+    assert "preprocessing: torchvision's, a guess: verify it with --check PHOTOS (" in result.stdout
     used = run("evaluate", path, tmp_path)
-    message = "its preprocessing is a guess, torchvision's: `squeezenet import --check PHOTOS` finds out"
+    message = "its preprocessing is torchvision's, a guess: verify it with `squeezenet import --check PHOTOS`"
     assert used.stderr.splitlines()[0] == f"{path}: {message}"
 
 

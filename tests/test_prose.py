@@ -97,6 +97,25 @@ PAGES = [
 ]
 
 
+LONGEST = 36  # words between full stops, colons or semicolons, what stands in brackets left out
+
+
+def sentences_of(paragraph):
+    """Sentences of a paragraph or list of Markdown; code counts as one word."""
+    prose = "\n".join(line for line in paragraph.split("\n") if not re.match(r"\s*[|#!<]", line))
+    plain = re.sub(r"\([^()]*\)", "", re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "code", prose)))
+    for block in re.split(r"\n\s*(?:[*-]|\d+\.) ", plain):
+        yield from re.split(r"(?<=[.!?])\s|[:;]\s", " ".join(block.split()))
+
+
+def docstrings_of(path):
+    """Line and text of every docstring, those of attributes too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for statement in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
+            if isinstance(statement, ast.Expr) and isinstance(text := getattr(statement.value, "value", None), str):
+                yield statement.lineno, text
+
+
 def habits_in(path):
     for line, text in READERS[path.suffix](path.read_text(encoding="utf-8")):
         plain = re.sub(r"`[^`]*`", "`code`", text)
@@ -115,3 +134,27 @@ def test_no_page_has_the_habits(folder):
     ]
     assert pages
     assert [found for path in pages for found in habits_in(path)] == []
+
+
+def test_no_sentence_of_a_page_is_too_long():
+    long = [
+        f"{path.relative_to(ROOT)}:{line}: {words} words: {sentence[:80]}"
+        for path in PAGES
+        if path.suffix == ".md" and "models" not in path.parts  # whose settings of a recipe are a list
+        for line, paragraph in markdown_prose(path.read_text(encoding="utf-8"))
+        for sentence in sentences_of(paragraph)
+        if (words := len(re.findall(r"[A-Za-z][\w'-]*", sentence))) > LONGEST
+    ]
+    assert long == []
+
+
+def test_docstrings_name_their_subject():
+    """ "What it does", "Where it is" and "Of the run" leave the noun to the reader."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text[:80]}"
+        for path in PAGES
+        if path.suffix == ".py" and path.is_relative_to(ROOT / "src")
+        for line, text in docstrings_of(path)
+        if re.match(r"(?:What|Where|When|Which|Who|Of) ", text)
+    ]
+    assert found == []

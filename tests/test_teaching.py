@@ -169,7 +169,7 @@ def test_wrong_labels_are_pointed_out(base, photos, tmp_path):
     assert result.confusions == [("red", "blue", 1)]
     printed = CliRunner().invoke(cli, ["teach", str(photos), "--on", str(base), "-o", str(tmp_path / "new.sqz")]).output
     assert "label looks wrong: red/wrong.png (looks like blue)" in printed
-    assert "each photo left out: 94.4 % right (17 of 18; 95 % interval" in printed
+    assert "leave-one-out accuracy: 94.4 % (17 of 18; 95 % interval" in printed
 
 
 def test_two_classes_with_the_same_photos_are_no_better_than_chance(base, photos, tmp_path):
@@ -448,7 +448,7 @@ def test_nothing_is_stored_that_was_measured_on_the_photos_taught_from(base, pho
     (tmp_path / "val/red/again.png").write_bytes((photos / "red/0-0.png").read_bytes())
     run = CliRunner().invoke(cli, ["evaluate", str(made), str(tmp_path / "val"), "--store"])
     assert (run.exit_code, made.read_bytes() == before) == (2, True)
-    assert "--store needs images that MODEL was not trained on or taught from" in run.stderr
+    assert "--store needs images that were not used to train or teach MODEL" in run.stderr
     (tmp_path / "val/red/again.png").unlink()
     run = CliRunner().invoke(cli, ["evaluate", str(made), str(tmp_path / "val"), "--store"])
     assert (run.exit_code, made.read_bytes() == before) == (0, False), run.output

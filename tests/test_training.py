@@ -153,7 +153,7 @@ def test_saved_network_is_folded_named_and_scores_what_the_run_says(tmp_path):
 def test_holdout_and_recipe_are_chosen_and_said(tmp_path):
     lines = Lines()
     result = train(write_images(tmp_path / "data"), tmp_path / "run", None, epochs=1, progress=lines.reporter)
-    assert "10% of each class is set aside" in lines.text
+    assert "10% of each class is held out" in lines.text
     assert "recipe cifar10: images are small (short side 10 pixels)" in lines.text
     assert result.n_images == 3
 
@@ -172,7 +172,7 @@ def test_weights_with_the_same_classes_keep_their_head(tmp_path):
     second = train(
         data, tmp_path / "second", TINY.replace(epochs=1, lr=0.0), init=first.run_dir, progress=lines.reporter
     )
-    assert "the weights have these 3 classes and no others: their head is kept" in lines.text
+    assert "the weights have exactly these 3 classes: their head is kept" in lines.text
     assert second.top1 == first.top1 == 100
     assert load_model(second.best).provenance["init"]["recipe"] == "custom"
     assert load_model(second.best).preprocessing == model.preprocessing

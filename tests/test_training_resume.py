@@ -246,7 +246,7 @@ def test_second_run_in_a_folder_is_refused_while_the_first_is_alive(data, tmp_pa
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         assert first.stdout.readline() == b"trained\n"
         before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-        with pytest.raises(TrainingError, match="another process is at work here"):
+        with pytest.raises(TrainingError, match="another process is using this folder"):
             train(data, tmp_path / "run", TINY.replace(lr=0.01), resume=resume)
         assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
         first.stdin.close()
@@ -301,7 +301,7 @@ def test_damaged_checkpoint_is_passed_over_for_the_one_before(data, whole_run, t
     damage(tmp_path / "run/checkpoint.pt", kind)
     stream = io.StringIO()
     resumed = train(data, tmp_path / "run", resume=True, progress=PlainReporter(stream))
-    assert f"passed over {tmp_path}/run/checkpoint.pt: expected" in stream.getvalue()
+    assert f"skipped {tmp_path}/run/checkpoint.pt: expected" in stream.getvalue()
     assert "continuing" in stream.getvalue()
     assert digests(resumed) == digests(whole_run)
 

@@ -127,7 +127,7 @@ WRONG = {
     "gone.sqz": "gone.sqz: no such file or folder; a MODEL is a .sqz",
     "photos/ant/a.png": "photos/ant/a.png: expected a MODEL, got another kind of file: a MODEL is a .sqz",
     "https://example.org/net.sqz": "expected a MODEL on this machine, got the URL 'https://example.org/net.sqz'",
-    "run/checkpoint.pt": "run/checkpoint.pt: run is the MODEL: give the folder",
+    "run/checkpoint.pt": "run/checkpoint.pt: expected a MODEL, got a file of a run folder: use the folder, run",
 }
 
 

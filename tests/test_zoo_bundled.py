@@ -36,7 +36,7 @@ def test_every_network_of_the_package_is_whole_and_small():
 def test_predict_without_a_model_names_the_one_it_takes(own):
     done = run("predict", own / "a.png")
     assert done.exit_code == 0, done.output
-    assert done.stderr == "model: cifar10, from this package; name another with --model\n"
+    assert done.stderr == "model: cifar10, from this package; use --model for another\n"
     assert done.stdout.count(" %  ") == 5
 
 

@@ -1,6 +1,6 @@
-"""What a network costs, layer by layer: parameters, multiply-accumulates, activation bytes.
+"""Costs of a network per layer: parameters, multiply-accumulates, activation bytes.
 
-Counts are exact and come from `ArchSpec.graph()`; nothing here builds a network.
+Counts are exact and are computed from `ArchSpec.graph()`, without building a network.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class NetworkCost:
 
 
 def network_cost(spec: ArchSpec) -> NetworkCost:
-    """Count what one image costs in this network.
+    """Count parameters, multiply-accumulates per image and activation bytes of a network.
 
     Args:
-        spec: The architecture; batch norm is counted as folded, since it is when the network is used.
+        spec: The architecture. Batch norm is counted as folded, as it is when the network is used.
 
     Returns:
-        Rows in network order (a Fire is one row, its bypass included) and totals.
+        Rows in network order (one row per Fire module, including its bypass) and totals.
 
     Example:
         >>> from squeezenet import named_spec
@@ -89,8 +89,8 @@ def network_cost(spec: ArchSpec) -> NetworkCost:
 def peak_activation_bytes(spec: ArchSpec) -> int:
     """Count the largest sum of uint8 tensors that must exist at the same time, the input included.
 
-    A tensor lives from the first operation that writes it to the last one that reads it: what an arena of memory must
-    hold at least. The head's sums are averaged as they are made and count for nothing.
+    A tensor exists from the first operation that writes it to the last one that reads it. The result is a lower bound
+    for an arena that stores whole tensors. The head's sums are not counted, because they are averaged immediately.
 
     Example:
         >>> from squeezenet.architectures import named_spec

@@ -1,6 +1,6 @@
-"""Architectures by name, and by the paper's metaparameters: where an `ArchSpec` comes from.
+"""Architectures by name and by the paper's metaparameters: functions that build an `ArchSpec`.
 
-The published networks, their bypasses and their forms for small images are written down here and nowhere else.
+This is the only definition of the published networks, their bypasses and their forms for small images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ __all__ = ["DEFAULT_INPUT_SIZE", "SMALL_INPUT", "SPEC_NAMES", "metaparameter_spe
 
 DEFAULT_INPUT_SIZE = 224
 SMALL_INPUT = 96
-"""Below this input size the stem keeps full resolution, and pools that would leave the last map smaller than 4x4 go."""
+"""Below this input size, the stem has stride 1, and pools that would make the last map smaller than 4x4 are
+removed."""
 _SMALL_LAST_MAP = 4
 
 _PAPER_FIRES = 8
@@ -40,24 +41,24 @@ SPEC_NAMES: tuple[str, ...] = tuple(version + suffix for version in _VERSIONS fo
 
 
 def pools_within(n_fires: int, pools: Sequence[int]) -> tuple[int, ...]:
-    """Leave out the pools after layers that a network of `n_fires` Fire modules lacks."""
+    """Remove the pools after layers that do not exist in a network of `n_fires` Fire modules."""
     return tuple(layer for layer in pools if layer <= n_fires + 1)
 
 
 def named_spec(name: str, *, input_size: int = DEFAULT_INPUT_SIZE, **options: Any) -> ArchSpec:
-    """Look up an architecture of the paper, in the form that suits the input size.
+    """Look up an architecture of the paper, in the form for the given input size.
 
-    From 96 pixels on it is the published network; below, its small-image form: a 3x3 stem of stride 1 and padding 1,
-    and only the last pools, so that the last map keeps at least 4x4 positions.
+    From 96 pixels on, this is the published network. Below, it is a small-image form: a 3x3 stem with stride 1 and
+    padding 1, and only the last pools, so that the last map has at least 4x4 positions.
 
     Args:
         name: One of `SPEC_NAMES`.
         input_size: Height and width in pixels.
-        options: Other fields of `ArchSpec` (`num_classes`, `head_relu`, `bypass`, ...) and other metaparameters;
-            pools after layers that a shorter network lacks are left out.
+        options: Other fields of `ArchSpec` (`num_classes`, `head_relu`, `bypass`, ...) and metaparameters. If the
+            network is shorter than the published one, pools after missing layers are removed.
 
     Raises:
-        SpecError: If the name is unknown or the options make no network.
+        SpecError: If the name is unknown or the options describe an impossible network.
 
     Example:
         >>> named_spec("squeezenet1_1").fires[0].squeeze_channels
@@ -78,7 +79,7 @@ def metaparameter_spec(
     n_fires: int = _PAPER_FIRES, stem_channels: int = 96, stem_kernel: int = 7, pools: tuple[int, ...] = (1, 4, 8),
     input_size: int = DEFAULT_INPUT_SIZE, **options: Any,
 ) -> ArchSpec:  # fmt: skip
-    """Build the architecture that the paper's metaparameters describe; the defaults are SqueezeNet 1.0.
+    """Build an architecture from the paper's metaparameters; the defaults give SqueezeNet 1.0.
 
     With i counting Fire modules from 0: e_i = base_e + incr_e * floor(i / freq), e_i,3x3 = pct_3x3 * e_i,
     s_i = squeeze_ratio * e_i, each rounded to the nearest whole filter, and at least one filter of each kind.
@@ -88,11 +89,11 @@ def metaparameter_spec(
         incr_e: Filters added every `freq` modules.
         pct_3x3: Share of 3x3 filters among the expand filters, 0 to 1.
         freq: Fire modules that share a width.
-        squeeze_ratio: Squeeze filters over expand filters.
+        squeeze_ratio: Number of squeeze filters divided by number of expand filters.
         n_fires: Number of Fire modules.
         stem_channels: Filters of conv1.
-        stem_kernel: Kernel size of conv1 for large inputs (stride 2); small inputs get 3x3 with stride 1.
-        pools: Layers followed by a pool, in paper numbers.
+        stem_kernel: Kernel size of conv1 for large inputs (stride 2); for small inputs conv1 is 3x3 with stride 1.
+        pools: Layers followed by a pool, in the paper's numbering.
         input_size: Height and width in pixels.
         options: Other fields of `ArchSpec`.
 

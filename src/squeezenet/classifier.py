@@ -1,4 +1,4 @@
-"""Predict with a `.sqz` file, and what every network that predicts has in common. No torch here."""
+"""`Classifier`, which predicts with a `.sqz` file, and its base class `Predictor`. No torch here."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class and how sure the network is of it."""
+    """One class and its probability."""
 
     index: int
     label: str
@@ -47,33 +47,33 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a network answers to one image, or why it cannot."""
+    """The predictions for one image, or the reason why there are none."""
 
     name: str
-    """Where the image lies."""
+    """Path or name of the image."""
     predictions: tuple[Prediction, ...] = ()
     """Most probable first; empty if the image could not be read."""
     is_unknown: bool | None = None
-    """Whether the photo shows none of the classes, as far as the network can tell; None if it has no rule for it."""
+    """Whether the photo probably shows none of the classes; None if the network has no rule to decide this."""
     error: str | None = None
     """Why the image could not be read."""
 
 
 class Outputs(NamedTuple):
-    """What a network computes of a batch of images."""
+    """The outputs of a network for a batch of images."""
 
     logits: NDArray[np.float64]
     """Class scores, (N, classes)."""
     features: NDArray[np.int64] | None
-    """Feature vectors, (N, channels); None from networks of floats."""
+    """Feature vectors, (N, channels); None from float networks."""
 
 
 def rank(logits: NDArray[np.float64], top: int, temperature: float = 1.0) -> list[tuple[int, float]]:
-    """Find the `top` most probable classes (at least 1) by the class scores (classes,) of one image.
+    """Find the `top` (at least 1) most probable classes from the class scores of one image, shape (classes,).
 
     Returns:
-        Output position and the softmax of the scores over `temperature`, most probable first; equal scores in output
-        order.
+        Pairs of output position and probability, most probable first; equal scores are in output order. Probabilities
+        are the softmax of the scores divided by `temperature`.
     """
     if top < 1:
         raise ValueError(f"expected `top` of at least 1, got {top}")
@@ -85,20 +85,20 @@ def rank(logits: NDArray[np.float64], top: int, temperature: float = 1.0) -> lis
 class Predictor(abc.ABC):
     """A network that classifies images: `Classifier` for `.sqz` files, `FloatPredictor` for torch models.
 
-    Subclasses supply `logits` and `activation_maps`; everything else follows from them.
+    Subclasses implement `logits` and `activation_maps`; all other methods use these.
     """
 
     spec: ArchSpec
     preprocessing: Preprocessing
     labels: Labels | None
     provenance: object = None
-    """Where the network comes from: plain data; None if that is not known."""
+    """How the network was made, as plain data; None if this is not known."""
     temperature: float = 1.0
-    """What logits are divided by before they become probabilities."""
+    """Number by which logits are divided before they are converted to probabilities."""
     unknown: UnknownRule | None = None
-    """When a photo shows none of the classes, by its features; None if the file has no such rule."""
+    """The rule that decides from features whether a photo shows none of the classes; None if the file has no rule."""
     unknown_below: float | None = None
-    """Without a rule: probability below which a best answer is better given as "unknown"; None if not measured."""
+    """Without a rule: if the largest probability is below this, the photo is unknown; None if it was not measured."""
 
     @abc.abstractmethod
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -118,7 +118,9 @@ class Predictor(abc.ABC):
         return self.labels.names if self.labels else tuple(map(str, range(self.spec.num_classes)))
 
     def answers(self, names: Sequence[str], outputs: Outputs, *, top: int = 5) -> list[Answer]:
-        """Turn what a batch of images gave into their `top` most probable classes; `names` are those of the images."""
+        """Convert the outputs for a batch of images to their `top` most probable classes; `names` are the images'
+        names.
+        """
         is_unknown: list[bool] | None = None
         if self.unknown is not None and outputs.features is not None:
             is_unknown = self.unknown.is_unknown(outputs.features).tolist()
@@ -136,15 +138,15 @@ class Predictor(abc.ABC):
         """Classify images, one or many.
 
         Args:
-            images: Paths, encoded bytes, binary streams, Pillow images or uint8 arrays (H, W, 3), in any mix; read a
-                few at a time.
-            top: How many classes to return for each, most probable first.
+            images: Paths, encoded bytes, binary streams, Pillow images or uint8 arrays (H, W, 3), in any mix. They are
+                read a few at a time.
+            top: Number of classes to return for each image.
 
         Returns:
-            A list for each image.
+            One list per image, the most probable class first.
 
         Raises:
-            ImageError: If one cannot be read; the message names it.
+            ImageError: If an image cannot be read; the message names it.
         """
         predictions: list[list[Prediction]] = []
         for batch in self._batches(images):
@@ -159,18 +161,18 @@ class Predictor(abc.ABC):
             yield np.stack(batch)
 
     def activation_map(self, image: ImageSource, *, target: int | None = None) -> NDArray[np.float64]:
-        """Show where the network sees a class.
+        """Compute where in an image the network sees a class.
 
         Args:
             image: One image, as for `predict`.
-            target: Output position of the class; the most probable one by default.
+            target: Output position of the class; by default the most probable class.
 
         Returns:
-            Shape (h, w), float64: the head's tensor for that class, whose mean is its logit.
+            The class activation map, shape (h, w), float64. Its mean is the logit of the class.
 
         Raises:
             ImageError: If the image cannot be read.
-            ValueError: If there is no such class.
+            ValueError: If there is no class `target`.
         """
         if target is not None and not 0 <= target < self.spec.num_classes:
             raise ValueError(f"expected `target` from 0 to {self.spec.num_classes - 1}, got {target}")
@@ -199,11 +201,11 @@ class Classifier(Predictor):
 
         Args:
             model: Path of a `.sqz` file, the name of a network that ships with the package, or a file's contents.
-            engine: `auto` takes the fastest engine there is; all of them compute the same bits.
-            threads: Threads of the native engine, by default one for each core.
+            engine: `auto` chooses the fastest engine available; all engines compute the same bits.
+            threads: Number of threads of the native engine, by default one per core.
 
         Raises:
-            ModelNotFoundError: If there is no such file or name, or it is not a compressed network.
+            ModelNotFoundError: If there is no such file or name, or the network is not compressed.
             FormatError: If the file is damaged.
             ImportError: If `engine` is `native` and the native engine was not built.
         """
@@ -220,10 +222,10 @@ class Classifier(Predictor):
         self.unknown_below = contents.unknown_below
         self._options = (engine, threads)
         self.engine = _build_engine(contents.network, engine, threads)
-        """What runs the network."""
+        """The engine that runs the network."""
 
     def __getstate__(self) -> dict[str, object]:
-        """Copies and pickles hold the contents of the file; the engine is built anew where they arrive."""
+        """Return the contents of the file, without the engine: copying and unpickling create a new engine."""
         return {name: value for name, value in vars(self).items() if name != "engine"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -231,9 +233,9 @@ class Classifier(Predictor):
         self.engine = _build_engine(self.contents.network, *self._options)
 
     def features(self, images: ImageSource | Iterable[ImageSource]) -> NDArray[np.int64]:
-        """Compute the feature vectors of images: what the head reads, summed over positions (docs/format.md).
+        """Compute the feature vectors of images: the input of the head, summed over positions (docs/format.md).
 
-        Images that look alike have vectors of similar directions; `teach` makes new heads from them.
+        Similar images have vectors of similar direction. `teach` makes new heads from feature vectors.
 
         Args:
             images: As for `predict`.
@@ -242,7 +244,7 @@ class Classifier(Predictor):
             Shape (N, channels of the last Fire module), int64; bit-identical on every engine.
 
         Raises:
-            ImageError: If one cannot be read; the message names it.
+            ImageError: If an image cannot be read; the message names it.
 
         Example:
             >>> import numpy as np
@@ -270,7 +272,8 @@ def sqz_path(model: str | os.PathLike[str]) -> Path:
     """Find the compressed file that a MODEL names.
 
     Raises:
-        ModelNotFoundError: If it names a float network, nothing at all, or `imagenet` before that was made.
+        ModelNotFoundError: If the name is unknown, belongs to a float network, or is `imagenet` and this is not yet
+            in the cache.
     """
     found = find_model(model)
     if found.kind == "imagenet" and found.path is None:
@@ -295,4 +298,4 @@ def _build_engine(network: IntegerNetwork, engine: EngineName, threads: int | No
 
 @functools.cache  # once per process, however many models it loads
 def _warn_of_slow_engine() -> None:
-    warnings.warn(f"{why_not_loaded()}; until then NumPy does its work, some 20 times slower", stacklevel=4)
+    warnings.warn(f"{why_not_loaded()}; until then NumPy is used, about 20 times slower", stacklevel=4)

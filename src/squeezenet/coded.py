@@ -1,4 +1,4 @@
-"""Where everything lies in memory while a network runs whose weights stay coded: the form `coded` of exported C.
+"""Memory layout of the form `coded` of exported C, in which weights stay coded while the network runs.
 
 Each stream is decoded once for each image, in the order of the file, and every stage is run in one of two ways. One is
 row by row, as where weights are constants: all of its weights are then decoded into RAM before. The other is panel by
@@ -20,9 +20,9 @@ from .native_library import Conv, Model
 __all__ = ["DECODER_BYTES", "PANEL_BY_PANEL", "CodedPlan", "lay_out_coded", "layer_bytes"]
 
 PANEL_BY_PANEL = -1
-"""In place of the step before which a convolution is decoded."""
+"""Marks a convolution that is decoded panel by panel instead of before a step."""
 DECODER_BYTES = 9_728
-"""The decoder but for coefficients, columns and rows: see sqz_coded.c."""
+"""Bytes of the decoder without coefficients, columns and rows: see sqz_coded.c."""
 _PREDICTOR_BYTES = 84  # decode_predictor
 _ALIGN = 64  # SQZ_ALIGN
 _SLACK = 64  # SQZ_SLACK
@@ -33,20 +33,20 @@ _ATTEMPTS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class CodedPlan:
-    """What the exporter writes beside the model."""
+    """The plan that the exporter writes beside the model."""
 
     steps: tuple[int, ...]
-    """Of each convolution: the step of an image before which it is decoded, or `PANEL_BY_PANEL`."""
+    """For each convolution, the step before which it is decoded, or `PANEL_BY_PANEL`."""
     starts: tuple[int, ...]
-    """Where it is decoded to."""
+    """For each convolution, the address that it is decoded to."""
     decoder_at: int
     panel_at: int
     weight_bytes: int
-    """Of the memory: the decoder, and decoded weights where they take the most."""
+    """Bytes for the decoder, and for decoded weights at their peak."""
     bytes: int
-    """All of it."""
+    """Bytes of all memory."""
     layers: tuple[tuple[str, int], ...]
-    """What is in use at the same time while some layers run."""
+    """Bytes that are in use at the same time while groups of layers run."""
 
 
 @dataclass
@@ -257,7 +257,7 @@ def _best_with(model: Model, convs: list[list[int]], streamed: int) -> _Layout:
 
 
 def _convs_of_stages(model: Model) -> list[list[int]]:
-    """What each stage multiplies with: its own convolutions, and the squeeze layer that reads it."""
+    """Convolutions of each stage: its own, and the squeeze layer that reads its output."""
     first = ctypes.addressof(model.convs[0])
 
     def number(address: Any) -> list[int]:

@@ -1,7 +1,7 @@
 """The frame of a `.sqz` file: a signature, then chunks with their lengths and checksums, metadata as deflated JSON.
 
-Everything read is hostile: each length is checked against the bytes that are there and against `Limits` before
-anything is allocated. What the chunks mean is the business of `fileformat`.
+Input is untrusted: each length is checked against the available bytes and against `Limits` before memory is allocated.
+The contents of the chunks are interpreted by `fileformat`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _KNOWN_CHUNKS: Final = (b"ARCH", b"WGHT", b"META", b"HASH")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a reader is willing to spend on a file. Raise a limit for files you trust."""
+    """Largest sizes that a reader accepts. Raise a limit for files you trust."""
 
     file_bytes: int = 64 << 20
     meta_bytes: int = 4 << 20
     """Size of the metadata once inflated."""
     weights: int = 1 << 24
-    """Weights to decode: a few seconds a million in plain Python."""
+    """Number of weights; decoding takes a few seconds per million in plain Python."""
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -71,7 +71,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def split_chunks(data: bytes, limits: Limits) -> dict[bytes, bytes]:
-    """Check the frame of a file and cut it into chunks; no chunk's data is interpreted yet."""
+    """Check the frame of a file and split it into chunks, without interpreting their data."""
     if len(data) > limits.file_bytes:
         raise LimitExceeded(f"expected a file of at most {limits.file_bytes} bytes, got more")
     if data[: len(SIGNATURE)] != SIGNATURE:
@@ -185,7 +185,7 @@ def varint(value: int) -> bytes:
 
 
 class Fields:
-    """Takes fields off a chunk in order; an error names the chunk that ended too early."""
+    """Reads the fields of a chunk in order; an error names the chunk that ended too early."""
 
     def __init__(self, data: bytes, name: str) -> None:
         self._data = data

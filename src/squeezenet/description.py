@@ -1,4 +1,4 @@
-"""What a network or a file is made of: layers and their costs, and where the bytes of a `.sqz` file go."""
+"""`squeezenet.describe`: layers and their costs, and how the bytes of a `.sqz` file are distributed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StreamFacts:
     largest_weight: int
     """Largest magnitude, at most 127."""
     entropy_bits: float
-    """Order-0 entropy of all weights together, bits: what a coder without a model would need."""
+    """Order-0 entropy of all weights together, bits: the size with a coder that has no model."""
 
     @property
     def bits_per_param(self) -> float:
@@ -46,25 +46,25 @@ class StreamFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
-    """Where the bytes of a `.sqz` file go, and what is in it."""
+    """Contents of a `.sqz` file, and the size of each part."""
 
     contents: SqzFile
     file_bytes: int
     streams: tuple[StreamFacts, ...]
     container_bytes: dict[str, int]
-    """Bytes of ARCH and META, and of everything around the chunks."""
+    """Bytes of ARCH, META and the container around the chunks."""
     fp32_bytes: int
     memory: tuple[ChipMemory, ...] = ()
-    """On a microcontroller, of each form that exported C has; empty without the native engine, which computes it."""
+    """Memory on a microcontroller for each form of exported C; empty without the native engine, which computes it."""
 
     @property
     def ratio_vs_fp32(self) -> float:
-        """Bytes of the same network as float32 over those of the file."""
+        """Bytes of the same network in float32 divided by the bytes of the file."""
         return self.fp32_bytes / self.file_bytes
 
     @property
     def ratio_vs_alexnet(self) -> float:
-        """AlexNet's 240 MB over the bytes of the file, the paper's measure."""
+        """AlexNet's 240 MB divided by the bytes of the file, as in the paper."""
         return ALEXNET_FILE_BYTES / self.file_bytes
 
     @property
@@ -95,7 +95,7 @@ class FileFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """An architecture, what each layer costs, and the file it came from, if there is one."""
+    """An architecture, the cost of each layer, and facts about the file, if there is one."""
 
     spec: ArchSpec
     cost: NetworkCost
@@ -151,17 +151,17 @@ class Description:
 def describe(
     model: str | os.PathLike[str] | SqzFile, *, input_size: int | None = None, num_classes: int | None = None
 ) -> Description:
-    """Show what a network is made of, without running it.
+    """Describe the layers and costs of a network, without running it.
 
     Args:
-        model: The name of an architecture of `SPEC_NAMES`, any MODEL (see `find_model`), or the contents of a file. The
-            names of published weights describe their architecture; nothing is fetched.
-        input_size: Height and width in pixels, for the name of an architecture; by default 227 for 1.0, the size that
-            the table of the paper holds for, and 224 for 1.1.
+        model: The name of an architecture (one of `SPEC_NAMES`), any MODEL (see `find_model`), or the contents of a
+            file. For a name of published weights, the architecture is described; nothing is downloaded.
+        input_size: Height and width in pixels, for the name of an architecture. By default 227 for 1.0, as in the
+            paper's table, and 224 for 1.1.
         num_classes: Number of outputs, for the name of an architecture; 1000 by default.
 
     Raises:
-        SpecError: If the options go with no architecture, or make none.
+        SpecError: If options are given for something other than an architecture, or the architecture is impossible.
         ModelNotFoundError: If there is no such model.
         FormatError: If a `.sqz` file is damaged.
 
@@ -178,7 +178,7 @@ def describe(
         spec = named_spec(model, input_size=size, num_classes=1000 if num_classes is None else num_classes)
         return Description(spec=spec, cost=network_cost(spec))
     if input_size is not None or num_classes is not None:
-        raise SpecError("`input_size` and `num_classes` go with the name of an architecture")
+        raise SpecError("`input_size` and `num_classes` apply only to the name of an architecture")
     from .fileformat import SqzFile, encode_sqz, read_bytes
     from .zoo import find_model
 
@@ -198,7 +198,7 @@ def describe(
 
 
 def file_facts(data: bytes, *, source: str | os.PathLike[str] | None = None) -> FileFacts:
-    """Measure where the bytes of an encoded file go.
+    """Measure the size of each part of an encoded file.
 
     Args:
         data: The whole file.

@@ -1,8 +1,8 @@
-"""Every error this package raises on purpose.
+"""All errors that this package raises deliberately.
 
-Catch `SqueezeNetError` for all of them; each is also the builtin that plain handlers expect. Each
-has a `reason`, and a `source` where a file or an image is to blame; `str()` joins them.
-`assert` stands only for states that would be a mistake of this package itself.
+Catch `SqueezeNetError` for all of them; each subclass is also a subclass of the matching builtin. Each error has a
+`reason` and, if a file or an image caused it, a `source`; `str()` joins them. `assert` is used only for states that
+would be a bug of this package.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = [
 
 
 class SqueezeNetError(Exception):
-    """Any error that this package raises on purpose."""
+    """Any error that this package raises deliberately."""
 
     def __init__(self, reason: object = "", *, source: str | os.PathLike[str] | None = None) -> None:
-        """Describe what went wrong, and in which file or image."""
+        """Describe the problem and, optionally, the file or image that caused it."""
         super().__init__(str(reason))
         self.reason = str(reason)
         self.source = None if source is None else os.fspath(source)
@@ -36,7 +36,7 @@ class SqueezeNetError(Exception):
         return _rebuild, (type(self), self.reason, self.source)
 
     def at(self, source: str | os.PathLike[str]) -> Self:
-        """Name the file or image to blame; an error that already names one keeps it."""
+        """Name the file or image that caused the error, unless the error already names one."""
         if self.source is None:
             self.source = os.fspath(source)
         return self
@@ -64,7 +64,7 @@ class SpecError(SqueezeNetError, ValueError):
 
 
 class FormatError(SqueezeNetError, ValueError):
-    """A `.sqz` file that breaks docs/format.md."""
+    """A `.sqz` file that violates docs/format.md."""
 
 
 class BadMagic(FormatError):
@@ -76,7 +76,7 @@ class UnsupportedVersion(FormatError):
 
 
 class Truncated(FormatError):
-    """The data ends before its own lengths say that it does."""
+    """The data is shorter than its own length fields state."""
 
 
 class ChecksumMismatch(FormatError):
@@ -92,7 +92,7 @@ class BadTable(FormatError):
 
 
 class CodecError(SqueezeNetError, ValueError):
-    """Values that the weight coder cannot hold."""
+    """Values that the weight coder cannot encode."""
 
 
 class QuantizationError(SqueezeNetError, ValueError):
@@ -120,23 +120,23 @@ class TrainingError(SqueezeNetError, RuntimeError):
 
 
 class StudyError(SqueezeNetError, RuntimeError):
-    """An exploration of architectures that cannot begin or continue."""
+    """An exploration of architectures that cannot start or continue."""
 
 
 class ClusterError(SqueezeNetError, RuntimeError):
-    """Machines that cannot be reached, or that were lost."""
+    """A cluster that cannot be reached, or that failed."""
 
 
 class CompressionError(SqueezeNetError, ValueError):
-    """Options that exclude each other, or photos that are missing, for a compression."""
+    """Options of a compression that cannot be combined, or missing photos."""
 
 
 class ModelNotFoundError(SqueezeNetError, FileNotFoundError):
-    """A MODEL that names no file, no run folder and no network of the package."""
+    """A MODEL that is neither a file, nor a run folder, nor the name of a network."""
 
 
 class DownloadError(SqueezeNetError, OSError):
-    """Weights that could not be fetched."""
+    """Weights that could not be downloaded."""
 
 
 class MissingDependencyError(SqueezeNetError, ImportError):
@@ -147,14 +147,16 @@ class MissingDependencyError(SqueezeNetError, ImportError):
 
     @classmethod
     def of(cls, error: ModuleNotFoundError) -> ModuleNotFoundError | MissingDependencyError:
-        """Name the extra that has a module which was not found; the error itself, if no extra has it."""
+        """Return an error that names the extra with the missing module, or the given error if there is no such
+        extra.
+        """
         module = (error.name or "").partition(".")[0]
         return cls(_PACKAGE_OF.get(module, module), _EXTRA_OF[module]) if module in _EXTRA_OF else error
 
     @classmethod
     @contextlib.contextmanager
     def named(cls) -> Iterator[None]:
-        """Name the extra that has a module which is imported in the block and not found."""
+        """Convert a failed import in the block to an error that names the extra with the missing module."""
         try:
             yield
         except ModuleNotFoundError as error:

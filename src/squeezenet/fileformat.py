@@ -1,8 +1,8 @@
 """`.sqz` files: reading, writing and measuring them.
 
-`ARCH` holds the architecture and its activation scales, `WGHT` one coded stream per convolution, `META` labels,
-preprocessing and facts; `container` has the frame around them. docs/format.md is normative. Use `Classifier` to predict
-with a file.
+The chunk `ARCH` holds the architecture and its activation scales, `WGHT` one coded stream per convolution, and `META`
+labels, preprocessing and facts. The module `container` reads and writes the frame around the chunks. docs/format.md is
+normative. To predict with a file, use `Classifier`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _RANGES = {"unknown_below": (0, 1), "temperature": (0.01, 100)}
 
 
 class _Described(Protocol):
-    """A network with what a file keeps beside its integers; torch models are such."""
+    """A network with the metadata that a file keeps, such as a torch model."""
 
     labels: Labels | None
     preprocessing: Preprocessing | None
@@ -68,34 +68,37 @@ class SqzFile:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Further metadata, plain JSON: provenance, measured accuracy."""
     unknown: UnknownRule | None = None
-    """When the answer is "none of these"; None if the file has no such rule."""
+    """The rule that decides whether a photo shows none of the classes; None if the file has no rule."""
 
     @classmethod
     def of(cls, model: _Described, network: IntegerNetwork, **compressed: Any) -> SqzFile:
-        """Put the integers of a compressed model beside the model's labels, preprocessing, temperature and provenance.
+        """Combine the integers of a compressed model with the model's labels, preprocessing, temperature and
+        provenance.
 
         Args:
             model: The float network that was compressed.
             network: Its integers.
-            compressed: How, for the provenance: the method's name and what else is worth keeping.
+            compressed: Description of the compression for the provenance: the method's name and further facts.
         """
         facts = carried_facts(model.provenance, compressed)
         return cls(network=network, labels=model.labels, preprocessing=model.preprocessing, facts=facts)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each output; its number where the file has no labels."""
+        """Name of each output; its number if the file has no labels."""
         return self.labels.names if self.labels else tuple(map(str, range(self.network.spec.num_classes)))
 
     @property
     def unknown_below(self) -> float | None:
-        """Probability below which a best answer is better given as "unknown"; None if the file does not say."""
+        """If the largest probability is below this, the photo is unknown; None if the file does not state it."""
         value = self.facts.get("unknown_below")
         return None if value is None else float(value)
 
     @property
     def temperature(self) -> float:
-        """What logits are divided by before they become probabilities; 1 if the file does not say."""
+        """Number by which logits are divided before they are converted to probabilities; 1 if the file does not state
+        it.
+        """
         value = self.facts.get("temperature")
         return 1.0 if value is None else float(value)
 
@@ -116,12 +119,12 @@ class SqzFile:
 
     @property
     def preprocessing_or_default(self) -> Preprocessing:
-        """What makes the network's input of photos: the file's preprocessing, or without one a plain resize."""
+        """The file's preprocessing or, if it has none, a plain resize to the input size."""
         return self.preprocessing or Preprocessing.plain(self.network.spec.input_size)
 
 
 def carried_facts(provenance: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the provenance of a float network into facts of its file: its temperature stands by itself."""
+    """Convert the provenance of a float network to facts of its file; the temperature becomes a separate fact."""
     rest = {key: value for key, value in provenance.items() if key != "temperature"}
     temperature = temperature_in(provenance)
     carried = {} if temperature == 1 else {"temperature": temperature}
@@ -129,23 +132,23 @@ def carried_facts(provenance: Mapping[str, Any], compressed: Mapping[str, Any]) 
 
 
 def temperature_in(provenance: Mapping[str, Any]) -> float:
-    """Read the temperature that a float network brings; 1 without a usable one."""
+    """Read the temperature from the provenance of a float network; 1 if there is no valid one."""
     value, (lowest, highest) = provenance.get("temperature"), _RANGES["temperature"]
     return float(value) if isinstance(value, (int, float)) and lowest <= value <= highest else 1.0
 
 
 def write_sqz(path: str | os.PathLike[str], contents: SqzFile) -> int:
-    """Write a file, whole or not at all.
+    """Write a `.sqz` file; if writing fails, no partial file remains.
 
     Args:
-        path: Where; its folder must exist.
-        contents: What the file holds.
+        path: The file; its folder must exist.
+        contents: Contents of the file.
 
     Returns:
-        Its size in bytes.
+        Size of the file in bytes.
 
     Raises:
-        OSError: If it cannot be written; what was at `path` is kept.
+        OSError: If it cannot be written; an existing file at `path` is kept.
 
     Example:
         >>> import tempfile
@@ -174,14 +177,14 @@ def read_bytes(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) ->
 
 
 def read_sqz(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> SqzFile:
-    """Read a file.
+    """Read a `.sqz` file.
 
     Args:
-        path: A `.sqz` file.
-        limits: Bytes and weights to accept; raise one for files you trust.
+        path: The file.
+        limits: Largest sizes to accept; raise a limit for files you trust.
 
     Raises:
-        FormatError: A subclass that names what is wrong, with the path in the message.
+        FormatError: If the file is malformed. The subclass states the kind of error, the message the path.
         OSError: If the file cannot be opened.
 
     Example:
@@ -212,11 +215,11 @@ def encode_weights(network: IntegerNetwork) -> bytes:
 
 
 def encode_sqz(contents: SqzFile, *, weights: bytes | None = None) -> bytes:
-    """Encode to bytes; equal contents give equal bytes.
+    """Encode a file to bytes; equal contents give equal bytes.
 
     Args:
-        contents: What the file holds.
-        weights: The result of `encode_weights(contents.network)`, where it is known already.
+        contents: Contents of the file.
+        weights: The result of `encode_weights(contents.network)`, if it is already known.
 
     Raises:
         BadTable: If the facts are not plain JSON.
@@ -253,12 +256,12 @@ def _meta(labels: Labels | None, preprocessing: Preprocessing | None, facts: Map
 
 
 def with_facts(data: bytes, *, unknown: UnknownRule | None = None, **facts: Any) -> bytes:
-    """Change metadata of an encoded file; the weights stay as they are and are not decoded.
+    """Change metadata of an encoded file; the weights are neither changed nor decoded.
 
     Args:
         data: A whole file.
-        unknown: A new unknown rule; None leaves what there is.
-        facts: Entries to set; None removes one.
+        unknown: A new rule for unknown photos; None keeps the present one.
+        facts: Entries to set; the value None removes an entry.
 
     Raises:
         FormatError: If the file is damaged, or the facts cannot be stored.
@@ -307,7 +310,8 @@ def decode_sqz(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SqzFile:
 
 
 def stream_bytes(data: bytes) -> dict[str, int]:
-    """Measure where the bytes of an encoded file go: one entry per convolution, then `ARCH`, `META` and `container`.
+    """Measure the bytes of each part of an encoded file: one entry per convolution, then `ARCH`, `META` and
+    `container`.
 
     Raises:
         FormatError: If the bytes are not a `.sqz` file.

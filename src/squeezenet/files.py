@@ -40,17 +40,18 @@ _T = TypeVar("_T")
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of `path` only once it is whole and on disk.
+    """Open a new file that replaces `path` only when it is complete and on disk.
 
-    Leaving the block normally flushes, syncs and renames; leaving it by an exception removes the temporary file and
-    keeps what was at `path`.
+    Leaving the block normally flushes, syncs and renames the file. Leaving it by an exception removes the temporary
+    file, and an existing file at `path` is kept.
 
     Args:
-        path: Where the file goes; its folder must exist. A link is followed; permissions of a file that was there stay.
+        path: The file to write; its folder must exist. Links are followed, and permissions of an existing file are
+            kept.
 
     Raises:
-        OSError: If the folder cannot be written to, the disk is full, or `path` is a folder or a device; what was at
-            `path` is then unchanged.
+        OSError: If the folder cannot be written to, the disk is full, or `path` is a folder or a device; an existing
+            file is then unchanged.
     """
     target = Path(os.path.realpath(path))
     permissions = None
@@ -85,13 +86,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write files that belong together: all of them are on disk before the first takes its place.
+    """Write files that belong together: all of them are on disk before the first is renamed.
 
     Args:
-        files: Contents by path; they take their places in this order.
+        files: Contents by path; the files are renamed in this order.
 
     Raises:
-        OSError: As for `atomic_write`; what was there is then unchanged.
+        OSError: As for `atomic_write`; existing files are then unchanged.
     """
     with contextlib.ExitStack() as stack:
         # The stack closes in reverse order, and each close renames.
@@ -105,17 +106,17 @@ def write_together(files: Mapping[Path, bytes]) -> None:
 
 
 def cache_folder() -> Path:
-    """Where what was fetched or made once is kept: `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`."""
+    """Folder for downloaded and converted files: `$SQUEEZENET_HOME`, or `~/.cache/squeezenet`."""
     return Path(os.environ.get("SQUEEZENET_HOME") or Path("~/.cache/squeezenet")).expanduser()
 
 
 def load_toml(path: Path, build: Callable[[dict[str, Any]], _T], error: type[SqueezeNetError]) -> _T:
-    """Read a `.toml` file and build something of what it holds.
+    """Read a `.toml` file and build an object from its contents.
 
     Args:
-        path: The file; of a larger one than 1 MiB only the beginning is looked at.
-        build: Makes the result of the file's data; raises `error` if it does not like them.
-        error: What every failure becomes, with the path named once.
+        path: The file; at most 1 MiB of it is read.
+        build: Builds the result from the file's data; raises `error` if they are invalid.
+        error: The exception that every failure is converted to; it names the path.
     """
     import tomllib  # here, since predicting imports this module and must start fast
 
@@ -134,9 +135,10 @@ def load_toml(path: Path, build: Callable[[dict[str, Any]], _T], error: type[Squ
 
 
 def keep_as(path: Path, kept: Path) -> None:
-    """Give a file a second name, in place of what had that name; nothing happens where the file does not exist.
+    """Give a file a second name, which replaces an older file of that name; does nothing if the file does not exist.
 
-    At any moment both names lead to whole files. Where the file system does not support second names, nothing is kept.
+    At any moment, both names refer to complete files. If the file system does not support hard links, this does
+    nothing.
 
     Raises:
         OSError: If the folder cannot be written to.
@@ -156,11 +158,11 @@ def keep_as(path: Path, kept: Path) -> None:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, error: type[SqueezeNetError]) -> Iterator[None]:
-    """Keep other processes out of a folder; the lock goes with the process, however it ends.
+    """Lock a folder against other processes; the lock is released when the process ends, in any way.
 
     Args:
-        folder: It must exist; a file `lock` is in it as long as it is locked.
-        error: Raised if another process has the lock, or none can be made.
+        folder: The folder, which must exist; it contains a file `lock` while it is locked.
+        error: Raised if another process has the lock, or if it cannot be created.
     """
     if fcntl is None:  # Windows: two processes there are the user's own care
         yield
@@ -179,7 +181,7 @@ def lock_folder(folder: Path, error: type[SqueezeNetError]) -> Iterator[None]:
             os.close(handle)  # its owner has just removed it
         except OSError:
             os.close(handle)
-            raise error(f"{folder}: another process is at work here: wait for it, or stop it") from None
+            raise error(f"{folder}: another process is using this folder: wait for it to end, or stop it") from None
     _locks.add(handle)
     try:
         yield
@@ -205,7 +207,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def remove_leftovers(folder: Path, *, min_age_s: float = 0.0) -> None:
-    """Remove temporary files of writers that were killed; where files cannot be locked, of any writer of that age."""
+    """Remove temporary files of writers that were killed. Where files cannot be locked, remove all that are old
+    enough.
+    """
     with contextlib.suppress(OSError):
         for path in folder.glob(_TEMPORARY.format("*")):
             if len(path.name) == len(_TEMPORARY.format("")) + 2 * _TOKEN_BYTES:
@@ -217,7 +221,7 @@ def remove_leftovers(folder: Path, *, min_age_s: float = 0.0) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what writers left that were killed beside a file of the user's: once per process and folder."""
+    """Remove temporary files that killed writers left in the folder of a user's file: once per process and folder."""
     if fcntl is not None and folder not in _swept:
         _swept.add(folder)
         remove_leftovers(folder, min_age_s=_LEFTOVER_AGE_S)

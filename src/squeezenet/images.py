@@ -1,6 +1,6 @@
-"""Reading image files with Pillow: by content, whatever their names, within bounds of pixels and memory.
+"""Reading image files with Pillow: recognised by content, within limits on pixels and memory.
 
-Pillow's own opener is left alone, since its limit and its warnings about it belong to the whole process.
+`Image.open` is not used, because its limit and its warnings are settings of the whole process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 MAX_IMAGE_PIXELS = 100_000_000
-"""Of one image, and of all that are decoded at the same time in a process."""
+"""Largest number of pixels of one image, and of all images that a process decodes at the same time."""
 MAX_FILE_BYTES = 256_000_000
 SIGNATURE_BYTES = 32
 
@@ -85,12 +85,14 @@ def is_one_image(images: object) -> bool:
 
 
 def source_name(source: ImageSource) -> str:
-    """What messages call an image."""
+    """The name of an image in messages."""
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "image"
 
 
 def image_size(start: bytes) -> tuple[int, int] | None:
-    """Read width and height off the beginning of a file; None if it takes more of it, or is not an image."""
+    """Read width and height from the beginning of a file; None if more of the file is needed, or it is not an
+    image.
+    """
     with contextlib.suppress(Exception), _open_bytes(start) as image:  # Pillow's plugins raise almost anything
         return image.size
     return None
@@ -98,7 +100,7 @@ def image_size(start: bytes) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright image that becomes 8-bit RGB by strips, so that it needs little memory besides its own."""
+    """An upright image that is converted to 8-bit RGB in strips, to save memory."""
 
     image: Image.Image
     _grey_factor: float | None
@@ -252,7 +254,7 @@ def _open_bytes(data: bytes | bytearray | memoryview) -> Image.Image:
 
 
 def _check_ppm(data: bytes | bytearray | memoryview) -> None:
-    """Raise for an image that would take Pillow's reader, which goes byte by byte in Python, minutes."""
+    """Raise for an image that Pillow's PPM reader, which reads single bytes in Python, would need minutes for."""
     if not re.match(_PPM_HEADER, bytes(data[:_PPM_HEADER_BYTES])):
         raise ImageError(f"expected a PPM, PGM or PBM header of at most {_PPM_HEADER_BYTES} bytes, got something else")
     if data[1] in b"123" and len(data) > _PPM_TEXT_BYTES:
@@ -287,7 +289,7 @@ def _drawn_part(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def _prepare_transparency(image: Image.Image) -> None:
-    """Bring the transparent colour of a PNG, which is in the file's own depth, to that of the decoded pixels."""
+    """Convert the transparent colour of a PNG from the file's bit depth to that of the decoded pixels."""
     tiles: Any = getattr(image, "tile", None)
     stored = tiles[0][3] if tiles else ""
     colour = image.info.get("transparency")
@@ -298,7 +300,7 @@ def _prepare_transparency(image: Image.Image) -> None:
 
 
 def _grey_factor(image: Image.Image) -> float | None:
-    """What brings wide grey, of 16 bits, 32 bits or floats, to 0 to 255; None for images of 8 bits."""
+    """Factor that scales grey of 16 bits, 32 bits or floats to 0 to 255; None for images of 8 bits."""
     if image.mode[0] not in "IF":
         return None
     if image.mode.startswith("I;16") or image.format == "PNG":
@@ -328,7 +330,7 @@ def _strip_to_rgb(strip: Image.Image, factor: float | None) -> Image.Image:
 
 
 def _white_outside(strip: Image.Image, top: int, drawn: tuple[int, int, int, int]) -> Image.Image:
-    """Make white what the frame does not cover; Pillow fills it with a colour of the GIF's palette."""
+    """Make the canvas outside of the frame white; Pillow fills it with a colour of the GIF's palette."""
     left, first, right, last = drawn
     box = (left, max(first - top, 0), right, min(last - top, strip.height))
     white = Image.new("RGB", strip.size, "white")
@@ -338,7 +340,7 @@ def _white_outside(strip: Image.Image, top: int, drawn: tuple[int, int, int, int
 
 
 class _PixelBudget:
-    """Bounds what the threads of this process decode at the same time."""
+    """Limits the number of pixels that the threads of this process decode at the same time."""
 
     def __init__(self) -> None:
         self.reset()

@@ -19,13 +19,13 @@ _IMAGENET_SET = "imagenet-1k"
 
 @dataclass(frozen=True)
 class Labels:
-    """Class names in output order, with an id (such as a WordNet id) for each where the data set has them."""
+    """Class names in output order and, if the data set has them, an id (such as a WordNet id) for each."""
 
     names: tuple[str, ...]
     ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that ids belong to the names and none fits two of them."""
+        """Check that there is one id per name, and that no two ids are the same."""
         if self.ids and len(self.ids) != len(self.names):
             raise DataError(f"expected one id for each of {len(self.names)} class names, got {len(self.ids)}")
         if len({match_key(id_) for id_ in self.ids}) < len(self.ids):
@@ -38,7 +38,7 @@ class Labels:
     def match(self, folders: Iterable[str]) -> dict[str, int]:
         """Map class folder names to output positions, by id, full name or any synonym; never by position.
 
-        Exact matches come first; else case, underscores, spaces and Unicode's form do not matter. A name may list
+        Exact matches have priority; otherwise, case, underscores, spaces and Unicode form are ignored. A name may list
         synonyms after commas ("tench, Tinca tinca").
 
         Raises:
@@ -64,7 +64,9 @@ class Labels:
         return positions
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `from_dict` reads it back. The classes of ImageNet-1k are stored by that name alone."""
+        """Plain data for JSON; `from_dict` reads it back. The classes of ImageNet-1k are stored as the name of that
+        set.
+        """
         if len(self) == 1000 and self == imagenet_labels():
             return {"set": _IMAGENET_SET}
         return {"names": list(self.names), **({"ids": list(self.ids)} if self.ids else {})}

@@ -28,15 +28,15 @@ __all__ = [
 ]
 
 Weights = Literal["flash", "ram", "coded"]
-"""`flash`: constants that are multiplied where they are; `ram`: the `.sqz` file, decoded when the network is opened;
-`coded`: constants that are decoded for each image."""
+"""`flash`: constants, read from flash memory; `ram`: the `.sqz` file, decoded when the network is opened; `coded`:
+    constants, decoded for each image."""
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
-"""From the fastest to the slowest, opening included."""
+"""The forms, from the fastest to the slowest, including the time to open the network."""
 
 STACK_BYTES = {"flash": 4_096, "ram": 12_288, "coded": 4_096}
-"""What opening and running take of the stack at most, compiled with -O1 or more; a test measures it."""
+"""Largest stack of opening and running, in bytes, compiled with -O1 or more; a test measures it."""
 CODE_BYTES = {"flash": 12_288, "ram": 32_768, "coded": 16_384}
-"""Code of the engine, at most, for Arm's Cortex-M at -Os; a test measures it."""
+"""Largest code of the engine, in bytes, for Arm's Cortex-M at -Os; a test measures it."""
 _ALIGN = 64  # SQZ_ALIGN
 _SLACK = 64  # SQZ_SLACK
 _LANES = 16  # SQZ_LANES
@@ -46,26 +46,26 @@ _WIDE = (ctypes.c_int64, ctypes.c_uint64)
 
 @dataclass(frozen=True, kw_only=True)
 class ChipMemory:
-    """What a network takes on a microcontroller of 32 bits, in bytes."""
+    """Memory of a network on a 32-bit microcontroller, in bytes."""
 
     weights: Weights
     arena_bytes: int
-    """All memory but the stack: a constant of the header."""
+    """The arena, which is all memory except stack and logits; a constant of the header."""
     weight_bytes: int
-    """Of the arena: the model once decoded."""
+    """Part of the arena for decoded weights."""
     stack_bytes: int
     logit_bytes: int
-    """Of the caller's, for the result."""
+    """Memory of the caller for the logits."""
     constant_bytes: int
-    """Of flash memory: the model and the names of its classes."""
+    """Flash memory for the model and the names of its classes."""
     code_bytes: int
-    """Of flash memory: the engine, at most."""
+    """Flash memory for the engine's code, an upper bound."""
     layers: tuple[tuple[str, int], ...]
-    """Activations, and decoded weights but of the form `ram`, that are in use while some layers run."""
+    """Memory in use while groups of layers run: activations and, in the form `coded`, decoded weights."""
 
     @property
     def ram_bytes(self) -> int:
-        """All memory that a program has to set aside."""
+        """All RAM that a program needs: arena, stack and logits."""
         return self.arena_bytes + self.stack_bytes + self.logit_bytes
 
     @property
@@ -78,18 +78,18 @@ class CodedForm(NamedTuple):
     """A network whose weights stay coded."""
 
     engine: NativeEngine
-    """Its schedule is that of the plan, so that it cannot run here."""
+    """The schedule of the plan is set in it, so it cannot run here."""
     plan: CodedPlan
     streams: list[bytes]
 
 
 def small_engine(network: IntegerNetwork) -> NativeEngine:
-    """The engine as exported C has it: kernels for small cores, and the schedule that takes the least memory."""
+    """Build the engine as in exported C: kernels for small cores, and the schedule that needs the least memory."""
     return NativeEngine(network, threads=1, kernels="small", band_rows=1, streamed=-1)
 
 
 def chip_ram_bytes(spec: ArchSpec) -> int:
-    """RAM of any network of an architecture whose weights are in flash memory: arena, stack and logits, bytes.
+    """Compute the RAM of an architecture with weights in flash memory: arena, stack and logits, bytes.
 
     Raises:
         ImportError: If the native engine, which computes it, was not built.
@@ -112,9 +112,9 @@ def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights, coded: Cod
 
     Args:
         contents: The network with the names of its classes.
-        file_bytes: Of its `.sqz` file.
-        weights: The form.
-        coded: That form of the network, if the caller has it already.
+        file_bytes: Size of its `.sqz` file.
+        weights: The form of the weights.
+        coded: That form of the network, if the caller already has it.
 
     Raises:
         ImportError: If the native engine, which computes it, was not built.
@@ -141,7 +141,7 @@ def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights, coded: Cod
 
 
 def coded_form(network: IntegerNetwork) -> CodedForm:
-    """Plan the form `coded`: where weights are decoded to, and their streams, which takes some tenths of a second."""
+    """Plan the form `coded`: the addresses of decoded weights, and the coded streams. It takes a tenth of a second."""
     engine = small_engine(network)
     plan = lay_out_coded(engine.layout)
     return CodedForm(engine, plan, encode_weights_alone(network.spec.convs, network.convs))

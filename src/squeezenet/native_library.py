@@ -1,8 +1,9 @@
-"""The compiled part: finds the shared library built from `csrc/` and declares its functions.
+"""Finds the shared library that was built from `csrc/`, and declares its functions.
 
-The library is plain C with no Python in it, so one build serves every Python version. Installing the package without a
-C compiler leaves it out; everything then works in NumPy, slower. A library built from other sources, as an editable
-installation keeps after an update, is refused: its structures may differ from the ones declared here.
+The library is plain C that does not use Python's API, so one build works with every Python version. If there is no C
+compiler during installation, the library is missing, and NumPy is used instead, which is slower. A library that was
+built from other sources, as after an update of an editable installation, is not used: its structures may differ from
+the ones declared here.
 """
 
 from __future__ import annotations
@@ -152,7 +153,9 @@ class Taught(ctypes.Structure):
 
 
 def load_library() -> ctypes.CDLL | None:
-    """Load the shared library; None where it was not built, or not from the sources that this module belongs to."""
+    """Load the shared library; None if it was not built, or was built from other sources than those of this
+    package.
+    """
     return _load()[0]
 
 
@@ -189,12 +192,12 @@ def _abi() -> int:
 
 
 def check_status(library: ctypes.CDLL, status: int, where: str) -> None:
-    """Raise what a status other than 0 stands for.
+    """Raise the exception for a status other than 0.
 
     Raises:
-        FormatError: A subclass, if bytes or integers were at fault.
-        MemoryError: If a block was too small or the system refused a thread.
-        ValueError: If an argument was at fault.
+        FormatError: A subclass, if bytes or integers were invalid.
+        MemoryError: If a block was too small or the system could not start a thread.
+        ValueError: If an argument was invalid.
     """
     if status == 0:
         return

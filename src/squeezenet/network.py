@@ -1,7 +1,7 @@
-"""Networks as numbers, without torch: the integer network that every engine runs, and the float network behind it.
+"""Networks as NumPy arrays, without torch: the integer network that every engine runs, and its float counterpart.
 
-An `IntegerNetwork` is an architecture plus integers: uint8 zero-points and float32 scales of its activations, and
-int8 weights, int32 biases and float32 multipliers for each convolution. It proves that it cannot overflow.
+An `IntegerNetwork` is an architecture plus numbers: uint8 zero-points and float32 scales of its activations, and int8
+weights, int32 biases and float32 multipliers for each convolution. Its constructor proves that no sum can overflow.
 docs/format.md ("The integer network") defines what the engines compute from it; `engine.reference` is the normative
 implementation. A `FloatNetwork` is the same architecture with real weights, for exporters.
 """
@@ -39,7 +39,7 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True)
 class TensorQuant:
-    """How a uint8 tensor stands for real numbers: real = (q - zero_point) * scale."""
+    """The real numbers that a uint8 tensor represents: real = (q - zero_point) * scale."""
 
     scale: float
     """Positive, a float32 value."""
@@ -59,11 +59,11 @@ class FloatConv(Generic[Array]):
 
 @dataclass(frozen=True)
 class FloatNetwork:
-    """A float network without torch: what exporters write."""
+    """A float network without torch, for exporters."""
 
     spec: ArchSpec
     convs: Mapping[str, FloatConv[NDArray[np.float32]]]
-    """One entry for each of `spec.convs`, by name; they read normalised images."""
+    """One entry for each of `spec.convs`, by name; conv1 reads normalised images."""
     preprocessing: Preprocessing
     labels: Labels | None = None
 
@@ -72,7 +72,7 @@ class FloatNetwork:
 class ConvParams:
     """Integers of one convolution.
 
-    `multiplier[o]` takes the int32 sum to the output tensor's steps; for the head it takes the sum to the logit.
+    `multiplier[o]` converts the int32 sum to steps of the output tensor and, in the head, to the logit.
     """
 
     weight: NDArray[np.int8]
@@ -107,7 +107,9 @@ class IntegerNetwork:
             _check_conv(op, self.convs[op.name])
 
     def check_pixels(self, pixels: object) -> int:
-        """Count images; ValueError if they are not uint8 of shape (N, H, W, 3), H = W = the network's input size."""
+        """Return N; raises ValueError unless pixels are uint8 of shape (N, H, W, 3), H = W = the network's input
+        size.
+        """
         size, found = self.spec.input_size, type(pixels).__name__
         if isinstance(pixels, np.ndarray):
             if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1:] == (size, size, 3):
@@ -128,10 +130,10 @@ class IntegerNetwork:
         return self.convs[op.name].multiplier.astype(np.float64) * out_scale / self.tensor(op.inputs[0]).scale
 
     def dequantize(self, preprocessing: Preprocessing, labels: Labels | None = None) -> FloatNetwork:
-        """Build the float network that these integers stand for; it does not round its activations.
+        """Build the float network that these integers represent; it does not round its activations.
 
         Args:
-            preprocessing: Its mean and std are taken out of conv1 again: the float network reads normalised images.
+            preprocessing: Its mean and std are removed from conv1, so that the float network reads normalised images.
             labels: Names of the classes, if known.
         """
         convs = {}
@@ -150,10 +152,10 @@ class IntegerNetwork:
 
 
 def quantized_tensors(spec: ArchSpec) -> list[str]:
-    """Names of the tensors that carry a scale and a zero-point, in the order files store them.
+    """Names of the tensors that have a scale and a zero-point, in the order of the file.
 
-    The input, then what convolutions and additions write, in graph order. Pools keep the quantisation of their input;
-    the head's sums are not a uint8 tensor.
+    These are the input, then the tensors that convolutions and additions write, in graph order. Pools keep the
+    quantisation of their input, and the head's sums are not a uint8 tensor.
     """
     names = ["input"]
     for op in spec.graph():
@@ -183,7 +185,7 @@ def check_tensors(spec: ArchSpec, tensors: Mapping[str, TensorQuant]) -> None:
 
 
 def quantized_source(spec: ArchSpec, tensor: str) -> str:
-    """Name of the quantised tensor whose values a tensor holds: itself, or what was pooled into it."""
+    """Name of the quantised tensor that a tensor gets its values from: itself, or the tensor it was pooled from."""
     for op in reversed(spec.graph()):
         if op.kind == "max_pool" and op.output == tensor:
             tensor = op.inputs[0]
@@ -191,7 +193,7 @@ def quantized_source(spec: ArchSpec, tensor: str) -> str:
 
 
 def largest_sum(params: ConvParams) -> int:
-    """Bound on |sum of products| plus |bias| over all outputs: what an accumulator must hold."""
+    """Upper bound of |sum of products| plus |bias| over all outputs, which an accumulator must be able to hold."""
     magnitudes = np.abs(params.weight.reshape(len(params.weight), -1)).view(np.uint8)  # -128 has none in int8
     per_output = magnitudes.sum(axis=1, dtype=np.int64) * 255
     return int((per_output + np.abs(params.bias.astype(np.int64))).max())

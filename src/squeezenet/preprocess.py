@@ -1,7 +1,7 @@
-"""From image bytes to the uint8 RGB pixels a network reads.
+"""Preprocessing: from image bytes to the uint8 RGB pixels that a network reads.
 
 `load_image` turns any supported file into an upright RGB image; `Preprocessing` is the geometry (resize, crop)
-that belongs to a network and travels inside its file. Both are part of the contract in docs/format.md: the same bytes
+that belongs to a network and is stored in its file. Both are specified in docs/format.md: the same bytes
 give the same pixels everywhere. Normalisation is not applied here: engines fold it into conv1.
 """
 
@@ -52,7 +52,8 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Im
 class Preprocessing:
     """Geometry and normalisation that a network was trained with.
 
-    Calling it gives the engine's input; `mean` and `std` are for float networks and are folded into conv1 elsewhere.
+    Calling it returns the engine's input. It does not apply `mean` and `std`, which float networks use: in compressed
+    networks they are folded into conv1.
 
     Raises:
         ImageError: On construction, if a value is impossible.
@@ -63,7 +64,8 @@ class Preprocessing:
     resize_size: int
     """Side length to resize to before the crop, in pixels."""
     resize_mode: ResizeMode = "short_side"
-    """`short_side` keeps the aspect ratio; `squash` makes a square of both sides, as the authors' Caffe tools did."""
+    """`short_side` keeps the aspect ratio; `squash` scales both sides to the same size, as the authors' Caffe tools
+    did."""
     resample: str = "bilinear"
     """Pillow's antialiased kernel: `bilinear` or `bicubic`."""
     mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
@@ -133,7 +135,7 @@ class Preprocessing:
 
     @classmethod
     def plain(cls, size: int) -> Preprocessing:
-        """Squash nothing, crop the centre: what networks without a preprocessing of their own get, `size` pixels."""
+        """Return the preprocessing of networks without their own: short side and centre crop of `size` pixels."""
         return cls(crop_size=size, resize_size=size)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What this process requests from the operating system: cores, memory that is kept, deferred signals."""
+"""Settings of this process: usable cores, keeping freed memory, deferred signals."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> bool:
-    """Ask the C library to keep freed memory for the process; for long runs in a process of their own.
+    """Ask the C library to keep freed memory; for long runs in a process of their own.
 
-    glibc gives large blocks back, and gets them page by page, zeroed: three quarters of the page faults of a training
-    step (dev/LOG.md). Returns whether it could be asked; elsewhere than on glibc nothing changes.
+    By default, glibc returns large blocks to the system and gets them back page by page, zeroed. That causes three
+    quarters of the page faults of a training step (dev/LOG.md). Returns False, without effect, if this is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -40,7 +40,7 @@ def keep_freed_memory() -> bool:
 
 
 def spare_blas_threads() -> None:
-    """Let NumPy's BLAS start without a pool of threads: a fifth of a cold start. Only before NumPy is imported."""
+    """Start NumPy's BLAS without a thread pool, which saves a fifth of a cold start. Call before NumPy is imported."""
     if "numpy" not in sys.modules:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -53,7 +53,9 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def ending_at_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C end the process at once while heavy modules load, some of which swallow Python's exception."""
+    """Let Ctrl-C end the process immediately while heavy modules are imported; some of them suppress
+    KeyboardInterrupt.
+    """
     is_ours = threading.current_thread() is threading.main_thread()
     if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -67,7 +69,7 @@ def ending_at_ctrl_c() -> Iterator[None]:
 
 @contextlib.contextmanager
 def keeping_signal_handlers() -> Iterator[None]:
-    """After the block, SIGINT and SIGTERM do what they did before it, whatever a library set."""
+    """Restore the handlers of SIGINT and SIGTERM after the block, even if a library has changed them."""
     is_main = threading.current_thread() is threading.main_thread()  # it alone can set handlers
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
     try:
@@ -79,7 +81,7 @@ def keeping_signal_handlers() -> Iterator[None]:
 
 
 class StopSignals:
-    """While open, SIGINT and SIGTERM only ask for a stop; a second one acts as usual."""
+    """While this is open, SIGINT and SIGTERM only set a flag; a second signal acts as usual."""
 
     def __init__(self) -> None:
         self.is_set = False

@@ -18,7 +18,9 @@ class Task:
     """A job of known length under way."""
 
     def __init__(self, show: Callable[[int, str], None], total: int, unit: str, done: int) -> None:
-        """Begin a job of `total` units, of which `done` were finished earlier; `show` gets units and a text."""
+        """Start a job of `total` units, of which `done` were finished earlier; `show` is called with units and a
+        text.
+        """
         self._show, self._total, self._unit, self._first = show, total, unit, done
         self._started = time.monotonic()
 
@@ -34,7 +36,7 @@ class Reporter(Protocol):
     """A place for messages and progress."""
 
     def say(self, text: str) -> None:
-        """Show a line; characters that a terminal would obey come from names, and are shown as escapes."""
+        """Show a line; control characters, which may come from names of files or classes, are shown as escapes."""
 
     def task(self, title: str, total: int, unit: str = "img", done: int = 0) -> contextlib.AbstractContextManager[Task]:
         """Show a job of `total` units, of which `done` were finished earlier."""
@@ -47,7 +49,7 @@ def reporter_for(stream: TextIO | None = None) -> Reporter:
 
 
 def reporter_of(progress: Reporter | bool) -> Reporter:
-    """Take a reporter as it is, `True` for one on standard error, `False` for silence."""
+    """Return a reporter unchanged; `True` gives one on standard error, `False` a silent one."""
     if isinstance(progress, bool):
         return reporter_for() if progress else SilentReporter()
     return progress
@@ -66,7 +68,7 @@ class SilentReporter:
 
 
 class PlainReporter:
-    """Shows lines, and for a job one line every few seconds, beginning when it has run for a while."""
+    """Shows lines, and one line every few seconds for a job that has run for a while."""
 
     def __init__(self, stream: TextIO | None = None, *, every_s: float = 10.0) -> None:
         self.stream, self.every_s = stream or sys.stderr, every_s

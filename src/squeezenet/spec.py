@@ -1,10 +1,10 @@
-"""What a SqueezeNet is: the description that everything else is derived from.
+"""`ArchSpec`, the description of an architecture from which everything else is derived.
 
-The torch model, the layer table, the parameter and MAC counts, the file header, the integer network, the exporters and
-the sweeps all read `ArchSpec.graph()`, the operations of the network in execution order with their shapes, or carry
-their own values through it with `ArchSpec.walk()`. `fire_ops` is the rule of one Fire module.
+`ArchSpec.graph()` lists the operations of the network in execution order with their shapes; `ArchSpec.walk()` passes
+values through them. The torch model, the layer table, the parameter and MAC counts, the file header, the integer
+network, the exporters and the sweeps all use one of these. `fire_ops` defines the operations of one Fire module.
 
-Layers carry the paper's numbers: `conv1`, `fire2` ... `fire9`, `conv10`. `architectures` holds the named networks.
+Layers have the paper's numbers: `conv1`, `fire2` ... `fire9`, `conv10`. `architectures` has the named networks.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Op:
 
     @property
     def products_per_sum(self) -> int:
-        """K: how many products one output of a convolution adds up."""
+        """K: number of products that are added up for one output of a convolution."""
         return self.in_channels * self.kernel * self.kernel
 
     @property
@@ -102,7 +102,7 @@ class Op:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image; 0 for what does not multiply."""
+        """Multiply-accumulates for one image; 0 for operations other than convolutions."""
         return self.params and self.out_channels * self.products_per_sum * self.out_size**2
 
 
@@ -173,7 +173,7 @@ class ArchSpec:
     """A complete SqueezeNet: stem, Fire modules, pools, bypass, head and input size.
 
     Raises:
-        SpecError: On construction, if the network cannot exist or is larger than the limits.
+        SpecError: On construction, if the network is impossible or exceeds the limits of docs/format.md.
 
     Source: Iandola et al. 2016, sections 3 to 6.
     """
@@ -186,17 +186,19 @@ class ArchSpec:
     """Height and width of the input in pixels."""
     num_classes: int = 1000
     bypass: Bypass = "none"
-    """`simple`: identity around each Fire that keeps its width; `complex`: also a 1x1 convolution around the others."""
+    """`simple`: identity around each Fire with as many outputs as inputs; `complex`: also a 1x1 convolution around the
+    others."""
     pool_ceil_mode: bool = True
     """Pools round their output size up, as Caffe and torchvision do."""
     squeeze_relu: bool = True
     head_relu: bool = True
-    """ReLU between conv10 and the average; the published networks have it, new heads train better without."""
+    """ReLU between conv10 and the average. The published networks have it; new heads train better without it."""
     head_padding: int = 0
     """1 for the authors' Caffe network, 0 for torchvision's."""
     batch_norm: BatchNorm = False
-    """Training form only: folded into the convolutions before a network leaves training. `squeeze` normalises the
-    squeeze layers alone, whose tensors are small: it keeps every Fire's scale in hand and costs little time."""
+    """Batch norm during training; it is folded into the convolutions before a network is saved. `squeeze` normalises
+    only the squeeze layers. Their tensors are small, so this costs little time, and it controls the scale of every
+    Fire."""
     name: str = "custom"
 
     def __post_init__(self) -> None:
@@ -244,14 +246,14 @@ class ArchSpec:
 
     @property
     def convs(self) -> tuple[Op, ...]:
-        """The convolutions in network order, the order weights are stored in."""
+        """The convolutions in network order, which is also the order in which weights are stored."""
         return tuple(op for op in self.graph() if op.kind == "conv")
 
     def graph(self) -> tuple[Op, ...]:
         """List the operations in execution order.
 
-        The network's input is the tensor `input`; the head's tensor is averaged over its positions, which
-        is not an operation of its own (the class activation map is that tensor).
+        The network's input is the tensor `input`. The output of the head is the class activation map; its average
+        over positions, the logits, is not a separate operation.
         """
         return self._graph
 
@@ -289,20 +291,20 @@ class ArchSpec:
         join: Callable[[Op, T, T], T],
         see: Callable[[str, T], None] = lambda name, value: None,
     ) -> T:
-        """Carry a value of any kind through the network: a tensor, a pair of tensors, the name of a node.
+        """Pass a value of any kind through the network: a tensor, a pair of tensors, the name of a node.
 
-        A value is dropped after the last operation that reads it.
+        A value is released after the last operation that reads it.
 
         Args:
-            x: What stands for the tensor `input`.
-            conv: Makes a convolution's output, its ReLU included, from its input.
-            pool: The same for a max pool.
-            add: The same for a bypass's addition, from its two inputs.
-            join: Concatenates the two branches of a Fire module; the operation is the second of them.
+            x: Value of the tensor `input`.
+            conv: Computes the output of a convolution, including its ReLU, from its input.
+            pool: Computes the output of a max pool from its input.
+            add: Computes the output of a bypass's addition from its two inputs.
+            join: Concatenates the two branches of a Fire module; its first argument is the operation of the second.
             see: Called with the name and the value of each complete tensor of the graph, the input first.
 
         Returns:
-            What `conv` returns for the head.
+            The result of `conv` for the head.
 
         Example:
             >>> from squeezenet import named_spec

@@ -1,4 +1,4 @@
-"""How numbers, durations, tables and foreign text are shown to people."""
+"""Formatting of numbers, durations, tables and untrusted text for display."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _HIDDEN_MARKS = "\u0f73\u0f75\u0f81\uff9e\uff9f"  # no marks by their class, but
 
 
 def printable(text: object) -> str:
-    r"""Make text from a file or a server safe to print: characters that a terminal would obey become escapes.
+    r"""Make text from a file or a server safe to print: control characters become escapes.
 
-    These are controls, overrides of the writing direction, line separators and halves of characters. All others stay:
-    joiners, narrow spaces and private characters are part of names.
+    These are controls, overrides of the writing direction, line separators and surrogates. All other characters are
+    kept: joiners, narrow spaces and private characters are part of names.
 
     Example:
         >>> printable("no\x1b[2J\n")
@@ -36,18 +36,18 @@ def file_name(name: str) -> str:
 
 
 def nfc(text: str) -> str:
-    """Compose letters and marks, as class names are kept; see `_stream_safe` for text made to take hours."""
+    """Normalise text to NFC, the form in which class names are stored; `_stream_safe` keeps the time linear."""
     return text if text.isascii() else unicodedata.normalize("NFC", _stream_safe(text))
 
 
 def match_key(text: str) -> str:
-    """What two names have in common that differ in case, underscores, spaces or Unicode's form only."""
+    """Key that is equal for names that differ only in case, underscores, spaces or Unicode form."""
     composed = text if text.isascii() else unicodedata.normalize("NFKC", _stream_safe(text))
     return " ".join(composed.replace("_", " ").casefold().split())
 
 
 def _stream_safe(text: str) -> str:
-    """Break up long runs of combining marks, which take the square of their length to normalise."""
+    """Break up long runs of combining marks, whose normalisation takes quadratic time."""
     parts, run = [], 0
     for char in text:
         is_mark = unicodedata.combining(char) or char in _HIDDEN_MARKS
@@ -61,14 +61,14 @@ def _stream_safe(text: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as people read it: 0:07, 12:30, 1:02:03."""
+    """Format a duration as in 0:07, 12:30, 1:02:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def format_bytes(count: int) -> str:
-    """Bytes as people read them: 999 B, 12.3 kB, 4.99 MB (powers of ten)."""
+    """Format bytes as in 999 B, 12.3 kB, 4.99 MB (powers of ten)."""
     if count < 1000:
         return f"{count} B"
     value, unit = (count / 1e6, "MB") if count >= 1e6 else (count / 1e3, "kB")

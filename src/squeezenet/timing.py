@@ -1,4 +1,4 @@
-"""How fast a compressed network runs on this machine, and how near that is to what the processor can do."""
+"""`squeezenet.benchmark`: the speed of a compressed network on this machine, and its share of the peak speed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRun:
-    """One network on a number of threads."""
+    """Speed of one network with a number of threads."""
 
     threads: int
     n_runs: int
@@ -39,30 +39,31 @@ class BenchmarkRun:
     """Median time of one image, from raw pixels to class scores."""
     p95_ms: float
     images_per_s: float
-    """In batches of 32."""
+    """Throughput in batches of 32."""
     gmacs: float
     """Billions of multiply-accumulates per second, one image at a time."""
     share_of_peak: float | None
-    """`gmacs` over the peak of as many threads, 0 to 1; None where the peak is not known."""
+    """`gmacs` divided by the peak for this number of threads, 0 to 1; None if the peak is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """How fast a network is on this machine."""
+    """Speed and memory of a network on this machine."""
 
     model: str
     kernels: str
-    """The kernel set that this processor runs."""
+    """Name of the kernel set that is used on this processor."""
     macs: int
     """Multiply-accumulates per image."""
     load_ms: float | None
-    """Median time from a path to a network that is ready; None for contents in memory."""
+    """Median time to load the network from its file; None if it was given as contents in memory."""
     memory_bytes: int
-    """Weights and activations of one network on one thread."""
+    """Bytes of weights and activations, with one thread."""
     peak_rss_bytes: int | None
-    """Most memory of the process so far; None on Windows."""
+    """Peak memory of the process so far; None on Windows."""
     peak_gmacs: float | None
-    """Billions of multiply-accumulates per second in registers alone, one thread; None without such a loop."""
+    """Billions of multiply-accumulates per second of a loop in registers, one thread; None if the kernel set has
+    none."""
     runs: tuple[BenchmarkRun, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,17 +87,17 @@ class Benchmark:
 def benchmark(
     model: str | os.PathLike[str] | SqzFile, *, threads: int | None = None, seconds: float = 2.0
 ) -> Benchmark:
-    """Time a compressed network on one thread and on several.
+    """Time a compressed network with one thread and with several.
 
     Args:
         model: The path of a `.sqz` file, the name of a network of the package, or the contents of a file.
-        threads: Threads of the second measurement; by default one per core.
-        seconds: Time for each measurement.
+        threads: Number of threads of the second measurement; by default one per core.
+        seconds: Duration of each measurement.
 
     Raises:
         ModelNotFoundError: If there is no such file or name, or it is a float network.
         FormatError: If the file is damaged.
-        ImportError: If the native engine was not built, or from other sources.
+        ImportError: If the native engine was not built, or was built from other sources.
 
     Example:
         >>> result = benchmark("cifar10", threads=1, seconds=0.1)
@@ -124,7 +125,7 @@ def measure_peak(kernels: str) -> float | None:
     """Measure the multiply-accumulates of a kernel set in registers, on one thread.
 
     Returns:
-        Billions per second; None for sets without such a loop.
+        Billions per second; None for kernel sets without a loop for this measurement.
     """
     library = load_library()
     assert library is not None

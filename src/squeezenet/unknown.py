@@ -1,7 +1,8 @@
-"""Whether a photo shows none of a network's classes, told by its feature vector (docs/format.md, "Unknown").
+"""Rules that decide from a feature vector whether a photo shows none of the classes (docs/format.md, "Unknown").
 
-A rule is a small integer vector for each class, the direction of its photos, and a threshold: a photo whose
-features point nowhere near one of them is unknown. All of it is integer arithmetic, so that every engine decides alike.
+A rule has one small integer vector per class, the typical direction of its photos, and a threshold. A photo is unknown
+if the angle between its features and the nearest vector is too large. The arithmetic uses only integers, so that all
+engines decide in the same way.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ _LARGEST = 15
 
 @dataclass(frozen=True)
 class UnknownRule:
-    """When the answer to a photo is "none of these".
+    """The rule that decides whether a photo shows none of the classes.
 
     Raises:
         BadTable: If there are no vectors or too many, or a number is out of range.
     """
 
     vectors: NDArray[np.uint8]
-    """(vectors, channels), from 0 to 15; one per class as `fit_unknown` makes them, in any order."""
+    """(vectors, channels), from 0 to 15, in any order; `fit_unknown` makes one per class."""
     threshold: int
-    """Smallest squared cosine to a vector that a known photo has, times 2^16: 0 to 65,535."""
+    """Smallest squared cosine between a known photo and its nearest vector, times 2^16: 0 to 65,535."""
 
     def __post_init__(self) -> None:
         """Check that a file can hold the rule."""
@@ -67,16 +68,16 @@ class UnknownRule:
         return np.less(_nearest(features, self.vectors), self.threshold)
 
     def encode(self) -> bytes:
-        """Write the body of the file's `unkn` chunk: half a byte a number."""
+        """Encode the body of the file's `unkn` chunk, with half a byte per number."""
         even = np.pad(self.vectors, ((0, 0), (0, self.vectors.shape[1] % 2)))
         return _HEADER.pack(len(even), self.threshold) + (even[:, ::2] | even[:, 1::2] << 4).tobytes()
 
     @classmethod
     def decode(cls, data: bytes, channels: int) -> UnknownRule:
-        """Read what `encode` wrote, for a network with so many features.
+        """Decode the result of `encode`, for a network with `channels` features.
 
         Raises:
-            BadTable: If that is not what the bytes are.
+            BadTable: If the bytes are not valid.
         """
         expected = _HEADER.size + (channels + 1) // 2 * (data[0] if data else 1)
         if len(data) != expected:
@@ -93,17 +94,17 @@ class UnknownRule:
 
 @dataclass(frozen=True, kw_only=True)
 class UnknownFit:
-    """A rule, and what it does to photos that it was not made of."""
+    """A rule, and its effect on photos that it was not made from."""
 
     rule: UnknownRule
     n_images: int
-    """Photos of the classes whose answers count."""
+    """Number of photos of the classes that were used to choose the threshold."""
     kept: float
-    """Percent of them that stay known."""
+    """Percent of these that are known."""
     n_foreign: int
     """Photos of something else; 0 if none were given."""
     foreign_caught: float | None
-    """Percent of them that are unknown; None if none were given."""
+    """Percent of these that are unknown; None if none were given."""
 
 
 def squared_cosines(features: NDArray[np.integer], vectors: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -111,7 +112,7 @@ def squared_cosines(features: NDArray[np.integer], vectors: NDArray[np.integer])
 
     Returns:
         The squared cosine of each pair, times 2^16 and rounded down, shape (N, K), int64; -1 where the cosine is not
-        positive. Exact: what a threshold of docs/format.md is compared with.
+        positive. These exact integers are compared with the threshold of docs/format.md.
     """
     x, v = features.astype(np.int64), vectors.astype(np.int64)
     dots = x.astype(np.float64) @ v.T.astype(np.float64)  # whole numbers below 2^40, whatever the order
@@ -135,7 +136,7 @@ def class_vectors(sums: NDArray[np.int64]) -> NDArray[np.uint8]:
 def roots(features: NDArray[np.integer]) -> NDArray[np.int64]:
     """Scale feature vectors (N, channels) to a length of 2^15 and take roots, both rounded down; 0 for negatives.
 
-    What only a few photos of a class have weighs less in a mean of roots than in a mean.
+    Features that only a few photos of a class have weigh less in a mean of roots than in a plain mean.
     """
     x = features.astype(np.int64)
     lengths = np.array([max(1, math.isqrt(norm)) for norm in (x * x).sum(axis=1).tolist()], np.int64)
@@ -147,18 +148,18 @@ def fit_unknown(
     features: NDArray[np.integer], labels: NDArray[np.integer], *, counts: NDArray[np.bool_] | None = None,
     judged: NDArray[np.integer] | None = None, foreign: NDArray[np.integer] | None = None,
 ) -> UnknownFit | None:  # fmt: skip
-    """Make a rule of photos of the classes.
+    """Make a rule from photos of the classes.
 
-    The threshold keeps 95 % of the photos that count. With photos of something else it may be lower: the one of those
-    that keep as much for which the shares of photos kept and of foreign photos caught add up to most.
+    The threshold keeps 95 % of the photos that count. With photos of something else it may be lower: it then maximises
+    the share of photos kept plus the share of photos of something else that are rejected.
 
     Args:
-        features: Of photos of the classes, (N, channels); the vectors are made of them.
+        features: Features of photos of the classes, (N, channels), from which the vectors are made.
         labels: Their classes, (N,), from 0; a class without photos gets no vector.
-        judged: Features of other photos of the classes, (J, channels), to choose the threshold by. Without them it is
-            chosen by `features`, each compared with the vectors that the others make.
-        counts: Which of the photos to choose by count, (J,) or (N,): those that the network answers rightly. By
-            default, or if there are none, all.
+        judged: Features of other photos of the classes, (J, channels), by which the threshold is chosen. By default,
+            `features` are used, each compared with vectors that are made without it.
+        counts: Which photos count for the threshold, (J,) or (N,): those that the network classifies correctly. By
+            default, or if there are none, all of them.
         foreign: Features of photos that show none of the classes, (M, channels).
 
     Returns:
@@ -196,7 +197,7 @@ def _without_each(
     features: NDArray[np.integer], unit: NDArray[np.int64], y: NDArray[np.intp], sums: NDArray[np.int64],
     vectors: NDArray[np.uint8],
 ) -> NDArray[np.int64]:  # fmt: skip
-    """How near each photo is to the nearest vector, its own class's made without it."""
+    """Squared cosine of each photo to the nearest vector, where the vector of its own class is made without it."""
     scores = squared_cosines(features, vectors)
     for row, own in enumerate(y):
         rest = class_vectors((sums[own] - unit[row])[None])
@@ -206,7 +207,7 @@ def _without_each(
 
 
 def _balanced(known: NDArray[np.int64], others: NDArray[np.int64], highest: int) -> int:
-    """The threshold up to `highest` that is right most often; of equal ones the largest."""
+    """The threshold up to `highest` with the largest sum of shares kept and rejected; among equals the largest."""
     candidates = np.unique(np.append(known[(known >= 0) & (known < highest)], highest))
     kept = len(known) - np.searchsorted(known, candidates)
     caught = np.searchsorted(np.sort(others), candidates)

@@ -1,4 +1,4 @@
-"""What a MODEL argument names, for every command. No torch here."""
+"""`find_model`, which resolves the MODEL argument of every command. No torch here."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = [
 ]  # fmt: skip
 
 DEFAULT_ORDER = ("imagenette", "cifar10")
-"""Networks to take where none is named, the most useful for photos first."""
+"""Networks to use if none is named, in order of preference."""
 
 IMAGENET = "imagenet"
-"""Name of torchvision's 1.1 in int8, which is made once and kept in the cache."""
+"""Name of torchvision's 1.1 in int8, which is created on first use and kept in the cache."""
 
 PUBLISHED_NAMES = ("squeezenet1_0", "squeezenet1_1")
-"""Architectures whose float weights are published, and fetched once."""
+"""Architectures whose published float weights are downloaded on first use."""
 
 RUN_WEIGHTS = ("best.safetensors", "last.safetensors")
-"""Files that make a folder a training run, in the order in which they are preferred."""
+"""Weight files of a run folder, in order of preference."""
 
 MODEL_SUFFIXES = (".sqz", ".safetensors", ".net")
 
 FOREIGN_SUFFIXES = (
     ".pth", ".pt", ".ckpt", ".bin", ".tar", ".onnx", ".h5", ".hdf5", ".keras", ".caffemodel", ".param", ".tflite",
 )  # fmt: skip
-"""Of files of other programs, which are imported."""
+"""Suffixes of files of other programs that can be imported."""
 
 _ACCEPTED = (
     "a .sqz, .safetensors or .net file, a file to import (docs/import.md), a folder that `squeezenet train` wrote"
@@ -47,23 +47,23 @@ Kind = Literal["sqz", "safetensors", "net", "foreign", "published", "imagenet"]
 
 @dataclass(frozen=True)
 class Found:
-    """What a MODEL is."""
+    """The file or name that a MODEL argument stands for."""
 
     kind: Kind
     path: Path | None
-    """The file; None if it has to be fetched or made first."""
+    """The file; None if it has to be downloaded or created first."""
     name: str
     """As the user wrote it, for messages."""
 
 
 def default_model() -> str | None:
-    """Name the network to take where none is named; None if the package has none."""
+    """Return the name of the network to use if none is named; None if the package contains none."""
     found = bundled_models()
     return next((name for name in (*DEFAULT_ORDER, *found) if name in found), None)
 
 
 def imagenet_path() -> Path:
-    """Where the file that `imagenet` names is kept once it has been made."""
+    """Path in the cache of the file for `imagenet`."""
     return cache_folder() / "imagenet-squeezenet1_1-int8-2.sqz"  # 2: activation ranges measured on photos
 
 
@@ -73,16 +73,17 @@ def model_names() -> tuple[str, ...]:
 
 
 def find_model(model: str | os.PathLike[str]) -> Found:
-    """Find out what a MODEL names, without opening more than its first bytes.
+    """Resolve a MODEL argument; at most the first bytes of a file are read.
 
-    Names of the package win over files: `imagenette` is the network that ships with it, `./imagenette` a folder.
+    Names of the package have priority over files: `imagenette` is the network that ships with the package,
+    `./imagenette` a folder.
 
     Args:
         model: A name of `model_names()`, a `.sqz`, `.safetensors` or `.net` file, a file of another program that can
-            be imported, or a folder that `train` wrote, whose best weights are taken.
+            be imported, or a folder that `train` wrote, whose best weights are used.
 
     Raises:
-        ModelNotFoundError: If it is not one of these; the message has the names that exist and the nearest one.
+        ModelNotFoundError: If no such MODEL exists; the message lists the existing names and suggests the nearest one.
 
     Example:
         >>> find_model("imagenette").kind
@@ -124,7 +125,7 @@ def _kind_of(path: Path, name: str) -> Kind:
     if suffix in FOREIGN_SUFFIXES:
         if not any((path.parent / weights).is_file() for weights in RUN_WEIGHTS):
             return "foreign"
-        advice = f"{printable(path.parent)} is the MODEL: give the folder"
+        advice = f"expected a MODEL, got a file of a run folder: use the folder, {printable(path.parent)}"
     else:
         advice = f"expected a MODEL, got another kind of file: a MODEL is {_ACCEPTED}, or {_one_of_the_names()}"
     raise ModelNotFoundError(advice, source=printable(name))

@@ -1,1 +1,1 @@
-"""What is wrong with photos before anybody trains on them: duplicates, leaks, labels, and pictures of nothing."""
+"""Checks of photos before training: duplicates, leaks between splits, wrong labels, blank and blurred photos."""

@@ -1,4 +1,4 @@
-"""`squeezenet.check`: look through photos before anybody trains on them."""
+"""`squeezenet.check`: find problems in photos before training."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ __all__ = ["DuplicateGroup", "PhotoCheck", "Suspect", "check", "duplicate_groups
 Photos = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 BLANK_CONTRAST = 6.0
-"""Photos of less contrast show nothing, greys."""
+"""Photos with a lower contrast (standard deviation of greys) are blank."""
 
 BLURRED_SHARE = 0.01
-"""Photos whose sharpness is less than this part of their contrast squared are blurred."""
+"""Photos are blurred if their sharpness divided by their squared contrast is below this."""
 
 LOST_SHARE = 0.4
-"""A photo loses much where this share of its pixels is cropped away."""
+"""A photo counts as cut if at least this share of its pixels is cropped away."""
 
 LEAST_ACCURACY = 70.0
-"""Percent of the photos that the others have to agree with for suspects to mean much."""
+"""Percent of the photos whose labels must agree with the others; below this, suspects are unreliable."""
 
 _BATCH = 64
 
@@ -50,43 +50,44 @@ class DuplicateGroup(NamedTuple):
     photos: tuple[int, ...]
     """Positions in `PhotoCheck.names`."""
     is_leak: bool
-    """Whether some are trained on and others validated on."""
+    """Whether the group has photos in both `train` and `val`."""
     is_contradiction: bool
-    """Whether they have different labels."""
+    """Whether the photos have different labels."""
 
 
 class Suspect(NamedTuple):
-    """A photo whose features belong to another class than its label."""
+    """A photo whose features suggest another class than its label."""
 
     photo: int
     """Position in `PhotoCheck.names`."""
     looks_like: str
     margin: float
-    """By how much the other class is nearer: about 1 where there is no doubt."""
+    """How much higher the score of the other class is; about 1 if the label is clearly wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoCheck:
-    """What was found in some photos."""
+    """Results of checking a set of photos."""
 
     data: str
     model: str
     """The network whose features were compared."""
     images: ImageSet
-    """The readable photos; positions below count them."""
+    """The readable photos; positions below refer to these."""
     names: tuple[str, ...]
     labels: tuple[str | None, ...]
     """Class folder of each photo; None without class folders."""
     splits: tuple[str | None, ...]
-    """`train` or `val`; None where the data are not split."""
+    """`train` or `val` for each photo; None if the data are not split."""
     untrained: tuple[str, ...]
-    """Classes of `val` of which `train` has no photo."""
+    """Classes of `val` that have no photo in `train`."""
     unreadable: tuple[Unreadable, ...]
     duplicates: tuple[DuplicateGroup, ...]
     suspects: tuple[Suspect, ...]
-    """The surest first."""
+    """The clearest first."""
     accuracy: float | None
-    """Percent of the photos whose label all other photos agree with; None without labels."""
+    """Leave-one-out accuracy: percent of photos whose label is predicted from all other photos; None without
+    labels."""
     accuracy_interval: tuple[float, float] | None
     """Bounds of `accuracy` at 95 % confidence, percent."""
     blank: tuple[int, ...]
@@ -95,12 +96,12 @@ class PhotoCheck:
     seen: tuple[float, ...]
     """Share of each photo's pixels that the network sees, 0 to 1."""
     seen_squashed: float
-    """The same of every photo if it were squeezed to a square first."""
+    """The same if photos were squashed to a square first."""
     preprocessing: Preprocessing
 
     @property
     def leaks(self) -> tuple[DuplicateGroup, ...]:
-        """Duplicates of which some are trained on and others validated on."""
+        """Groups of duplicates with photos in both `train` and `val`."""
         return tuple(group for group in self.duplicates if group.is_leak)
 
     @property
@@ -110,26 +111,26 @@ class PhotoCheck:
 
     @property
     def has_errors(self) -> bool:
-        """Whether something is wrong whatever the photos are for: unreadable, blank, leaking or contradicting ones.
+        """Whether there are problems that matter for every use of the photos.
 
-        Or classes that are validated on and never trained on.
+        These are unreadable or blank photos, leaks, contradictions, and classes of `val` that `train` lacks.
         """
         return bool(self.unreadable or self.blank or self.leaks or self.contradictions or self.untrained)
 
     @property
     def has_findings(self) -> bool:
-        """Whether there is anything to look at, suspects and duplicates within a split included."""
+        """Whether there is anything to look at, including suspects and duplicates within a split."""
         return self.has_errors or bool(self.duplicates or self.suspects or self.blurred or self.would_squash)
 
     @property
     def cut(self) -> tuple[int, ...]:
-        """Photos of which the crop takes much away, the most first."""
+        """Photos that lose a large share of their pixels to the crop, the largest share first."""
         order = sorted(range(len(self.seen)), key=lambda photo: (self.seen[photo], photo))
         return tuple(photo for photo in order if self.seen[photo] < 1 - LOST_SHARE)
 
     @property
     def would_squash(self) -> bool:
-        """Whether the photos would better be squeezed to a square than cropped: a fifth of them lose much."""
+        """Whether photos should be squashed to a square rather than cropped: at least a fifth of them are `cut`."""
         return self.preprocessing.resize_mode != "squash" and 5 * len(self.cut) > len(self.seen)
 
     def to_dict(self) -> dict[str, Any]:
@@ -160,34 +161,34 @@ class PhotoCheck:
     def summary(self) -> list[str]:
         """List the findings as lines of text, the worst first."""
         n_more = sum(len(group.photos) - 1 for group in self.duplicates)
-        lines = [f"photos: {len(self.names)}; features of {self.model}"]
-        lines += summed_up("classes of val that train does not have", [repr(name) for name in self.untrained])
+        lines = [f"photos: {len(self.names)}, compared by features of {self.model}"]
+        lines += summed_up("classes of val that are missing in train", [repr(name) for name in self.untrained])
         for found, text in (
             (self.unreadable, "unreadable"),
-            (self.leaks, "pictures that are both trained on and validated on"),
+            (self.leaks, "pictures that are in both train and val"),
             (self.contradictions, "pictures with more than one label"),
             (self.blank, "blank"),
             (self.blurred, "blurred"),
         ):
             lines += [f"{text}: {len(found)}"] if found else []
         if self.duplicates:
-            lines.append(f"near-duplicates: {len(self.duplicates)}; photos more than needed: {n_more}")
+            lines.append(f"near-duplicates: {len(self.duplicates)} groups; {n_more} photos could be removed")
         if self.accuracy is not None and self.accuracy_interval is not None:
             low, high = self.accuracy_interval
             lines.append(
-                f"labels: {self.accuracy:.1f} % agree with all other photos ({low:.1f} to {high:.1f}); suspects:"
-                f" {len(self.suspects)}"
+                f"labels: {self.accuracy:.1f} % agree with the other photos (95 % interval {low:.1f} to {high:.1f});"
+                f" suspects: {len(self.suspects)}"
             )
             if self.accuracy < LEAST_ACCURACY:
                 lines.append(
-                    "these features hardly tell the classes apart: suspects say little; another network (--on) may"
+                    "these features hardly separate the classes, so suspects are unreliable: try another network (--on)"
                 )
         if self.seen:
-            lines.append(f"crop: {100 * (1 - float(np.mean(self.seen))):.0f} % of an average photo is never seen")
+            lines.append(f"crop: removes {100 * (1 - float(np.mean(self.seen))):.0f} % of the average photo")
         if self.would_squash:
             lines.append(
-                f'{len(self.cut)} photos lose more than {100 * LOST_SHARE:.0f} %: `resize_mode = "squash"` would lose'
-                f" {100 * (1 - self.seen_squashed):.0f} % of each"
+                f'{len(self.cut)} photos lose more than {100 * LOST_SHARE:.0f} %; with `resize_mode = "squash"`, each'
+                f" would lose {100 * (1 - self.seen_squashed):.0f} %"
             )
         return lines
 
@@ -196,14 +197,14 @@ def check(
     photos: Photos | ImageSet, *, on: str | os.PathLike[str] | SqzFile | Classifier | None = None,
     progress: Reporter | bool = False,
 ) -> PhotoCheck:  # fmt: skip
-    """Find duplicates, leaks between splits, doubtful labels, blank and blurred photos, and what the crop takes away.
+    """Find duplicates, leaks between splits, doubtful labels, blank and blurred photos, and content lost to the crop.
 
     Args:
-        photos: A folder of class folders, with or without train and val, a zip of one, several of these; or photos
-            without classes, whose labels are then not checked; or an open set.
-        on: A compressed network, whose features say what photos show; the default is the one that ships with the
-            package. `imagenet` knows most.
-        progress: Whether to show how far it is.
+        photos: A folder of class folders, with or without train and val, a zip of one, or several of these. Labels of
+            photos without class folders are not checked. An open set is accepted too.
+        on: The compressed network whose features are compared; by default one that ships with the package. `imagenet`
+            distinguishes most kinds of objects.
+        progress: Whether to show progress.
 
     Raises:
         DataError: If there are no photos, or none can be read.
@@ -251,7 +252,7 @@ def check(
 
 
 def duplicate_groups(images: ImageSet, classifier: Classifier, reporter: Reporter) -> list[list[int]]:
-    """Find the images of a set that show the same picture: positions, each group sorted; unreadable ones in none."""
+    """Find groups of images that show the same picture: sorted positions; unreadable images are in no group."""
     try:
         looks, features, readable, _ = _look(images, classifier, reporter)
     except DataError:  # not one can be read

@@ -1,7 +1,7 @@
-"""Photos that are the same but for their crop, brightness or compression.
+"""Photos that differ only in crop, brightness or compression.
 
-Features name candidates: photos of nearly the same direction. Pixels decide: one of the two, cut by up to a third of
-either side, is laid over the other, and has to agree with it in its greys and in their fine structure.
+Candidates are pairs of photos with features of nearly the same direction. Pixels decide: one of the two, cropped by up
+to a third of either side, is compared with the other, and must agree in its greys and in their fine structure.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["groups_of", "near_duplicates", "neighbours"]
 Floats = NDArray[np.float32]
 
 MIN_COSINE = 0.8
-"""Of the features of two photos that are compared by pixels."""
+"""Smallest cosine between the features of two photos that are compared by pixels."""
 
 N_NEIGHBOURS = 8
-"""Photos at most that each one is compared with."""
+"""Largest number of photos that each photo is compared with."""
 
 MAX_PAIRS = 4
-"""Pairs for each photo, on average, that are compared closely, the likeliest first."""
+"""Largest number of pairs per photo, on average, that are compared closely, the most similar first."""
 
 MIN_FIRST = 0.8
 MIN_COARSE = 0.95
@@ -46,11 +46,11 @@ def neighbours(
 
     Args:
         features: (N, channels).
-        others: Where to look, (M, channels); by default among `features`, each without itself.
-        count: How many to find for each.
+        others: Vectors to search, (M, channels); by default `features`, without the vector itself.
+        count: Number of neighbours to find for each vector.
 
     Yields:
-        For each of `features` positions and cosines, nearest first.
+        Positions and cosines of the neighbours of each vector, nearest first.
 
     Example:
         >>> list(neighbours(np.array([[3, 4], [30, 40], [4, 3]]), count=1))
@@ -76,12 +76,12 @@ def near_duplicates(
     """Find pairs of photos that show the same picture.
 
     Args:
-        features: Of the photos, (N, channels).
-        greys: The photos small and grey, (N, 64, 64).
+        features: Feature vectors of the photos, (N, channels).
+        greys: The photos in grey, scaled to (N, 64, 64).
         reporter: Shows how many pairs are compared by pixels.
 
     Returns:
-        Positions, the lower first; of many photos of one picture enough pairs to join them.
+        Pairs of positions, the lower first. If many photos show one picture, there are enough pairs to connect them.
     """
     candidates: dict[tuple[int, int], float] = {}
     for one, nearest in enumerate(neighbours(features)):
@@ -147,7 +147,7 @@ def _operator(low: float, high: float, side: int) -> Floats:
 
 
 def _first_operators() -> Floats:
-    """Of all cuts along one side that are tried at first."""
+    """Operators of all cuts along one side that are tried first."""
     cuts = []
     for kept in _KEPT:
         free = LOOK_SIZE * (1 - kept)

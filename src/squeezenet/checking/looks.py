@@ -1,4 +1,4 @@
-"""What a photo looks like to the checks: small, grey, and with a few measures of its own."""
+"""Measures of a photo for the checks: a small grey copy, its size, contrast and sharpness."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SHARPNESS_SIDE = 256
 
 
 class Look(NamedTuple):
-    """Measures of a photo as a whole, whatever a network sees of it."""
+    """Measures of a whole photo, including parts that the crop removes."""
 
     grey: NDArray[np.uint8]
     """The whole photo squeezed to `LOOK_SIZE` pixels a side, (64, 64)."""
     width: int
-    """As it is stored, upright, pixels."""
+    """Width of the stored photo, upright, pixels."""
     height: int
     contrast: float
     """Standard deviation of the small photo's greys, 0 to 127."""

@@ -1,4 +1,4 @@
-"""`squeezenet.similar`: photos that look like one."""
+"""`squeezenet.similar`: the photos that are most similar to one photo."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ __all__ = ["Similar", "similar"]
 
 
 class Similar(NamedTuple):
-    """A photo that looks like another."""
+    """A photo that is similar to the one that was searched for."""
 
     name: str
-    """Where it lies."""
+    """Path or name of the photo."""
     cosine: float
-    """Of its features and those of the other, 1 where they point the same way."""
+    """Cosine between the features of both photos; 1 if they have the same direction."""
 
 
 def similar(
     photo: ImageSource, photos: str | os.PathLike[str] | list[str] | ImageSet, *,
     on: str | os.PathLike[str] | SqzFile | Classifier | None = None, top: int = 10, progress: Reporter | bool = False,
 ) -> list[Similar]:  # fmt: skip
-    """Find the photos that look most like one, by the cosine of their features.
+    """Find the photos that are most similar to one photo, by the cosine of their features.
 
     Args:
-        photo: The one.
-        photos: Where to look: folders, zips, files, labelled or not. Those that cannot be read are passed over, and so
-            is `photo` itself; a copy of it is not.
-        on: A compressed network, whose features are compared; the default is the one that ships with the package.
-        top: How many to find.
-        progress: Whether to show how far it is.
+        photo: The photo to compare with.
+        photos: Where to search: folders, zips, files, labelled or not. Unreadable photos and `photo` itself are
+            skipped; copies of `photo` are not.
+        on: The compressed network whose features are compared; by default one that ships with the package.
+        top: Number of photos to find.
+        progress: Whether to show progress.
 
     Returns:
-        The nearest first; of equal ones in the order of names.
+        The most similar photos first; equally similar ones in the order of their names.
 
     Raises:
         ImageError: If `photo` cannot be read.

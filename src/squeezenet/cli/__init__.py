@@ -26,21 +26,21 @@ __all__ = ["cli", "main"]
 _VERBS = {
     "demo": ("demo", "Train, compress and predict on handwritten digits, start to end."),
     "train": ("train", "Train a network on class folders."),
-    "teach": ("teach", "Make a head for your classes from a few photos, in seconds."),
+    "teach": ("teach", "Teach a network new classes from a few photos, in seconds."),
     "lr-find": ("lr_find", "Find a learning rate."),
     "check": ("check", "Find duplicates, wrong labels and useless photos."),
-    "compress": ("compress", "Squeeze a trained network into a .sqz file."),
-    "explore": ("explore", "Find the best architecture under a budget."),
+    "compress": ("compress", "Compress a trained network to a .sqz file."),
+    "explore": ("explore", "Find the best architecture within limits on size and speed."),
     "predict": ("predict", "Classify images."),
-    "similar": ("similar", "Find the photos that look like one."),
+    "similar": ("similar", "Find the photos most similar to one photo."),
     "evaluate": ("evaluate", "Measure accuracy on labelled images."),
     "features": ("features", "Write the feature vectors of images."),
     "bench": ("bench", "Time a compressed network on this machine."),
-    "export": ("export", "Write a network as a web page, C, ONNX, TFLite and more."),
-    "verify": ("verify", "Check that every engine gives the same logits."),
+    "export": ("export", "Convert a network to a web page, C, ONNX, TFLite and more."),
+    "verify": ("verify", "Check that all engines compute the same logits."),
     "shards": ("shards", "Pack a large data set into tar shards."),
-    "info": ("info", "Show what a network or a file is made of."),
-    "import": ("import_", "Turn a network of torch, ONNX, Keras, Caffe, ... into safetensors."),
+    "info": ("info", "Show the layers and sizes of a network or a file."),
+    "import": ("import_", "Convert a network of torch, ONNX, Keras, Caffe, ... to safetensors."),
 }
 
 
@@ -90,7 +90,7 @@ def cli() -> None:
 
     \b
     A MODEL is a .sqz or .safetensors file, the authors' .net file, a folder that `train` wrote,
-    or a name: imagenette, cifar10 (in this package), imagenet, squeezenet1_1 (fetched once).
+    or a name: imagenette, cifar10 (in this package), imagenet, squeezenet1_1 (downloaded once).
     DATA is a folder of class folders, a zip of one, a .csv of files and labels, or `digits`.
     """
 

@@ -19,9 +19,9 @@ def command(model: str, threads: int | None, seconds: float, as_json: bool) -> N
     """Time a compressed network.
 
     \b
-    Latency is of one image at a time, throughput of batches of 32; both from raw pixels.
-    The share of the peak is relative to multiply-accumulates in registers alone, measured
-    on this machine on one thread.
+    Latency is measured with one image at a time, throughput with batches of 32, both from raw
+    pixels. The share of the peak is relative to a loop of multiply-accumulates in registers,
+    measured on this machine with one thread.
     """
     from .. import benchmark
 

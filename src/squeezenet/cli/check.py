@@ -14,22 +14,22 @@ _SHOWN = 10
 
 @click.command()
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
-@click.option("--on", "model", metavar="MODEL", help="Compressed network whose features are compared.")
+@click.option("--on", "model", metavar="MODEL", help="Network whose features are compared.  [default: imagenette]")
 @click.option("--report", metavar="FILE.html", type=click.Path(dir_okay=False, path_type=Path),
-              help="Write a page with the photos that were found.")  # fmt: skip
-@click.option("--strict", is_flag=True, help="Exit code 1 for suspects, duplicates and blurred photos as well.")
+              help="Write a page that shows the photos found.")  # fmt: skip
+@click.option("--strict", is_flag=True, help="Exit code 1 also for suspects, duplicates and blurred photos.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def command(
     ctx: click.Context, photos: tuple[str, ...], model: str | None, report: Path | None, strict: bool, as_json: bool
 ) -> None:
-    """Find duplicates, leaks between splits, doubtful labels and photos of nothing.
+    """Find duplicates, leaks between splits, doubtful labels, and blank or blurred photos.
 
     \b
-    PHOTOS are class folders, with or without train and val, or photos without classes, whose
-    labels are then not checked. Near-duplicates differ in crop, brightness or compression.
-    Exit code 1 if a photo is unreadable or blank, has two labels, or is both trained on and
-    validated on, or if train lacks a class of val.
+    PHOTOS are class folders, with or without train and val, or photos without classes (labels
+    are then not checked). Near-duplicates differ only in crop, brightness or compression. The
+    exit code is 1 if a photo is unreadable or blank, has two labels, or is in both train and
+    val, or if train lacks a class of val.
     """
     from ..process import spare_blas_threads
 

@@ -37,12 +37,12 @@ _FIELDS = {
               help="Compression method.")  # fmt: skip
 @click.option("--calibration", multiple=True, metavar="DATA", help="Photos, labelled or not, to calibrate on.")
 @click.option("--photos", type=click.IntRange(min=1), default=250, show_default=True,
-              help="Photos to calibrate on; more are better and slower.")  # fmt: skip
-@click.option("--max-bytes", type=click.IntRange(min=1), help="Largest file (rate-distortion).")
+              help="Number of photos to calibrate on; more are better but slower.")  # fmt: skip
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Largest file, bytes (rate-distortion).")
 @click.option("--max-kl", type=click.FloatRange(0, min_open=True),
               help="Largest KL to the float network, nats (rate-distortion).  [default: 0.05]")  # fmt: skip
 @click.option("--max-drop", type=click.FloatRange(0), metavar="POINTS",
-              help="Most points of top-1 on --val to lose (rate-distortion).")  # fmt: skip
+              help="Largest loss of top-1 on --val, percentage points (rate-distortion).")  # fmt: skip
 @click.option("--polish", type=click.FloatRange(0), default=0.0, metavar="MINUTES",
               help="Time to distil from the float network (rate-distortion).")  # fmt: skip
 @click.option("--data", multiple=True, metavar="DATA", help="Labelled images to retrain on.")
@@ -52,9 +52,9 @@ _FIELDS = {
 @click.option("--density", type=click.FloatRange(0, 1, min_open=True), default=0.385, show_default=True,
               help="Share of the weights to keep (deep-compression).")  # fmt: skip
 @click.option("--index-bits", type=click.IntRange(1, 8), default=5, show_default=True,
-              help="Bits of a shared value's code (deep-compression).")  # fmt: skip
+              help="Bits per weight before coding: at most 2^bits - 1 shared values (deep-compression).")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), default=None,
-              help="Epochs on --data or --unlabelled (rate-distortion), of shared values"
+              help="Epochs on --data or --unlabelled (rate-distortion), or of training the shared values"
               " (deep-compression).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
@@ -62,25 +62,24 @@ def command(
     ctx: click.Context, /, model: str, output: Path, method: str, calibration: tuple[str, ...], photos: int,
     data: tuple[str, ...], unlabelled: tuple[str, ...], val: tuple[str, ...], as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Squeeze a trained network into a .sqz file.
+    """Compress a trained network to a .sqz file.
 
     \b
-    rate-distortion   spends bytes where the loss is sensitive to them, within a budget of
-                      bytes, of KL or of points; takes a few hundred photos
-                      (--calibration); thousands more, labelled (--data) or not
-                      (--unlabelled), save more
+    rate-distortion   spends bytes where the loss is sensitive to them, within a limit on
+                      bytes, KL or lost accuracy. Needs a few hundred photos
+                      (--calibration); with thousands of labelled (--data) or unlabelled
+                      photos (--unlabelled), the file is more accurate
     int8              8-bit weights; a few photos (--calibration) set the scales
-    deep-compression  the 2016 pipeline: prune, retrain, share weights, train the
-                      shared values; retrains on labelled images (--data)
+    deep-compression  the 2016 pipeline: prune, retrain, share weights, train the shared
+                      values. Needs labelled images (--data)
 
-    The report is written beside the file, as FILE.report.json: bytes of every layer, fidelity to the float network
-    on photos set aside, and accuracy where --val is given. If a budget cannot be met, the nearest file is written
-    and the exit code is 3.
+    Also writes FILE.report.json: bytes of every layer, fidelity to the float network on held-out photos, and, with
+    --val, accuracy. If the limit cannot be met, the closest file is written and the exit code is 3.
     """
     given = {name for name in options if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
     for name in sorted(given):
         if method not in _FIELDS[name]:
-            raise click.UsageError(f"{_flag(name)} goes with --method {' or '.join(_FIELDS[name])}, not with {method}")
+            raise click.UsageError(f"{_flag(name)} applies to --method {' or '.join(_FIELDS[name])}, not to {method}")
     from .. import compress
     from ..compression.methods import METHODS
     from ..process import keep_freed_memory
@@ -101,7 +100,7 @@ def command(
     else:
         _show(result.report, output)
     if not result.meets_target:
-        click.echo("the budget was not met; this is the nearest file that was found", err=True)
+        click.echo("the budget was not met; this is the closest file that was found", err=True)
         ctx.exit(_TARGET_MISSED)
 
 
@@ -132,15 +131,14 @@ def _show(report: CompressionReport, output: Path) -> None:
     )
     if fidelity := report.fidelity:
         click.echo(
-            f"against the float network, on {fidelity.n_images} photos set aside: KL {fidelity.kl:.4f} nats,"
-            f" same class on {fidelity.agreement:.1f} %"
+            f"compared with the float network on {fidelity.n_images} held-out photos: KL {fidelity.kl:.4f} nats,"
+            f" same class for {fidelity.agreement:.1f} %"
         )
     if distilled := report.distilled:
-        end = "" if distilled.has_helped else "; nothing better was found, so the file is the one before distillation"
+        end = "" if distilled.has_helped else "; no network was better, so the file is the one before distillation"
         click.echo(
-            f"distilled on unlabelled photos: KL {distilled.kl_before:.4f} -> {distilled.kl_after:.4f} on calibration"
-            f" photos set aside, {distilled.own_kl_before:.4f} -> {distilled.own_kl_after:.4f} on photos of their own"
-            f" kind{end}"
+            f"distillation: KL {distilled.kl_before:.4f} -> {distilled.kl_after:.4f} on held-out calibration photos,"
+            f" {distilled.own_kl_before:.4f} -> {distilled.own_kl_after:.4f} on held-out unlabelled photos{end}"
         )
     if comparison := report.comparison:
         before, after = comparison.accuracies
@@ -152,7 +150,7 @@ def _show(report: CompressionReport, output: Path) -> None:
         if worse:
             keys = ("class", "n_images", "float_correct", "compressed_correct")
             rows = [tuple(printable(row[key]) for key in keys) for row in worse[:_SHOWN_CLASSES]]
-            click.echo(table(("classes that lost most", "images", "right, float", "right now"), rows))
+            click.echo(table(("classes that lost most", "images", "correct, float", "correct now"), rows))
     click.echo(
         f"report: {printable(output)}.report.json"
         + (f", plot: {printable(output)}.report.svg" if report.points else "")

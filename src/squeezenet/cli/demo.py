@@ -12,7 +12,7 @@ from ..text import format_bytes, table
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
-              help="Folder for everything the demo writes.")  # fmt: skip
+              help="Folder for all files of the demo.")  # fmt: skip
 def command(output: Path) -> None:
     """Train on handwritten digits, compress, measure, predict and export a web page, in a minute on two cores."""
     from .. import DeepCompression, compress, evaluate, export, open_data, predict, train
@@ -22,7 +22,7 @@ def command(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     run = train("digits", run_dir=_fresh(output / "run"))
 
-    click.echo("2/4  Squeezing it: prune, retrain, share weights, train the shared values.")
+    click.echo("2/4  Compressing it: prune, retrain, share weights, train the shared values.")
     file = output / "digits.sqz"
     method = DeepCompression(density=0.3, index_bits=5, prune_epochs=2, share_epochs=2, lr=1e-3)
     small = compress(run.best, file, method=method, data="digits")
@@ -30,19 +30,19 @@ def command(output: Path) -> None:
     click.echo("3/4  Measuring both on images that neither has seen.")
     fp32_bytes = small.report.file.fp32_bytes
     rows = []
-    for name, model, size in (("float", run.best, fp32_bytes), ("squeezed", file, small.file_bytes)):
+    for name, model, size in (("float", run.best, fp32_bytes), ("compressed", file, small.file_bytes)):
         accuracy = evaluate(model, "digits").accuracy
         low, high = accuracy.top1_interval
         ratio = f"{fp32_bytes / size:.1f}x"
         rows.append((name, f"{size:,}", ratio, f"{accuracy.top1:.2f} %", f"{low:.1f} to {high:.1f}"))
     click.echo(table(("network", "bytes", "ratio", "top-1", "95 % interval"), rows))
 
-    click.echo("4/4  Predicting one of them with the squeezed file alone, and exporting it as a web page.")
+    click.echo("4/4  Classifying one of them with the compressed file, and exporting the file as a web page.")
     val = open_data("digits", split="val")
     image = output / "digit.png"
     image.write_bytes(val.read(0))
     best = next(predict(file, image, top=1)).predictions[0]
-    click.echo(f"{image}: a {best.label}, {100 * best.probability:.1f} % sure (it is a {val.classes[val.labels[0]]})")
+    click.echo(f"{image}: {best.label} ({100 * best.probability:.1f} %); its label is {val.classes[val.labels[0]]}")
     page = export(file, file.with_suffix(".html")).files[0]
     click.echo(
         f"\nDone in {time.monotonic() - start:.0f} s.\n\n"

@@ -18,9 +18,9 @@ _SHOWN_UNREADABLE = 5
 @click.option("--report", metavar="FILE.html", type=click.Path(dir_okay=False, path_type=Path),
               help="Write a page about the network: classes, confusions, calibration, worst mistakes.")  # fmt: skip
 @click.option("--store", "--store-unknown", is_flag=True, help="Store in MODEL, a .sqz file, a"
-              " temperature for its probabilities and a rule for photos of none of its classes.")  # fmt: skip
+              " temperature for its probabilities and a rule for unknown photos.")  # fmt: skip
 @click.option("--not", "foreign", multiple=True, metavar="PHOTOS",
-              help="Photos of something else, to measure how many are answered with unknown.")  # fmt: skip
+              help="Photos that show none of the classes, to measure how many are detected as unknown.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
     model: str, data: tuple[str, ...], report: Path | None, store: bool, foreign: tuple[str, ...], as_json: bool
@@ -28,9 +28,9 @@ def command(
     """Measure top-1 and top-5 accuracy, with 95 % intervals.
 
     \b
-    If DATA has train and val folders, val is measured. If MODEL was trained on DATA, only the
-    images that training set aside are measured. Class folders are matched to the model's classes by
-    id (wnid) or name, never by position.
+    If DATA has train and val folders, val is measured. If MODEL was trained on part of DATA, only
+    the held-out images are measured. Class folders are matched to the model's classes by id (wnid)
+    or name, never by position.
     """
     from .. import evaluate, store_confidence
     from ..teaching.taught import photos_taught
@@ -53,7 +53,7 @@ def command(
     confidence = result.confidence if store or foreign else None
     if store and confidence and found.path:
         if result.is_of_trained_images or photos_taught(found.path, result.scores.features):
-            raise click.UsageError("--store needs images that MODEL was not trained on or taught from: give others")
+            raise click.UsageError("--store needs images that were not used to train or teach MODEL: give others")
         store_confidence(found.path, confidence)
     for remark in result.images.remarks():
         click.echo(printable(remark), err=True)
@@ -69,7 +69,7 @@ def command(
         click.echo(result.note, err=True)
     for name, percent, right, interval in result.rows():
         click.echo(f"{name}  {percent:>8}  ({right}; 95 % interval {interval})")
-    click.echo(f"{result.ms_per_image:.1f} ms per image, reading and decoding included")
+    click.echo(f"{result.ms_per_image:.1f} ms per image, including reading and decoding")
     if report:
         click.echo(f"report: {printable(report)}")
     for line in confidence.lines() if confidence else ():

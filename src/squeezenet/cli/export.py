@@ -15,43 +15,42 @@ from ..text import format_bytes, printable
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option(
     "--to", type=click.Choice(["web", "js", "c", "onnx", "tflite", "safetensors"]), default=None,
-    help="What to write.  [default: by the output's suffix: .html, .js, .c, .onnx, .tflite, .safetensors]",
+    help="The form.  [default: by the output's suffix: .html, .js, .c, .onnx, .tflite, .safetensors]",
 )  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(["float", "int8"]), default=None,
-    help="For onnx: dequantised floats, or the integers with QuantizeLinear and DequantizeLinear around them."
-    "  [default: float]",
+    help="For onnx: float weights, or integers with QuantizeLinear and DequantizeLinear.  [default: float]",
 )  # fmt: skip
 @click.option(
     "--name",
     default=None,
-    help="For c: prefix of all names; for js: the variable it defines.  [default: the output's name]",
+    help="For c: prefix of all names; for js: name of the variable.  [default: the output's name]",
 )
 @click.option(
     "--photos", multiple=True, metavar="DATA",
-    help="For tflite: photos to measure the head's range on, so that the head is int8 as well; repeatable.",
+    help="For tflite: photos on which the range of the head is measured, so that the head is int8 too; repeatable.",
 )  # fmt: skip
 @click.option(
     "--weights", type=click.Choice(["flash", "ram", "coded"]), default=None,
-    help="For c: weights as constants, multiplied where they are; decoded into RAM when the network is opened; or "
-    "decoded for each image.  [default: flash, or what fits]",
+    help="For c: weights as constants in flash memory, decoded into RAM when the network is opened, or decoded for each"
+    " image.  [default: the first that fits]",
 )  # fmt: skip
 @click.option("--max-ram", type=click.IntRange(min=1), default=None, metavar="BYTES",
-              help="For c: RAM that arena, stack and logits may take together.")  # fmt: skip
+              help="For c: largest RAM for arena, stack and logits together.")  # fmt: skip
 @click.option("--max-flash", type=click.IntRange(min=1), default=None, metavar="BYTES",
-              help="For c: flash memory that code and constants may take.")  # fmt: skip
+              help="For c: largest flash memory for code and constants together.")  # fmt: skip
 def command(model: str, output: Path, **options: object) -> None:
-    """Write a network in another form.
+    """Convert a network to another form.
 
     \b
-    web          one HTML file: model, engine and interface, no network needed
-    js           a script for pages of your own and for Node: model and engine
-    c            a .c and .h pair: model, portable engine, no malloc
-    onnx         a graph for ONNX Runtime and the like
+    web          one HTML file with model, engine and interface; works offline
+    js           a script with model and engine, for your own pages and for Node
+    c            a .c and .h file with model and portable engine; no malloc
+    onnx         a graph for ONNX Runtime and similar runtimes
     tflite       an int8 model for LiteRT: Android, browsers, microcontrollers
     safetensors  float weights under torchvision's names
 
-    web, js, c, tflite and int8 take a .sqz file; the others take any MODEL.
+    web, js, c, tflite and `--precision int8` need a .sqz file; the others take any MODEL.
     """
     from .. import export
     from ..exports.c_source import CSource

@@ -15,11 +15,11 @@ from ..text import printable
 @click.option("-o", "--output", required=True, metavar="OUT.npy|OUT.parquet", type=click.Path(path_type=Path),
               help="An array (N, channels), or rows of name, class and features.")  # fmt: skip
 def command(data: tuple[str, ...], model: str, output: Path) -> None:
-    """Write the feature vectors of DATA's images: whole numbers, the same on every machine (docs/format.md).
+    """Write the feature vectors of DATA's images: integers, the same on every machine (docs/format.md).
 
     \b
-    An .npy file has one row per readable image, in the order of names; a .parquet file names
-    each row's image as well, and its class where images lie in class folders.
+    An .npy file has one row per readable image, in the order of names. A .parquet file also
+    has the name of each image and, if there are class folders, its class.
     """
     from ..evaluation.features import write_features
     from ..progress import reporter_for

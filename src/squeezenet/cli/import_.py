@@ -23,36 +23,36 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .safetensors file.")
 @click.option(
     "--check", multiple=True, metavar="DATA",
-    help="Labelled photos: the customary preprocessings are tried on them, and the best is taken; repeatable.",
+    help="Labelled photos on which the usual preprocessings are tried; the best one is used; repeatable.",
 )  # fmt: skip
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="Text file of class names, one per line, in output order."
 )
 @click.option(
-    "--mean", metavar="R,G,B", help="Subtracted from pixels, in units of 0 to 1 as in torchvision, or of 0 to 255."
+    "--mean", metavar="R,G,B", help="Mean to subtract, for pixels from 0 to 1, as in torchvision, or from 0 to 255."
 )
-@click.option("--std", metavar="R,G,B", help="Divided by after that, in the same units.")
-@click.option("--resize", metavar="N", help="Shorter side before the centre crop; NxN makes a square of both sides.")
+@click.option("--std", metavar="R,G,B", help="Standard deviation to divide by, in the same units.")
+@click.option("--resize", metavar="N", help="Size of the shorter side before the centre crop; NxN scales both sides.")
 @click.option(
     "--bypass", type=click.Choice(["none", "simple"]), default="none", show_default=True,
-    help="For torch files: the network has a simple bypass, which leaves no tensors in them.",
+    help="Bypass of the network in a torch file, which does not reveal a simple one.",
 )  # fmt: skip
 def command(
     weights: Path, output: Path, check: tuple[str, ...], labels: Path | None, mean: str | None, std: str | None,
     resize: str | None, bypass: str,
 ) -> None:  # fmt: skip
-    """Turn a network of another program into safetensors.
+    """Convert a network of another program to safetensors.
 
     \b
-    torch    state dicts and checkpoints (.pth, .pt, .ckpt, ...), of torchvision, Lightning, ...
-    ONNX     the model zoo's, torch's exports, in floats or quantised
+    torch    state dicts and checkpoints (.pth, .pt, .ckpt, ...) of torchvision, Lightning, ...
+    ONNX     files of the model zoo and exports from torch, in floats or quantised
     Keras    .keras and .h5
     Caffe    .caffemodel, and the authors' compressed .net
     ncnn     .param and .bin
     TFLite   .tflite, in floats or quantised
 
-    No code in the file is run. The output holds the preprocessing that is usual for the
-    file's origin, unless --check finds a better one or --mean, --std and --resize set it.
+    No code in the file is run. The output has the preprocessing that is usual for the file's
+    origin, unless --check finds a better one or --mean, --std and --resize set it.
     """
     if output.suffix != ".safetensors":
         raise click.UsageError(f"expected an output named *.safetensors, got {printable(str(output))}")
@@ -68,7 +68,7 @@ def command(
     imported.write(output)
     click.echo(f"{printable(str(output))}: {printable(model.spec.name)}, {model.spec.num_classes} classes")
     if imported.format not in ("safetensors", "net"):
-        click.echo(f"from: {imported.format}, names: {printable(imported.names)}")
+        click.echo(f"format: {imported.format}, tensor names: {printable(imported.names)}")
     if imported.notes:
         click.echo(f"notes: {', '.join(map(printable, imported.notes))}")
     for name, top1, right in imported.rows():
@@ -76,7 +76,7 @@ def command(
     if (how := model.preprocessing) is not None:
         origin = "as given" if changes else imported.preprocessing_from
         if origin == "a guess":
-            origin = "a guess, torchvision's; --check PHOTOS finds out"
+            origin = "torchvision's, a guess: verify it with --check PHOTOS"
         size = f"{how.resize_size}x{how.resize_size}" if how.resize_mode == "squash" else how.resize_size
         normalised = f"mean {_shown(how.mean)}, std {_shown(how.std)}"
         click.echo(f"preprocessing: {origin} (resize {size}, crop {how.crop_size}, {normalised})")

@@ -25,13 +25,13 @@ def command(model: str, input_size: int | None, num_classes: int | None, as_json
 
     \b
     NAME is an architecture: squeezenet1_0 or squeezenet1_1, alone or with _simple_bypass or
-    _complex_bypass. For a .sqz file the bytes of every layer are shown as well.
+    _complex_bypass. For a .sqz file, the bytes of every layer are shown too.
     """
     from .. import describe
     from ..architectures import SPEC_NAMES
 
     if model not in SPEC_NAMES and (input_size is not None or num_classes is not None):
-        raise click.UsageError("--input-size and --num-classes go with the NAME of an architecture")
+        raise click.UsageError("--input-size and --num-classes apply only to the NAME of an architecture")
     found = describe(model, input_size=input_size, num_classes=num_classes)
     if as_json:
         click.echo(json.dumps(found.to_dict()))

@@ -9,16 +9,16 @@ import click
 
 @click.command()
 @click.argument("data", nargs=-1, required=True)
-@click.option("--init", metavar="MODEL", help="Weights to start from; by default none.")
-@click.option("--recipe", metavar="NAME|FILE.toml", help="How to train; by default what suits the task.")
-@click.option("--steps", type=click.IntRange(min=10), default=100, show_default=True, help="Learning rates to try.")
+@click.option("--init", metavar="MODEL", help="Weights to start from.  [default: none]")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="How to train.  [default: to suit the data]")
+@click.option("--steps", type=click.IntRange(min=10), default=100, show_default=True, help="Number of rates to try.")
 @click.option(
     "-o", "--output", metavar="FILE.html", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curve."
 )
 def command(data: tuple[str, ...], init: str | None, recipe: str | None, steps: int, output: Path | None) -> None:
-    """Find a learning rate for DATA: train a few steps, each at a higher rate than the one before.
+    """Find a learning rate for DATA: train a few steps, each with a higher rate than the one before.
 
-    The suggestion is where the loss falls fastest. Put it into a copy of the recipe as `lr`.
+    The suggested rate is the one at which the loss falls fastest. Use it as `lr` in a copy of the recipe.
     """
     from ..process import ending_at_ctrl_c
     from ..text import printable, table

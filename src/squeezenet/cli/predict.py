@@ -27,10 +27,10 @@ _CSV_HEADER = ("image", "rank", "index", "label", "probability", "is_unknown", "
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[MODEL] IMAGE...")
-@click.option("-m", "--model", metavar="MODEL", help="Network to use, as well as or instead of the first argument.")
-@click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to show.")
-@click.option("--json", "layout", flag_value="json", help="One JSON object per line and image.")
-@click.option("--csv", "layout", flag_value="csv", help="One CSV row for each image and class.")
+@click.option("-m", "--model", metavar="MODEL", help="Network to use, instead of the first argument.")
+@click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes per image.")
+@click.option("--json", "layout", flag_value="json", help="Print one JSON object per image, one per line.")
+@click.option("--csv", "layout", flag_value="csv", help="Print CSV with one row per image and class.")
 @click.option("--ray", "address", metavar="ADDRESS|local", help="Share the work on a Ray cluster; needs -o.")
 @click.option(
     "-o",
@@ -49,12 +49,12 @@ def command(
     input. An image that cannot be read becomes an error record; the exit code is 1 only if
     no image could be read.
 
-    Without a MODEL, one that ships with this package is used, and named. `--model imagenet`
-    fetches published weights for the 1,000 classes of ImageNet once and compresses them.
+    Without a MODEL, a network of this package is used, and its name is printed. The model
+    `imagenet`, with the 1,000 classes of ImageNet, is downloaded and compressed on first use.
 
     \b
     With --ray, IMAGE may also be a Parquet file with a column of images, or a URI such as
-    s3://bucket/photos. Stopped or killed, the same command continues: see docs/scale.md.
+    s3://bucket/photos. If the command is interrupted, repeat it to continue (docs/scale.md).
     """
     if output is not None and not output.strip():
         raise click.UsageError("expected a file for -o, got an empty name")
@@ -105,7 +105,7 @@ def _kind_of_output(output: str | None, layout: str | None, address: str | None)
         UsageError: If the options do not go together.
     """
     if address is not None and (output is None or layout):
-        raise click.UsageError("--ray goes with -o OUT.parquet, and excludes --json and --csv")
+        raise click.UsageError("--ray needs -o OUT.parquet, and cannot be combined with --json or --csv")
     if output is None or address is not None:
         return layout
     suffix = Path(output).suffix.lower()
@@ -170,13 +170,13 @@ def _split_model(model: str | None, arguments: tuple[str, ...]) -> tuple[str, tu
     if model is not None:
         return model, arguments
     if late := [argument for argument in arguments[1:] if _is_only_a_model(argument)]:
-        raise click.UsageError(f"{printable(late[0])} is a MODEL: give it first, or by --model")
+        raise click.UsageError(f"{printable(late[0])} is a MODEL: put it first, or use --model")
     name = default_model()
     if name is None:
         raise click.UsageError(
             "Missing argument 'MODEL': this installation does not include a network; name a file, or --model imagenet"
         )
-    click.echo(f"model: {name}, from this package; name another with --model", err=True)
+    click.echo(f"model: {name}, from this package; use --model for another", err=True)
     return name, arguments
 
 
@@ -213,11 +213,11 @@ def _predict_on_cluster(model: str, images: tuple[str, ...], output: str, addres
     from .. import predict_to_parquet
 
     if "-" in images:
-        raise click.UsageError("--ray reads no standard input")
+        raise click.UsageError("--ray cannot read standard input")
     try:
         result = predict_to_parquet(model, list(images), output, address=address, top=top)
     except KeyboardInterrupt:
-        click.echo("stopped; finished blocks are saved: the same command continues", err=True)
+        click.echo("stopped; finished blocks are saved: repeat the command to continue", err=True)
         sys.exit(EXIT_INTERRUPTED)
     earlier = f", {result.n_earlier:,} of them by an earlier run" if result.n_earlier else ""
     click.echo(f"{output}: {result.n_images:,} images{earlier}, {result.n_errors:,} could not be read")

@@ -7,7 +7,7 @@ import click
 
 @click.command()
 @click.argument("data", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="FOLDER", required=True, help="Folder to write; made if it does not exist.")
+@click.option("-o", "--output", metavar="FOLDER", required=True, help="Folder to write; created if missing.")
 @click.option(
     "--images-per-shard", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in each tar file."
 )

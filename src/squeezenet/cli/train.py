@@ -19,29 +19,29 @@ from ..zoo import find_model
 
 @click.command()
 @click.argument("data", nargs=-1, required=True)
-@click.option("--val", multiple=True, metavar="DATA", help="Images to validate on; by default DATA's own.")
-@click.option("--init", metavar="MODEL", help="Weights to start from; by default none.")
-@click.option("--recipe", metavar="NAME|FILE.toml", help="How to train; by default what suits the task.")
-@click.option("--teacher", metavar="MODEL", help="Learn from this network's answers besides the labels.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Replaces the recipe's number of epochs.")
-@click.option("--resume", is_flag=True, help="Continue the output folder's run, or begin one.")
+@click.option("--val", multiple=True, metavar="DATA", help="Images to validate on.  [default: val of DATA, or a tenth]")
+@click.option("--init", metavar="MODEL", help="Weights to start from.  [default: none]")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="How to train.  [default: to suit the data]")
+@click.option("--teacher", metavar="MODEL", help="Learn from this network's predictions too.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs; replaces the recipe's.")
+@click.option("--resume", is_flag=True, help="Continue the run in RUN/; start one if there is none.")
 @click.option("--checkpoint-every", metavar="SECONDS", type=click.FloatRange(min=0), default=60.0, show_default=True,
-              help="Longest work that a crash can cost.")  # fmt: skip
+              help="Longest time between checkpoints.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write the log for TensorBoard as well.")
 @click.option("--compile", "compiled", is_flag=True,
-              help="Compile the network first (torch.compile): for long GPU runs.")  # fmt: skip
-@click.option("-o", "--output", metavar="RUN/", required=True, help="Folder to write; made if it does not exist.")
+              help="Compile the network with torch.compile; useful for long GPU runs.")  # fmt: skip
+@click.option("-o", "--output", metavar="RUN/", required=True, help="Folder to write; created if missing.")
 @click.pass_context
 def command(
     ctx: click.Context, /, data: tuple[str, ...], val: tuple[str, ...], output: str, checkpoint_every: float,
     compiled: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Train a network on DATA: a folder of class folders, a zip of one, or `digits`; several are joined.
+    """Train a network on DATA: a folder of class folders, a zip of one, or `digits`. Several DATA are joined.
 
-    The output folder gets best.safetensors and last.safetensors (MODELs for the other commands), log.csv, recipe.toml,
-    run.json and checkpoint.pt. An interrupted run continues with the same command and --resume.
+    Writes best.safetensors and last.safetensors (MODELs for the other commands), log.csv, recipe.toml, run.json and
+    checkpoint.pt to the folder RUN/. To continue an interrupted run, add --resume to the same command.
 
-    Started by torchrun (`torchrun --nproc-per-node 2 -m squeezenet train ...`), processes train one network together.
+    Several processes can train one network together: `torchrun --nproc-per-node 2 -m squeezenet train ...`.
     """
     from ..process import ending_at_ctrl_c, keep_freed_memory
 

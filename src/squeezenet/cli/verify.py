@@ -16,16 +16,16 @@ _SHOWN = 10
 @click.argument("model")
 @click.option("--images", "data", multiple=True, metavar="DATA", help="Images, labelled or not.  [default: drawn ones]")
 @click.option("--limit", type=click.IntRange(min=1), default=32, show_default=True,
-              help="Images to take, evenly spaced.")  # fmt: skip
-@click.option("--chips", is_flag=True, help="Also on emulated microcontrollers (QEMU and their compilers).")
+              help="Largest number of images, evenly spaced.")  # fmt: skip
+@click.option("--chips", is_flag=True, help="Also run on emulated microcontrollers (needs QEMU and their compilers).")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.pass_context
 def command(ctx: click.Context, model: str, data: tuple[str, ...], limit: int, chips: bool, as_json: bool) -> None:
     """Run a compressed network in torch, NumPy, C, WebAssembly and the browser, and compare.
 
     \b
-    Everything starts from the bytes of the file and of the images. An engine that cannot run
-    here is named with what it needs. Exit code 1 if two engines differ in any bit.
+    All engines start from the bytes of the file and of the images. For engines that cannot run
+    here, the command prints what they need. The exit code is 1 if two engines differ in any bit.
     """
     from .. import verify
     from ..exports.verify import HEADER

@@ -1,4 +1,4 @@
-"""Work on more than one machine, by Ray, which nothing else imports."""
+"""Work on several machines with Ray; only this package imports Ray."""
 
 from .bulk import BulkResult, predict_to_parquet
 from .tasks import ClusterTasks

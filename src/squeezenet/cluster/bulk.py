@@ -1,7 +1,7 @@
 """Classifying any number of images on a cluster: one row per image in one Parquet file.
 
-Blocks of images go to workers; a lost worker's block goes to another. Each finished block becomes a file of its own in
-`OUT.parts/`, which later calls skip; one process writes them. `OUT` appears when all blocks are done.
+Workers classify blocks of images; if a worker is lost, its block goes to another. One process writes each finished
+block to a file in `OUT.parts/`, and later calls skip these blocks. `OUT` is written when all blocks are done.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _ROW_GROUP = 100_000
 
 @dataclass(frozen=True)
 class BulkResult:
-    """What a run did."""
+    """Counts and times of a bulk prediction."""
 
     n_images: int
     n_errors: int
     n_earlier: int
-    """Images that earlier calls had classified."""
+    """Images that earlier calls have already classified."""
     n_processors: int
-    """0 if nothing was left to do."""
+    """Number of processors of the cluster; 0 if earlier calls had already done everything."""
     list_s: float
     """Seconds to find the images."""
     start_s: float
@@ -75,23 +75,23 @@ def predict_to_parquet(
     model: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *,
     address: str = LOCAL, top: int = 5, progress: Reporter | bool = True,
 ) -> BulkResult:  # fmt: skip
-    """Classify images on a Ray cluster; continues an interrupted call with the same arguments.
+    """Classify images on a Ray cluster; an interrupted call continues if it is repeated with the same arguments.
 
     Args:
         model: A `.sqz` file, or the name of a network of the package.
         sources: Folders, zips, files, Parquet files with a column of encoded images, or their URIs in an object store
-            (`s3://`, `gs://`, all that Arrow supports). All machines must reach them under the same name.
-        output: A Parquet file: `index`, `path`, `class`, `probability`, `is_unknown`, `top_classes`,
-            `top_probabilities`, `error`; one row per image, in order. An existing file is replaced.
-        address: `local`, or that of a running cluster.
-        top: Classes per image.
+            (`s3://`, `gs://` and others that Arrow supports). All machines must reach them under the same name.
+        output: The Parquet file to write, with one row per image in order and the columns `index`, `path`, `class`,
+            `probability`, `is_unknown`, `top_classes`, `top_probabilities`, `error`. An existing file is replaced.
+        address: `local`, or the address of a running cluster.
+        top: Number of classes to store per image.
         progress: A reporter; `True` for one on standard error, `False` for silence.
 
     Raises:
         FormatError: If the model is damaged or not a `.sqz` file.
         DataError: If a source does not exist or has no image.
-        ClusterError: If the cluster cannot be reached or gives up, or `OUT.parts/` is in use or holds anything else
-            than parts of this job: the same model, `top`, and images, none of them replaced.
+        ClusterError: If the cluster cannot be reached or fails; if `OUT.parts/` is in use; or if it contains other
+            files, or parts of a job with another model, another `top` or other images.
         OSError: If the output cannot be written.
 
     Example:
@@ -153,7 +153,7 @@ def _classify(
             shown.update(done)
     except ClusterError as error:
         raise ClusterError(
-            f"the cluster gave up ({error}); {done:,} of {n_images:,} images are saved: the same command continues"
+            f"the cluster failed ({error}); {done:,} of {n_images:,} images are saved: repeat the call to continue"
         ) from None
     return first_s, time.monotonic() - clock
 
@@ -202,7 +202,7 @@ def _merge(parts: Parts, blocks: Sequence[_Block], target: Path, identity: Ident
         for block in blocks:
             rows = parts.read(block.number, block.count)
             if rows is None:
-                raise ClusterError(f"{parts.folder}: a part was damaged or removed: the same command makes it again")
+                raise ClusterError(f"{parts.folder}: a part was damaged or removed: repeat the call to redo it")
             n_errors += len(rows) - rows["error"].null_count
             gathered.append(rows.cast(schema))
             if block is blocks[-1] or sum(map(len, gathered)) >= _ROW_GROUP:

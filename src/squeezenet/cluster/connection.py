@@ -16,7 +16,7 @@ LOCAL = "local"
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[int]:
-    """Be part of a cluster while the block runs; a process that is part of one already stays in it.
+    """Join a cluster while the block runs; a process that has already joined one stays in it.
 
     Every machine of the cluster needs this package, and the same version of Python and Ray.
 

@@ -1,4 +1,4 @@
-"""What bulk prediction reads: folders, zips, files, columns of Parquet files, here or in an object store."""
+"""Inputs of bulk prediction: folders, zips, files and columns of Parquet files, on disk or in an object store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["RESULT_KEY", "Entry", "Reader", "list_entries"]
 
 RESULT_KEY = b"squeezenet.job"
-"""In the metadata of results of bulk prediction, which are not read as images."""
+"""Metadata key of the results of bulk prediction; files with this key are not read as inputs."""
 
 _Test = Callable[[str], bool]
 
@@ -41,16 +41,16 @@ class Entry(NamedTuple):
     source: int
     """Position among the readers."""
     key: bytes
-    """What the reader takes: a path as the system has it, or a number within a zip."""
+    """Key for the reader: a path in the operating system's form, or a position in a zip."""
     name: str
-    """Of the file, for people."""
+    """Name of the file, for messages."""
     row_group: int
-    """-1 for an image file; -2 for what is not one, whose key is the reason."""
+    """-1 for an image file; -2 for another file, whose `key` is then the reason why it is not an image."""
     first_row: int
-    """Of the row group, counted through the file."""
+    """Position of the row group's first row in the file."""
     n_images: int
     version: bytes
-    """What differs when the file holds something else, is another file or a link to another; empty if it is gone."""
+    """Text that changes if the file is modified, replaced, or linked to another file; empty if it is gone."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Reader:
 
     filesystem: pyarrow.fs.FileSystem
     source: Source | None = None
-    """Where local images are; the file system reads all others."""
+    """Source of local images; all others are read by the file system."""
 
     def read(self, entry: Entry) -> Iterator[tuple[str, bytes | ImageError]]:
-        """Give an entry's images: the name, and the encoded bytes or what is wrong with them; never raises."""
+        """Yield an entry's images: the name, and the encoded bytes or a description of the error; never raises."""
         if entry.row_group == _LEFT_OUT:
             yield entry.name, ImageError(entry.key.decode())
             return

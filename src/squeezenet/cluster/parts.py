@@ -1,7 +1,7 @@
-"""The finished blocks of a job, each a file beside the output, until they are joined.
+"""Files of the finished blocks of a job, which are kept beside the output until they are joined.
 
 A part's name holds a checksum over the job and the part, so that a damaged part, or one of another job, does not count.
-Other people's files are never touched: the folder is taken only if it is new or an earlier call's.
+Other files are never changed: the folder is used only if it is new or belongs to an earlier call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Identity", "Parts"]
 
 Identity = dict[str, str | int]
-"""What must be the same for parts to belong together: `model`, `images` and `top`."""
+"""Facts that all parts of a job share: `model`, `images` and `top`."""
 
 _CHANGED = {"model": "another model", "images": "other images, or changed ones", "top": "another top"}
 _JOB, _LOCK = "job.json", "lock"
@@ -44,12 +44,12 @@ class Parts:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a call began a job here and did not end it."""
+        """Whether an earlier call started a job here and did not finish it."""
         return (self.folder / _JOB).exists()
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Take the folder while the block runs; if the block ends normally, this job's files in it are removed.
+        """Lock the folder while the block runs; if the block ends normally, this job's files in it are removed.
 
         Raises:
             ClusterError: If another process is at work in it, or it holds another job or anything else.
@@ -87,7 +87,7 @@ class Parts:
         self._files[number].add(path)
 
     def read(self, number: int, count: int) -> pyarrow.Table | None:
-        """Return the rows of a block, or None if it is not done: not there, not whole or of another job."""
+        """Return the rows of a block, or None if its part is missing, incomplete, or of another job."""
         import pyarrow as pa
         from pyarrow.parquet import read_table
 
@@ -103,7 +103,7 @@ class Parts:
         return f"{number:06}-{hashlib.sha256(job + data).hexdigest()[:32]}.parquet"
 
     def _check(self) -> None:
-        """Raise for a folder of something else, before anything in it is changed, and for one of another job."""
+        """Raise if the folder has other contents or belongs to another job, before anything in it is changed."""
         for path in self.folder.iterdir() if self.folder.exists() else ():
             is_empty_lock = path.name == _LOCK and not path.is_symlink() and path.stat().st_size == 0
             is_ours = is_empty_lock or any(name.fullmatch(path.name) for name in (_PART, _TEMPORARY))

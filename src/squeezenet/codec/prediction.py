@@ -44,7 +44,7 @@ _AVERAGE_COEFFICIENTS = [1 << 20, 1 << 19]
 
 
 class WeightModel:
-    """What is carried from layer to layer: contexts, and the predictors' coefficients for each kernel size."""
+    """State that is carried from layer to layer: contexts, and the predictors' coefficients for each kernel size."""
 
     def __init__(self) -> None:
         self.contexts = Contexts(_CONTEXTS)

@@ -1,4 +1,4 @@
-"""What weights cost: the model of `prediction` as NumPy arithmetic over whole columns, for rate-distortion rounding.
+"""The cost of weights in bits: the model of `prediction` in NumPy, over whole columns, for rate-distortion rounding.
 
 The coder walks along rows and adapts as it goes; rounding goes column by column over all rows at once. `RateModel.fit`
 finds a layer's predictors by least squares and the probability of each decision by counting; a `ColumnPass` then prices

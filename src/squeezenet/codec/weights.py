@@ -34,7 +34,7 @@ FRACTION_BITS = 8
 
 
 class _Model:
-    """What is carried from layer to layer."""
+    """State that is carried from layer to layer."""
 
     def __init__(self) -> None:
         self.weights = WeightModel()
@@ -43,15 +43,15 @@ class _Model:
         self.codebook = Contexts(4)
 
     def relax(self) -> None:
-        """Let every context adapt fast again."""
+        """Let every context adapt quickly again."""
         for contexts in vars(self).values():
             (contexts.contexts if isinstance(contexts, WeightModel) else contexts).relax()
 
 
 def round_multiplier(values: NDArray[np.floating], fraction_bits: int = FRACTION_BITS) -> NDArray[np.float32]:
-    """Round positive multipliers up to ones with few fraction bits; the file spends bits on those alone.
+    """Round positive multipliers up to values with few fraction bits; a file stores only these bits.
 
-    Up, so that weights quantised with the resulting scale stay within their range.
+    They are rounded up so that weights quantised with the resulting scale stay within their range.
     """
     fraction, exponent = np.frexp(np.asarray(values, np.float64))
     steps = np.ceil(np.ldexp(fraction, fraction_bits + 1))
@@ -90,7 +90,7 @@ def decode_convs(ops: Sequence[Op], streams: Sequence[bytes]) -> dict[str, ConvP
 
 
 def encode_next(ops: Sequence[Op], streams: Sequence[bytes], op: Op, params: ConvParams) -> bytes:
-    """Code one more convolution after those of some streams, which stay as they are.
+    """Code one more convolution after those of existing streams, which are not changed.
 
     Raises:
         FormatError: If a stream is damaged.

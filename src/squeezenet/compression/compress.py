@@ -44,7 +44,7 @@ class Compressed:
     """A compressed network and the report about it."""
 
     file: SqzFile
-    """What the file holds; `Classifier(result.file)` runs it."""
+    """Contents of the file; `Classifier(result.file)` runs it."""
     encoded: bytes
     """The file."""
     report: CompressionReport
@@ -56,19 +56,19 @@ class Compressed:
 
     @property
     def meets_target(self) -> bool:
-        """Whether the budget was kept; otherwise this is the nearest file that was found."""
+        """Whether the budget was met; otherwise this is the closest file that was found."""
         return self.report.meets_target
 
     @property
     def points(self) -> tuple[RDPoint, ...]:
-        """Every network that the search of `RateDistortion` looked at."""
+        """Every network that the search of `RateDistortion` evaluated."""
         return self.report.points
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write FILE and FILE.report.json, and with points to show FILE.report.svg; all of them or none.
+        """Write FILE, FILE.report.json and, if there are `points`, FILE.report.svg; either all of them or none.
 
         Raises:
-            OSError: If they cannot be written; what was there is kept.
+            OSError: If they cannot be written; existing files are kept.
         """
         report = json.dumps(self.report.to_dict(), indent=1).encode()
         files = {Path(path): self.encoded, Path(f"{path}.report.json"): report}
@@ -77,7 +77,7 @@ class Compressed:
         write_together(files)
 
     def plot(self) -> bytes:
-        """Draw what the search looked at, as SVG."""
+        """Draw the networks that the search evaluated, as SVG."""
         kl = self.report.fidelity.kl if self.report.fidelity else None
         title = f"{self.file.network.spec.name}: networks the search looked at"
         return plot_points(self.points, file_bytes=self.file_bytes, kl=kl, title=title)
@@ -91,27 +91,27 @@ def compress(
     calibration: Data | None = None, n_photos: int = 250, data: Data | None = None, unlabelled: Data | None = None,
     val: Data | None = None, progress: Reporter | bool = True,
 ) -> Compressed:  # fmt: skip
-    """Squeeze a trained network into a `.sqz` file.
+    """Compress a trained network to a `.sqz` file.
 
     Args:
         model: The name or path of a MODEL (see `find_model`), or a torch model; it is not changed.
-        output: Where to write the file and its report; by default nothing is written, and `Compressed.write` does it.
-        method: `RateDistortion` (the default, to a KL of 0.05), `Int8` or `DeepCompression`, with its options.
-        calibration: Photos, labelled or not, that scales and sensitivities are measured on; a fifth is set aside to
-            measure fidelity on. By default those of `data` or `unlabelled`; without any, published ranges or synthetic
-            pictures.
-        n_photos: Photos to calibrate on, evenly spaced over `calibration`; a few hundred are enough.
+        output: The file to write, with its report beside it. By default nothing is written; use `Compressed.write`.
+        method: `RateDistortion` (the default, with a largest KL of 0.05), `Int8` or `DeepCompression`, with options.
+        calibration: Photos, labelled or not, on which scales and sensitivities are measured; a fifth is held out to
+            measure fidelity. By default those of `data` or `unlabelled`, else published ranges or synthetic pictures.
+        n_photos: Number of photos to calibrate on, evenly spaced over `calibration`; a few hundred are enough.
         data: Labelled images to train on.
-        unlabelled: Photos without labels to distil on with `RateDistortion`: thousands, like those that the network is
-            for. The file is the one before distillation if calibration photos set aside show no gain.
-        val: Labelled images to measure accuracy on, a temperature, and a rule for "unknown" (its vectors on `data`).
-        progress: Where progress is shown: a `Reporter`, True for standard error, False for nowhere.
+        unlabelled: Photos without labels to distil on with `RateDistortion`, preferably thousands, and similar to
+            those that will be classified. If KL on held-out calibration photos does not fall, distillation is
+            discarded.
+        val: Labelled images to measure accuracy on, and to fit a temperature and a rule for unknown photos.
+        progress: A `Reporter` that shows progress, True for standard error, False for none.
 
     Returns:
-        The file and its report. If a budget cannot be met, the nearest file; `meets_target` is then False.
+        The file and its report. If a budget cannot be met, this is the closest file, and `meets_target` is False.
 
     Raises:
-        CompressionError: If options do not go together or with the images; before anything is read.
+        CompressionError: If options contradict each other or the images; raised before anything is read.
         ModelNotFoundError: If there is no such model; see `open_model` for the others.
         DataError: If images cannot be used, or their classes are not those of the model.
         QuantizationError: If the network has no integer form, or there are too few photos.
@@ -150,7 +150,7 @@ def compress(
 
 @dataclass(frozen=True)
 class _Inputs:
-    """The images of a compression, by what they are for."""
+    """The images of a compression by their purpose."""
 
     reference: FloatPredictor
     photos: CalibrationPhotos
@@ -174,7 +174,7 @@ def _gather(
         images = _opened(calibration, "train", reporter, unlabelled=True)
     photos = choose_calibration(model, images, n_photos=n_photos, takes_ranges=isinstance(method, Int8))
     if photos.is_synthetic:
-        reporter.say(f"no calibration photos: {photos.source} stand in, and fidelity is unknown")
+        reporter.say(f"no calibration photos: using {photos.source}; fidelity is not measured")
     if calibration is None:  # what fidelity is measured on is not trained on
         labelled, unlabelled = _without(labelled, photos), _without(unlabelled, photos)
     if labelled is not None and model.labels is not None:
@@ -217,9 +217,9 @@ def _job(model: SqueezeNet, inputs: _Inputs, method: Method, reporter: Reporter)
 
 
 def _check_place(output: Path) -> None:
-    """Raise for a place that cannot be written to, before minutes of work."""
+    """Raise if the output cannot be written, before minutes of work."""
     if not output.parent.is_dir():
-        raise CompressionError(f"expected a folder to write to, got {str(output.parent)!r}: make it first")
+        raise CompressionError(f"expected a folder to write to, got {str(output.parent)!r}: create it first")
     if output.exists() and not output.is_file():
         raise CompressionError(f"expected a file to write, got a folder or a device: {str(output)!r}")
     if not os.access(output.parent, os.W_OK):
@@ -243,12 +243,12 @@ def _opened(data: Data, split: Split, reporter: Reporter, *, unlabelled: bool = 
 
 
 def _described(method: Method, photos: CalibrationPhotos) -> dict[str, str]:
-    """How a network was compressed, for its provenance."""
+    """Description of a compression, for the provenance."""
     return {"preset": method.name, **({"calibration": photos.source} if photos.is_synthetic else {})}
 
 
 def _judge(encoded: bytes, inputs: _Inputs) -> tuple[bytes, Comparison | None]:
-    """Measure accuracy on the file as it is decoded, and store when to believe it."""
+    """Measure accuracy on the decoded file, and store a temperature and a rule for unknown photos."""
     if inputs.comparer is None:
         return encoded, None
     classifier = Classifier(decode_sqz(encoded))

@@ -30,7 +30,7 @@ class Method(Protocol):
     """A way from a float network to integers."""
 
     name: ClassVar[str]
-    """As the command line and reports have it."""
+    """Name on the command line and in reports."""
 
     def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
         """Check the options against the images that are available.
@@ -45,7 +45,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RateDistortion:
-    """Spend bytes where the loss is sensitive to them, within one budget; without one, a KL of 0.05.
+    """Rounding that spends bytes where the loss is sensitive to them, within one budget; by default a KL of 0.05.
 
     Raises:
         CompressionError: On construction, if more than one budget is given or a number is out of range.
@@ -56,19 +56,19 @@ class RateDistortion:
     max_bytes: int | None = None
     """Largest file, bytes."""
     max_kl: float | None = None
-    """Largest mean KL(float || compressed) on photos set aside, nats."""
+    """Largest mean KL(float || compressed) on held-out photos, nats."""
     max_drop: float | None = None
-    """Most points of top-1 to lose on `val`, percent."""
+    """Largest loss of top-1 on `val`, percentage points."""
     polish_minutes: float = 0
-    """Minutes to distil from the float network on the calibration photos, after everything else."""
+    """Minutes of distillation from the float network on the calibration photos, after all other steps."""
     epochs: int = 2
-    """Times to go through `data` or `unlabelled`, if one of them is given."""
+    """Number of epochs on `data` or `unlabelled`, if one of them is given."""
 
     def __post_init__(self) -> None:
         """Check the ranges of the options."""
         budgets = [name for name in ("max_bytes", "max_kl", "max_drop") if getattr(self, name) is not None]
         given = " and ".join(f"`{name}`" for name in budgets)
-        refuse_options(len(budgets) > 1, f"{given} exclude each other: one is the budget")
+        refuse_options(len(budgets) > 1, f"expected one budget, got {given}")
         for name, least in (("max_bytes", 1), ("max_drop", 0), ("polish_minutes", 0), ("epochs", 1)):
             value = getattr(self, name)
             is_low = value is not None and not value >= least
@@ -79,9 +79,9 @@ class RateDistortion:
         """Raise for a budget of points without labelled images, and for two ways to train."""
         no_val = self.max_drop is not None and not has_val
         refuse_options(no_val, "`max_drop` is measured on labelled images: expected `val`, got none")
-        reason = "`polish_minutes` goes with neither `data` nor `unlabelled`: give the length of training as `epochs`"
+        reason = "`polish_minutes` cannot be combined with `data` or `unlabelled`: use `epochs` instead"
         refuse_options(bool(self.polish_minutes) and (has_data or has_unlabelled), reason)
-        refuse_options(has_data and has_unlabelled, "`data` and `unlabelled` exclude each other: both are distilled on")
+        refuse_options(has_data and has_unlabelled, "expected either `data` or `unlabelled` to distil on, got both")
 
     def run(self, job: Job) -> Outcome:
         """Carry it out; see `compress_rate_distortion`."""
@@ -107,13 +107,13 @@ class RateDistortion:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8:
-    """Round weights to 8 bits with a scale per output channel; no options."""
+    """Rounding of weights to 8 bits with a scale per output channel; it has no options."""
 
     name: ClassVar[str] = "int8"
 
     def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
         """Raise for images to train on: nothing is trained."""
-        reason = "int8 trains nothing: expected no `data` or `unlabelled`; photos that set the scales are `calibration`"
+        reason = "int8 does not train: expected no `data` or `unlabelled`; use `calibration` to set scales"
         refuse_options(has_data or has_unlabelled, reason)
 
     def run(self, job: Job) -> Outcome:

@@ -1,4 +1,4 @@
-"""What every compression method takes and returns."""
+"""The input and the result of every compression method."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Distilled", "Job", "Outcome", "RDPoint", "refuse_options"]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a method works on."""
+    """The input of a method."""
 
     model: SqueezeNet
     """Float network, batch norm folded, in evaluation mode."""
@@ -32,7 +32,7 @@ class Job:
     unlabelled: ImageSet | None
     """Photos without labels to distil on."""
     overhead_bytes: int
-    """What the file takes besides its coded weights."""
+    """Bytes of the file without its coded weights."""
     points_lost: Callable[[IntegerNetwork], float] | None
     """Top-1 of the float network minus that of an integer network on labelled images, percent."""
     reporter: Reporter
@@ -40,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class RDPoint:
-    """One network that the search of `RateDistortion` looked at."""
+    """One network that the search of `RateDistortion` evaluated."""
 
     stage: Literal["round", "distil"]
     slope: float
@@ -52,49 +52,49 @@ class RDPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Distilled:
-    """What distillation on photos without labels changed: mean KL(float || compressed), nats.
+    """Effect of distillation on photos without labels: mean KL(float || compressed), nats.
 
-    Measured by a float simulation of the engine, on photos that were not trained on. Where the KL on the calibration
-    photos falls much less, what the network is used for and what it was distilled on are too different.
+    Measured by a float simulation of the engine, on photos that were not trained on. If the KL on the calibration
+    photos falls much less than on the unlabelled photos, the two sets are too different.
     """
 
     kl_before: float
-    """On the calibration photos set aside, of which the network is chosen: never below `kl_after`."""
+    """On the held-out calibration photos, by which the network is selected: never below `kl_after`."""
     kl_after: float
     own_kl_before: float
-    """On photos of the set that it was distilled on."""
+    """On held-out photos of the unlabelled set."""
     own_kl_after: float
 
     @property
     def has_helped(self) -> bool:
-        """Whether a better network was found; otherwise the file is the one before distillation."""
+        """Whether distillation found a better network; otherwise the result is the file before distillation."""
         return self.kl_after < self.kl_before
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The integers that a method found, and what it measured."""
+    """The integers that a method found, and its measurements."""
 
     network: IntegerNetwork
     weights: bytes | None = None
-    """The integers as `encode_weights` writes them, where the method needed their size anyway."""
+    """The result of `encode_weights`, if the method has computed it."""
     file_bytes: int | None = None
-    """Size of the file with these weights, where the method measured it."""
+    """Size of the file with these weights, if the method measured it."""
     held_out_logits: NDArray[np.float64] | None = None
-    """Class scores of the held-out photos by the engine, (N, classes), where the method measured them."""
+    """Class scores of the held-out photos by the engine, (N, classes), if the method computed them."""
     held_out_kl: float | None = None
     """Mean KL(float || engine) over these photos, nats."""
     meets_target: bool = True
-    """Whether the budget was kept; otherwise this is the nearest network that was found."""
+    """Whether the budget was met; otherwise this is the closest network that was found."""
     points: tuple[RDPoint, ...] = ()
-    """Everything that the search looked at."""
+    """Every network that the search evaluated."""
     distilled: Distilled | None = None
-    """What distillation on unlabelled photos changed."""
+    """Effect of distillation on unlabelled photos."""
     layers_2016: tuple[LayerSizes, ...] = ()
     """Sizes under the paper's storage scheme, from `DeepCompression`."""
 
 
 def refuse_options(is_wrong: bool, reason: str) -> None:
-    """Raise a `CompressionError` if options do not go together; they are named in backticks."""
+    """Raise a `CompressionError` for options that cannot be combined; the message names them in backticks."""
     if is_wrong:
         raise CompressionError(reason)

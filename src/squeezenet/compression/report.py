@@ -1,4 +1,4 @@
-"""What a compression did, measured on the encoded file through the engine: bytes, fidelity, accuracy."""
+"""The report of a compression, measured on the encoded file by the engine: bytes, fidelity, accuracy."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from .outcome import Distilled, RDPoint
 __all__ = ["CompressionReport", "Fidelity", "pruning_table", "storage_table"]
 
 PAPER_ROW = {"name": "SqueezeNet, Deep Compression at 6 bits (2016)", "file_bytes": 470_000, "ratio_vs_alexnet": 510}
-"""The paper's best row, to stand beside ours (Iandola et al. 2016, table 2)."""
+"""The paper's best row, for comparison (Iandola et al. 2016, table 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """How close a compressed network's answers are to the float network's."""
+    """How closely the predictions of a compressed network match those of the float network."""
 
     n_images: int
     kl: float
     """Mean KL(float || compressed) of the class probabilities, nats."""
     agreement: float
-    """Percent of the images on which both have the same class."""
+    """Percent of the images for which both predict the same class."""
 
     @classmethod
     def of(cls, expected: NDArray[np.float64], actual: NDArray[np.float64]) -> Fidelity:
-        """Compare class scores (N, classes) of both networks on images that neither was calibrated on."""
+        """Compare class scores (N, classes) of both networks on images that were not used for calibration."""
         same = expected.argmax(axis=1) == actual.argmax(axis=1)
         return cls(n_images=len(expected), kl=kl_divergence(expected, actual), agreement=100 * float(same.mean()))
 
@@ -49,21 +49,21 @@ class CompressionReport:
     method: str
     file: FileFacts
     fidelity: Fidelity | None
-    """Against the float network, on photos set aside; None without photos."""
+    """Fidelity to the float network on held-out photos; None without photos."""
     comparison: Comparison | None
-    """With the float network, on the labelled images of `val`."""
+    """Comparison with the float network on the labelled images of `val`."""
     layers_2016: tuple[LayerSizes, ...]
     points: tuple[RDPoint, ...]
-    """What the search of `RateDistortion` looked at."""
+    """Every network that the search of `RateDistortion` evaluated."""
     seconds: float
     calibration_photos: int
     calibration: str
-    """What set the scales: `photos`, or what stood in for them."""
+    """Source of the activation scales: `photos`, or what was used instead."""
     is_chosen_on_val: bool
-    """Whether the file was chosen by its accuracy on `val`, which makes it less informative about other images."""
+    """Whether the file was selected by its accuracy on `val`, which makes that accuracy optimistic."""
     meets_target: bool
     distilled: Distilled | None = None
-    """What distillation on unlabelled photos changed."""
+    """Effect of distillation on unlabelled photos."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -1,6 +1,6 @@
 """Images on disk: folders, zips, tar shards and the embedded digits; checks and decoding. No torch here.
 
-`open_data` finds the images, `check_data` looks for damage, `decode_batches` decodes them.
+`open_data` finds the images, `check_data` finds damaged files, `decode_batches` decodes.
 """
 
 from .check import DataCheck, check_data

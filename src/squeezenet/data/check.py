@@ -1,6 +1,6 @@
-"""Look through a data set before the first epoch: every file's header is read, none is decoded.
+"""Checks of a data set before the first epoch: the header of every file is read, but no image is decoded.
 
-Damage that only shows when an image is decoded is skipped and counted later, against the same limit.
+Images that turn out to be damaged when they are decoded are skipped later, and count towards the same limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheck:
-    """What was found, and the sets without their unreadable files."""
+    """Results of the check, and the sets without their unreadable files."""
 
     train: ImageSet
     val: ImageSet | None
@@ -45,7 +45,7 @@ class DataCheck:
     ignored: tuple[tuple[str, str], ...]
 
     def summary(self) -> list[str]:
-        """Summarise in lines; the first line counts, the others are warnings."""
+        """Summarise in lines of text: the first states the numbers of images, the others are warnings."""
         counts = sorted(self.train.class_counts().values())
         spread = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
         n_val = 0 if self.val is None else len(self.val)
@@ -113,7 +113,7 @@ def check_data(train: ImageSet, val: ImageSet | None = None, *, on_progress: Pro
 
 
 def refuse_unreadable(unreadable: Sequence[Unreadable], n_images: int) -> None:
-    """Stop where more than `MAX_UNREADABLE_SHARE` of the files cannot be used.
+    """Stop if more than `MAX_UNREADABLE_SHARE` of the files cannot be used.
 
     Raises:
         DataError: If so; the message names the first of them.
@@ -131,7 +131,7 @@ class _Header:
     size: tuple[int, int]
     file_bytes: int
     digest: bytes
-    """Of the first bytes only; whole files are compared where these agree."""
+    """Digest of the first bytes only; if these agree, whole files are compared."""
 
 
 def _read_headers(images: ImageSet, on_progress: Progress | None, done: int, total: int) -> list[_Header | Unreadable]:

@@ -25,10 +25,10 @@ __all__ = ["DecodedBatch", "Unreadable", "decode_all", "decode_batches", "decode
 _CHUNK = 256
 
 MAX_ASPECT = 8
-"""A strip one pixel high would otherwise become gigabytes when its short side is scaled up."""
+"""Largest aspect ratio that is kept; scaling up the short side of a thin strip would otherwise take gigabytes."""
 
 View = Callable[[bytes], NDArray[np.uint8]]
-"""From encoded bytes to pixels, shape (H, W, 3)."""
+"""Function from encoded bytes to pixels, shape (H, W, 3)."""
 
 
 class Unreadable(NamedTuple):
@@ -44,11 +44,11 @@ class DecodedBatch(NamedTuple):
     tried: range
     """Positions in the set that this batch covers."""
     indices: NDArray[np.int64]
-    """Positions in the set, shape (n,); unreadable images are missing."""
+    """Positions of the readable images in the set, shape (n,)."""
     pixels: NDArray[np.uint8]
     """Shape (n, crop_size, crop_size, 3), RGB."""
     unreadable: list[Unreadable]
-    """Those of `tried` that are not in `indices`, in order."""
+    """The images of `tried` that are not in `indices`, in order."""
 
 
 def decode_for_crops(data: bytes, short_side: int, *, enlarge: bool = False) -> NDArray[np.uint8]:
@@ -102,7 +102,7 @@ def _decode(
 
 
 def decode_batches(images: ImageSet, preprocessing: Preprocessing, *, batch_size: int = 64) -> Iterator[DecodedBatch]:
-    """Decode a whole set, batch by batch, in order; an unreadable image is reported and left out.
+    """Decode a whole set, batch by batch, in order; unreadable images are skipped and reported.
 
     Args:
         images: The set.

@@ -1,4 +1,4 @@
-"""Which images a network was trained on: a mark goes with its weights, and the same images are recognised later."""
+"""Recognising training images: their fingerprint is stored with the weights, and compared with other sets later."""
 
 from __future__ import annotations
 
@@ -13,32 +13,30 @@ from .imageset import ImageSet
 __all__ = ["HOLDOUT_SHARE", "TRAINED_ON", "KnownPart", "known_part", "moved_with_groups", "training_mark"]
 
 HOLDOUT_SHARE = 0.1
-"""Part of every class that training sets aside for validation where no other images are given."""
+"""Share of every class that is held out for validation if no validation images are given."""
 
 TRAINED_ON = "trained_on"
-"""Where a network's provenance has the mark."""
+"""Key of the fingerprint in a network's provenance."""
 
 _N_READ = 16  # images whose bytes are looked at; of all others name and size
 _MAX_DEPTH = 8  # weights that began as other weights
 
 
 class KnownPart(NamedTuple):
-    """The images that `known_part` chose, and what it found."""
+    """Images selected by `known_part`, and what is known about the whole set."""
 
     images: ImageSet
     n_trained: int = 0
-    """Images of the whole set that the network was trained on; 0 where the set is another."""
-    n_aside: int = 0
-    """Images of it that training set aside."""
+    """Number of images in the whole set that the network was trained on; 0 if this is another set."""
+    n_held: int = 0
+    """Number of images in it that training held out."""
 
     @property
     def note(self) -> str | None:
-        """A remark for people on measuring these images; None where the set is another."""
-        if self.n_aside:
-            trained, aside = self.n_trained, self.n_aside
-            return (
-                f"trained on {trained} of these {trained + aside} images: the {aside} that were set aside are measured"
-            )
+        """A remark for people; None if this is another set."""
+        if self.n_held:
+            known = f"trained on {self.n_trained} of these {self.n_trained + self.n_held} images"
+            return f"{known}: only the {self.n_held} held-out ones are measured"
         if self.n_trained:
             return "WARNING: the network was trained on these images, so this accuracy is meaningless"
         return None
@@ -76,7 +74,7 @@ def moved_with_groups(images: ImageSet, groups: Iterable[Sequence[int]]) -> list
 
 
 def training_mark(images: ImageSet, moved: Sequence[int] = ()) -> str:
-    """Identify a set by its classes, file names and sizes and the contents of a few files, wherever it lies.
+    """Compute a set's fingerprint from its classes, file names, sizes and the contents of a few files.
 
     Args:
         images: Those trained on.
@@ -98,15 +96,15 @@ def training_mark(images: ImageSet, moved: Sequence[int] = ()) -> str:
 
 
 def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False) -> KnownPart:
-    """Choose the images of a set that a network was not trained on, where it is the set that it was trained on.
+    """Select the held-out images of a set, if the network was trained on this set.
 
     Args:
         images: Labelled images, with the class names of their folders.
         provenance: Of the network; anything but a mapping is ignored.
-        is_trained: Choose those that it was trained on instead.
+        is_trained: Select the training images instead.
 
     Returns:
-        All images of the set where nothing is known of it, or none were set aside.
+        All images if the network was trained on another set, or none were held out.
     """
     marks = set(_marks(provenance))
 

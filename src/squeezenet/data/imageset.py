@@ -1,6 +1,7 @@
 """Labelled images: which files belong to which class and split, read lazily.
 
-`layout.py` has the rule for the folders of one source; several sources join by class name. No image is decoded here.
+`layout.py` has the rules for the folders of one source; several sources are joined by class name. No image is decoded
+here.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _MAX_NAMED = 5
 
 
 class ImageItem(NamedTuple):
-    """One image: where it lies, for messages, and its position in `ImageSet.classes`."""
+    """One image: its name for messages, and the position of its class in `ImageSet.classes`."""
 
     name: str
     label: int | None
@@ -47,18 +48,18 @@ class _HasClasses(Protocol):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with labels, in an order that is the same on every machine; may be pickled for worker processes."""
+    """Images with labels, in the same order on every machine; can be pickled for worker processes."""
 
     name: str
     classes: tuple[str, ...]
     """Class names, sorted; empty for unlabelled images."""
     items: tuple[ImageItem, ...]
     splits: tuple[Split, ...]
-    """Splits that the sources offer (not only the one chosen); empty where they have no split folders."""
+    """All splits that the sources have (not only the one chosen); empty if they have no split folders."""
     empty_classes: tuple[str, ...] = ()
     """Class folders without a single image; they do not count as classes."""
     ignored: tuple[tuple[str, str], ...] = ()
-    """Name and reason of files and folders that are left out."""
+    """Names of the files and folders that are ignored, each with the reason."""
     notes: tuple[str, ...] = ()
     """Remarks on how the folders were read, for people."""
     _sources: tuple[Source, ...] = dataclasses.field(default=(), repr=False)
@@ -77,7 +78,7 @@ class ImageSet:
         return labels
 
     def read(self, index: int, limit: int | None = None) -> bytes:
-        """Return an image's encoded bytes, or the first `limit`; raises `ImageError` as `Source.read` does."""
+        """Return an image's encoded bytes, or the first `limit` of them; raises `ImageError` like `Source.read`."""
         source, key = self._keys[index]
         return self._sources[source].read(key, limit)
 
@@ -87,7 +88,7 @@ class ImageSet:
         return self._sources[source].size_bytes(key)
 
     def remarks(self) -> list[str]:
-        """Describe in lines how the folders were read, and what was left out."""
+        """Describe in lines of text how the folders were read, and what was ignored."""
         left_out = [f"{name} ({reason})" for name, reason in self.ignored]
         return [*self.notes, *summed_up("ignored", left_out)]
 
@@ -105,10 +106,10 @@ class ImageSet:
         return dataclasses.replace(self, items=items, _keys=keys)
 
     def joined(self, other: ImageSet) -> ImageSet:
-        """Put another set behind this one, its classes numbered as here.
+        """Append another set, with its classes renumbered as in this set.
 
         Raises:
-            DataError: If a class of the other set is missing here.
+            DataError: If a class of the other set is missing in this one.
         """
         behind = other.with_classes_of(self) if self.classes != other.classes else other
         keys = tuple((source + len(self._sources), key) for source, key in behind._keys)
@@ -117,7 +118,7 @@ class ImageSet:
         )
 
     def sample(self, n: int) -> ImageSet:
-        """Keep at most `n` images (at least 1), evenly spaced over the set; the first and the last are among them.
+        """Keep at most `n` images (`n` at least 1), evenly spaced over the set, including the first and the last.
 
         Example:
             >>> digits = open_data("digits", split="val")
@@ -127,7 +128,7 @@ class ImageSet:
         return self.subset(evenly_spaced(len(self), n))
 
     def relabel(self, positions: Mapping[str, int], classes: Sequence[str]) -> ImageSet:
-        """Number the classes as another set or a model does.
+        """Renumber the classes as in another set or a model.
 
         Args:
             positions: New position of every class of this set, for example from `Labels.match`.
@@ -138,7 +139,7 @@ class ImageSet:
         return dataclasses.replace(self, items=items, classes=tuple(classes))
 
     def with_classes_of(self, other: _HasClasses) -> ImageSet:
-        """Number the classes as `other` does, by name.
+        """Renumber the classes as in `other`, by name.
 
         Raises:
             DataError: If a class of this set is missing in `other`.
@@ -154,21 +155,21 @@ class ImageSet:
         return self.relabel(positions, other.classes)
 
     def split_holdout(self, share: float, *, moved: Iterable[int] = ()) -> tuple[ImageSet, ImageSet]:
-        """Set the same evenly spaced images of every class aside, whatever the machine or the seed.
+        """Hold out evenly spaced images of every class; the choice depends on neither machine nor seed.
 
         Args:
-            share: Part of each class to set aside, 0 to 1; at least one image of each class that has two.
-            moved: Positions of images that go to the other side than by the rule.
+            share: Part of each class to hold out, 0 to 1; at least one image of each class with two or more.
+            moved: Positions of images that go to the opposite side.
 
         Returns:
-            The rest, and the images set aside.
+            The remaining images, and the images held out.
         """
         held = self.holdout(share) ^ {index for index in moved if index < len(self)}
         rest = self.subset(index for index in range(len(self)) if index not in held)
         return rest, self.subset(sorted(held))
 
     def holdout(self, share: float) -> set[int]:
-        """Positions of the images that `split_holdout` sets aside."""
+        """Positions of the images that `split_holdout` holds out."""
         by_class: dict[int, list[int]] = {}
         for index, label in enumerate(self.labels):
             by_class.setdefault(label, []).append(index)
@@ -204,14 +205,14 @@ def open_data(
     """Find the images of one or several DATA arguments.
 
     Args:
-        sources: `digits`, a folder, a zip, a table of labels (`.csv`), or several of them, joined by class name; with
-            `unlabelled` also files, which are taken for images whatever their extension.
-        split: Which split to take where the sources together have more than one; no effect where they have none or
-            only one. Without it, all images are taken.
-        unlabelled: Take images from anywhere and give none a class, for calibration and prediction.
+        sources: `digits`, a folder, a zip, a table of labels (`.csv`), or several of these, joined by class name. With
+            `unlabelled` also files, which are read as images whatever their extension.
+        split: The split to return if the sources together have more than one; otherwise it has no effect. By default,
+            the images of all splits.
+        unlabelled: Find images at any depth, and give them no class, for calibration and prediction.
 
     Raises:
-        DataError: If a source does not exist or cannot be used, or holds no image (in class folders).
+        DataError: If a source does not exist or cannot be used, or contains no image (in class folders).
 
     Example:
         >>> digits = open_data("digits", split="val")
@@ -222,22 +223,22 @@ def open_data(
 
 
 def open_train_and_val(sources: DataSource | Sequence[DataSource]) -> tuple[ImageSet, ImageSet | None]:
-    """Find what `open_data` finds for split `train`, and for split `val`, and list every source only once.
+    """Return the results of `open_data` for the splits `train` and `val`, but list every source only once.
 
-    The latter is None where the sources do not have both. Raises `DataError` as `open_data` does.
+    The latter is None unless the sources have both. Raises `DataError` like `open_data`.
     """
     files = _list_files(sources, unlabelled=False)
     train = files.images("train")
     for split in set(files.splits) - {"train", "val"} if len(files.splits) > 1 else ():
         n_images = sum(entry.split == split for entry in files.entries)
         train = dataclasses.replace(
-            train, notes=(*train.notes, f"split {split} is left alone; number of images: {n_images}")
+            train, notes=(*train.notes, f"split {split} is not used; number of images: {n_images}")
         )
     return train, files.images("val") if {"train", "val"} <= set(files.splits) else None
 
 
 def open_everything(sources: Sequence[DataSource]) -> ImageSet:
-    """Find the images of some DATA arguments without classes, and all else in them as images that cannot be read.
+    """Find the images of some DATA arguments, without classes; all other files become images that cannot be read.
 
     Raises:
         DataError: If a source does not exist, or all of them are empty.
@@ -260,7 +261,7 @@ def _list_files(sources: DataSource | Sequence[DataSource], *, unlabelled: bool)
                 source.path, "expected an image or a zip of images, got a zip without any"
             )
             listing = source.list_files()
-        files.notes += [f"{source.name} is read as split {split}, by its name"] if split else []
+        files.notes += [f"{source.name} is read as split {split}, because of its name"] if split else []
         files.ignored += listing.ignored
         files.arrange(number, source.name, listing, split)
     files.join_classes()

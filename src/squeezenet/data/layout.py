@@ -1,6 +1,6 @@
-"""What the paths of a set mean: the one rule that tells wrappers, splits, classes and junk apart.
+"""Interpretation of a set's paths: rules that distinguish wrappers, splits, classes and junk.
 
-docs/train.md states the rule for users. Nothing is read here; `imageset.py` applies it to every source.
+docs/train.md describes these rules for users. No files are read here; `imageset.py` applies the rules to every source.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _JUNK_FILES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "deskt
 
 
 def junk_reason(name: str, *, is_folder: bool) -> str | None:
-    """Return why a folder or file is left aside by its name alone; None if it is not."""
+    """Return why a folder or file is ignored because of its name; None if it is not."""
     if name.startswith(".") and name != "..":
         return "hidden: rename the folder if it is a class" if is_folder else "a hidden file"
     if is_folder:
@@ -46,7 +46,7 @@ def junk_reason(name: str, *, is_folder: bool) -> str | None:
 
 
 def split_of(folder: str) -> Split | None:
-    """Which split a folder's name stands for; None if it has another name.
+    """Return the split that a folder's name stands for; None if the name is not that of a split.
 
     Example:
         >>> split_of("Validation"), split_of("test_set"), split_of("train2017"), split_of("bullet_train")
@@ -57,7 +57,7 @@ def split_of(folder: str) -> Split | None:
 
 
 class Place(NamedTuple):
-    """What a path stands for: a split, where there are any, and a class; else the reason why it has no class."""
+    """The meaning of a path: a split, if there are any, and a class; or the reason why it has no class."""
 
     split: Split | None
     class_name: str | None
@@ -66,18 +66,18 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How the paths of one source are to be read."""
+    """The structure of the paths of one source."""
 
     depth: int = 0
-    """Number of folders around everything."""
+    """Number of wrapper folders."""
     splits: dict[str, Split] = field(default_factory=dict)
-    """Split folders; empty where the classes come first."""
+    """Split folders; empty if the classes are on the first level."""
     inner: frozenset[str] = frozenset()
-    """Split folders whose classes are in another folder inside."""
+    """Split folders whose classes are one folder deeper."""
     has_splits_inside: bool = False
-    """Whether every class has the split folders inside."""
+    """Whether the split folders are inside every class."""
     problem: str | None = None
-    """Why the classes cannot be told."""
+    """Reason why the classes cannot be determined."""
     note: str | None = None
     """Remarks for people."""
 
@@ -96,7 +96,7 @@ class Layout:
 
 
 def read_layout(paths: Sequence[_Parts]) -> Layout:
-    """Find out how the paths of a source's images are meant.
+    """Determine the structure of the paths of a source's images.
 
     Args:
         paths: Parts of each path below the source's root; junk is not among them.

@@ -1,4 +1,4 @@
-"""From a DATA argument to the source that it names."""
+"""`open_source`, which opens the source that a DATA argument names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_source(source: str | os.PathLike[str], *, any_file: bool = False) -> So
 
     Args:
         source: The argument.
-        any_file: Take any other file for an image as well, whatever its extension.
+        any_file: Also open any other file as an image, whatever its extension.
 
     Raises:
         DataError: If it is not one of these, or the zip cannot be used.

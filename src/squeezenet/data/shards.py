@@ -1,11 +1,11 @@
-"""Sets larger than memory and disk: tar shards in WebDataset's layout, beside an index, in a folder or behind HTTP.
+"""Sets larger than memory and disk: tar shards in WebDataset's layout with an index, in a folder or served over HTTP.
 
 A shard is a plain tar of `KEY.jpg` (or another image extension) and `KEY.cls`, the number of the class. The index names
 the shards and counts their images:
 
     {"format": 1, "classes": {"cat": 610, "dog": 590}, "shards": {"00000.tar": 1000, "00001.tar": 200}}
 
-Nothing here is as large as the number of images that it claims; `training.feed.shards` reads them.
+No memory is allocated in proportion to the number of images that an index states. `training.feed.shards` reads shards.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TIMEOUT_S = 30
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSet:
-    """Labelled images in tar shards, which can be read in sequence only.
+    """Labelled images in tar shards, which can only be read sequentially.
 
     Example:
         >>> images = ShardSet(
@@ -133,7 +133,7 @@ def _read_index(location: str) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedShards:
-    """What `write_shards` wrote; `train` takes `index` as DATA. Images that are `unreadable` are in no shard."""
+    """The result of `write_shards`; `train` accepts `index` as DATA. Images in `unreadable` are not in any shard."""
 
     index: Path
     n_images: int
@@ -152,12 +152,12 @@ def write_shards(
 
     Args:
         images: The set, with classes.
-        folder: Where the shards and `index.json` go; made if it does not exist.
-        images_per_shard: Images in a shard; a shard should have tens to hundreds of megabytes.
+        folder: Folder for the shards and `index.json`; created if it does not exist.
+        images_per_shard: Number of images per shard; a shard should have tens to hundreds of megabytes.
         progress: A reporter; `True` for one on standard error, `False` for silence.
 
     Raises:
-        DataError: If a class is left without a readable image.
+        DataError: If a class has no readable image.
         MissingDependencyError: If webdataset is not installed.
 
     Example:

@@ -1,6 +1,6 @@
-"""Where encoded images lie: a folder, a zip, a file, or the embedded `digits`; what paths mean is in `imageset.py`.
+"""Sources of encoded images: a folder, a zip, a file, or the embedded `digits`; `layout.py` interprets the paths.
 
-Nothing here trusts a name or a size: links cannot make the listing loop, only regular files are opened, and no file is
+Names and sizes are not trusted: links cannot make the listing loop, only regular files are opened, and no file is
 read beyond `MAX_FILE_BYTES`.
 """
 
@@ -43,18 +43,18 @@ _READ_ERRORS = (
 
 @dataclass
 class Listing:
-    """What a source holds."""
+    """The files and folders of a source."""
 
     files: list[tuple[tuple[str, ...], Any]] = field(default_factory=list)
-    """Path parts below the root, printable, and the key that `Source.read` takes; images by name or by first bytes."""
+    """Images (by name or first bytes): printable path parts below the root, and the key for `Source.read`."""
     folders: set[tuple[str, ...]] = field(default_factory=set)
-    """Path parts of every folder seen, empty ones included."""
+    """Path parts of every folder, including empty ones."""
     ignored: list[tuple[str, str]] = field(default_factory=list)
-    """Name and reason of what is not an image: other files, devices, unreadable, hidden and junk folders."""
+    """Names and reasons of everything ignored: other files, devices, unreadable, hidden and junk folders."""
 
 
 class Source(abc.ABC):
-    """A place that encoded images can be read from; may be pickled and used from several threads."""
+    """A source of encoded images; can be pickled and used from several threads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,7 +73,7 @@ class Source(abc.ABC):
         return len(self.read(key))
 
     def _why_ignored(self, name: str, key: Any) -> str | None:
-        """Return why a file is not taken for an image; None if its name or its first bytes are those of one."""
+        """Return why a file is not an image; None if its name or its first bytes are those of an image."""
         if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS:
             return None
         try:
@@ -173,7 +173,7 @@ def _read_bounded(stream: Any, name: str, size: int, limit: int | None) -> bytes
 
 
 class NoImages(Source):
-    """What stands for a file that cannot be an image, and for all that was ignored, so that it is said where it is."""
+    """Source of a file that is not an image, or of ignored files, so that they are reported in their place."""
 
     def __init__(self, path: Path, reason: str = "") -> None:
         super().__init__(path)
@@ -184,7 +184,7 @@ class NoImages(Source):
         return Listing(files=[((), self._reason)])
 
     def read(self, key: str, limit: int | None = None) -> bytes:
-        """Return what is wrong, which is the key; see `Source.read`."""
+        """Raise with the reason, which is the key; see `Source.read`."""
         raise ImageError(key)
 
 
@@ -271,7 +271,7 @@ class ZipSource(Source):
 
 
 def _junk_part(parts: tuple[str, ...], *, is_folder: bool) -> tuple[int, str] | None:
-    """Find the first part of a member's path that is left aside: its depth and the reason."""
+    """Find the first part of a member's path that is ignored: its depth and the reason."""
     for depth, part in enumerate(parts, start=1):
         if reason := junk_reason(part, is_folder=is_folder or depth < len(parts)):
             return depth, reason

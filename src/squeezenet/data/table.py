@@ -1,7 +1,8 @@
-"""A table of labels as DATA: a CSV file with a row per image, its file, its class and, if wanted, its split.
+"""A table of labels as DATA: a CSV file with one row per image, which has the file, its class and, optionally, its
+split.
 
 The first row names the columns; `docs/train.md` lists the names. Files are relative to the table's folder. A row that
-cannot be used is left out and named with its number.
+cannot be used is skipped, and its number is reported.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _MAX_ROW_BYTES = 65_536  # of the first one
 
 
 class TableSource(DiskSource):
-    """The images of a table, as if they lay in folders `<split>/<class>/`."""
+    """The images of a table, as if they were in folders `<split>/<class>/`."""
 
     def list_files(self) -> Listing:
         """Read the rows in their order.
@@ -80,7 +81,9 @@ def is_table(path: Path) -> bool:
 
 
 def _cells(text: str) -> list[list[str]]:
-    """The cells of each row; commas, semicolons or tabs part them, whichever the first row has most of."""
+    """The cells of each row; the separator is the one of comma, semicolon and tab that is most frequent in the first
+    row.
+    """
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
 

@@ -1,4 +1,4 @@
-"""The native engine: the integer network in C, bit-identical to the reference.
+"""The native engine: the integer network in C, bit-identical to the reference engine.
 
 The library does no allocation of its own: weights, activations and thread state live in NumPy arrays held here. The
 interpreter lock is released while it runs, and pixels are read where they are.
@@ -31,7 +31,7 @@ _MAX_THREADS = 256
 
 
 def native_kernels() -> tuple[str, ...]:
-    """Names of the kernel sets that this build has and this processor can run, best first; empty without a build."""
+    """Names of the kernel sets that this processor can run, the fastest first; empty if the engine was not built."""
     library = load_library()
     return () if library is None else _kernels_in(library)
 
@@ -47,9 +47,9 @@ def _kernels_in(library: ctypes.CDLL) -> tuple[str, ...]:
 def measure_memory(
     network: IntegerNetwork | ArchSpec, *, kernels: str, threads: int = 1, band_rows: int = 0, streamed: int = 0
 ) -> Sizes:
-    """Ask the engine how much memory a network takes, without running it; the options are those of `NativeEngine`.
+    """Compute how much memory a network takes, without running it; the options are those of `NativeEngine`.
 
-    An architecture takes as much as any network of it.
+    All networks of an architecture take the same memory.
 
     Raises:
         ImportError: If the library was not built, or from other sources.
@@ -72,7 +72,7 @@ class NativeEngine:
 
     Raises:
         ImportError: If the library was not built, or from other sources.
-        ValueError: If `kernels` or `threads` is impossible here.
+        ValueError: If `kernels` or `threads` is not possible on this machine.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class NativeEngine:
         """Pack the weights.
 
         Args:
-            network: What to run.
-            threads: Threads to share the work, by default one for each core; results do not depend on it.
+            network: The network to run.
+            threads: Number of threads, by default one per core; results do not depend on it.
             kernels: One of `native_kernels()`; by default the environment's SQUEEZENET_KERNEL, else the best.
-            band_rows: Rows of a layer made at a time; 0 for as many as are fast, 1 takes the least memory.
+            band_rows: Rows of a layer computed at a time; 0 for the fastest number, 1 for the least memory.
             streamed: Fire modules, from the first on, of whose input only a few rows exist at any time; -1 for as many
                 as take the least memory. Only the rest of the network is shared by threads.
         """
@@ -137,7 +137,7 @@ class NativeEngine:
         _engines.add(self)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Copies and pickles hold the network and what was asked for; the engine is built anew where they arrive."""
+        """Return the network and the arguments: copying and unpickling create a new engine."""
         return functools.partial(type(self), **self._options), (self.network,)
 
     @property
@@ -216,7 +216,7 @@ _engines: weakref.WeakSet[NativeEngine] = weakref.WeakSet()
 
 
 def _forget_threads() -> None:
-    """In a forked process: the pools' threads, and whoever held a lock, stayed behind in the parent."""
+    """Reset pools and locks in a forked process: their threads exist only in the parent."""
     for engine in _engines:
         engine._lock = threading.Lock()
         if engine._pool:

@@ -19,12 +19,12 @@ __all__ = ["AccuracyComparer", "Comparison"]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Both networks' answers."""
+    """The scores of both networks for the same images."""
 
     reference_logits: NDArray[np.float64]
     """(N, classes)"""
     compressed: Scores
-    """Of the same images, in the same order."""
+    """Scores of the compressed network for the same images, in the same order."""
     class_names: tuple[str, ...]
 
     @property
@@ -39,18 +39,18 @@ class Comparison:
 
     @property
     def accuracies(self) -> tuple[Accuracy, Accuracy]:
-        """Of the float network and of the compressed one."""
+        """Accuracy of the float network and of the compressed network."""
         return Accuracy.of(self.reference_logits, self.labels), Accuracy.of(self.compressed_logits, self.labels)
 
     @property
     def points_lost(self) -> float:
-        """Top-1 of the float network minus that of the compressed one, percent of the images."""
+        """Top-1 of the float network minus that of the compressed network, percentage points."""
         before, after = self.accuracies
         return before.top1 - after.top1
 
     @property
     def mcnemar_p(self) -> float:
-        """Probability of a difference this large if both networks were equally good: McNemar's exact test, two-sided.
+        """The p-value of McNemar's exact test, two-sided: the probability of such a difference between equal networks.
 
         Source: McNemar 1947.
         """
@@ -59,7 +59,7 @@ class Comparison:
         return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
 
     def losses_by_class(self) -> list[dict[str, Any]]:
-        """Images right before and after by class, those that lost most first; classes without images are left out.
+        """Correct predictions of both networks by class, the class that lost most first; only classes with images.
 
         Keys: `class`, `n_images`, `float_correct`, `compressed_correct`.
         """
@@ -85,7 +85,7 @@ class Comparison:
 
 
 class AccuracyComparer:
-    """Labelled images with the float network's answers: compares any number of compressed networks with it."""
+    """Labelled images with the float network's scores, to compare any number of compressed networks with it."""
 
     def __init__(self, reference: Predictor, images: ImageSet) -> None:
         """Classify the images once.

@@ -1,4 +1,4 @@
-"""What a file can store about its answers: a temperature for its probabilities, a rule for unknown photos."""
+"""Facts about the confidence of predictions that a file stores: a temperature, and a rule for unknown photos."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _CHUNK_BYTES = 15  # of `unkn` around the vectors
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence:
-    """When to believe a network, measured on labelled images that it was not trained on."""
+    """How far to trust a network's predictions, measured on labelled images that it was not trained on."""
 
     temperature: float
-    """What logits are to be divided by before they become probabilities."""
+    """Number by which logits should be divided before they are converted to probabilities."""
     error: float
-    """Expected calibration error of the images, each half with the temperature of the other half; 0 to 1."""
+    """Expected calibration error, 0 to 1; for each half of the images, the temperature is fitted on the other half."""
     error_without: float
-    """The same with the logits as they are."""
+    """Expected calibration error without a temperature."""
     threshold: UnknownThreshold
-    """For networks without a rule: the probability below which an answer is better given as "unknown"."""
+    """For networks without a rule: the probability below which a photo counts as unknown."""
     unknown: UnknownFit | None
-    """The rule for "none of these"; None for networks of floats and for more classes than a rule can hold."""
+    """The rule for unknown photos; None for float networks, and if there are more classes than a rule can hold."""
 
     def stored_in(self, data: bytes) -> bytes:
-        """Put it into an encoded `.sqz` file.
+        """Store temperature and rule in an encoded `.sqz` file, and return the new file.
 
         Raises:
             FormatError: If the file is damaged.
@@ -69,33 +69,34 @@ class Confidence:
             f"temperature {self.temperature:g}: calibration error {100 * self.error:.1f} %, without it"
             f" {100 * self.error_without:.1f} %"
             if self.temperature != 1
-            else f"no temperature makes the probabilities better: calibration error {100 * self.error:.1f} %"
+            else f"no temperature improves the probabilities: calibration error {100 * self.error:.1f} %"
         ]
         if self.unknown is None:
             found = self.threshold
             return [
                 *lines,
-                f"unknown below {100 * found.unknown_below:.1f} %, which keeps {found.right_kept:.1f} % of the right"
-                f" answers and rejects {found.wrong_caught:.1f} % of the wrong ones",
+                f"unknown below {100 * found.unknown_below:.1f} %: keeps {found.right_kept:.1f} % of the correct"
+                f" predictions and rejects {found.wrong_caught:.1f} % of the wrong ones",
             ]
         fit = self.unknown
         foreign = (
-            "photos of something else were not given (--not)"
+            "not tested on photos of something else (--not)"
             if fit.foreign_caught is None
-            else f"{fit.foreign_caught:.1f} % of {fit.n_foreign} photos of something else are caught"
+            else f"rejects {fit.foreign_caught:.1f} % of {fit.n_foreign} photos of something else"
         )
-        return [*lines, f"unknown by features, which keeps {fit.kept:.1f} % of the right answers; {foreign}"]
+        return [*lines, f"rule for unknown photos: keeps {fit.kept:.1f} % of the correct predictions; {foreign}"]
 
 
 def measure_confidence(
     scores: Scores, *, examples: Scores | None = None, foreign: NDArray[np.integer] | None = None
 ) -> Confidence:
-    """Work out temperature and unknown rule.
+    """Fit a temperature and a rule for unknown photos.
 
     Args:
-        scores: Of labelled images that the network was not trained on.
-        examples: Of other images of the classes, which may be those that it was trained on, to make the rule's vectors
-            of. By default they are made of `scores`, and each image is judged by those of the others.
+        scores: Scores of labelled images that the network was not trained on.
+        examples: Scores of other images of the classes, from which the rule's vectors are made. The network may have
+            been trained on them. By default the vectors are made from `scores`, and each image is compared with
+            vectors that are made without it.
         foreign: Features of photos that show none of the classes, (M, channels).
     """
     logits, labels = scores.logits, scores.labels
@@ -126,7 +127,7 @@ def unknown_in_words(predictor: Predictor, scores: Scores, foreign: NDArray[np.i
 
     Args:
         predictor: The network, with or without a rule.
-        scores: Of labelled images.
+        scores: Scores of labelled images.
         foreign: Features of photos that show none of the classes, (M, channels).
     """
     right = scores.logits.argmax(axis=1) == scores.labels
@@ -134,33 +135,33 @@ def unknown_in_words(predictor: Predictor, scores: Scores, foreign: NDArray[np.i
     if rule is None or scores.features is None:
         found = unknown_threshold(scores.logits / predictor.temperature, scores.labels)
         return (
-            f"Answers below {100 * found.unknown_below:.0f} % are better taken for unknown: that keeps"
-            f" {found.right_kept:.1f} % of the right answers and rejects {found.wrong_caught:.1f} % of the wrong ones."
+            f"Treat predictions below {100 * found.unknown_below:.0f} % as unknown. This keeps {found.right_kept:.1f} %"
+            f" of the correct predictions and rejects {found.wrong_caught:.1f} % of the wrong ones."
         )
     unknown = rule.is_unknown(scores.features)
     kept = 100 * float((~unknown[right]).mean()) if right.any() else 0.0
     text = (
-        "A photo whose features point nowhere near those of the classes is unknown to it: that keeps"
-        f" {kept:.1f} % of the right answers"
+        "A photo is reported as unknown if its features differ too much from those of all classes. This keeps"
+        f" {kept:.1f} % of the correct predictions"
     )
     if foreign is None or not len(foreign):
-        return f"{text}; photos of something else were not measured."
+        return f"{text}; it was not tested on photos of something else."
     caught = 100 * float(rule.is_unknown(foreign).mean())
-    return f"{text} and catches {caught:.1f} % of {len(foreign):,} photos of something else."
+    return f"{text} and rejects {caught:.1f} % of {len(foreign):,} photos of something else."
 
 
 def stored_bytes(spec: ArchSpec) -> int:
-    """Room in a file for what `measure_confidence` finds, at most, bytes."""
+    """Largest number of bytes that the results of `measure_confidence` take in a file."""
     has_rule = spec.num_classes <= MAX_VECTORS
     return _FACTS_BYTES + (_CHUNK_BYTES + spec.num_classes * ((spec.num_features + 1) // 2) if has_rule else 0)
 
 
 def store_confidence(path: str | os.PathLike[str], confidence: Confidence) -> None:
-    """Store in a `.sqz` file when to believe it; its weights stay as they are.
+    """Store a temperature and a rule for unknown photos in a `.sqz` file; the weights are not changed.
 
     Args:
         path: The file.
-        confidence: As measured on it, `Evaluation.confidence`.
+        confidence: Measured on the network of this file: `Evaluation.confidence`.
 
     Raises:
         FormatError: If the file is damaged.

@@ -23,12 +23,12 @@ from .reliability import Reliability, reliability
 __all__ = ["Data", "Evaluation", "evaluate"]
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ImageSet
-"""Images: a folder of class folders, a zip of one, `digits`, several of these, or an open set."""
+"""Images: a folder of class folders, a zip of one, `digits`, several of these, or an `ImageSet`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How good a network is on a set of labelled images."""
+    """The accuracy of a network on a set of labelled images."""
 
     model: str
     """The MODEL as it was given."""
@@ -37,24 +37,24 @@ class Evaluation:
     """Class scores of every readable image, and the images that could not be read."""
     predictor: Predictor
     images: ImageSet
-    """The images, numbered as the network numbers its classes."""
+    """The images, with classes numbered as in the network."""
     ms_per_image: float
-    """Milliseconds, reading and decoding included."""
+    """Milliseconds per image, including reading and decoding."""
     foreign: NDArray[np.int64] | None = None
-    """Features of the photos of something else, (M, channels); None if there are none."""
+    """Features of photos that show none of the classes, (M, channels); None if there are none."""
     note: str | None = None
-    """A remark where the network was trained on the images, or on some of them."""
+    """A remark if the network was trained on the images, or on some of them."""
     is_of_trained_images: bool = False
-    """Whether the network was trained on these very images, so that nothing measured on them holds for others."""
+    """Whether the network was trained on these images, so that the results do not apply to other images."""
 
     @property
     def reliability(self) -> Reliability:
-        """How often answers of a given confidence are right."""
+        """Accuracy of predictions as a function of their confidence."""
         return reliability(self.scores.logits / self.predictor.temperature, self.scores.labels)
 
     @property
     def confidence(self) -> Confidence:
-        """When to believe the network; `store_confidence` puts it into a file."""
+        """Temperature and rule for unknown photos; `store_confidence` puts them into a file."""
         return measure_confidence(self.scores, foreign=self.foreign)
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Evaluation:
         }  # fmt: skip
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Rows of a table: measure, percent, right of all, 95 % interval."""
+        """Rows of a table: measure, percent, correct of all, 95 % interval."""
         found = []
         for name in ("top1", "top5"):
             low, high = getattr(self.accuracy, f"{name}_interval")
@@ -80,14 +80,14 @@ class Evaluation:
 
 
 def evaluate(model: Model, data: Data, *, split: Split = "val", foreign: Data | None = None) -> Evaluation:
-    """Measure top-1 and top-5 accuracy; of a folder that training set images of aside, on these alone.
+    """Measure top-1 and top-5 accuracy; if the model was trained on part of `data`, only on the images held out.
 
     Args:
         model: See `open_model`.
         data: Labelled images. Class folders are matched to the classes of the model by id (wnid) or name, never by
             position.
-        split: Where the data have train and val folders, the one to measure: `val` or `train`.
-        foreign: Photos that show none of the classes, labelled or not, to measure what `unknown` catches.
+        split: The split to measure if the data have train and val folders: `val` or `train`.
+        foreign: Photos that show none of the classes, labelled or not, to measure how many count as unknown.
 
     Raises:
         ModelNotFoundError: If there is no such model; see `open_model` for the others.
@@ -114,12 +114,12 @@ def evaluate(model: Model, data: Data, *, split: Split = "val", foreign: Data | 
         model=name, accuracy=accuracy, scores=scores, predictor=predictor, images=images, ms_per_image=ms_per_image,
         foreign=None if foreign is None else _features(predictor, foreign),
         note=(None if is_train else part.note) or _taught_note(predictor.provenance),
-        is_of_trained_images=part.n_trained > 0 and (is_train or not part.n_aside),
+        is_of_trained_images=part.n_trained > 0 and (is_train or not part.n_held),
     )  # fmt: skip
 
 
 def _taught_note(provenance: object) -> str | None:
-    """Warn of photos that a head was taught from: a file keeps how many they were, and not which."""
+    """Warn that photos may be those that a head was taught from: a file states only their number."""
     taught = provenance.get("taught") if isinstance(provenance, Mapping) else None
     counts = taught.get("photos") if isinstance(taught, Mapping) else None
     if not isinstance(counts, list) or not counts or not all(type(count) is int and count > 0 for count in counts):

@@ -65,11 +65,11 @@ def write_features(
     Args:
         model: A `.sqz` file or the name of one.
         sources: Images, in class folders or not.
-        output: The file; its ending decides.
-        reporter: Where to show progress.
+        output: The file; its suffix selects the format.
+        reporter: Shows progress.
 
     Raises:
-        DataError: If no image can be read, or the file's ending is another one.
+        DataError: If no image can be read, or the suffix is neither of these.
         MissingDependencyError: If a Parquet file needs pyarrow and it is not installed.
         OSError: If the file cannot be written.
     """

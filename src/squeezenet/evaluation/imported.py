@@ -29,32 +29,32 @@ __all__ = ["Imported", "Trial", "import_weights"]
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One way to prepare images, tried on labelled photos."""
+    """One preprocessing, with its accuracy on labelled photos."""
 
     convention: str
     """Its name: `torchvision`, `caffe`, `keras`, ..."""
     is_bgr: bool
-    """The network was taken to want blue, green, red."""
+    """Whether images were given to the network in the channel order blue, green, red."""
     preprocessing: Preprocessing
     accuracy: Accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """A network of another program, as one of this package."""
+    """An imported network."""
 
     model: SqueezeNet
-    """In eval mode, with labels and preprocessing where they are known."""
+    """The network in eval mode, with labels and preprocessing if these are known."""
     format: str
     """`torch`, `onnx`, `keras`, `caffe`, `ncnn`, `tflite`, `safetensors` or `net`."""
     names: str
-    """Whose names the weights had in the file."""
+    """The naming scheme of the weights in the file, such as torchvision's."""
     preprocessing_from: str
-    """How the preprocessing is known, or that it is a guess."""
+    """How the preprocessing was found, or that it is a guess."""
     notes: tuple[str, ...] = ()
-    """What was left out or taken for granted."""
+    """Notes on what was ignored or assumed."""
     trials: tuple[Trial, ...] = ()
-    """Ways to prepare images and their accuracy, where photos were given; the best one is the model's."""
+    """All preprocessings that were tried, if photos were given; the model has the best one."""
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the network as `.safetensors`; raises `OSError` if that fails."""
@@ -63,7 +63,7 @@ class Imported:
         save_safetensors(self.model, path)
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Rows of a table of the trials: convention, top-1, right of all."""
+        """Rows of a table of the trials: convention, top-1, correct of all."""
         return [
             (
                 trial.convention,
@@ -90,14 +90,14 @@ def import_weights(
     Args:
         source: The file: a state dict or checkpoint of torch (also of Lightning), `.onnx`, `.keras`, `.h5`,
             `.caffemodel`, `.param` or `.bin` of ncnn, `.tflite`, `.safetensors`, or the authors' `.net`.
-        check: Labelled photos on which the customary ways to prepare images are tried; the best one is taken. Without
-            it the way is that of the file's origin, as far as that is known.
+        check: Labelled photos on which the usual preprocessings are tried; the best one is used. By default the
+            preprocessing is that of the file's origin, if this is known.
         labels: Names of the classes; those of ImageNet by default, if there are 1,000.
         bypass: `simple` for a torch state dict of a network with a simple bypass, which has no tensors.
-        n_photos: How many photos to try them on, evenly spaced.
+        n_photos: Number of photos of `check` to use, evenly spaced.
 
     Raises:
-        WeightsError: If the file cannot be read, or holds another network; the message says where it differs.
+        WeightsError: If the file cannot be read, or is not a SqueezeNet; the message states where it differs.
         DataError: If the photos cannot be used, or their classes are not those of the network.
         ModelNotFoundError: If there is no such file.
         MissingDependencyError: If the format needs a package that is not installed.
@@ -147,7 +147,7 @@ def _read(source: str | os.PathLike[str], bypass: Bypass) -> ForeignNetwork:
 
 
 def _trials(foreign: ForeignNetwork, check: Data, n_photos: int) -> Iterator[tuple[Convention, Trial]]:
-    """Try the file's own convention first, so that it wins where another is as good."""
+    """Try the file's own convention first, so that it is preferred in a tie."""
     from ..models import model_from_foreign
 
     images = (check if isinstance(check, ImageSet) else open_data(check, split="val")).sample(n_photos)

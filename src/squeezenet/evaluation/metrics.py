@@ -17,7 +17,7 @@ _Z_95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """How many of how many images a classifier got right."""
+    """Counts of images that a classifier predicted correctly."""
 
     n_images: int
     top1_correct: int
@@ -39,12 +39,12 @@ class Accuracy:
 
     @property
     def top1(self) -> float:
-        """Percent of images whose first answer is right; 0 without images."""
+        """Percent of images for which the most probable class is correct; 0 without images."""
         return 100 * self.top1_correct / max(self.n_images, 1)
 
     @property
     def top5(self) -> float:
-        """Percent of images with the right class among the first five answers; 0 without images."""
+        """Percent of images for which the true class is among the five most probable; 0 without images."""
         return 100 * self.top5_correct / max(self.n_images, 1)
 
     @property
@@ -66,16 +66,16 @@ class Accuracy:
 
 
 def label_ranks(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Count the classes that a classifier puts before the right one.
+    """Find the rank of the true class in each image's predictions.
 
-    Of equal logits the lower class comes first, as in `argmax`. A logit that is not a number loses to all others.
+    Among equal logits, the class with the lower number comes first, as in `argmax`. NaN ranks last.
 
     Args:
         logits: Shape (n, classes).
-        labels: Right classes, shape (n,), 0 to classes - 1.
+        labels: True classes, shape (n,), 0 to classes - 1.
 
     Returns:
-        Ranks from 0 (right), shape (n,).
+        Ranks from 0 (a correct prediction), shape (n,).
 
     Example:
         >>> label_ranks(np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.5]]), np.array([2, 1]))
@@ -93,12 +93,12 @@ def label_ranks(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> ND
 
 
 def top_k_correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> NDArray[np.bool_]:
-    """Return for each image whether the right class is among the first `k`; see `label_ranks`."""
+    """Return for each image whether the true class is among the `k` most probable; see `label_ranks`."""
     return label_ranks(logits, labels) < k
 
 
 def wilson_interval(correct: int, n_images: int) -> tuple[float, float]:
-    """Bounds, at 95 % confidence, of a percentage that was measured on a sample; 0 and 100 without images.
+    """Wilson interval at 95 % confidence of a percentage that was measured on a sample; 0 to 100 without images.
 
     Example:
         >>> [round(bound, 2) for bound in wilson_interval(95, 100)]
@@ -118,7 +118,7 @@ def wilson_interval(correct: int, n_images: int) -> tuple[float, float]:
 def confusion_matrix(
     predicted: NDArray[np.integer], labels: NDArray[np.integer], num_classes: int
 ) -> NDArray[np.int64]:
-    """Count answers by right class (rows) and predicted class (columns), shape (num_classes, num_classes)."""
+    """Count predictions by true class (rows) and predicted class (columns), shape (num_classes, num_classes)."""
     cells = np.asarray(labels, dtype=np.int64) * num_classes + np.asarray(predicted, dtype=np.int64)
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 

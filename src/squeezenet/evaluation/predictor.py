@@ -34,14 +34,14 @@ __all__ = [
 _BATCH = 32
 
 Model = Any  # str | os.PathLike[str] | SqzFile | SqueezeNet | Predictor, written so that torch need not be imported
-"""Whatever can be run: a MODEL's name or path, the contents of a file, a torch model, a `Predictor`."""
+"""Anything that can predict: a MODEL's name or path, the contents of a file, a torch model, a `Predictor`."""
 
 
 class FloatPredictor(Predictor):
     """A torch network behind the interface of `Classifier`."""
 
     def __init__(self, model: SqueezeNet) -> None:
-        """Wrap a network; without a preprocessing of its own it gets that of new networks."""
+        """Wrap a network; if it has no preprocessing, that of new networks is used."""
         self.spec, self.provenance = model.spec, model.provenance
         self.temperature = temperature_in(model.provenance)
         self.labels = model.labels
@@ -71,15 +71,15 @@ def open_model(model: Model, *, engine: EngineName = "auto", threads: int | None
 
     Args:
         model: A name or path (see `find_model`), the contents of a `.sqz` file, a torch model, or a `Predictor`, which
-            is returned as it is. `imagenet` is fetched and compressed where that was not done before.
-        engine: As for `Classifier`; likewise `threads`.
-        threads: Of compressed networks.
+            is returned unchanged. `imagenet` is downloaded and compressed on first use.
+        engine: Engine for compressed networks, as for `Classifier`.
+        threads: Number of threads for compressed networks, as for `Classifier`.
 
     Raises:
         ModelNotFoundError: If the MODEL names nothing.
         FormatError: If a `.sqz` file is damaged.
         WeightsError: If float weights cannot be read.
-        DownloadError: If weights have to be fetched and cannot be.
+        DownloadError: If weights cannot be downloaded.
         MissingDependencyError: If the network needs torch and it is not installed.
 
     Example:
@@ -108,17 +108,17 @@ def open_model(model: Model, *, engine: EngineName = "auto", threads: int | None
 def predict(
     model: Model, images: ImageSource | ImageSet | Iterable[ImageSource | ImageSet], *, top: int = 5
 ) -> Iterator[Answer]:
-    """Classify images of any kind, one answer each, whatever their state.
+    """Classify images of any kind; every image, readable or not, gives one `Answer`.
 
     Args:
         model: See `open_model`.
-        images: One or many of: a file, folder, zip or pattern such as "photos/*.jpg" (all images in them), encoded
-            bytes, a stream, a Pillow image, a uint8 array (H, W, 3), an `ImageSet`.
-        top: Classes in each answer, most probable first.
+        images: One or many of these: a file, a folder, a zip, a pattern such as "photos/*.jpg", encoded bytes, a
+            stream, a Pillow image, a uint8 array (H, W, 3), an `ImageSet`.
+        top: Number of classes in each answer, the most probable first.
 
     Yields:
-        Answers in the order given; within a folder in the order of names. An image that cannot be read is an answer
-        with an `error`.
+        Answers in the order of `images`, and within a folder in the order of names. If an image cannot be read, its
+        answer has an `error`.
 
     Raises:
         ModelNotFoundError: If there is no such model; see `open_model` for the others.
@@ -198,7 +198,7 @@ def predict_batches(
     """Decode and classify a whole set, batch by batch, in order; a batch is decoded while the one before is classified.
 
     Yields:
-        The batch (with the positions of its readable images) and what the network computes of them.
+        The batch (with the positions of its readable images) and the network's outputs for them.
     """
     for batch in one_ahead(decode_batches(images, predictor.preprocessing, batch_size=batch_size)):
         yield batch, predictor.outputs(batch.pixels)

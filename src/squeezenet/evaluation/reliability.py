@@ -1,4 +1,4 @@
-"""Whether a classifier's probabilities can be believed, and below which one "unknown" is the better answer."""
+"""Calibration of a classifier's probabilities, and the threshold below which a prediction becomes "unknown"."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _STEPS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """How often answers of a given confidence are right; one entry per bin of equal width, from 0 to 1."""
+    """Accuracy of predictions by their confidence; one entry per bin of equal width, from 0 to 1."""
 
     counts: NDArray[np.int64]
     confidence: NDArray[np.float64]
-    """Mean probability of the answers in the bin; NaN if it is empty."""
+    """Mean probability of the predictions in the bin; NaN if the bin is empty."""
     accuracy: NDArray[np.float64]
-    """Share of them that are right, 0 to 1; NaN if it is empty."""
+    """Share of the predictions in the bin that are correct, 0 to 1; NaN if the bin is empty."""
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean distance of confidence and accuracy, weighted by counts, 0 to 1.
+        """Expected calibration error: mean difference between confidence and accuracy, weighted by counts, 0 to 1.
 
         Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
         """
@@ -42,15 +42,15 @@ class Reliability:
 
 @dataclass(frozen=True, kw_only=True)
 class UnknownThreshold:
-    """The probability below which a best answer is better given as "unknown", and what that does."""
+    """The probability below which a prediction becomes "unknown", and the effect of this."""
 
     unknown_below: float
     """0 to 1."""
     n_images: int
     right_kept: float
-    """Percent of the right answers that are still given."""
+    """Percent of the correct predictions that are kept."""
     wrong_caught: float
-    """Percent of the wrong answers that become "unknown"."""
+    """Percent of the wrong predictions that become "unknown"."""
 
 
 def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -61,14 +61,14 @@ def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Find what to divide logits by so that probabilities say how often answers are right.
+    """Find the temperature that calibrates probabilities: the one that maximises the likelihood of the labels.
 
-    The likelihood of the labels is largest there, with one more image that could be any class: even where all answers
-    are right, nothing is certain.
+    One more image, which could be any class, is added to the labels. Without it, no temperature would be the best if
+    all predictions were correct.
 
     Args:
-        logits: Of images that were not trained on, (n, classes).
-        labels: Right classes, (n,).
+        logits: Logits of images that were not trained on, (n, classes).
+        labels: True classes, (n,).
 
     Returns:
         0.05 to 20, four digits; 1 without images.
@@ -94,10 +94,10 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
 
 
 def cross_fitted(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Divide the logits of each half of the images by the temperature of the other half, which no image is in twice.
+    """Divide the logits of each half of the images by a temperature that was fitted on the other half.
 
-    What `reliability` says of them holds for images that had no part in the temperature. Every second image of each
-    class is in the first half; arguments are those of `reliability`.
+    The result of `reliability` for these logits is therefore valid for images that did not influence the temperature.
+    Every second image of each class is in the first half; arguments are those of `reliability`.
     """
     order = np.argsort(labels, kind="stable")
     is_first = np.empty(len(labels), bool)
@@ -109,7 +109,7 @@ def cross_fitted(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> N
 
 
 def reliability(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Reliability:
-    """Compare confidence and accuracy of the best answers; `logits` of shape (n, classes), `labels` of shape (n,)."""
+    """Compare confidence and accuracy of top-1 predictions; `logits` of shape (n, classes), `labels` of shape (n,)."""
     best = probabilities(logits).max(axis=1)
     is_right = logits.argmax(axis=1) == labels
     bins = np.minimum((best * N_BINS).astype(np.int64), N_BINS - 1)
@@ -120,10 +120,11 @@ def reliability(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Re
 
 
 def unknown_threshold(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> UnknownThreshold:
-    """Choose the threshold that keeps `KEPT_SHARE` of the right answers to images that were not trained on.
+    """Choose the threshold that keeps `KEPT_SHARE` of the correct predictions on images that were not trained on.
 
-    What the network was never shown tends to get low probabilities, like the images that it gets wrong; how many of the
-    latter are caught is therefore measured, the former is not known. Arguments are those of `reliability`.
+    Photos that show none of the classes tend to get low probabilities, like photos that are misclassified. The share
+    of the latter that become unknown is measured; the share of the former is not. Arguments are those of
+    `reliability`.
     """
     best = probabilities(logits).max(axis=1)
     is_right = logits.argmax(axis=1) == labels

@@ -1,4 +1,4 @@
-"""What an exploration finds: trials with their architectures and figures, and the Pareto front."""
+"""Results of an exploration: trials with their architectures and measurements, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class Finding:
 
     number: int
     point: Mapping[str, Value]
-    """The metaparameters that were varied, and `seed` where there are several."""
+    """Values of the metaparameters that were varied, and of `seed` if there are several."""
     spec: ArchSpec
     measured: Measured
     folder: str = ""
-    """Its name in the study's `trials/`."""
+    """Name of its folder in the study's `trials/`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """What came out of an exploration."""
+    """The result of an exploration."""
 
     folder: Path
     findings: tuple[Finding, ...]
     front: tuple[Finding, ...]
-    """Findings within the limits that no other beats in accuracy, bytes, MACs and memory at once."""
+    """The Pareto front of accuracy, bytes, MACs and memory, among the findings within the limits."""
     winner: Finding | None
-    """The most accurate within the limits."""
+    """The most accurate finding within the limits."""
     retrained: Measured | None
-    """The winner after a training of its own, in `winner-N/`."""
+    """The winner after it was trained again, in `winner-N/`."""
     is_finished: bool
     """False if a signal stopped it; the same call continues."""
 
@@ -67,6 +67,6 @@ def findings_of(study: optuna.Study) -> list[Finding]:
 
 
 def pareto_front(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Choose the findings that no other beats in accuracy, bytes, MACs and memory at once; the order stays."""
+    """Select the Pareto front of accuracy, bytes, MACs and memory; the order is kept."""
     m = operator.attrgetter
     return front(findings, [lambda f: -f.measured.top1, *(m(f"measured.{name}") for name in list(DIRECTIONS)[1:])])

@@ -34,7 +34,7 @@ CALIBRATION_PHOTOS = 250
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked for it)
-    """A signal stopped the training; what was done is saved."""
+    """A signal stopped the training; its state is saved."""
 
 
 class TooFarBehind(Exception):  # noqa: N818
@@ -43,27 +43,27 @@ class TooFarBehind(Exception):  # noqa: N818
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What one architecture costs and is worth."""
+    """Costs and accuracy of one architecture."""
 
     params: int
     macs: int
     ram_bytes: int
-    """Of the program on a microcontroller, weights in flash memory: arena, stack and logits."""
+    """RAM on a microcontroller with weights in flash memory: arena, stack and logits, bytes."""
     file_bytes: int
-    """Of the whole `.sqz` file, weights in int8."""
+    """Size of the `.sqz` file with int8 weights."""
     float_top1: float
-    """Percent, of the float network with the best epoch's weights."""
+    """Top-1 of the float network with the best epoch's weights, percent."""
     top1: float
-    """Percent, of the file by the engine."""
+    """Top-1 of the file, measured by the engine, percent."""
     top5: float
     top1_interval: tuple[float, float]
-    """Bounds at 95 % confidence, percent."""
+    """Bounds of `top1` at 95 % confidence, percent."""
     n_images: int
     seconds: float
-    """Of the call that finished the trial."""
+    """Duration of the call that finished the trial."""
     alarms: tuple[str, ...] = ()
     top1_by_epoch: tuple[float, ...] = ()
-    """Of the float network after each epoch, percent."""
+    """Top-1 of the float network after each epoch, percent."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back."""
@@ -94,9 +94,9 @@ def measure_spec(
         recipe: How to train; its own architecture is not used.
         train: Images to train on.
         val: Images to choose the best epoch and to measure on.
-        folder: Of the trial; made, or continued.
+        folder: Folder of the trial; created, or continued.
         epochs: Replaces the recipe's number of epochs.
-        keep_checkpoint: Leave the training resumable once it is finished.
+        keep_checkpoint: Keep the checkpoint after the training has finished.
         on_epoch: As for `train_model`; may raise `TooFarBehind`.
         reporter: Shows progress.
 

@@ -1,4 +1,4 @@
-"""What a person sees of a study: a line for each finished trial, and the bars of the one under way."""
+"""Progress output of a study: a line for each finished trial, and bars for the running one."""
 
 from __future__ import annotations
 

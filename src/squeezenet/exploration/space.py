@@ -1,8 +1,8 @@
-"""Search spaces: which metaparameters of an architecture an exploration varies, and over what.
+"""Search spaces: the metaparameters of an architecture that an exploration varies, and their values.
 
-A space is a TOML file: `[fixed]` holds arguments of `metaparameter_spec`, `[space]` what varies, each a list of
-choices or a range `{ low = 32, high = 128, step = 16 }`. What neither names comes from the recipe. The package's own
-spaces lie in `spaces/` and load by name.
+A space is a TOML file. `[fixed]` has fixed arguments of `metaparameter_spec`. `[space]` has the arguments to vary,
+each with a list of choices or a range `{ low = 32, high = 128, step = 16 }`. All other arguments come from the recipe.
+The package's own spaces are in `spaces/` and can be loaded by name.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ class Range:
     low: int | float
     high: int | float
     step: int | float | None = None
-    """None: 1 for whole numbers, any for others."""
+    """Distance between values; None means 1 for integers, and any value for other numbers."""
 
 
 Value = bool | int | float | str
-"""What stands for a metaparameter in a study; pools are text such as "1,4,8"."""
+"""Value of a metaparameter in a study; pools are text such as "1,4,8"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What an exploration varies, and what it keeps."""
+    """The metaparameters that an exploration varies, and those that it keeps fixed."""
 
     name: str = "custom"
     description: str = ""
     sampler: Sampler = "pareto"
-    """`grid`: every combination, in order; `pareto`: what a multi-objective search proposes."""
+    """`grid`: every combination, in order; `pareto`: the proposals of a multi-objective search."""
     fixed: Mapping[str, Value] = field(default_factory=dict)
     dimensions: Mapping[str, tuple[Value, ...] | Range]
 
@@ -87,19 +87,19 @@ class Space:
             yield dict(zip(self.dimensions, values, strict=True))
 
     def corners(self) -> Iterator[dict[str, Value]]:
-        """Every combination of the choices and of the ends of the ranges: the smallest network is one of them."""
+        """Yield every combination of the choices and the ends of the ranges; the smallest network is one of them."""
         axes = [(axis.low, axis.high) if isinstance(axis, Range) else axis for axis in self.dimensions.values()]
         for values in itertools.product(*axes):
             yield dict(zip(self.dimensions, values, strict=True))
 
     def spec(self, point: Mapping[str, Value], recipe: Recipe, num_classes: int) -> ArchSpec:
-        """Write down the architecture that a point of the space stands for.
+        """Build the architecture for a point of the space.
 
-        What the point and `fixed` leave open is as in the recipe's architecture. Where the recipe sets how often to
-        pool, a longer list of pools loses its first ones; pools after layers that a shorter network lacks go as well.
+        Arguments that are neither in the point nor in `fixed` come from the recipe's architecture. If the recipe sets
+        the number of pools, the first pools of a longer list are removed, and so are pools after missing layers.
 
         Raises:
-            SpecError: If there is no such network.
+            SpecError: If the architecture is impossible.
         """
         values: dict[str, Any] = {**self.fixed, **point}
         size = values.pop("input_size", recipe.input_size or DEFAULT_INPUT_SIZE)

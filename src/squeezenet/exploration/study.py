@@ -5,8 +5,8 @@ The folder of a study holds:
     study.db        all trials
     trials/ID/      a trial: run folder, net.sqz, measured.json
     winner-N/       the winner, trial N, trained again
-    report.html     what was found
-    study.json      the same as data
+    report.html     the report
+    study.json      the same figures as JSON
 """
 
 from __future__ import annotations
@@ -55,31 +55,30 @@ def explore(
     max_macs: int | None = None, max_ram: int | None = None, storage: str | None = None, retrain: bool = True,
     ray: str | None = None, progress: Reporter | bool = True,
 ) -> StudyResult:  # fmt: skip
-    """Train and measure many architectures, and find the best; continues an interrupted call.
+    """Train and measure many architectures and find the best; an interrupted call continues if it is repeated.
 
     Args:
-        data: Images in class folders, as for `train_model`.
-        val: Images to choose by; by default as for `train_model`.
-        study_dir: Folder of the study; made if it does not exist, continued if it does.
-        space: What to vary: a `Space`, the name of one, or its file.
-        recipe: How to train every network; by default what suits the data.
-        trials: Networks to train in all, earlier calls included; by default the whole grid, or 30.
-        epochs: Of each trial; by default the recipe's, which the winner's training always has.
-        seeds: Times that each point of a grid is trained.
-        max_bytes: Largest file in int8.
-        max_macs: Most multiply-accumulates per image.
-        max_ram: Most bytes of RAM on a microcontroller, weights in flash memory.
+        data: Images in class folders, as for `train`.
+        val: Images to validate on and to choose the best network by; by default as for `train`.
+        study_dir: Folder of the study; created if it does not exist, continued if it does.
+        space: The architectures to try: a `Space`, its name, or its file.
+        recipe: How to train every network; by default a recipe that suits the data.
+        trials: Total number of networks to train, including those of earlier calls; by default the whole grid, or 30.
+        epochs: Number of epochs of each trial; by default the recipe's. The winner is always trained for the recipe's.
+        seeds: Number of times that each point of a grid is trained.
+        max_bytes: Largest file in int8, bytes.
+        max_macs: Largest number of multiply-accumulates per image.
+        max_ram: Largest RAM on a microcontroller, with weights in flash memory, bytes.
         storage: URL of an Optuna storage; by default a SQLite file in the folder.
         retrain: Train the winner again, with another seed and all epochs.
-        ray: Address of a Ray cluster to train on, or `local` for one trial on each core of this machine; by default
-            trials run one after another here. All machines must reach the data and the study's folder.
+        ray: Address of a Ray cluster that can reach `data` and `study_dir`, or `local` for one trial per core here.
         progress: A reporter; `True` for one on standard error, `False` for silence.
 
     Raises:
-        StudyError: If the folder holds another study, is in use, or no network meets the limits.
+        StudyError: If the folder contains another study or is in use, or if no network meets the limits.
         DataError: If the images cannot be used.
         RecipeError: If the recipe is unknown or impossible.
-        ClusterError: If the cluster cannot be reached or gives up.
+        ClusterError: If the cluster cannot be reached or fails.
 
     Example:
         >>> import tempfile
@@ -188,7 +187,7 @@ class _Explorer:
                 retrained = self._retrain(carrying_out, winner)
         except Interrupted:
             is_finished = False
-            self.reporter.say(f"stopped by a signal; everything is saved: the same command continues {self.folder}")
+            self.reporter.say(f"stopped by a signal; everything is saved: repeat the command to continue {self.folder}")
         return self._report(retrained, is_finished=is_finished)
 
     def _has_room(self, carrying_out: Trials, total: int) -> bool:
@@ -208,7 +207,7 @@ class _Explorer:
             self.reporter.say(f"trial {trial.number} not trained: {reason}")
             if self.grid and not has_waiting(self.study):
                 return False
-        self.reporter.say(f"{_MAX_REFUSED_IN_A_ROW} proposals in a row were not worth training: the search ends here")
+        self.reporter.say(f"the search ends: {_MAX_REFUSED_IN_A_ROW} proposals in a row were rejected before training")
         return False
 
     def _refusal(self, trial: optuna.Trial) -> str | None:

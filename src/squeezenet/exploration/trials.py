@@ -1,4 +1,4 @@
-"""Where trials are carried out: one after another in this process, or at the same time on a cluster.
+"""Running trials: one after another in this process, or several at a time on a cluster.
 
 Ray Tune's Optuna search is not used: its own record of running trials could disagree with the study after a crash.
 """
@@ -39,7 +39,7 @@ class Watch:
     """Ends a training that is far behind an earlier network that is no larger in any respect."""
 
     rivals: tuple[tuple[float, ...], ...]
-    """Top-1 of those networks after each epoch, percent."""
+    """Top-1 of the earlier networks after each epoch, percent."""
     epochs: int
 
     def __call__(self, row: EpochRow) -> None:
@@ -62,7 +62,7 @@ class Job:
     """One network to train and measure."""
 
     title: str
-    """For progress."""
+    """Title of the progress bar."""
     spec: ArchSpec
     recipe: Recipe
     folder: Path

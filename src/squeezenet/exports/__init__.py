@@ -1,4 +1,4 @@
-"""The ways out of a `.sqz` file: a web page, C source, ONNX, TFLite, safetensors; and the proof that they agree."""
+"""Exports of a `.sqz` file (web page, C source, ONNX, TFLite, safetensors), and the test that they agree."""
 
 from .c_source import CSource, build_c_source
 from .onnx_graph import build_onnx_float, build_onnx_int8, pooling_warnings

@@ -1,4 +1,4 @@
-"""A page in headless Chromium, driven by Playwright: how `verify`, the tests and the benchmark run what users run.
+"""A page in headless Chromium, driven by Playwright, for `verify`, the tests and the benchmarks.
 
 The browser is the system's own, and so is Node: nothing is downloaded.
 """
@@ -41,7 +41,7 @@ _CLASSIFY = """async ([data, options]) => {
 
 @dataclass(frozen=True)
 class Classified:
-    """What a page made of an image."""
+    """The result of a page for an image."""
 
     logits: NDArray[np.float64]
     """(classes,)"""

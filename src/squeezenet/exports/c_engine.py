@@ -1,7 +1,7 @@
 """The engine's part of exported C: its files pasted into one text, all functions static.
 
-The text stands between guards and its names begin with `squeezenet_` and a checksum of it. Networks that were exported
-in the same form by the same version, and are included into one file, thus share one engine; others do not meet.
+The text is enclosed in an include guard, and its names begin with `squeezenet_` and its checksum. Networks exported
+in the same form by the same version, and included into one file, thus share one engine; others do not collide.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ENGINE_FILES = {
         "sqz_schedule.c", "sqz_plan.c", "sqz_pack.c", "sqz_unknown.c", "sqz_parse.c", "sqz_run.c", "sqz_model.c",
     ),
 }  # fmt: skip
-"""By form, in the order in which they define what the next ones use."""
+"""Source files for each form; each file uses only definitions of the files before it."""
 
 # What names of the engine begin with.
 _PREFIXES = "sqz|squeezenet|coded|decode|hash|kernels|model|pack|parse|plan|run|schedule|small|unknown"

@@ -41,19 +41,19 @@ _KEYWORDS = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class CSource:
-    """The two files and what they need."""
+    """The two files, and the memory that the network needs."""
 
     name: str
     header: str
     source: str
     input_size: int
     model_bytes: int
-    """Of the `.sqz` file that it was made from."""
+    """Size of the `.sqz` file that the source was made from."""
     memory: ChipMemory
 
     @property
     def arena_bytes(self) -> int:
-        """Peak memory beside the stack and the results: a constant of the header."""
+        """Size of the arena, which is all memory except stack and results; a constant of the header."""
         return self.memory.arena_bytes
 
 
@@ -71,7 +71,7 @@ def build_c_source(
     Args:
         data: A whole `.sqz` file.
         name: Prefix of all names, a C identifier.
-        contents: The same file decoded, if the caller has it already.
+        contents: The same file, decoded, if it is available.
         weights: `flash`, constants that are multiplied where they are, `ram`, decoded when the network is opened, or
             `coded`, decoded for each image; by default the fastest that fits the limits.
         max_ram: Bytes of RAM that arena, stack and logits may take together.
@@ -79,7 +79,7 @@ def build_c_source(
 
     Raises:
         DataError: If `name` is not a C identifier, there is no such form, or none fits the limits.
-        FormatError: If the file is damaged or no `.sqz` file.
+        FormatError: If the file is damaged or not a `.sqz` file.
         ImportError: If the native engine, which computes how much memory a network takes, was not built.
         FileNotFoundError: If the engine's sources are not installed.
     """
@@ -146,7 +146,7 @@ def _words(contents: SqzFile, name: str, memory: ChipMemory) -> dict[str, object
 
 
 def _test_hash(network: IntegerNetwork) -> int:
-    """What `NAME_selftest` computes, see interface.c."""
+    """Hash of the logits that `NAME_selftest` computes, see interface.c."""
     size = network.spec.input_size
     rows = np.arange(size, dtype=np.uint32)
     state, pixels = rows * np.uint32(2654435761), np.empty((size, 3 * size), np.uint8)

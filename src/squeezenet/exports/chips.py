@@ -31,15 +31,15 @@ class Chip:
     name: str
     machine: str
     flags: tuple[str, ...]
-    """For the compiler."""
+    """Flags for the compiler."""
     flash_at: int
     flash_bytes: int
     ram_at: int
     ram_bytes: int
     vectors_at: int | None = None
-    """Where the core looks for its first instruction, if not at the start of the flash memory."""
+    """Address of the core's vector table, if it is not the start of the flash memory."""
     counter_at: int | None = None
-    """A register that counts; without one there is an instruction that does."""
+    """Address of a counter register; None if the counter is read by an instruction."""
     instructions_per_tick: int = 1
 
     @property
@@ -91,12 +91,12 @@ CHIPS = {
         ),
     )
 }  # fmt: skip
-"""By name."""
+"""The emulated chips by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChipRun:
-    """What one program did on a chip."""
+    """The result of running one program on a chip."""
 
     logits: NDArray[np.float64]
     """(N, classes)"""
@@ -104,10 +104,10 @@ class ChipRun:
     """(N, channels)"""
     open_instructions: int
     run_instructions: int
-    """Of the last image."""
+    """Instructions for the last image."""
     stack_bytes: int
     arena_touched_bytes: int
-    """Of the arena, that were ever written with anything new."""
+    """Bytes of the arena that were written."""
     flash_bytes: int
     """Code, constants and initial data of the whole program."""
     ram_bytes: int
@@ -159,7 +159,7 @@ def run_on_chip(
         folder: The same folder.
         flash_bytes: Flash memory of the chip; by default what the emulated machine has.
         ram_bytes: Likewise its RAM.
-        stack_bytes: Of the RAM, for the stack.
+        stack_bytes: Part of the RAM for the stack.
 
     Raises:
         DataError: If the program does not fit into the chip's memory, or does not run to its end.

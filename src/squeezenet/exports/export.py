@@ -1,4 +1,4 @@
-"""`squeezenet.export`: a network in another form."""
+"""`squeezenet.export`: convert a network to another form."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _RANGE_BATCH = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written."""
+    """The files that were written, and details about them."""
 
     to: Target
     files: tuple[Path, ...]
     details: PageSizes | CSource | None = None
-    """Of a page, where its bytes go; of C source, what the network needs."""
+    """For a page, the sizes of its parts; for C source, the memory that the network needs."""
     warnings: tuple[str, ...] = ()
-    """What the reader of the file may compute differently."""
+    """Differences to expect in programs that read the file."""
 
 
 def export(
@@ -65,25 +65,25 @@ def export(
     max_ram: int | None = None,
     max_flash: int | None = None,
 ) -> Exported:
-    """Write a network in another form; several files appear together or not at all.
+    """Convert a network to another form; if several files are written, either all of them appear or none.
 
     Args:
         model: For `web`, `js`, `c`, `tflite` and int8, a `.sqz` file, the name of a network of the package, or the
             contents of a file; for the others any MODEL (see `find_model`) or a torch model.
         output: The file to write.
-        to: `web` (one HTML page), `js` (a script for pages of your own and for Node), `c` (a C99 source and its
-            header), `onnx`, `tflite` (int8) or `safetensors`; by default what the suffix of `output` names.
+        to: `web` (one HTML page), `js` (a script for your own pages and for Node), `c` (a C99 source and its header),
+            `onnx`, `tflite` (int8) or `safetensors`; by default the form that the suffix of `output` stands for.
         precision: For `onnx`: `float` (the default), or `int8` for the integers of a compressed network.
-        name: For `c`, the prefix of all names, and for `js` the variable it defines; by default made from the name of
-            `output`.
-        photos: For `tflite`: images on which the range of the head's sums is measured, so that the head is int8 as
-            well; without them it is float and gives the engines' logits.
-        weights: For `c`: `flash`, `ram` or `coded`, see `build_c_source`; by default the fastest that fits.
-        max_ram: For `c`: most bytes of RAM, arena, stack and logits together.
-        max_flash: For `c`: most bytes of flash memory, code and constants together.
+        name: For `c`, the prefix of all names; for `js`, the variable that the script defines. By default derived from
+            the name of `output`.
+        photos: For `tflite`: images on which the range of the head's sums is measured, so that the head is int8 too.
+            Without them the head is float, and the logits are those of the engines.
+        weights: For `c`: `flash`, `ram` or `coded`, see `build_c_source`; by default the fastest form that fits.
+        max_ram: For `c`: largest RAM for arena, stack and logits together, bytes.
+        max_flash: For `c`: largest flash memory for code and constants together, bytes.
 
     Raises:
-        DataError: If the target is not known, an option does not go with it, the model has no integers, nothing fits
+        DataError: If the target is unknown, an option does not apply to it, the model has no integers, no form fits
             the limits, or a C header would replace that of another source.
         ModelNotFoundError: If there is no such model.
         FormatError: If a `.sqz` file is damaged.
@@ -126,7 +126,7 @@ def _check_options(target: Target, options_of: Mapping[Target, Mapping[str, obje
     for goes_with, options in options_of.items():
         for option, value in options.items():
             if value is not None and target != goes_with:
-                raise DataError(f"`{option}` goes with {goes_with}, not with {target}: leave it out (got {value!r})")
+                raise DataError(f"`{option}` applies to {goes_with}, not to {target}: leave it out (got {value!r})")
 
 
 def _export_c(
@@ -236,7 +236,7 @@ def read_compressed(model: Model) -> tuple[bytes, SqzFile]:
 
 
 def _identifier(text: str) -> str:
-    """A C identifier that resembles a file's name."""
+    """A C identifier made from a file's name."""
     word = re.sub(r"[^A-Za-z0-9_]+", "_", text)
     if not word.strip("_"):  # of other letters alone
         return "network"

@@ -122,7 +122,7 @@ def pooling_warnings(spec: ArchSpec) -> list[str]:
 
 
 def _confidence(contents: SqzFile) -> dict[str, str]:
-    """When to believe the network: what makes probabilities of logits, and what tells photos of none of the classes."""
+    """Metadata about confidence: the temperature, and the rule for unknown photos."""
     facts = {"temperature": json.dumps(contents.temperature)}
     if contents.unknown is not None:
         rule = {
@@ -227,7 +227,7 @@ def _add_mean(graph: _Graph, spec: ArchSpec) -> None:
 
 
 def _branch_output(op: Op) -> str:
-    """Where a convolution writes: its own tensor, or, in a Fire, the branch that a Concat joins."""
+    """The tensor that a convolution writes: its own or, in a Fire, the branch that a Concat joins."""
     return op.name if op.output != op.name else op.output
 
 

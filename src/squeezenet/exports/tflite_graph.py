@@ -183,7 +183,7 @@ class _Tensors:
         return self._scales[quantized_source(self._network.spec, tensor)]
 
     def quotient(self, tensor: str, output: str) -> NDArray[np.float32]:
-        """What an addition multiplies a term by; the powers of two among the scales round nothing."""
+        """Factor of a term of an addition; scales that are powers of two cause no rounding."""
         factor = np.float32(self._network.tensor(tensor).scale / self._network.tensor(output).scale)
         return np.array(factor * np.float32(self.scale(output) / self.scale(tensor)), np.float32)
 

@@ -1,8 +1,8 @@
-"""`squeezenet.verify`: the proof that a file computes the same everywhere.
+"""`squeezenet.verify`: a test that all engines compute the same logits and feature vectors.
 
-From the bytes of a `.sqz` file and of image files, logits and feature vectors are computed by torch (its own
-integer forward), NumPy, each kernel set of the native engine, the exported page in Node and in Chromium (which decode
-and resize), and C, on request also on emulated microcontrollers.
+The engines start from the bytes of a `.sqz` file and of image files. They are the integer network in torch, NumPy,
+each kernel set of the native engine, the exported page in Node and in Chromium (which decode and resize the images),
+and exported C, on request also on emulated microcontrollers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _BATCH = 16
 _N_DRAWN = 8
 _C_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
 HEADER = ("engine", "and", "same class", "largest logit difference", "of a feature")
-"""Of a table of `Verification.rows`."""
+"""Header of the table of `Verification.rows`."""
 C_DRIVER = """\
 #include <stdio.h>
 #include "model.h"
@@ -81,44 +81,44 @@ class EngineResult:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two engines compared."""
+    """Comparison of two engines."""
 
     first: str
     second: str
     top1_equal: int
-    """Images for which both have the same class first."""
+    """Number of images for which both predict the same class."""
     n_images: int
     largest_difference: float
-    """Of any logit; 0 means the same bits."""
+    """Largest difference of any logit; 0 means identical bits."""
     largest_feature_difference: int = 0
-    """Of any number of a feature vector."""
+    """Largest difference of any number in the feature vectors."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What every engine computed, and how far apart any two are."""
+    """The results of every engine, and a comparison of each pair."""
 
     images: str
-    """Where the images lie, or that they were drawn."""
+    """Source of the images, or a note that they were drawn."""
     unreadable: tuple[Unreadable, ...]
-    """Images that were taken and could not be read: no engine got them."""
+    """Chosen images that could not be read; no engine classified them."""
     remarks: tuple[str, ...]
-    """What was left aside where the images lie."""
+    """Files and folders that were ignored."""
     engines: tuple[EngineResult, ...]
     pairs: tuple[Agreement, ...]
 
     @property
     def is_identical(self) -> bool:
-        """Whether all engines that ran have the same bits."""
+        """Whether all engines that ran computed identical bits."""
         return not any(pair.largest_difference or pair.largest_feature_difference for pair in self.pairs)
 
     @property
     def skipped(self) -> dict[str, str]:
-        """What each engine that did not run would need, by its name."""
+        """For each engine that did not run, what it needs."""
         return {engine.name: engine.skipped for engine in self.engines if engine.skipped}
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Rows of a table: engine, and another, images of the same class, largest difference of logits, of features."""
+        """Rows of a table: two engines, images of the same class, largest difference of logits, of features."""
         return [
             (
                 pair.first,
@@ -140,11 +140,11 @@ def verify(model: Model, images: Data | None = None, *, limit: int = 32, chips: 
     Args:
         model: A `.sqz` file, the name of a network of the package, or the contents of a file.
         images: Images of any kind, labelled or not; by default eight drawn ones.
-        limit: Images to take, evenly spaced.
+        limit: Largest number of images to use, evenly spaced.
         chips: Also run exported C on every core of `CHIPS`, emulated by QEMU.
 
     Returns:
-        A result for each engine, also for those that cannot run here, and each pair of those that ran.
+        One result per engine, including those that cannot run here, and one comparison per pair of engines that ran.
 
     Raises:
         ModelNotFoundError: If there is no such file or name, or it is a float network.
@@ -174,7 +174,7 @@ def verify(model: Model, images: Data | None = None, *, limit: int = 32, chips: 
 
 @dataclass(frozen=True)
 class _Case:
-    """What every engine gets."""
+    """Input of every engine."""
 
     data: bytes
     contents: SqzFile

@@ -41,13 +41,13 @@ _PAGE_BYTES_DIGITS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class PageSizes:
-    """Where a page's bytes are."""
+    """Sizes of the parts of a page."""
 
     page_bytes: int
     model_bytes: int
-    """Of the `.sqz` as it is in the page."""
+    """Size of the encoded `.sqz` in the page."""
     label_bytes: int
-    """Of the names that the file only refers to (ImageNet's), as they are in the page."""
+    """Size of class names in the page that the file only refers to (ImageNet's)."""
 
     @property
     def runtime_bytes(self) -> int:
@@ -156,7 +156,7 @@ def _block(name: str, data: bytes) -> str:
 
 
 def _check_sum(contents: SqzFile) -> int:
-    """What the page's test expects: Adler-32 of the logits of a made-up photo."""
+    """Checksum that the page's test expects: Adler-32 of the logits of a synthetic photo."""
     size = contents.network.spec.input_size
     pixels = (np.arange(size * size * 3, dtype=np.uint32) * np.uint32(2654435761) >> 24).astype(np.uint8)
     engine = NativeEngine if native_kernels() else ReferenceEngine

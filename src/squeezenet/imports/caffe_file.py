@@ -1,7 +1,7 @@
 """Caffe: the layers and weights of a `.caffemodel`, of either generation.
 
-The file of a trained network is whole: it has kernels, strides and padding as well as weights. Layers may write over
-what they read, so that each writing gets a name of its own here.
+The file of a trained network is complete: it has kernels, strides and padding as well as weights. Layers may overwrite
+their input, so each output gets a new name here.
 
 Source: Caffe's caffe.proto (field numbers).
 """
@@ -117,7 +117,7 @@ def _side(dims: list[int], shapes: list[Any]) -> int | None:
 
 
 def _transformed(transform: Any, convention: Convention, origin: str) -> tuple[Convention, str]:
-    """Means and a factor that the training's data layer names are the network's."""
+    """Read the mean and the factor from the data layer that was used for training."""
     means = list(transform.mean_value)
     if len(means) not in (1, 3):
         return convention, origin

@@ -16,11 +16,11 @@ __all__ = ["CONVENTIONS", "Convention", "GraphFile", "left_behind", "with_rgb_in
 
 @dataclass(frozen=True, kw_only=True)
 class Convention:
-    """The order of the channels, and what is done to pixels."""
+    """The channel order and the preprocessing that a network expects."""
 
     name: str
     preprocessing: Preprocessing
-    """In RGB, whatever the order."""
+    """Preprocessing with mean and std in the order R, G, B, even if `is_bgr`."""
     is_bgr: bool = False
     """The network was trained on blue, green, red."""
 
@@ -33,14 +33,14 @@ class Convention:
 
 @dataclass(frozen=True)
 class GraphFile:
-    """What the reader of a format with a graph finds."""
+    """The result of reading a format with a graph."""
 
     graph: Graph
     names: str
-    """Whose names the operations have."""
+    """The naming scheme of the operations, such as torchvision's."""
     convention: Convention
     convention_from: str
-    """How that is known, or that it is not."""
+    """How the convention was found, or that it is a guess."""
     labels: Labels | None = None
     notes: tuple[str, ...] = ()
 
@@ -69,11 +69,11 @@ CONVENTIONS: Mapping[str, Convention] = {
         Convention(name="-1-to-1-bgr", preprocessing=_torchvision_with(127.5, 127.5), is_bgr=True),
     )
 }
-"""The customary ones by name, likely ones first."""
+"""The usual conventions by name, the most likely ones first."""
 
 
 def left_behind(facts: Mapping[str, object]) -> tuple[str, ...]:
-    """Notes on what only a `.sqz` file holds, out of the description that this package wrote into another file."""
+    """Notes on facts that are only kept in `.sqz` files, if this package wrote the file."""
     names = [name for name in ("temperature", "unknown", "unknown_below") if facts.get(name) not in (None, 1)]
     if not names:
         return ()
@@ -81,6 +81,6 @@ def left_behind(facts: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def with_rgb_input(convs: Mapping[str, FloatConv[Floats]], *, is_bgr: bool) -> dict[str, FloatConv[Floats]]:
-    """Turn the first convolution's input channels round if they are blue, green, red."""
+    """Reverse the input channels of the first convolution if they are blue, green, red."""
     stem = convs["conv1"]
     return {**convs, "conv1": FloatConv(stem.weight[:, ::-1].copy(), stem.bias)} if is_bgr else dict(convs)

@@ -1,4 +1,4 @@
-"""Which format a file has, and the network in it: where every import begins."""
+"""`read_foreign`, which recognises the format of a file and reads its network."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ _IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignNetwork:
-    """A network as a file of another program has it."""
+    """A network from a file of another program."""
 
     source: str
     """Name of the file."""
     spec: ArchSpec
     convs: Mapping[str, FloatConv[Floats]]
-    """As in the file, in the order (O, I, k, k); the first may want blue, green, red."""
+    """Convolutions from the file, in the order (O, I, k, k); the first one may expect blue, green, red."""
     format: str
     """`torch`, `onnx`, `keras`, `caffe`, `ncnn` or `tflite`."""
     names: str
-    """Whose names the weights have."""
+    """The naming scheme of the weights, such as torchvision's."""
     convention: Convention
-    """How the network wants its images."""
+    """Channel order and preprocessing that the network expects."""
     convention_from: str
-    """How that is known, or that it is not."""
+    """How the convention was found, or that it is a guess."""
     labels: Labels | None
     notes: tuple[str, ...] = ()
-    """What was left out or taken for granted."""
+    """Notes on what was ignored or assumed."""
     affine: tuple[Floats, Floats] | None = None
-    """What the file's graph itself does to pixels."""
+    """Scaling of pixels at the start of the file's graph."""
 
     def network(self, convention: Convention | None = None) -> FloatNetwork:
-        """Make the network that reads RGB, by the file's convention or another."""
+        """Build the network that reads RGB, for the file's convention or another one."""
         chosen = convention or self.convention
         how = _with_affine(chosen, self.affine).at(self.spec.input_size)
         return FloatNetwork(self.spec, with_rgb_input(self.convs, is_bgr=chosen.is_bgr), how, self.labels)
@@ -66,11 +66,11 @@ def read_foreign(path: str | os.PathLike[str], *, bypass: Bypass = "none") -> Fo
     """Read the SqueezeNet in a file of torch, ONNX, Keras, Caffe, ncnn or TFLite; no code from it is run.
 
     Args:
-        path: The file; its format is recognised by its contents where they tell.
-        bypass: `simple` for a torch state dict of a network with one, which has no tensors.
+        path: The file; its format is recognised by its contents or, if these are ambiguous, by its suffix.
+        bypass: `simple` for a torch state dict of a network with a simple bypass, which has no tensors.
 
     Raises:
-        WeightsError: If the file cannot be read, or holds another network; the message says where it differs.
+        WeightsError: If the file cannot be read, or is not a SqueezeNet; the message states where it differs.
         MissingDependencyError: If the format needs a package that is not installed.
     """
     path = Path(path)
@@ -89,7 +89,7 @@ def read_foreign(path: str | os.PathLike[str], *, bypass: Bypass = "none") -> Fo
 
 
 def _format(path: Path) -> str:
-    """By the contents where they tell, else by the suffix."""
+    """Recognise the format by the contents or, if these are ambiguous, by the suffix."""
     with path.open("rb") as stream:
         start = stream.read(16)
     if start.startswith(b"\x89SQZ"):

@@ -1,4 +1,4 @@
-"""A graph of operations, whatever file it was read from, in the few kinds that a SqueezeNet is made of."""
+"""A graph of the few kinds of operations that a SqueezeNet consists of, independent of the file format."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class Node:
     `affine` (a factor and an offset for each channel), `identity`; anything else is the operation's name in its
     format."""
     inputs: list[str]
-    """Tensors that it reads, weights left out."""
+    """Tensors that it reads, without weights."""
     output: str
     name: str = ""
     weight: Floats | None = None
-    """Of a convolution (O, I, k, k); of an `affine` its factors (C,) or (1,)."""
+    """Weights of a convolution, (O, I, k, k), or factors of an `affine`, (C,) or (1,)."""
     bias: Floats | None = None
-    """(O,); of an `affine` its offsets."""
+    """Biases of a convolution, (O,), or offsets of an `affine`."""
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     pads: Pads = (0, 0, 0, 0)
     """Top, left, bottom, right; or `SAME`."""
     ceil_mode: bool = False
     is_plain: bool = True
-    """No groups, no dilation, no other axis, nothing else that a SqueezeNet lacks."""
+    """Whether it has only features that occur in a SqueezeNet: no groups, no dilation, no other axis."""
     relu: bool = False
-    """A ReLU is part of the operation."""
+    """Whether a ReLU is part of the operation."""
 
 
 @dataclass
@@ -56,16 +56,16 @@ class Graph:
     source: str
     """The file, for messages."""
     input_size: int | None = None
-    """None where the file leaves it open."""
+    """Height and width of the input; None if the file does not state it."""
     affine: tuple[Floats, Floats] | None = field(default=None, init=False)
-    """What the graph does to pixels before the first convolution, found by `match`."""
+    """Scaling of pixels before the first convolution, found by `match`."""
 
 
 def computing_nodes(graph: Graph) -> list[Node]:
-    """List the nodes that compute something, reading what they read through nodes that pass values on or pad them.
+    """List the nodes that compute something; inputs that pass through identities and paddings are resolved.
 
     Raises:
-        WeightsError: If values are passed on in a circle.
+        WeightsError: If the graph has a cycle.
     """
     passed = {node.output: node.inputs[0] for node in graph.nodes if node.kind == "identity" and node.inputs}
     origins = dict[str, str]()
@@ -89,7 +89,7 @@ def computing_nodes(graph: Graph) -> list[Node]:
 
 
 def same_pads(size: int, kernel: int, stride: int) -> Pads:
-    """Work out the padding of TensorFlow's `SAME`.
+    """Compute the padding of TensorFlow's `SAME`.
 
     Example:
         >>> same_pads(224, 3, 2)

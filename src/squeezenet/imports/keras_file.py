@@ -1,6 +1,6 @@
-"""Keras: `.keras` archives, whole models in `.h5`, and `.h5` files of weights alone.
+"""Keras: `.keras` archives, whole models in `.h5`, and `.h5` files with only weights.
 
-Layers and what they read come from the model's own JSON, as data: no layer is built, so that no code in it is run.
+Layers and their inputs are read from the model's JSON as data: no layer is built, so no code in the file is run.
 Kernels are (k, k, I, O) there. Files of weights alone have no graph; their layers are recognised by their shapes.
 """
 
@@ -40,7 +40,7 @@ _Read = Callable[[str, int], "Floats | None"]
 
 
 def read_keras(path: Path) -> GraphFile | None:
-    """Read the layers of a Keras model; None for a file of weights alone.
+    """Read the layers of a Keras model; None for a file with only weights.
 
     Raises:
         WeightsError: If it is not such a file, or asks for more memory than a SqueezeNet needs.
@@ -61,7 +61,7 @@ def read_keras(path: Path) -> GraphFile | None:
 
 
 def read_keras_weights(path: Path) -> tuple[StateNetwork, Convention, str]:
-    """Recognise the network in a file of weights alone.
+    """Recognise the network in a file with only weights.
 
     Raises:
         WeightsError: As `read_keras`, or if the weights are not those of SqueezeNet.
@@ -99,7 +99,7 @@ class _File:
         return text if isinstance(text, (str, bytes)) else None
 
     def reader(self, layers: list[dict[str, Any]]) -> _Read:
-        """What reads a layer's n-th array by the layer's name."""
+        """Return a function that reads the n-th array of a layer, given the layer's name."""
         if self._config is None:
             root = self._child(self._handle, "model_weights")
             return lambda name, index: self._array(self._old_dataset(root, name, index))
@@ -167,7 +167,7 @@ class _File:
         return group.attrs[name]
 
     def _child(self, group: Any, path: str) -> Any:
-        """A member by hard links only: others lead out of the file."""
+        """A member reached by hard links only: other links can lead out of the file."""
         for part in path.strip("/").split("/") if group is not None else ():
             if not isinstance(group, self._h5py.Group) or not isinstance(
                 group.get(part, getlink=True), self._h5py.HardLink

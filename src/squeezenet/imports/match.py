@@ -1,4 +1,4 @@
-"""From a graph to an architecture and its weights.
+"""Recognition of a SqueezeNet in a graph: its architecture and its weights.
 
 `match` walks a graph from its input and recognises a SqueezeNet: a stem, Fire modules with or without bypass, pools, a
 head and its average. Widths, pools and bypasses come from the graph, so that variants import as well. The first thing
@@ -27,7 +27,7 @@ def match(graph: Graph) -> tuple[ArchSpec, dict[str, FloatConv[Floats]]]:
     """Recognise the SqueezeNet in a graph.
 
     Raises:
-        WeightsError: If it is another network; the message says where it differs.
+        WeightsError: If it is another network; the message states where it differs.
     """
     return _Matcher(graph).network()
 
@@ -65,7 +65,7 @@ class _Matcher:
         self._layer, self._pools, self._rounding = 1, list[int](), set[bool]()
         self._relus: set[bool] = set()
         self._gain = 1.0
-        """What the tensor that is read next has to be multiplied by: quantised graphs scale the terms of sums."""
+        """Factor for the tensor that is read next: quantised graphs scale the terms of sums."""
 
     def network(self) -> tuple[ArchSpec, dict[str, FloatConv[Floats]]]:
         input_size = self._size

@@ -1,8 +1,8 @@
-"""From named tensors, as torch keeps them, to an architecture and its weights.
+"""Recognition of a SqueezeNet in the named tensors of a torch state dict.
 
 Names are those of torchvision or pytorchcv, behind any prefix; else convolutions are recognised by their shapes. State
-dicts do not tell strides, nor a simple bypass: what they leave open is taken from the published networks, and a network
-whose pools are not known from them is refused.
+dicts do not reveal strides or a simple bypass. The missing facts are taken from the published networks; if this does
+not determine the pools, the network is refused.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ _State = Mapping[str, TensorReference]
 
 @dataclass(frozen=True)
 class StateNetwork:
-    """What was found in a state dict."""
+    """The network found in a state dict."""
 
     spec: ArchSpec
     convs: dict[str, FloatConv[Floats]]
     names: str
-    """Whose names the tensors have."""
+    """The naming scheme of the tensors, such as torchvision's."""
     notes: tuple[str, ...]
-    """Where the tensors were, and what was left out or taken for granted."""
+    """Notes on where the tensors were, and on what was ignored or assumed."""
 
 
 def network_from_state(content: Any, source: str, *, bypass: Bypass = "none") -> StateNetwork:
-    """Find the SqueezeNet in what a torch file holds.
+    """Find the SqueezeNet in the contents of a torch file.
 
     Args:
-        content: Of `read_torch`.
+        content: The result of `read_torch`.
         source: The file, for messages.
-        bypass: `simple` if the network has one: it has no tensors.
+        bypass: `simple` if the network has a simple bypass, which has no tensors.
 
     Raises:
         WeightsError: If there is none, or more than one.

@@ -86,7 +86,7 @@ class _Reader:
         return CONVENTIONS["torchvision"], "a guess"
 
     def _described(self) -> tuple[Preprocessing | None, Labels | None, tuple[str, ...]]:
-        """What this package wrote into the file."""
+        """Metadata that this package wrote into the file."""
         for i in range(self._model.MetadataLength()):
             entry = self._model.Metadata(i)
             if entry.Name() == _METADATA:
@@ -206,7 +206,7 @@ class _Reader:
         return values[:8]
 
     def _values(self, index: int) -> Floats:
-        """A constant's numbers; of a quantised one those that it stands for."""
+        """Values of a constant, dequantised if necessary."""
         if index in self._constants:
             return self._constants[index]
         dtypes = {"FLOAT32": "<f4", "FLOAT16": "<f2", "INT8": "i1", "UINT8": "u1", "INT32": "<i4"}

@@ -1,4 +1,4 @@
-"""What `torch.save` wrote, read without torch and without running anything.
+"""Reader of `torch.save` files that needs no torch and runs no code.
 
 A file is a zip with `data.pkl` and one file per storage, or, from before 2020, several pickles and the storages behind
 them. The pickle is interpreted here, opcode by opcode: it can build numbers, texts, lists, dictionaries and references
@@ -46,7 +46,7 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError
 
 @dataclass
 class Inert:
-    """An object or a function of somebody's, as far as a pickle tells: its name and what it was given."""
+    """A placeholder for any other object or function in a pickle: its name and its arguments."""
 
     name: str
     arguments: tuple[Any, ...] = ()
@@ -67,7 +67,7 @@ class TensorReference:
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], NDArray[np.float32]]
-    """Reads the values as float32; raises ValueError where the claims do not fit the file."""
+    """Function that reads the values as float32; raises ValueError if shape and file do not match."""
 
 
 def read_torch(path: Path) -> Any:
@@ -258,7 +258,7 @@ class _Machine:
         raise IndexError("no mark")
 
     def _made(self, function: Any, arguments: Any) -> Any:
-        """What a call would have returned: a tensor or a dictionary for the few that are known, else a record."""
+        """Result of a call: a tensor or a dictionary for a few known functions, else an `Inert` record."""
         if not isinstance(function, Inert) or not isinstance(arguments, tuple):
             raise TypeError("a call of something that is not a function")
         if function.name == "collections.OrderedDict":
@@ -332,7 +332,7 @@ def _update(target: Any, items: list[Any]) -> None:
 
 
 def _dictionary(items: list[Any]) -> dict[Any, Any]:
-    """Only plain keys: hashing nested tuples can take practically unlimited time, and no weights are under them."""
+    """Build a dictionary with plain keys only: hashing nested tuples can take almost unlimited time."""
     pairs = zip(items[::2], items[1::2], strict=True)
     return {key: value for key, value in pairs if isinstance(key, (str, int, float, bytes, type(None)))}
 

@@ -9,8 +9,8 @@ Layout, little-endian, for the 26 convolutions of SqueezeNet 1.0 in network orde
         uint8[n]          one code an entry
         uint8[(n + 1)/2]  gaps of two entries a byte, low nibble first
 
-An entry's place in the flat (out, in, kernel, kernel) weights is the one before it + gap + 1, the first counting from
--1. Entries of code 0 fill gaps that are longer than a nibble can say.
+The position of an entry in the flat (out, in, kernel, kernel) weights is the previous position + gap + 1, starting
+from -1. Entries of code 0 fill gaps that are too long for four bits.
 
 Source: Han et al. 2015 (relative index); the layout is that of the authors' decoder.
 """
@@ -43,7 +43,7 @@ _CENTROIDS = 256
 
 
 def load_net(path: str | os.PathLike[str]) -> SqueezeNet:
-    """Read the authors' network, with its first layer turned from BGR to RGB.
+    """Read the authors' network, with its first layer converted from BGR to RGB.
 
     Raises:
         WeightsError: If the file cannot be read or breaks the layout.
@@ -62,7 +62,7 @@ def load_net(path: str | os.PathLike[str]) -> SqueezeNet:
 
 
 def decode_net(data: bytes) -> dict[str, FloatConv[NDArray[np.float32]]]:
-    """Decode the file's bytes as they are, channels in Caffe's order.
+    """Decode the file's bytes without conversion, with channels in Caffe's order.
 
     Returns:
         Weights and biases by the names of `NET_SPEC.convs`.

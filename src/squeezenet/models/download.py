@@ -29,7 +29,7 @@ from ..text import printable
 __all__ = ["WEIGHTS_URL", "fetch_weights"]
 
 WEIGHTS_URL = "https://download.pytorch.org/models"
-"""Where torchvision publishes its weights."""
+"""Address of torchvision's published weights."""
 
 MAX_DOWNLOAD_BYTES = 16 << 20  # the published files have less than 5 MB
 STALL_TIMEOUT_S = 20.0  # for the connection and for every read
@@ -41,23 +41,22 @@ _LEFTOVER_AGE_S = 3600.0  # of temporary files that no download can still be wri
 def fetch_weights(
     file_name: str, *, sha256: str | None = None, base_url: str | None = None, progress: Reporter | bool = True
 ) -> Path:
-    """Find a published file in the cache, or download it there first.
+    """Return a published file from the cache, after downloading it if necessary.
 
-    A file takes its place in the cache only when it is whole and its hash is right, so an interrupted download leaves
-    nothing and the next call starts again. Once it is there, no network is needed.
+    A file is stored in the cache only when it is complete and its hash is correct. An interrupted download leaves
+    nothing behind, and the next call starts again. Once the file is in the cache, no network is needed.
 
     Args:
         file_name: Published name, with the first digits of the file's SHA-256 in it, as in `name-b8a52dc0.pth`.
-        sha256: The file's whole digest in hex, or its first digits. Default: those in its name.
+        sha256: The file's full digest in hex, or its first digits; by default those in its name.
         base_url: Address of the folder it is published in. Default: `$SQUEEZENET_WEIGHTS_URL`, or `WEIGHTS_URL`.
-        progress: Where to show how far the download is: a `Reporter`, True for standard error, False for nowhere.
+        progress: A `Reporter` that shows progress; True for one on standard error, False for none.
 
     Returns:
         Path of the file; its hash has been checked.
 
     Raises:
-        DownloadError: If the file cannot be fetched or stored, or is not the published one; the message says
-            what to do.
+        DownloadError: If the file cannot be downloaded or stored, or its hash is wrong; the message states what to do.
     """
     if sha256 is None:
         match = re.search(r"-([0-9a-f]{8,64})\.", file_name)
@@ -88,7 +87,7 @@ def fetch_weights(
 
 
 def _download(url: str, stream: BinaryIO, *, name: str, reporter: Reporter) -> str:
-    """Copy what the server sends into a stream, within the limits; return its SHA-256 in hex."""
+    """Copy the server's response to a stream, within the limits; return its SHA-256 in hex."""
     _check_address(url)
     deadline_s = time.monotonic() + TOTAL_TIMEOUT_S
     digest = hashlib.sha256()
@@ -126,7 +125,7 @@ def _check_address(url: str) -> None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Stays with the scheme: who can read and change plain text could replace the file."""
+    """Follows redirects only within the same scheme: over plain HTTP, the file could be replaced."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
         with contextlib.ExitStack() as stack:
@@ -139,7 +138,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 class _TimedReader(io.RawIOBase):
-    """What a socket receives until a deadline, however slowly it comes."""
+    """Reads from a socket until a deadline, even if the data arrives slowly."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase, deadline_s: float) -> None:
         self._socket, self._raw, self._deadline_s = sock, raw, deadline_s

@@ -1,4 +1,4 @@
-"""The Fire module, for any network, and the layers it is made of."""
+"""The Fire module, which can be used in any network, and its layers."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class NormConv2d(nn.Conv2d):
 
 
 class Fire(nn.Module):
-    """Squeeze, expand by two branches, concatenate, and add the bypass if there is one.
+    """A Fire module: squeeze, expand in two branches, concatenate, and add the bypass if there is one.
 
-    The arguments are torchvision's, the rest are by keyword. The addition has no ReLU after it: both of its inputs
-    had theirs.
+    Positional arguments are those of torchvision; all others are keyword-only. There is no ReLU after the addition of
+    the bypass, because both of its inputs already had one.
 
     Args:
         in_channels: Channels of the input.
         squeeze_channels: Filters of the 1x1 convolution that both branches read.
         expand1x1_channels: Filters of the first branch.
         expand3x3_channels: Filters of the second branch.
-        bypass: `simple` adds the input where it has as many channels as the output; `complex` also adds a 1x1
-            convolution of it where it has not.
+        bypass: `simple` adds the input if it has as many channels as the output; otherwise, `complex` adds a 1x1
+            convolution of the input.
         squeeze_relu: ReLU after the squeeze convolution.
-        batch_norm: Batch norm after every convolution, or after the squeeze convolution alone (`squeeze`).
+        batch_norm: Batch norm after every convolution, or only after the squeeze convolution (`squeeze`).
 
     Raises:
         SpecError: If a width is out of range or `bypass` is not one of the three.

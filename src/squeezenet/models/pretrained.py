@@ -1,4 +1,4 @@
-"""Networks by name, new or with published weights, and any MODEL by its path."""
+"""Functions that build networks by name, untrained or with published weights, and load any MODEL by its path."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ __all__ = ["WEIGHTS", "PublishedWeights", "create_model", "load_model", "squeeze
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """Facts about weights that somebody else published."""
+    """Facts about weights that were published by others."""
 
     file: str
     """Name of the file at `download.WEIGHTS_URL`."""
     sha256: str
-    """Digest of the file in hex, or its first digits where no more is published. Eight digits detect damage, but not
-    a file made to match them; tensors of other names or shapes are refused either way."""
+    """Digest of the file in hex, or its first digits if only these are published. Eight digits detect damage, but not
+    a forged file; tensors with other names or shapes are refused in any case."""
     parameters: int
     top1: float
     """Percent of the 50,000 ImageNet validation images, one central crop, as published."""
@@ -67,7 +67,7 @@ WEIGHTS = {"squeezenet1_0": {"IMAGENET1K_V1": _1_0}, "squeezenet1_1": {"IMAGENET
 def squeezenet1_0(
     pretrained: bool = False, progress: bool = True, *, weights: str | None = None, **options: Any
 ) -> SqueezeNet:
-    """Build SqueezeNet 1.0, the network of the paper, by torchvision's arguments.
+    """Build SqueezeNet 1.0, the network of the paper, with torchvision's arguments.
 
     Args:
         pretrained: The same as `weights="DEFAULT"`.
@@ -88,7 +88,7 @@ def squeezenet1_0(
 def squeezenet1_1(
     pretrained: bool = False, progress: bool = True, *, weights: str | None = None, **options: Any
 ) -> SqueezeNet:
-    """Build SqueezeNet 1.1, 2.4 times less work than 1.0 at its accuracy, by torchvision's arguments.
+    """Build SqueezeNet 1.1 with torchvision's arguments; it has the accuracy of 1.0 at 2.4 times less computation.
 
     Args:
         pretrained: The same as `weights="DEFAULT"`.
@@ -123,18 +123,18 @@ def create_model(
         name: One of `SPEC_NAMES`.
         pretrained: Start from the published ImageNet weights, downloaded on first use: `weights="DEFAULT"`.
         weights: Name of published weights in `WEIGHTS[name]`, or `DEFAULT`.
-        num_classes: Outputs. With weights, any number but theirs puts a new head on the published features, without
-            ReLU unless `head_relu` asks for it.
-        input_size: Height and width in pixels that the network is meant for; below 96 its small-image form is built.
+        num_classes: Number of outputs. If it differs from that of the published weights, a new head is put on the
+            published features, without ReLU unless `head_relu` is set.
+        input_size: Height and width of the input in pixels; below 96 the small-image form is built.
         progress: Show a download's progress.
         dropout: Share of feature values that training sets to zero before the head.
         options: Other fields of `ArchSpec` (`bypass`, `head_relu`, `squeeze_relu`, `batch_norm`, ...) and
             metaparameters, as in `named_spec`.
 
     Raises:
-        SpecError: If the name or an option is unknown, or the options make no network.
-        DownloadError: If published weights cannot be fetched.
-        WeightsError: If no such weights are published for this architecture.
+        SpecError: If the name or an option is unknown, or the architecture is impossible.
+        DownloadError: If published weights cannot be downloaded.
+        WeightsError: If there are no published weights of this name for the architecture.
 
     Example:
         >>> create_model("squeezenet1_1", num_classes=10).classifier[1].out_channels
@@ -176,17 +176,17 @@ def _published(name: str, weights: object) -> PublishedWeights:
 
 
 def load_model(source: str | os.PathLike[str], *, num_classes: int | None = None) -> SqueezeNet:
-    """Load whatever a MODEL argument names, as a float network in training mode.
+    """Load the network that a MODEL argument names, as a float network in training mode.
 
     Args:
-        source: See `find_model`; the float network that a `.sqz` file stands for does not round its activations.
-        num_classes: Put a new head for so many classes on it, unless it has as many.
+        source: See `find_model`. The weights of a `.sqz` file are converted to floats; activations are not rounded.
+        num_classes: Number of classes; if the network has another number, it gets a new head.
 
     Raises:
-        ModelNotFoundError: If the source names nothing.
+        ModelNotFoundError: If there is no such network.
         WeightsError: If its weights cannot be read.
         FormatError: If a `.sqz` file is malformed.
-        DownloadError: If published weights cannot be fetched.
+        DownloadError: If published weights cannot be downloaded.
         SpecError: If `num_classes` is out of range.
 
     Example:
@@ -207,8 +207,8 @@ def _load(source: str | os.PathLike[str]) -> SqueezeNet:
     if found.kind == "foreign":
         foreign = read_foreign(found.path)
         if foreign.convention_from == "a guess":
-            advice = "`squeezenet import --check PHOTOS` finds out"
-            reporter_for().say(f"{found.name}: its preprocessing is a guess, torchvision's: {advice}")
+            advice = "verify it with `squeezenet import --check PHOTOS`"
+            reporter_for().say(f"{found.name}: its preprocessing is torchvision's, a guess: {advice}")
         return model_from_foreign(foreign)
     load = {"safetensors": load_safetensors, "net": load_net}.get(found.kind, model_from_sqz)
     return load(found.path)

@@ -1,7 +1,7 @@
 """SqueezeNet as torch modules, built from an `ArchSpec`.
 
-Names of modules and tensors, constructor arguments, initialisation, dropout and pooling are torchvision's, so that
-state dicts go both ways with no mapping. What a network looks like is read from its spec.
+Names of modules and tensors, constructor arguments, initialisation, dropout and pooling are those of torchvision, so
+state dicts can be exchanged without a mapping. The layers of a network are built from its spec.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _VERSIONS = tuple(name.removeprefix("squeezenet") for name in SPEC_NAMES)
 class SqueezeNet(nn.Module):
     """A SqueezeNet: `features` (stem, pools, Fire modules) and `classifier` (dropout, conv10, ReLU, average).
 
-    It takes normalised float images of any size that leaves something after the pools; `transform` makes them.
+    Inputs are normalised float images, of any size that is large enough for the pools; `transform` prepares them.
 
     Args:
         version: As in torchvision, `1_0` or `1_1`, also with `_simple_bypass` or `_complex_bypass` after it; or an
             `ArchSpec`.
-        num_classes: Outputs. Default: those of the `ArchSpec`, or 1000.
-        dropout: Share of feature values that training sets to zero before the head.
+        num_classes: Number of outputs; by default that of the `ArchSpec`, or 1000.
+        dropout: Share of feature values that are set to zero before the head during training.
 
     Raises:
-        SpecError: If the version is unknown, or there is no network with so many classes.
+        SpecError: If the version is unknown, or the number of classes is out of range.
 
     Example:
         >>> model = SqueezeNet("1_1", num_classes=10)
@@ -70,9 +70,9 @@ class SqueezeNet(nn.Module):
         self._labels: Labels | None = None
         self._announced_classes: int | None = None
         self.preprocessing: Preprocessing | None = None
-        """Pixels the weights were trained on, where that is known."""
+        """Preprocessing of the images that the weights were trained on, if it is known."""
         self.provenance = dict[str, Any]()
-        """Where the weights come from; plain data for JSON, stored in weight files."""
+        """How the weights were made, as plain data for JSON; stored in weight files."""
         self.features = nn.Sequential()
         self._layer_paths = dict[str, str]()
         fires = iter(spec.fires)
@@ -100,7 +100,7 @@ class SqueezeNet(nn.Module):
 
     @property
     def spec(self) -> ArchSpec:
-        """The architecture. It follows a head or a stem that was replaced by hand (`classifier`, `features[0]`).
+        """The architecture. It is updated if a head or a stem is replaced by hand (`classifier`, `features[0]`).
 
         Raises:
             SpecError: If a spec cannot describe the new head or stem.
@@ -121,7 +121,7 @@ class SqueezeNet(nn.Module):
 
     @property
     def labels(self) -> Labels | None:
-        """Names of the classes, where they are known; those of another number of classes do not count."""
+        """Names of the classes; None if they are not known, or if the head has another number of classes."""
         return self._labels if self._labels is not None and len(self._labels) == self.num_classes else None
 
     @labels.setter
@@ -130,7 +130,9 @@ class SqueezeNet(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Outputs of the head. Setting it, as notebooks for torchvision do, announces a head that is put in by hand."""
+        """Number of outputs. Notebooks for torchvision set it before they replace the head by hand; this is
+        allowed.
+        """
         return self.head.out_channels
 
     @num_classes.setter
@@ -203,15 +205,15 @@ class SqueezeNet(nn.Module):
         return logits.flatten(1)
 
     def activation_map(self, x: Tensor) -> Tensor:
-        """Map normalised images (N, 3, H, W) to where each class is seen, (N, num_classes, h, w).
+        """Compute class activation maps, (N, num_classes, h, w), of normalised images (N, 3, H, W).
 
-        It is the head's tensor before it is averaged over its positions; its average over h and w is the logits.
+        They are the head's output before it is averaged over positions; the average over h and w is the logits.
         """
         maps: Tensor = self.classifier[:-1](self.forward_features(x))
         return maps
 
     def transform(self, images: ImageSource | Sequence[ImageSource]) -> Tensor:
-        """Make the input of this network from images: decode, resize, crop and normalise as it was trained with.
+        """Prepare images for this network: decode, resize, crop and normalise them as in its training.
 
         Args:
             images: What `load_image` accepts (path, encoded bytes, stream or Pillow image), or a list of them.
@@ -234,11 +236,11 @@ class SqueezeNet(nn.Module):
         return normalize_pixels(pixels.to(self.head.weight.device), self.preprocessing)
 
     def reset_classifier(self, num_classes: int, *, head_relu: bool = False) -> None:
-        """Put in a new, untrained head for other classes; `spec` follows, `labels` go.
+        """Replace the head by a new, untrained one for other classes; `spec` is updated, `labels` are removed.
 
         Args:
-            num_classes: Outputs of the new head.
-            head_relu: Keep the ReLU after it, as the published networks have; new heads train better without.
+            num_classes: Number of outputs of the new head.
+            head_relu: Put a ReLU after the head, as in the published networks; new heads train better without it.
 
         Raises:
             SpecError: If the number of classes is out of range.
@@ -277,7 +279,7 @@ def normalize_pixels(pixels: NDArray[np.uint8] | Tensor, preprocessing: Preproce
 
 
 def _head_changes(classifier: nn.Module, spec: ArchSpec) -> dict[str, Any]:
-    """How a classifier differs from the head of a spec, as fields of the spec."""
+    """Differences between a classifier and the head of a spec, as fields of the spec."""
     modules = list(classifier.children())
     conv, activation = modules[1:3] if len(modules) == 4 else (None, None)
     in_channels = spec.fires[-1].out_channels
@@ -301,7 +303,7 @@ def _head_changes(classifier: nn.Module, spec: ArchSpec) -> dict[str, Any]:
 
 
 def _stem_changes(stem: nn.Module, spec: ArchSpec) -> dict[str, Any]:
-    """How a first convolution differs from the stem of a spec; `_check_features` sees what this leaves out."""
+    """Differences between a first convolution and the stem of a spec; `_check_features` checks the rest."""
     if not isinstance(stem, nn.Conv2d):
         return {}
     kernel, stride, padding = stem.kernel_size[0], stem.stride[0], stem.padding[0]

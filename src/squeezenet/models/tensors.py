@@ -1,4 +1,4 @@
-"""Networks from stored tensors and arrays and back, and the folding of batch norm."""
+"""Conversion between networks and stored tensors or arrays, and the folding of batch norm."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ def model_from_foreign(foreign: ForeignNetwork, convention: Convention | None = 
 
 
 def fold_batch_norm(model: SqueezeNet) -> SqueezeNet:
-    """Merge every batch norm into its convolution, for use after training.
+    """Merge every batch norm into its convolution, after training.
 
-    The products are made in float64; in eval mode the new network computes the same function.
+    The products are computed in float64. In eval mode, the new network computes the same function.
 
     Returns:
-        A new network with `spec.batch_norm` false, and the same labels, preprocessing, provenance and mode, which
-        shares no tensor with `model`; or `model` itself, if it has no batch norm.
+        A new network with `spec.batch_norm` false and the same labels, preprocessing, provenance and mode. It shares
+        no tensor with `model`. If `model` has no batch norm, it is returned itself.
 
     Example:
         >>> model = SqueezeNet("1_1", num_classes=2)

@@ -40,18 +40,18 @@ _COUNTERS = ("n_averaged", "total_ops", "total_params")  # of torch's averaged m
 
 
 def save_safetensors(model: SqueezeNet, path: str | os.PathLike[str]) -> None:
-    """Write a network whole or not at all, with its spec, labels, preprocessing and provenance.
+    """Write a network to a file with its spec, labels, preprocessing and provenance.
+
+    The same network gives the same bytes. If writing fails, no partial file remains.
 
     Args:
-        model: The network; its spec follows a head or stem that was replaced by hand.
+        model: The network; a head or stem that was replaced by hand is stored too.
         path: The `.safetensors` file.
-
-    The same network gives the same bytes, and what is written can be read again.
 
     Raises:
         SpecError: If a layer was replaced by one that a spec cannot describe.
-        WeightsError: If the model has tensors besides those of its spec, a weight is infinite or NaN, or its
-            preprocessing crops to another size than the spec's `input_size`.
+        WeightsError: If the model has tensors that its spec lacks, a weight is infinite or NaN, or the preprocessing
+            crops to another size than the spec's `input_size`.
         OSError: If the file cannot be written.
 
     Example:
@@ -82,11 +82,11 @@ def load_safetensors(path: str | os.PathLike[str]) -> SqueezeNet:
     """Read a network as float32, in training mode as torch builds them.
 
     Args:
-        path: A file of `save_safetensors`, or one with the tensors of a torchvision SqueezeNet. The latter gets
-            torchvision's preprocessing, and with 1000 classes the labels of ImageNet.
+        path: A file of `save_safetensors`, or a file with the tensors of a torchvision SqueezeNet. The latter gets
+            torchvision's preprocessing and, if it has 1000 classes, the labels of ImageNet.
 
     Raises:
-        WeightsError: If the file cannot be read, is malformed, or holds no SqueezeNet.
+        WeightsError: If the file cannot be read, is malformed, or does not contain a SqueezeNet.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""Where a compressor gets activation ranges from: photos, published ranges or synthetic pictures."""
+"""Sources of activation ranges for compression: photos, published ranges or synthetic pictures."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ _NOISE_RANGE_FACTOR = 2.0  # photographs reach about twice as far as noise; 2 to
 
 
 def is_held_out(n_photos: int) -> NDArray[np.bool_]:
-    """Which of some photos are set aside to measure on, shape (n_photos,): every fifth."""
+    """Mask of the photos that are held out for measuring, shape (n_photos,): every fifth."""
     return np.asarray(np.arange(n_photos) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1)
 
 
 class CalibrationPhotos:
-    """Pixels to calibrate on, and a fifth of the photos among them set aside to measure on."""
+    """Pixels to calibrate on, and a fifth of the photos, held out for measuring."""
 
     all_pixels: NDArray[np.uint8]
     """(N, H, W, 3)"""
     pixels: NDArray[np.uint8]
-    """Those to calibrate on."""
+    """The pixels to calibrate on."""
     held_out: NDArray[np.uint8]
-    """Those to measure on: none where the pixels are not photos."""
+    """The held-out pixels; none if the pixels are not photos."""
     held_out_indices: NDArray[np.int64]
-    """Their positions in the set they come from."""
+    """Positions of the held-out photos in their set."""
     source: CalibrationSource
-    """Where the activation ranges come from."""
+    """Source of the activation ranges, for messages."""
     unreadable: tuple[Unreadable, ...]
     """Photos that were chosen and could not be read."""
     ranges: Mapping[str, tuple[float, float]] | None
-    """Lowest and highest value by quantised tensor, to use instead of those that `pixels` show; None with photos."""
+    """Smallest and largest value of each quantised tensor, if they do not come from `pixels`; None with photos."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class CalibrationPhotos:
         ranges: Mapping[str, tuple[float, float]] | None = None,
         unreadable: Sequence[Unreadable] = (),
     ) -> None:
-        """Set every fifth photo aside; `indices` are the images' positions in the set they come from."""
+        """Hold out every fifth photo; `indices` are the positions of the images in their set."""
         self.unreadable = tuple(unreadable)
         held = is_held_out(len(pixels)) & (source == "photos")
         self.all_pixels, self.pixels, self.held_out = pixels, pixels[~held], pixels[held]
@@ -71,7 +71,7 @@ class CalibrationPhotos:
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether no pixel is a photo's, so that fidelity cannot be measured."""
+        """Whether there are no photos, so that fidelity cannot be measured."""
         return self.source != "photos"
 
     def batches(self, batch_size: int = 25) -> list[NDArray[np.uint8]]:
@@ -82,7 +82,7 @@ class CalibrationPhotos:
 def choose_calibration(
     model: SqueezeNet, images: ImageSet | None, *, n_photos: int = 250, takes_ranges: bool = True
 ) -> CalibrationPhotos:
-    """Calibrate on at most `n_photos` photos where there are any, else on what is known without them.
+    """Choose at most `n_photos` photos to calibrate on or, if there are none, published ranges or synthetic pictures.
 
     `takes_ranges`: whether published ranges can be used; a method that needs pixels gets synthetic pictures only.
 

@@ -1,4 +1,4 @@
-"""From float convolutions to the integers of an `IntegerNetwork`.
+"""Conversion of float convolutions to the integers of an `IntegerNetwork`.
 
 The steps every compressor shares: fold the pixel normalisation into conv1, choose activation scales from observed
 ranges, round weights and biases to the file's grids.
@@ -134,12 +134,12 @@ def tensor_quants(model: SqueezeNet, ranges: Mapping[str, tuple[float, float]]) 
 
 
 def output_scale(op: Op, quants: Mapping[str, TensorQuant]) -> float:
-    """Scale that a convolution's multiplier takes its sums to; 1 for the head, whose result is the logit."""
+    """Scale of the tensor that a convolution writes; 1 for the head, whose result is the logit."""
     return 1.0 if op.is_head else quants[op.output].scale
 
 
 def input_scale(spec: ArchSpec, op: Op, quants: Mapping[str, TensorQuant]) -> float:
-    """Scale of the tensor that an operation reads, through pools to what wrote it."""
+    """Scale of the tensor that an operation reads; pools do not change it."""
     return quants[quantized_source(spec, op.inputs[0])].scale
 
 

@@ -23,7 +23,7 @@ class Point:
     text: str
     """Shown on hover."""
     ends: tuple[float, float] | None = None
-    """Of its error bar."""
+    """Ends of the error bar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """What `parts.html` draws; the fields are `chart`'s arguments, completed."""
+    """A chart for `parts.html`; the fields are the arguments of `chart`, with defaults filled in."""
 
     title: str
     lines: Sequence[Line]

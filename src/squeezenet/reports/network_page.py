@@ -42,7 +42,7 @@ _HEAT = (255, 96, 32)
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the page and the card show; further fields are `build_report`'s arguments."""
+    """Contents of the page and the card; further fields are the arguments of `build_report`."""
 
     title: str
     subtitle: str
@@ -51,16 +51,16 @@ class Report:
     classes: tuple[dict[str, Any], ...]
     """Figures of each class, shares in percent; see `_class_row`."""
     matrix: tuple[tuple[str, tuple[int, ...]], ...]
-    """Name of the right class and counts of the answers, in the order of `classes`; empty for more than
-    `MAX_MATRIX_CLASSES`."""
+    """Name of each true class and counts of the predictions, in the order of `classes`; empty if there are too
+    many."""
     confusions: tuple[tuple[str, str, int], ...]
-    """The most frequent pairs: right class, predicted class, images."""
+    """The most frequent confusions: true class, predicted class, images."""
     calibration_error: float
     """0 to 1."""
     bins: tuple[dict[str, float], ...]
     """Filled bins of the reliability diagram: index, count, confidence, accuracy."""
     unknown: str
-    """What becomes of pictures of something else, as a sentence."""
+    """Sentence about the treatment of unknown photos."""
     mistakes: tuple[dict[str, Any], ...]
     """Names, classes, shares in percent, and data URLs of the worst ones; see `_worst_mistakes`."""
     n_mistakes: int
@@ -90,11 +90,11 @@ def build_report(
     foreign: NDArray[np.int64] | None = None,
     is_fitted: bool = False,
 ) -> Report:
-    """Work out everything that the page shows.
+    """Compute everything that the page shows.
 
     Args:
         predictor: The network; its activation maps of the worst mistakes are computed here.
-        images: The images that `scores` are about, numbered as the network's classes.
+        images: The images of `scores`, with classes numbered as in the network.
         scores: From `collect_logits`.
         title: What the network is called.
         subtitle: A line below it.
@@ -103,8 +103,8 @@ def build_report(
         train_counts: Images trained on, by class name.
         facts: Further names and values: size, timing, recipe, versions.
         foreign: Features of photos that show none of the classes, (M, channels).
-        is_fitted: Whether the network's temperature was chosen on these very images; its error is then that of each
-            half of them with the temperature of the other half.
+        is_fitted: Whether the network's temperature was fitted on these images. The calibration error of each half is
+            then measured with the temperature of the other half.
     """
     names = images.classes
     predicted = scores.logits.argmax(axis=1)
@@ -132,7 +132,7 @@ def build_report(
 
 
 def _worst_mistakes(predictor: Predictor, images: ImageSet, scores: Scores) -> tuple[dict[str, Any], ...]:
-    """Show the images whose right class has the lowest probability, the worst first, at most `MAX_MISTAKES`."""
+    """Show the images whose true class has the lowest probability, the worst first, at most `MAX_MISTAKES`."""
     shares = probabilities(scores.logits / predictor.temperature)
     own = np.take_along_axis(shares, scores.labels[:, None], axis=1)[:, 0]
     predicted = scores.logits.argmax(axis=1)
@@ -253,7 +253,7 @@ def write_evaluation_page(
         OSError: If the page cannot be written.
     """
     model, spec = Path(evaluation.model), evaluation.predictor.spec
-    time = f"{evaluation.ms_per_image:.1f} ms per image, reading and decoding included"
+    time = f"{evaluation.ms_per_image:.1f} ms per image, including reading and decoding"
     size = [("file", f"{model.stat().st_size:,} bytes")] if model.is_file() else []
     report = build_report(
         evaluation.predictor, evaluation.images, evaluation.scores, title=model.name or evaluation.model,

@@ -1,4 +1,4 @@
-"""Photos added to a lesson: docs/teaching.md, "What is kept"."""
+"""Adding photos to a lesson: docs/teaching.md, "What is kept"."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["Added", "Repeated", "add_photos"]
 
 
 class Repeated(NamedTuple):
-    """A photo that is there under another name, and counts once."""
+    """A photo that is already in its class under another name."""
 
     name: str
     same_as: str
 
 
 class Added(NamedTuple):
-    """A lesson with more photos, and what was odd about them."""
+    """A lesson with added photos, and remarks on these photos."""
 
     lesson: Lesson
     repeated: tuple[Repeated, ...]
-    """Photos that were passed over."""
+    """Photos that were skipped."""
     shared: tuple[tuple[str, ...], ...]
-    """Names of one photo that lies in several classes, or also among those of none."""
+    """Names of photos that are in several classes, or in a class and among the photos of none."""
 
 
 class _Row(NamedTuple):
@@ -43,17 +43,17 @@ class _Row(NamedTuple):
 def add_photos(
     lesson: Lesson, images: ImageSet, found: Features, others: ImageSet | None = None, apart: Features | None = None
 ) -> Added:
-    """Add photos class by class, in the order of their arrival; one that its class has already is passed over.
+    """Add photos class by class, in the given order; photos that their class already has are skipped.
 
     Args:
-        lesson: What is there.
-        images: Photos in class folders; classes are the same where `match_key` says so.
-        found: Their features.
-        others: Photos of none of the classes, likewise `apart`.
-        apart: Their features.
+        lesson: The existing photos.
+        images: Photos in class folders; classes with the same `match_key` are the same class.
+        found: Features of `images`.
+        others: Photos that show none of the classes.
+        apart: Features of `others`.
 
     Raises:
-        DataError: If a class is left without a photo.
+        DataError: If a class has no photo.
     """
     classes = list(lesson.classes)
     position = {match_key(name): index for index, name in reversed(list(enumerate(classes)))}

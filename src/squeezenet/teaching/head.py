@@ -1,6 +1,6 @@
-"""From a frozen network's file and a head's integers to a new file: docs/teaching.md, "The file".
+"""Combines a frozen network's file and a head's integers in a new file: docs/teaching.md, "The file".
 
-All but the head is copied as it is, and metadata are stored without compression: every engine writes the same bytes.
+Everything except the head is copied, and metadata are stored without compression: every engine writes the same bytes.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _BLOCK = 65_535
 
 
 def network_digest(data: bytes, contents: SqzFile) -> bytes:
-    """Name a frozen network: SHA-256 of its ARCH without what is the head's, and of all streams but the head's.
+    """Identify a frozen network: SHA-256 of its ARCH without fields of the head, and of all streams except the head's.
 
-    Files with one digest compute the same features.
+    Files with the same digest compute the same features.
     """
     arch, streams, _ = _parts(data, contents)
     return hashlib.sha256(_arch_for(arch, 0) + b"".join(streams[:-1])).digest()
 
 
 def joined(kept: ConvParams, new: ConvParams) -> ConvParams:
-    """Put the rows of a new head after those that are kept."""
+    """Append the rows of a new head to those that are kept."""
     return ConvParams(
         np.concatenate([kept.weight, new.weight]), np.concatenate([kept.bias, new.bias]),
         np.concatenate([kept.multiplier, new.multiplier]),
@@ -50,7 +50,7 @@ def replace_head(
 
     Args:
         data: The frozen network's file.
-        contents: The same, decoded.
+        contents: The same file, decoded.
         head: The head's integers, any number of classes; it gets no ReLU.
         meta: Metadata of the new file, plain JSON.
         unknown: Body of the `unkn` chunk; without one there is none.

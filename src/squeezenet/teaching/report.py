@@ -1,4 +1,4 @@
-"""The accuracy of a taught head: each photo is judged by a head made of the others."""
+"""The leave-one-out accuracy of a taught head: each photo is classified by a head made from all the others."""
 
 from __future__ import annotations
 
@@ -30,43 +30,43 @@ class Suspect(NamedTuple):
     label: str
     looks_like: str
     margin: float
-    """By how much the score of that class is higher; scores are about 1 for a photo's class and 0 for others."""
+    """How much higher the score of the other class is; scores are about 1 for a photo's class and 0 for others."""
 
 
 def judge(lesson: Lesson, fit: Fit) -> Accuracy:
-    """Count how many photos are answered rightly when each is left out; classes of one photo do not count."""
+    """Count correct leave-one-out predictions; classes with only one photo do not count."""
     counted = _judged(lesson)
     return Accuracy.of(fit.scores[counted], lesson.labels[counted])
 
 
 def _judged(lesson: Lesson) -> NDArray[np.bool_]:
-    """Which photos a head made of the others can answer: those whose class has another photo; (n,)."""
+    """Mask of the photos whose class has another photo, so that they can be judged; (n,)."""
     return np.greater(np.bincount(lesson.labels)[lesson.labels], 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeachResult:
-    """A head that was taught, and how good it is."""
+    """A taught head and its accuracy."""
 
     path: Path
-    """The `.sqz` file; a `.taught` file lies beside it."""
+    """The `.sqz` file; its `.taught` file is in the same folder."""
     file_bytes: int
     lesson: Lesson
     fit: Fit
     unknown: UnknownFit | None
-    """When an answer is "unknown"; None with kept classes, or with more classes than a rule can hold."""
+    """The rule for unknown photos; None if classes are kept, or if there are more classes than a rule can hold."""
     accuracy: Accuracy
-    """Each photo left out; photos whose class has no other do not count."""
+    """Leave-one-out accuracy; classes with only one photo are not counted."""
     unreadable: tuple[Unreadable, ...]
     repeated: tuple[Repeated, ...]
-    """Photos that were passed over: their class has the same one under another name."""
+    """Photos that were skipped, because their class already has the same photo under another name."""
     shared: tuple[tuple[str, ...], ...]
-    """Names of one photo that lies in several classes, or among those of none as well."""
+    """Names of photos that are in several classes, or in a class and among the photos of none."""
     evaluation: Evaluation | None
-    """On `val`, if there was one."""
+    """Evaluation on `val`, if it was given."""
     fit_seconds: float
     seconds: float
-    """In all."""
+    """Duration of the call."""
 
     @property
     def suspects(self) -> list[Suspect]:
@@ -82,7 +82,7 @@ class TeachResult:
 
     @property
     def confusions(self) -> list[tuple[str, str, int]]:
-        """Class, what was answered instead, and how often; the most frequent first."""
+        """Triples of true class, predicted class and count; the most frequent first."""
         pairs: dict[tuple[int, int], int] = {}
         judged = _judged(self.lesson)
         answers = self.fit.scores.argmax(axis=1)
@@ -93,7 +93,7 @@ class TeachResult:
         return [(names[a], names[b], n) for (a, b), n in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))]
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Rows of a table: class, photos, right when left out, 95 % interval."""
+        """Rows of a table: class, photos, correct when left out, 95 % interval."""
         found = []
         right = self.fit.scores.argmax(axis=1) == self.lesson.labels
         for index, name in enumerate(self.lesson.classes):
@@ -120,4 +120,4 @@ class TeachResult:
         }  # fmt: skip
 
     def _repr_html_(self) -> str:
-        return html_table(("class", "photos", "right, left out", "95 % interval"), self.rows())
+        return html_table(("class", "photos", "correct, left out", "95 % interval"), self.rows())

@@ -1,7 +1,7 @@
-"""The head's arithmetic in NumPy: docs/teaching.md is normative, `csrc/sqz_teach.c` the same in C, to the bit.
+"""The head's arithmetic in NumPy: docs/teaching.md is normative; `csrc/sqz_teach.c` computes the same bits in C.
 
-Sums of whole numbers are exact in any order and may go through BLAS. Every other sum is added up in the order that the
-page states, element by element, so that no compiler, library or processor changes a bit.
+Sums of integers are exact in any order and may use BLAS. Every other sum is computed in the order that the page
+states, element by element, so that no compiler, library or processor changes a bit.
 
 Legend: n photos, d features, C classes, m the smaller of n and d.
 """
@@ -33,9 +33,9 @@ _LARGEST_BIAS = 1 << 30
 
 @dataclass(frozen=True)
 class FeatureCode:
-    """How a feature vector is kept: one byte per channel, on a square-root scale.
+    """Encoding of feature vectors: one byte per channel, on a square-root scale.
 
-    A code r stands for r * r * 2^shift, with the sign of the feature where features can be negative.
+    A code r stands for r * r * 2^shift, with the sign of the feature if features can be negative.
     """
 
     shift: int
@@ -56,14 +56,14 @@ class FeatureCode:
         return (128 + np.where(features < 0, -1, 1) * np.minimum(root, 127)).astype(np.uint8)
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Whole numbers that codes stand for, in units of 2^shift."""
+        """Decode to integers in units of 2^shift."""
         root = codes.astype(np.int64) - (128 if self.is_signed else 0)
         return root * np.abs(root)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A head before it is rounded, and what each photo scores when it is left out."""
+    """A head before it is rounded, and the leave-one-out scores of each photo."""
 
     weight: Floats
     """(d, C), for values minus the centre; with levels (d, C + 1), the last column being theirs."""
@@ -74,9 +74,9 @@ class Fit:
     exponent: int
     """The regularisation is the mean squared norm of a photo times 2^exponent."""
     gain: int
-    """What scores are multiplied by to become logits."""
+    """Factor that converts scores to logits."""
     base: float | None = None
-    """With levels: what is added to all logits beside the last column."""
+    """With levels: constant that is added to all logits besides the last column."""
 
 
 def fit_numpy(
@@ -253,7 +253,7 @@ def _error(errors: Floats, is_judged: NDArray[np.bool_]) -> float:
 
 
 def _gain(scores: Floats, hot: Floats, share: Floats, is_judged: NDArray[np.bool_]) -> int:
-    """The factor that gives probabilities the least mean squared error (Brier score), each photo left out."""
+    """The factor with the smallest leave-one-out Brier score (mean squared error of probabilities)."""
     if not is_judged.any():
         return DEFAULT_GAIN
     below = scores[is_judged] - scores[is_judged].max(axis=1, keepdims=True)

@@ -1,6 +1,6 @@
-"""`.taught` files: what a head was taught from, so that it can learn more: docs/teaching.md, "What is kept".
+"""`.taught` files, from which photos and classes can be added to a head: docs/teaching.md, "What is kept".
 
-Names and feature codes of photos, no photos. Everything read is hostile: lengths are checked before anything is
+They contain names and feature codes of photos, but no photos. Input is untrusted: lengths are checked before memory is
 allocated.
 """
 
@@ -47,21 +47,21 @@ class Lesson:
     classes: tuple[str, ...]
     """Names of the classes that were taught, in output order."""
     kept: int
-    """How many classes of the network they were taught on come before them."""
+    """Number of classes of the network that are kept before these classes."""
     labels: NDArray[np.int64]
     """(n,), ascending, positions in `classes`."""
     names: tuple[str, ...]
-    """(n,), where each photo lay."""
+    """(n,), name of each photo."""
     codes: NDArray[np.uint8]
     """(n, d)"""
     foreign_names: tuple[str, ...]
-    """Photos of none of the classes: (k,)"""
+    """(k,), names of photos that show none of the classes."""
     foreign_codes: NDArray[np.uint8]
     """(k, d)"""
 
 
 def encode_taught(lesson: Lesson) -> bytes:
-    """Write the bytes of a `.taught` file; equal lessons give equal bytes.
+    """Encode a `.taught` file; equal lessons give equal bytes.
 
     Raises:
         LimitExceeded: If there are more photos, or longer names, than `decode_taught` reads.
@@ -98,11 +98,11 @@ def encode_taught(lesson: Lesson) -> bytes:
 
 
 def photos_taught(path: Path, features: NDArray[np.integer] | None) -> int:
-    """Count the photos that the head of a `.sqz` file was taught from, as far as a `.taught` file beside it tells.
+    """Count the photos that the head of a `.sqz` file was taught from, according to the `.taught` file beside it.
 
     Args:
         path: The `.sqz` file.
-        features: Of photos, (N, channels).
+        features: Features of photos, (N, channels).
 
     Raises:
         FormatError: If the `.taught` file is damaged.
@@ -119,10 +119,10 @@ def photos_taught(path: Path, features: NDArray[np.integer] | None) -> int:
 
 
 def decode_taught(data: bytes) -> Lesson:
-    """Read the bytes of a `.taught` file.
+    """Decode a `.taught` file.
 
     Raises:
-        FormatError: A subclass that names what is wrong.
+        FormatError: If the file is malformed; the subclass states the kind of error.
     """
     if len(data) > _MAX_FILE_BYTES:
         raise LimitExceeded(f"expected a file of at most {_MAX_FILE_BYTES} bytes, got more")

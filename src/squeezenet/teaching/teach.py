@@ -1,4 +1,6 @@
-"""`squeezenet.teach`: a head for the classes of a folder, on a frozen network, in seconds and without torch."""
+"""`squeezenet.teach`: compute a new head for the classes of a folder on a frozen network, in seconds, without
+torch.
+"""
 
 from __future__ import annotations
 
@@ -37,26 +39,26 @@ def teach(
     photos: Data, *, on: str | os.PathLike[str], output: str | os.PathLike[str], keep: bool = False,
     foreign: DataSource | Sequence[DataSource] = (), val: Data | None = None, progress: Reporter | bool = False,
 ) -> TeachResult:  # fmt: skip
-    """Make a head for new classes on the frozen network of a `.sqz` file; the photos decide, nothing is random.
+    """Compute a head for new classes on the frozen network of a `.sqz` file, in closed form; nothing is random.
 
-    Beside the file comes one that ends in `.taught`, with names and feature vectors of the photos. Where the network
-    has such a file beside it, photos and classes are added to those it holds. The same photos give the same bytes,
-    here, in the exported page and in C: docs/teaching.md.
+    A `.taught` file with names and feature vectors of the photos is written beside `output`. If `on` already has such
+    a file, photos and classes are added to those in it. The same photos give the same bytes in Python, in the exported
+    page and in C (docs/teaching.md).
 
     Args:
-        photos: Class folders, at least one photo per class; `train` of a set that has splits.
-        on: The network: a `.sqz` file or the name of one of the package.
-        output: The file to write; may be the same as `on`.
+        photos: Class folders with at least one photo per class. If the set has splits, `train` is used.
+        on: The frozen network: a `.sqz` file or the name of a network of the package.
+        output: The `.sqz` file to write; may be the same as `on`.
         keep: Keep the classes of the network beside the new ones.
-        foreign: Photos of none of the classes, to choose by them when an answer is "unknown".
-        val: Labelled images to measure accuracy on; by default `val` of `photos`, if it has one.
-        progress: Whether, or where, to show progress.
+        foreign: Photos that show none of the classes, to improve the rule for unknown photos.
+        val: Labelled images to measure accuracy on; by default the split `val` of `photos`, if there is one.
+        progress: A `Reporter` that shows progress, or whether to show it.
 
     Raises:
         ModelNotFoundError: If there is no such network, or it is not compressed.
-        FormatError: If it, or the `.taught` file beside it, is damaged.
+        FormatError: If the `.sqz` file or its `.taught` file is damaged.
         DataError: If the photos cannot be used.
-        OSError: If a file cannot be written; both are then as they were.
+        OSError: If a file cannot be written; existing files are then unchanged.
 
     Example:
         >>> import tempfile

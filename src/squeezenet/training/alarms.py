@@ -37,8 +37,8 @@ def dead_network_alarm(
     if not lowest * (1 - _DEAD_MARGIN) <= train_loss <= highest * (1 + _DEAD_MARGIN):
         return None
     return (
-        f"ALARM: after epoch {epoch + 1} the loss sits at ln(classes) = {highest:.3f}, as if guessed: the"
-        f" network has learnt nothing. Its ReLUs may be dead: use a smaller `lr` (={recipe.lr})"
+        f"ALARM: after epoch {epoch + 1} the loss is ln(classes) = {highest:.3f}, as for guessing: the network"
+        f" has learnt nothing. Its ReLUs may be dead: use a smaller `lr` (={recipe.lr})"
         f"{',' if may_norm else ' or'} a longer `warmup_epochs` (={recipe.warmup_epochs:g})"
         f"{' or `batch_norm = true`' if may_norm else ''}"
     )

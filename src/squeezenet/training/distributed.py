@@ -43,7 +43,7 @@ class Workers:
 
     @property
     def share(self) -> tuple[int, int]:
-        """Which of how many parts of every batch is this process's."""
+        """Index of this process's part of every batch, and the number of parts."""
         return self.rank, self.size
 
     def sum_numbers(self, *numbers: float) -> list[float]:
@@ -68,7 +68,7 @@ class Workers:
             offset += tensor.numel()
 
     def wait(self) -> None:
-        """Go on only when all processes have come here."""
+        """Wait until all processes have reached this call."""
         if self.size > 1:
             dist.barrier()
 
@@ -79,7 +79,7 @@ ALONE = Workers()
 
 @contextlib.contextmanager
 def join_workers() -> Iterator[Workers]:
-    """Meet the other processes if `torchrun` started this one; else be alone."""
+    """Join the other processes if `torchrun` started this one; otherwise return `ALONE`."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ or dist.is_initialized():
         yield ALONE

@@ -1,4 +1,4 @@
-"""Trying learning rates: a short run whose rate rises with every step shows where the loss falls fastest."""
+"""Finding a learning rate: a short run with a rising rate shows where the loss falls fastest."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _LEVEL = {"epochs": 100_000, "schedule": "linear", "warmup_epochs": 0.0, "freeze
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRates:
-    """What was tried, and what came of it."""
+    """The learning rates that were tried, and their losses."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     """Running mean of the training loss after a step at each rate, nats."""
     suggested: float
-    """Where the loss falls fastest."""
+    """The rate at which the loss falls fastest."""
     lowest: float
-    """Where it was lowest."""
+    """The rate at which the loss was lowest."""
     data: str
     """Name of the images."""
     weights: str
-    """Where the network started."""
+    """Name of the weights that the network started from."""
     recipe: str
 
     def page(self) -> str:
@@ -77,22 +77,22 @@ def find_learning_rate(
     init: SqueezeNet | str | os.PathLike[str] | None = None, low: float = 1e-5, high: float = 3.0, n_steps: int = 100,
     progress: Reporter | bool = True, device: str = "auto",
 ) -> LearningRates:  # fmt: skip
-    """Train for some steps at rising rates, from `low` to `high` or until the loss diverges.
+    """Train for some steps with a rising learning rate, from `low` to `high` or until the loss diverges.
 
     Args:
-        data: As for `train_model`, like `init`, `progress` and `device`.
-        recipe: As for `train_model`; everything but its learning rate and length holds.
-        init: Weights to start from.
-        low: First rate.
-        high: Last rate.
-        n_steps: Rates tried, evenly spaced by their logarithm.
-        progress: A reporter, or whether to report.
-        device: Torch's name of one.
+        data: Images to train on, as for `train`.
+        recipe: The recipe, as for `train`; its learning rate and length are not used.
+        init: Weights to start from, as for `train`.
+        low: First learning rate.
+        high: Last learning rate.
+        n_steps: Number of rates to try, spaced evenly on a logarithmic scale.
+        progress: A `Reporter` that shows progress, or whether to show it.
+        device: `auto`, or torch's name of the device.
 
     Raises:
-        ModelNotFoundError: If `init` names nothing.
+        ModelNotFoundError: If `init` does not exist.
         DataError: If the images cannot be used.
-        RecipeError: If the recipe is unknown or impossible.
+        RecipeError: If the recipe is unknown or invalid.
         TrainingError: If the loss is never finite.
 
     Example:

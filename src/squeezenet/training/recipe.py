@@ -36,7 +36,7 @@ _METAPARAMETERS = ("base_e", "incr_e", "pct_3x3", "freq", "squeeze_ratio", "n_fi
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train, and what, if there are no weights to start from.
+    """Settings of a training and, for a run that starts without weights, of the architecture.
 
     Raises:
         RecipeError: On construction, if a value is of another type or out of range.
@@ -45,20 +45,20 @@ class Recipe:
     name: str = "custom"
     """Name of the recipe in reports; by default that of its file."""
     description: str = ""
-    """What the recipe is for, in one line."""
+    """Purpose of the recipe, in one line."""
 
     epochs: int
     """Passes over the training images."""
     min_steps: int = 0
-    """Steps of a run at least: of a small set, `epochs` and the epochs of its phases are multiplied until they are as
-    many. Not where `--epochs` is given."""
+    """Minimum number of steps of a run. For a small set, all numbers of epochs are multiplied to reach it, unless
+    `--epochs` is given."""
     batch_size: int = 64
-    """Images per step, of all processes together; a smaller set is one batch. The rest of an epoch after whole
-    batches is dropped."""
+    """Images per step, of all processes together. A smaller set is one batch; otherwise, an incomplete last batch is
+    dropped."""
     accumulate: int = 1
-    """Parts that a batch goes through the network in, one after the other: the same step in less memory."""
+    """Number of parts in which each batch is processed, one after the other: the same step in less memory."""
     seed: int = 0
-    """Decides the initial weights, the order of images, their augmentation and dropout."""
+    """Determines the initial weights, the order of images, their augmentation and dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 where the processor multiplies it natively."""
 
@@ -67,13 +67,14 @@ class Recipe:
     lr: float
     """Peak learning rate of the head, and of everything else unless `features_lr_scale` changes that."""
     features_lr_scale: float = 1.0
-    """Learning rate of the layers before the head, relative to `lr`; below 1 for layers that come trained."""
+    """Learning rate of the layers before the head, relative to `lr`; below 1 for pretrained layers."""
     momentum: float = 0.9
     """SGD's momentum; AdamW's first moment."""
     nesterov: bool = False
     """Use Nesterov momentum with SGD."""
     weight_decay: float = 0.0
-    """This times the weight is added to its gradient or, with AdamW, taken off the weight at the rate of `lr`."""
+    """Factor by which the weight is added to its gradient or, with AdamW, by which `lr` times the weight is subtracted
+    from it."""
     decay_biases: bool = False
     """Apply weight decay to biases and batch norms too, as the 2016 solver does."""
     schedule: Literal["cosine", "linear"] = "cosine"
@@ -85,30 +86,31 @@ class Recipe:
     label_smoothing: float = 0.0
     """Share of the target that is spread evenly over all classes."""
     distillation: float = 0.0
-    """Share of the loss that is cross-entropy with a teacher's predictions, where there is a teacher, and not with the
-    labels (Hinton et al. 2015)."""
+    """Share of the loss that compares with the teacher's predictions instead of the labels, if there is a teacher
+    (Hinton et al. 2015)."""
     ema_decay: float = 0.0
-    """Keep a running average of the weights, and validate and save that; 0 for none, 0.999 for about 1000 steps."""
+    """Decay of a running average of the weights, which is validated and saved; 0 for none, 0.999 for about 1000
+    steps."""
     freeze_features_epochs: int = 0
-    """Epochs at the start that train the head alone."""
+    """Number of epochs at the start that train only the head."""
     early_stop_epochs: int = 0
-    """End the run after so many epochs without a better top-1; 0 for never."""
+    """End the run after this number of epochs without a better top-1; 0 for never."""
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """`shuffled`: every image once per epoch; `balanced`: every class equally often, repeating images of small ones."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced`: weight each image in the loss by one over the frequency of its class."""
+    """`balanced`: weight each image in the loss by the inverse frequency of its class."""
 
     teacher: str | None = None
-    """A MODEL to learn from besides the labels, by the share of `distillation`."""
+    """A MODEL whose predictions are learnt besides the labels; `distillation` is their share of the loss."""
     distill_temperature: float = 1.0
-    """Divides the logits of teacher and student; above 1 the order of the wrong classes counts more."""
+    """Number by which the logits of teacher and student are divided; above 1, less probable classes count more."""
     sparse_epochs: tuple[int, int] | None = None
-    """First and last epoch, from 1, in which the smallest weights are held at zero (dense-sparse-dense training)."""
+    """First and last epoch, counted from 1, in which the smallest weights are kept at zero (dense-sparse-dense)."""
     sparsity: float = 0.5
-    """Part of each convolution's weights that is held at zero then."""
+    """Share of each convolution's weights that are kept at zero during `sparse_epochs`."""
 
     input_size: int | None = None
-    """Height and width in pixels; by default the one of the weights to start from, or 224."""
+    """Height and width of the input in pixels; by default those of the weights to start from, or 224."""
     resize_size: int | None = None
     """Short side before the centre crop of validation; by default 8/7 of the input size, or the input size itself
     if that is small."""
@@ -124,33 +126,33 @@ class Recipe:
     hflip: bool = True
     """Mirror half of the images."""
     trivial_augment: bool = False
-    """Change each image by one operation of random kind and strength (colours, rotation, shear, ...)."""
+    """Apply one operation of random kind and strength to each image (colours, rotation, shear, ...)."""
     mixup: float = 0.0
-    """Blend images with others of the batch, and their labels, by shares from Beta(mixup, mixup); 0 for never."""
+    """Blend pairs of images of a batch, and their labels, with shares from Beta(mixup, mixup); 0 for never."""
     cutmix: float = 0.0
-    """Put a part of another image over each, by areas from Beta(cutmix, cutmix); with `mixup` as well, a batch gets one
-    of the two."""
+    """Replace a rectangle of each image by another image, with areas from Beta(cutmix, cutmix). If `mixup` is set too,
+    each batch gets one of the two."""
 
     architecture: str = "squeezenet1_1"
-    """Name of an architecture, as for `squeezenet info`. Like all settings below but `dropout`, it is ignored
-    where the run starts from weights."""
+    """Name of an architecture, as for `squeezenet info`. This and all settings below except `dropout` are ignored if
+    the run starts from weights."""
     bypass: Bypass | None = None
     """Connections around Fire modules: `none`, `simple` or `complex` (paper, section 6)."""
     base_e: int | None = None
-    """Expand filters of the first Fire; this and the next five are the paper's metaparameters (section 5.1), each the
-    architecture's own where it is not given."""
+    """Expand filters of the first Fire. This and the next five settings are the paper's metaparameters (section 5.1);
+    by default they are those of the architecture."""
     incr_e: int | None = None
-    """Expand filters by which each group of Fire modules has more than the one before."""
+    """Expand filters that are added from one group of Fire modules to the next."""
     pct_3x3: float | None = None
     """Share of the expand filters that are 3x3."""
     freq: int | None = None
     """Fire modules per group."""
     squeeze_ratio: float | None = None
-    """Squeeze filters as a share of expand filters."""
+    """Number of squeeze filters divided by number of expand filters."""
     n_fires: int | None = None
     """Number of Fire modules."""
     pools: tuple[int, ...] | None = None
-    """Layers that a pool follows, in paper numbers; by default the architecture's for this input size."""
+    """Layers followed by a pool, in the paper's numbering; by default the architecture's for this input size."""
     squeeze_relu: bool = True
     """Put a ReLU after squeeze layers."""
     head_relu: bool = False
@@ -158,7 +160,7 @@ class Recipe:
     batch_norm: BatchNorm = False
     """Batch norm after every convolution, or only after squeeze layers; folded into the saved weights."""
     dropout: float = 0.5
-    """Share of the features before the head that a training step leaves out."""
+    """Share of the features before the head that are set to zero in a training step."""
 
     def __post_init__(self) -> None:
         """Check types and ranges."""
@@ -187,10 +189,10 @@ class Recipe:
             raise RecipeError(f"expected `resize_size` of at least `input_size` (={smallest}), got {self.resize_size}")
 
     def spec(self, num_classes: int) -> ArchSpec:
-        """Describe the network to build where no weights are given.
+        """Describe the network to build if no weights are given.
 
         Raises:
-            RecipeError: If the settings make no network.
+            RecipeError: If the settings describe an impossible network.
         """
         options: dict[str, Any] = {key: value for key in _METAPARAMETERS if (value := getattr(self, key)) is not None}
         changes: dict[str, Any] = {"name": "custom"} if options else {}
@@ -206,11 +208,11 @@ class Recipe:
             raise RecipeError(f"recipe {self.name}: {error}") from None
 
     def preprocessing(self, of_weights: Preprocessing | None = None) -> Preprocessing:
-        """Describe the pixels to train on.
+        """Build the preprocessing of the images to train on.
 
         Args:
-            of_weights: Preprocessing of the weights to start from: its sizes hold unless the recipe has its own, its
-                normalisation always. Without it, pixels are normalised as (pixel - 128) / 64.
+            of_weights: Preprocessing of the weights to start from. Its normalisation is used, and also its sizes
+                unless the recipe sets them. Without it, pixels are normalised as (pixel - 128) / 64.
         """
         if of_weights is not None and self.input_size is None and self.resize_size is None:
             return of_weights
@@ -225,7 +227,7 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON and TOML, without settings that are left to their default; `from_dict` reads it back."""
+        """Plain data for JSON and TOML, without settings that have no value; `from_dict` reads it back."""
         known = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
 
@@ -259,7 +261,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "resize_size": (1, 4096), "crop_scale": (0.001, 1), "crop_ratio": (0.01, 100), "crop_pad": (0, 1024),
     "mixup": (0, 100), "cutmix": (0, 100), "dropout": (0, 0.99),
 }  # fmt: skip
-"""Smallest and largest value of each setting that is a number; they catch slips such as a percentage for a share."""
+"""Smallest and largest value of each numeric setting; they catch mistakes such as a percentage instead of a share."""
 
 
 def load_recipe(source: Recipe | str | os.PathLike[str]) -> Recipe:

@@ -41,7 +41,7 @@ class Run:
     val_batches: ValBatches
     """This process's share of the images to validate on."""
     n_val_images: int
-    """Of all processes; those that turn out to be unreadable are subtracted."""
+    """Number of validation images of all processes; unreadable images are subtracted when they are found."""
     workers: Workers
     teacher: Teacher | None
     prepared: TrainingData
@@ -189,8 +189,8 @@ class Run:
 
     def _warn_of_unsaved(self, error: OSError) -> None:
         self.reporter.say(
-            f"WARNING: {self.folder.path} cannot be written ({error.strerror}): the run goes on, but what it does from"
-            " the last checkpoint on is lost if it ends now; the next attempt follows"
+            f"WARNING: {self.folder.path} cannot be written ({error.strerror}): the run continues and tries again, but"
+            " if it ends before that, everything since the last checkpoint is lost"
         )
 
     def _give_up_saving(self, error: OSError) -> NoReturn:

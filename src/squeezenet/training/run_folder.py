@@ -39,7 +39,7 @@ __all__ = ["LOG_COLUMNS", "EpochRow", "EpochWriter", "RunFolder", "tensorboard_w
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochRow:
-    """What is known after an epoch: one row of the log."""
+    """Results of an epoch: one row of the log."""
 
     epoch: int
     """Counted from 1."""
@@ -47,15 +47,15 @@ class EpochRow:
     """Mean over the epoch's steps, nats."""
     val_loss: float
     top1: float
-    """Of validation, percent."""
+    """Validation top-1, percent."""
     top5: float
     lr: float
     """Learning rate of the last step."""
     img_per_s: float
     seconds: float
-    """In training steps."""
+    """Duration of the training steps."""
     alarm: str | None = None
-    """Advice where the network has learnt nothing. Only in the row that `on_epoch` receives, not in the log."""
+    """Advice if the network has learnt nothing. Only in the row that `on_epoch` receives, not in the log."""
 
     def to_dict(self) -> dict[str, float]:
         """The columns of the log."""

@@ -66,11 +66,11 @@ def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     shown = {
         "recipe": recipe.get("name"),
         "settings": ", ".join(f"{key} {value}" for key, value in changed.items() if value != usual.get(key)),
-        "images trained on": data.get("n_train"),
+        "training images": data.get("n_train"),
         "epochs": facts.get("epochs_done"),
         "best epoch": facts.get("best_epoch"),
         "time in training steps": _seconds(facts.get("training_seconds", 0)),
-        "time in all": _seconds(facts.get("seconds", 0)),
+        "total time": _seconds(facts.get("seconds", 0)),
         "steps undone": facts.get("skipped_steps"),
         "precision": facts.get("precision"),
         "machine": f"{hardware.get('machine')}, {facts.get('device')}, {facts.get('processes', 1)} processes of"

@@ -1,4 +1,4 @@
-"""Before the first step: the images, the recipe and the network, where `train_model` was given none."""
+"""Preparation of a run: the images, the recipe and, if none was given, the network."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class TrainingData:
     train: ImageSet | ShardSet
     val: ImageSet
     check: DataCheck
-    """What was found in the files; images in shards are not looked at."""
+    """Results of checking the files; images in shards are not checked."""
     mark: str = ""
-    """By which the images trained on are recognised later; shards are not."""
+    """Fingerprint of the training images, to recognise them later; empty for shards."""
 
     @property
     def images(self) -> ImageSet:
@@ -107,7 +107,7 @@ def prepare_data(data: Data, val: Data | None, reporter: Reporter) -> TrainingDa
     if validation is None:
         moved = _moved(train, reporter)
         train, validation = train.split_holdout(HOLDOUT_SHARE, moved=moved)
-        reporter.say(f"no images to validate on were given: {HOLDOUT_SHARE:.0%} of each class is set aside")
+        reporter.say(f"no validation images: {HOLDOUT_SHARE:.0%} of each class is held out for validation")
     if len(train.classes) < 2:
         raise DataError(f"{train.name}: expected at least two classes to tell apart, got only {train.classes[0]!r}")
     if not len(validation):
@@ -129,7 +129,7 @@ def _moved(images: ImageSet, reporter: Reporter) -> list[int]:
     moved = moved_with_groups(images, groups)
     if groups:
         n_more = sum(map(len, groups)) - len(groups)
-        reporter.say(f"near-duplicates: {n_more} images look like another one; such images are set aside together")
+        reporter.say(f"near-duplicates: {n_more} images look like another one; such images are kept in one split")
     return moved
 
 
@@ -185,10 +185,9 @@ def start_model(
         model = copy.deepcopy(init) if isinstance(init, SqueezeNet) else load_model(init)
         known = _known_classes(model, classes)
         if len(known) == model.spec.num_classes:
-            reporter.say(f"the weights have these {len(classes)} classes and no others: their head is kept")
+            reporter.say(f"the weights have exactly these {len(classes)} classes: their head is kept")
         elif known:
-            text = "classes among others: the new head starts with their part"
-            reporter.say(f"the weights have all {len(classes)} {text}")
+            reporter.say(f"the weights have all {len(classes)} classes and others: the new head keeps their weights")
             _keep_classes(model, known)
         else:
             reporter.say(f"new head for {len(classes)} classes")
@@ -225,7 +224,7 @@ def _keep_classes(model: SqueezeNet, kept: list[int]) -> None:
 
 
 def choose_recipe(prepared: TrainingData, *, has_init: bool, reporter: Reporter) -> Recipe:
-    """Choose a recipe that suits a task, and say why."""
+    """Choose a recipe that suits the data, and report the reason."""
     side = prepared.short_side
     if has_init:
         name, reason = "finetune", "there are weights to start from"
@@ -247,7 +246,7 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
 
 
 def enough_epochs(recipe: Recipe, n_images: int) -> Recipe:
-    """Multiply the epochs of a recipe until they are `min_steps` steps, as if there were as many more images."""
+    """Multiply all numbers of epochs of a recipe, if it would otherwise take fewer than `min_steps` steps."""
     factor = math.ceil(recipe.min_steps / (recipe.epochs * epoch_size(recipe, n_images)[1]))
     if factor <= 1:
         return recipe

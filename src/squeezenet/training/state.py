@@ -1,4 +1,4 @@
-"""Everything a run would lose with its process, in one object that is saved to disk and restored unchanged.
+"""The complete state of a run, in one object that is saved to disk and restored unchanged.
 
 No random-generator state is saved: the order and augmentation of an epoch come from (seed, epoch), dropout from (seed,
 step). A killed run repeats its steps bit for bit, on the same machine with the same number of threads.
@@ -55,11 +55,11 @@ class TrainingState:
     precision: str
     """`float32` or `bfloat16`, chosen when the run began."""
     data_id: str
-    """Fingerprint of the images trained on."""
+    """Fingerprint of the training images."""
     val_id: str = ""
-    """Of those validated on."""
+    """Fingerprint of the validation images."""
     teacher_id: str = ""
-    """Fingerprint of the network whose answers are learnt; empty without one."""
+    """Fingerprint of the teacher; empty without one."""
 
     epoch: int = 0
     """Epochs finished."""
@@ -104,12 +104,12 @@ class TrainingState:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return self.model.head.weight.device
 
     @property
     def usable_model(self) -> SqueezeNet:
-        """The network to validate and to save: the average of the weights if the recipe keeps one."""
+        """The network to validate and save; it has the running average of the weights, if the recipe keeps one."""
         return self.average.model if self.average else self.model
 
     def save(self, path: Path, previous: Path | None = None) -> None:

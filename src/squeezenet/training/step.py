@@ -31,14 +31,14 @@ _MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite loss, after which training 
 
 
 class Step(NamedTuple):
-    """What came of one step."""
+    """The result of one step."""
 
     loss: float | None
-    """Mean over the images of all processes, nats; None if the step was undone or had no image."""
+    """Mean loss over the images of all processes, nats; None if the step was undone or had no image."""
     n_images: int
-    """Images of this process."""
+    """Number of images of this process."""
     unreadable: list[Unreadable]
-    """Images of this process that were left out."""
+    """Unreadable images of this process."""
 
     @property
     def is_undone(self) -> bool:
@@ -134,9 +134,9 @@ def train_step(
         state: The run; its model, optimizer and average move.
         batch: This process's share of the images.
         steps_per_epoch: For the learning rate's schedule.
-        constraint: What the weights must keep to.
+        constraint: A constraint on the weights.
         workers: The processes that take this step together.
-        teacher: Whose answers are learnt as well.
+        teacher: A network whose predictions are learnt as well.
         class_weights: Weight of each class in the loss, shape (classes,).
 
     Returns:
@@ -179,7 +179,7 @@ def train_step(
 
 
 class _Loss:
-    """What a step minimises."""
+    """The loss that a step minimises."""
 
     def __init__(
         self, state: TrainingState, teacher: Teacher | None, class_weights: Tensor | None, *, is_frozen: bool

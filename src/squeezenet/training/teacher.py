@@ -1,4 +1,4 @@
-"""Learning from another network's answers (distillation)."""
+"""Learning from another network's predictions (distillation)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Teacher", "open_teacher"]
 
 
 class Teacher:
-    """A trained network whose answers are learnt besides the labels.
+    """A trained network whose predictions are learnt besides the labels.
 
     Source: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network".
     """
@@ -30,7 +30,7 @@ class Teacher:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights: a run must go on with the teacher that it began with."""
+        """SHA-256 of the weights; a resumed run must use the same teacher."""
         digest = hashlib.sha256()
         for tensor in self.model.state_dict().values():
             digest.update(tensor.detach().cpu().numpy().tobytes())
@@ -49,7 +49,9 @@ class Teacher:
         return logits[:, self.outputs.to(logits.device)]
 
     def loss_sum(self, logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Sum over images of the cross-entropy with the teacher's softened answers, times the temperature squared."""
+        """Sum over images of the cross-entropy with the teacher's softened predictions, times the temperature
+        squared.
+        """
         wanted = F.softmax(teacher_logits.float() / self.temperature, dim=1)
         return F.cross_entropy(logits / self.temperature, wanted, reduction="sum") * self.temperature**2
 

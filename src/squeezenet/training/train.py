@@ -1,6 +1,6 @@
 """Training: from a data set and a recipe to a run folder with weights; `squeezenet train` is `train_model`.
 
-An epoch is in `run`, a step in `step`, what a run remembers in `state`, what it writes in `run_folder`.
+`run` has the code of an epoch, `step` that of a step; `state` is the state of a run, `run_folder` writes its files.
 """
 
 from __future__ import annotations
@@ -51,25 +51,25 @@ _TEACHER_SHARE = 0.5  # of the loss, where a teacher is given and the recipe has
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What came out of a run."""
+    """The result of a training run."""
 
     run_dir: Path
     best: Path
-    """Weights with the best validation top-1."""
+    """File of the weights with the best validation top-1."""
     last: Path
     top1: float
     """Validation top-1 of `best`, percent."""
     top5: float
     n_images: int
-    """Images validated on."""
+    """Number of validation images."""
     epochs_done: int
     is_finished: bool
     """False if a signal stopped the run; it continues with `resume`."""
     seconds: float
-    """Of this call, data preparation included."""
+    """Duration of this call, including data preparation."""
     alarms: tuple[str, ...]
     history: tuple[EpochRow, ...]
-    """All epochs of the run, those of earlier calls included."""
+    """All epochs of the run, including those of earlier calls."""
 
 
 def train_model(
@@ -79,31 +79,32 @@ def train_model(
     on_epoch: EpochWriter | None = None, progress: Reporter | bool = True, device: str = "auto",
     cache_bytes: int = CACHE_BYTES, checkpoint_every_s: float = 60.0, tensorboard: bool = False, compile: bool = False,
 ) -> TrainResult:  # fmt: skip
-    """Train a network and write a run folder; processes that `torchrun` started train it together.
+    """Train a network and write a run folder; several processes started by `torchrun` train one network together.
 
     Args:
-        data: Images in class folders: a DATA argument, several, or an `ImageSet`.
-        val: Images to validate on; by default the validation split that `data` has, or a tenth of it.
-        run_dir: Folder for weights, checkpoint, log and facts; made if it does not exist.
-        recipe: A `Recipe`, the name of one, or its file; by default one that suits the task.
-        init: Weights to start from: anything `load_model` takes, or a network.
-        teacher: A MODEL whose answers are learnt besides the labels; replaces the recipe's.
-        epochs: Replaces the recipe's number of epochs.
-        resume: Continue the interrupted run in `run_dir`, with its own recipe; start if it holds none.
-        on_epoch: Called with the log's row after each epoch, when all is saved; what it raises ends the run.
-        progress: A reporter; `True` for one on standard error, `False` for silence.
+        data: Images in class folders: one or several DATA arguments, or an `ImageSet`.
+        val: Images to validate on; by default the validation split of `data`, or a tenth of it.
+        run_dir: Folder for weights, checkpoint, log and results; created if it does not exist.
+        recipe: A `Recipe`, its name, or its file; by default a recipe that suits the data.
+        init: Weights to start from: a MODEL, as for `load_model`, or a network.
+        teacher: A MODEL whose predictions are learnt besides the labels; replaces the recipe's.
+        epochs: Number of epochs; replaces the recipe's.
+        resume: Continue the interrupted run in `run_dir`, with its own recipe; start a run if there is none.
+        on_epoch: Called with the log's row after each epoch, once everything is saved; an exception ends the run.
+        progress: A `Reporter` that shows progress; True for one on standard error, False for none.
         device: `auto`, or torch's name of the device.
-        cache_bytes: Decoded images that the processes of a machine may keep in memory.
+        cache_bytes: Largest size of the decoded images that the processes of a machine keep in memory.
         checkpoint_every_s: Seconds between checkpoints within an epoch.
         tensorboard: Write the log for TensorBoard as well.
-        compile: Let torch compile kernels first, which takes minutes; they round otherwise, so keep the choice.
+        compile: Compile the network with torch first, which takes minutes. Compiled kernels round differently, so use
+            the same value when a run is resumed.
 
     Raises:
-        ModelNotFoundError: If `init` or `teacher` names nothing.
+        ModelNotFoundError: If `init` or `teacher` does not exist.
         DataError: If the images cannot be used.
-        RecipeError: If the recipe is unknown or impossible.
-        TrainingError: If the run folder holds another run or cannot be written, or the loss stays infinite.
-        WeightsError: If `init` or the teacher cannot be read.
+        RecipeError: If the recipe is unknown or invalid.
+        TrainingError: If the run folder contains another run or cannot be written, or the loss stays infinite.
+        WeightsError: If the weights of `init` or of the teacher cannot be read.
 
     Example:
         >>> import tempfile
@@ -142,7 +143,7 @@ def _writers(folder: RunFolder, on_epoch: EpochWriter | None, *, tensorboard: bo
 
 @dataclass(frozen=True)
 class _Wanted:
-    """How to train, as far as it was said."""
+    """The options that were given for a training."""
 
     recipe: Recipe | None
     init: SqueezeNet | str | os.PathLike[str] | None
@@ -151,7 +152,9 @@ class _Wanted:
     is_resumed: bool
 
     def checked(self, folder: RunFolder) -> _Wanted:
-        """Add what a run that has no checkpoint yet was begun with, and find the MODELs, before anything is written."""
+        """Add the options of an interrupted run without a checkpoint, and resolve the MODELs, before anything is
+        written.
+        """
         if self.is_resumed and folder.has_checkpoint:
             return self
         wanted = self
@@ -202,12 +205,12 @@ def _resume(
     folder: RunFolder, prepared: TrainingData, device: torch.device, wanted: _Wanted, reporter: Reporter
 ) -> TrainingState | None:
     checkpoints = (folder.checkpoint, folder.previous_checkpoint)
-    state = TrainingState.load_newest(checkpoints, device, lambda text: reporter.say(f"passed over {text}"))
+    state = TrainingState.load_newest(checkpoints, device, lambda text: reporter.say(f"skipped {text}"))
     if state:
         _check_same_run(state, prepared, wanted, folder)
         reporter.say(f"continuing {folder.path} at epoch {state.epoch + 1}, step {state.step + 1}")
     elif wanted.is_resumed:
-        reporter.say(f"no checkpoint in {folder.path}: the run begins")
+        reporter.say(f"no checkpoint in {folder.path}: the run starts from the beginning")
     return state
 
 

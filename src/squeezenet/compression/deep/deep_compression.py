@@ -1,10 +1,11 @@
 """Deep Compression, the 2016 method: prune, retrain, share weights, train the centroids, count Huffman bits.
 
-As published, pruning goes by magnitude relative to each layer's spread, in rounds with retraining between them; conv1
-stays dense. Sharing is 1-D k-means per layer; a centroid's gradient is the sum of its weights' gradients. One weight
-scale per layer keeps shared integers shared. That needs a million images. For data sets far smaller the default is
-ours: remove what costs least (`PruningMask.by_cost`), fit the rest of a layer to the float network before retraining,
-cluster weights by how sensitive the loss is to them, and retrain towards the float network's predictions.
+In the published method, weights are pruned by their magnitude relative to each layer's spread, in rounds with
+retraining between them; conv1 stays dense. Sharing is 1-D k-means per layer; a centroid's gradient is the sum of its
+weights' gradients. One weight scale per layer ensures that shared weights stay equal as integers. This method needs a
+million images. The default here is a variant for much smaller data sets: remove the weights that cost least
+(`PruningMask.by_cost`), fit the rest of a layer to the float network before retraining, cluster weights by how
+sensitive the loss is to them, and retrain towards the float network's predictions.
 
 Source: Han et al. 2015 (arXiv 1510.00149); Iandola et al. 2016, section 4.2.
 """
@@ -40,7 +41,7 @@ _LAST_ROUND = 2  # times as long as the others: its weights are the ones that st
 
 @dataclass(frozen=True, kw_only=True)
 class DeepCompression:
-    """The method of 2016: prune, retrain, share weights, train the shared values; needs labelled images (`data`).
+    """The method of 2016: prune, retrain, share weights, train the shared values. It needs labelled images (`data`).
 
     Raises:
         RecipeError: On construction, if a value is out of range.
@@ -49,27 +50,30 @@ class DeepCompression:
     name: ClassVar[str] = "deep-compression"
 
     density: float = 0.385
-    """Share of all weights that is kept."""
+    """Share of all weights that are kept."""
     index_bits: int = 5
-    """Bits of a code: at most 2^bits - 1 shared values per layer, and zero."""
+    """Bits of a code: each layer has at most 2^bits - 1 shared values besides zero."""
     prune_rounds: int = 1
-    """Steps from dense to `density`, with retraining after each."""
+    """Number of rounds from dense to `density`, with retraining after each."""
     prune_epochs: int = 1
-    """Epochs of retraining a round; the last of several rounds, at the final density, takes twice as many."""
+    """Epochs of retraining per round; if there are several rounds, the last one, at the final density, has twice as
+    many."""
     share_epochs: int = 2
     """Epochs of centroid training."""
     repair_photos: int = 512
-    """Augmented images that the closed-form repairs look at."""
+    """Number of augmented images used by the closed-form refits."""
     lr: float = 1e-4
     """Peak learning rate of retraining."""
     centroid_lr: float = 5e-5
     """Peak learning rate of centroid training."""
     criterion: Literal["cost", "magnitude"] = "cost"
-    """What to prune and how to share: by what it costs, closed-form repairs included; or as in 2015."""
+    """How to select weights to prune and share: by their cost, with closed-form refits, or by magnitude, as in
+    2015."""
     distillation: float = 1.0
-    """Share of the loss that is towards the float network's predictions, not the labels; 0 is the method of 2015."""
+    """Share of the loss that compares with the float network's predictions instead of labels; 0 is the method of
+    2015."""
     mixup: float = 0.8
-    """Blends pairs of images while retraining: between classes the predictions say more than labels do."""
+    """Blends pairs of images while retraining: for blends, predictions are more informative than labels."""
     batch_size: int = 32
     seed: int = 0
 
@@ -157,7 +161,7 @@ def deep_compress(
 
 
 def _augmented(retrainer: Retrainer, settings: DeepCompression) -> list[NDArray[np.uint8]]:
-    """Crops as retraining sees them: a trained network is too sure of the photos it was trained on as they are."""
+    """Random crops, as in retraining: on uncropped training photos, a trained network is overconfident."""
     batches = retrainer.epoch(0, batch_size=min(settings.batch_size, retrainer.n_images), seed=settings.seed)
     n_batches = -(-settings.repair_photos // settings.batch_size)
     return [pixels.numpy() for pixels in itertools.islice(batches, n_batches)]

@@ -18,7 +18,7 @@ _GAP_BITS = 4  # the authors' choice for convolutions: a gap of up to 16 in four
 
 @dataclass(frozen=True, kw_only=True)
 class SparseSizes:
-    """What one layer's weights take, in bits, step by step."""
+    """Bits of one layer's weights after each step."""
 
     n_entries: int
     """Kept weights plus fillers."""

@@ -1,4 +1,4 @@
-"""Which weights to remove: by magnitude, as in 2015, or by what their removal costs."""
+"""Selection of weights to prune: by magnitude, as in 2015, or by the cost of their removal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distillation: train the integers, as they are, to give the float network's predictions.
+"""Distillation: train the integers directly to reproduce the float network's predictions.
 
 The forward pass is the integer network's; gradients pass its roundings straight through to latent weights, which start
 at the integers. Steps are small, so that few integers change, and those for a reason that many photos share; latent
@@ -34,7 +34,7 @@ _SHARE_TO_USE = 0.997  # of the bytes allowed
 
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings:
-    """How to distil; the defaults are for a few hundred photos."""
+    """Settings of distillation; the defaults are for a few hundred photos."""
 
     weight_rate: float = 0.002
     """Learning rate of weights, in weight steps."""
@@ -52,7 +52,7 @@ class DistillSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """How many bytes are allowed, and what a bit costs."""
+    """The number of bytes allowed, and the cost of a bit."""
 
     slope: float
     """Nats per bit, to begin with."""
@@ -63,7 +63,7 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """How long to train: one of the two."""
+    """Length of the training: one of the two fields."""
 
     seconds: float | None = None
     steps: int | None = None
@@ -216,7 +216,7 @@ class _Student:
                 latents[name].requires_grad_()
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The same as `_Teacher`, of the integers the latent weights round to; in bfloat16 inside."""
+        """Like `_Teacher`, for the integers that the latent weights round to; computed in bfloat16."""
         features = []
 
         def convolve(op: Op, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a float model and photos to the smallest integer network for a budget.
+"""Search for the smallest integer network of a float model within a budget, with photos.
 
     statistics -> (slope -> rounding -> bytes, KL), bisected -> distillation within the budget -> check
 
@@ -116,7 +116,7 @@ def compress_rate_distortion(
 
 @dataclass(frozen=True)
 class _Training:
-    """What follows the rounding."""
+    """Training that follows the rounding."""
 
     length: Length
     lessons: Lessons | None
@@ -135,16 +135,16 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _Budget:
-    """What a network may take: bytes or KL."""
+    """The budget of a network: bytes or KL."""
 
     excess: Callable[[_Candidate], float]
-    """Logarithm of what it takes over what it may."""
+    """Logarithm of the ratio of the measured value to the budget."""
     per_octave: float
     """Expected change of the excess when the slope doubles."""
     tolerance: float
-    """Excess below zero that is near enough."""
+    """Excess below zero at which the search stops."""
     rest: Callable[[_Candidate], float]
-    """The other quantity, the smaller the better."""
+    """The other quantity; smaller is better."""
 
 
 class _Search:

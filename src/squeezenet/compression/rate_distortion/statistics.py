@@ -28,12 +28,13 @@ _BATCH = 10
 
 @dataclass(frozen=True)
 class Statistics:
-    """What `collect_statistics` finds, in real units."""
+    """The result of `collect_statistics`, in real units."""
 
     row_grams: dict[str, Tensor]
-    """By convolution, (O, O): mean over photos of D D^T, D = d log p / dW the (O, K) gradient of one photo."""
+    """For each convolution, (O, O): the mean over photos of D D^T, where D = d log p / dW, (O, K), is one photo's
+    gradient."""
     channel_max: dict[str, Tensor]
-    """By tensor that convolutions or additions write, (C,): largest magnitude of each channel."""
+    """For each tensor that convolutions or additions write, (C,): largest magnitude of each channel."""
 
 
 def collect_statistics(

@@ -26,7 +26,7 @@ _AREA, _SHAPE, _X, _Y, _MIRROR, _N_DRAWS = range(6)
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How images are cropped and mirrored; the fields other than `size` are those of `Recipe`."""
+    """Settings of crops and mirroring; the fields other than `size` are those of `Recipe`."""
 
     size: int
     """Height and width of the result in pixels."""
@@ -60,9 +60,9 @@ class EpochDraw:
     n_images: int
     """Images of the set, and places in the epoch."""
     seed: int
-    """Of the run."""
+    """Seed of the run."""
     epoch: int
-    """Counted from 0."""
+    """Number of the epoch, from 0."""
     balance: NDArray[np.int64] | None = None
     """Labels of all images, shape (n_images,), to draw each class equally often instead of each image once."""
 

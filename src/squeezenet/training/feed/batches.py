@@ -36,7 +36,7 @@ _MAX_WORKERS = 16
 
 
 class Batch(NamedTuple):
-    """What one training step sees."""
+    """Images and labels of one training step."""
 
     pixels: Tensor
     """Shape (n, size, size, 3), uint8; n is smaller than the batch size where images are unreadable."""
