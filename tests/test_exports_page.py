@@ -348,6 +348,30 @@ def test_browser_without_simd_is_told(browser, page_file):
     page.context.close()
 
 
+WORKERS = {  # and what the page then shows
+    "self.Worker = class { postMessage() {} }": "#choose",
+    "self.Worker = class { postMessage() { setTimeout(() => this.onerror()); } }": "#error",
+}
+
+
+@pytest.mark.parametrize("broken", WORKERS)
+def test_page_is_shown_where_no_worker_starts(browser, page_file, broken):
+    page = browser.new_context().new_page()
+    page.set_default_timeout(30_000)
+    page.add_init_script(broken)
+    page.goto(page_file.as_uri())
+    page.wait_for_selector(WORKERS[broken])  # visible
+    page.context.close()
+
+
+def test_thousands_of_classes_have_a_comma(browser, tmp_path):
+    network = random_network(tiny_spec(num_classes=1234))
+    (tmp_path / "page.html").write_bytes(build_page(encode_sqz(SqzFile(network=network)))[0])
+    page = open_page(browser, tmp_path / "page.html")
+    assert page.inner_text("#state") == "Ready: 1,234 classes"
+    page.context.close()
+
+
 def test_page_whose_scripts_are_blocked_says_so(browser, page_file):
     page = browser.new_context(reduced_motion="reduce").new_page()
     policy = {"Content-Security-Policy": "script-src 'none'", "Content-Type": "text/html; charset=utf-8"}

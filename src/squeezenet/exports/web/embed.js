@@ -4,8 +4,8 @@ const ofText = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0
 
 async function openHere() {
   const part = (name) => embedded[name] && ofText(embedded[name]);
-  await load({ engine: part("engine"), relaxed: part("relaxed") });
-  const { size } = await open({ model: part("model"), labels: part("labels"), warm: 0 });
+  const [engine, relaxed] = await Promise.all(["engine", "relaxed"].map((name) => inflate(part(name))));
+  const { size } = await open({ engine, relaxed, model: part("model"), labels: part("labels"), warm: 0 });
   return { size, classes: names.map(String) };
 }
 

@@ -1,5 +1,5 @@
 // No Blob: reading one asks another process.
-async function inflate(bytes, limit) {
+async function inflate(bytes, limit = 1 << 20) {
   const source = new ReadableStream({ start(to) { to.enqueue(bytes); to.close(); } });
   const reader = source.pipeThrough(new DecompressionStream("deflate")).getReader();
   const parts = [];

@@ -1,11 +1,12 @@
-// The only script that the page holds as it is. A worker starts with the engine while the rest of the page is still
-// read; the model goes to it first, then the program is unpacked and started.
+// The only script that the page holds as it is. A worker starts while the rest of the page is still read. Starting one
+// takes turns of this thread: nothing is laid out before it runs. Then the program is unpacked and started.
 
-// A block as it is in the page, if there is one.
 function block(id) {
   const element = document.getElementById(id);
-  return element ? { text: element.textContent, bytes: Number(element.dataset.bytes) } : undefined;
+  return unpack(element?.textContent, element?.dataset.bytes);
 }
+
+const showPage = () => { document.documentElement.hidden = false; };
 
 const trusted = self.trustedTypes?.createPolicy("squeezenet", { createScript: (text) => text, createScriptURL: (text) => text });
 
@@ -13,18 +14,19 @@ function fail(text) {
   const show = (id, words) => Object.assign(document.getElementById(id), { textContent: words, hidden: false });
   show("state", "Cannot run here").className = "failed";
   show("error", text);
+  showPage();
   for (const button of document.querySelectorAll(".tools button")) button.disabled = true;
 }
 
-// A worker has an engine of its own, so that photos never wait for each other and nothing is shared.
+// A worker has an engine of its own, so that photos never wait for each other and nothing is shared. Of this script it
+// gets the text of what it uses as well.
 class Helper {
   #waiting = new Map();
   #last = 0;
   #worker;
 
   constructor() {
-    const shared = [unpack, inflate, inflateText]; // whose text the worker gets as well
-    const url = URL.createObjectURL(new Blob([parts.worker, ...shared], { type: "text/javascript" }));
+    const url = URL.createObjectURL(new Blob([workerText, inflate, inflateText], { type: "text/javascript" }));
     this.#worker = new Worker(trusted ? trusted.createScriptURL(url) : url);
     this.#worker.onmessage = ({ data: { id, result, error } }) => {
       const { resolve, reject } = this.#waiting.get(id);
@@ -32,9 +34,7 @@ class Helper {
       if (error === undefined) resolve(result);
       else reject(new Error(error));
     };
-    // page.html#plain and the like are for comparing kernels; see engine.js.
-    const { engine, relaxed } = parts;
-    this.ask("load", { engine, relaxed, kernels: location.hash.slice(1) }).catch(() => {}); // which `open` reports
+    this.runs = this.ask("greet");
     this.#worker.onerror = () => fail("The part of this page that runs the model did not start.");
   }
 
@@ -47,7 +47,8 @@ class Helper {
   }
 
   open(warm, model = parts.model) {
-    this.opened ||= this.ask("open", { model, labels: parts.labels, warm });
+    // page.html#plain and the like are for comparing kernels; see engine.js.
+    this.opened ||= this.ask("open", { ...parts, model, warm, kernels: location.hash.slice(1) });
     return this.opened;
   }
 
@@ -56,6 +57,7 @@ class Helper {
   }
 }
 
+let workerText;
 const parts = {}, helpers = [];
 const ask = (...message) => helpers[0].ask(...message);
 
@@ -67,19 +69,23 @@ async function startWorker() {
   if (!self.DecompressionStream || !self.OffscreenCanvas) {
     throw new Error("This browser is too old for this page: please update it to a version from 2023 or later.");
   }
-  for (const id of ["engine", "relaxed"]) parts[id] = block(id);
-  parts.worker = await inflateText(unpack(block("worker")), 1 << 20);
+  workerText = await inflateText(block("worker"));
   helpers.push(new Helper());
+  document.documentElement.hidden = true;
+  helpers[0].runs.then(showPage);
+  setTimeout(showPage, 500);
+  for (const id of ["engine", "relaxed"]) parts[id] = await inflate(block(id));
 }
 
 async function startPage() {
   document.getElementById("blocked")?.remove(); // which appears after some seconds where no script runs
-  for (const id of ["labels", "model"]) parts[id] = block(id);
   await worker;
+  if (document.getElementById("labels")) parts.labels = block("labels");
+  parts.model = block("model");
   helpers[0].open(6).catch(() => {}); // which `start` reports
-  await new Promise((resolve) => setTimeout(resolve)); // a worker starts only where this thread lets it
+  await helpers[0].runs;
   squeezenet.source = document.documentElement.outerHTML; // before anything is changed, for "Save page"
-  const text = await inflateText(unpack(block("page")), 1 << 20);
+  const text = await inflateText(block("page"));
   const script = document.createElement("script");
   script.textContent = trusted ? trusted.createScript(text) : text;
   document.head.append(script);

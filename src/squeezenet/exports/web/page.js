@@ -80,14 +80,14 @@ Object.assign(squeezenet, {
     $("bytes").textContent = kilobytes(facts.file_bytes);
     $("ratio").textContent = `${(facts.fp32_bytes / facts.file_bytes).toFixed(1)}×`;
     $("page-bytes").textContent = `one file of ${kilobytes(facts.page_bytes)}`;
-    const taught = block("taught");
+    const taught = $("taught") && block("taught");
     for (const id of ["page", "worker", "taught", ...Object.keys(parts)]) $(id)?.remove();
     const opened = await helpers[0].open();
     squeezenet.kernels = opened.kernels;
     Object.assign(facts, { channels: opened.channels, classes: opened.classes });
     keepable = opened.classes;
-    setState(`Ready: ${opened.classes.toLocaleString("en")} classes`, "ready");
-    if (taught) await restoreLesson(unpack(taught));
+    setState(`Ready: ${String(opened.classes).replace(/\B(?=...$)/, ",")} classes`, "ready");
+    if (taught) await restoreLesson(taught);
     performance.mark("ready");
   },
   classifyAll: (images, options = {}) => squeezenet.ready.then(() => askAll(images, options)),

@@ -1,6 +1,6 @@
 // Seven bits per character, see `pack` in exports/web_page.py.
-function unpack({ text, bytes } = { text: "", bytes: 1 }) {
-  const out = new Uint8Array(bytes + 2);
+function unpack(text = "", bytes = 1) {
+  const out = new Uint8Array(Number(bytes) + 2);
   const escaped = [0, 10, 13, 60];
   let at = 0, held = 0, bits = 0;
   for (let i = 0; i < text.length; i++) {

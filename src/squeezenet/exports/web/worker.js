@@ -10,18 +10,10 @@ function check(status, what) {
   if (status) throw new Error(`${what} ${reasons[status] || `cannot be used (status ${status})`}`);
 }
 
-const unpacked = (part) => (part instanceof Uint8Array ? part : unpack(part)); // the page's blocks are text
-const inflated = (part) => inflate(unpacked(part), 1 << 20);
-
-// The engine comes before the model does, and a photo that comes early is decoded meanwhile.
-let loading, whenOpen, isAsked = false;
+// A photo that comes before the model does is decoded meanwhile.
+let whenOpen, isAsked = false;
 const opened = new Promise((resolve) => { whenOpen = resolve; });
 opened.catch(() => {}); // the page is told by `open`
-
-function load({ engine: code, relaxed, kernels }) {
-  loading = Promise.all([code, relaxed].map(inflated)).then((codes) => loadEngine(...codes, kernels));
-  return loading.then(() => ({}));
-}
 
 function open(message) {
   const opening = start(message);
@@ -29,8 +21,8 @@ function open(message) {
   return opening;
 }
 
-async function start({ model: given, labels, warm }) {
-  const loaded = await loading, model = unpacked(given);
+async function start({ engine: code, relaxed, kernels, model, labels, warm }) {
+  const loaded = await loadEngine(code, relaxed, kernels);
   engine = loaded.engine;
   const at = engine.web_alloc(model.length);
   check(at ? 0 : 8, "The model");
@@ -42,7 +34,7 @@ async function start({ model: given, labels, warm }) {
   geometry = { resize_size: size, ...meta.preprocessing };
   temperature = meta.temperature ?? 1;
   unknownBelow = meta.unknown_below ?? 0;
-  if (meta.labels && meta.labels.set) names = new TextDecoder().decode(await inflated(labels)).split("\n");
+  if (meta.labels && meta.labels.set) names = (await inflateText(labels)).split("\n");
   else names = meta.labels ? meta.labels.names : Array.from({ length: classes }, (_, i) => String(i));
   setTimeout(warmUp, 0, warm);
   return { size, classes, channels: engine.web_channels(), kernels: loaded.kernels };
