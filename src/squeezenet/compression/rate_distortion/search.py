@@ -79,13 +79,13 @@ def compress_rate_distortion(
         photos: Unlabelled, after the model's preprocessing: (N, H, W, 3), uint8, at least 10; every fifth is held out.
         max_bytes: Largest file.
         max_kl: Largest KL on the held-out photos, nats.
-        max_drop: Most points of top-1 to lose by the measure of `points_lost`.
+        max_drop: Largest loss of top-1 as measured by `points_lost`, percentage points.
         points_lost: Top-1 of the float network minus that of an integer network, in percent, on labelled images.
-        polish_minutes: Time for distillation on the photos, after everything else.
+        polish_minutes: Minutes of distillation on the photos, after all other steps.
         lessons: A data set to distil on instead, under the same budget.
-        seed: Of labels, positions, crops and order. Equal seeds give equal files, except with `polish_minutes`: how
-            many steps fit into them depends on the machine.
-        distillation: How to train; by default as suits a few hundred photos.
+        seed: Seed for sampled labels, positions, crops and order. Equal seeds give equal files, except with
+            `polish_minutes`, where the number of steps depends on the machine.
+        distillation: Settings of the distillation; the defaults are for a few hundred photos.
         progress: Called with the name of a stage and the share of it that is done.
         overhead_bytes: Size of the file besides its coded weights; by default with the model's labels and
             preprocessing.
@@ -128,7 +128,7 @@ class _Candidate:
     integers: Integers
     slope: float
     weights: bytes
-    """As they are in the file."""
+    """Encoded weights, as in the file."""
     file_bytes: int
     kl: float
 
@@ -194,7 +194,7 @@ class _Search:
     def to_drop(self, max_drop: float, points_lost: PointsLost) -> Outcome:
         """Find the smallest network that loses few enough points.
 
-        Accuracy is a coarse and jumpy measure, so that the search only halves its steps where the answer changes.
+        Accuracy is coarse and noisy, so the search only halves its steps and does not interpolate.
         """
 
         def is_met(candidate: _Candidate) -> bool:
@@ -236,7 +236,7 @@ class _Search:
         return min(within, key=budget.rest) if within else min(tries, key=lambda t: t[1])[2]
 
     def _polish(self, start: _Candidate, max_bytes: int) -> _Candidate:
-        """Distil what was rounded; the price of bits keeps it within the bytes, else it stays as it was."""
+        """Distil the rounded network within its bytes; if that does not improve it, the rounded network is kept."""
         lessons = self._training.lessons
         if lessons is not None:
             batches = epoch_batches(lessons.epoch)
@@ -284,7 +284,7 @@ class _Search:
         return _mean_kl(log_p, torch.cat([quantized_forward(self._net, integers, batch) for batch in batches]))
 
     def _result(self, best: _Candidate, *, meets_target: bool) -> Outcome:
-        """Decode the weights that were encoded, and run them on the held-out photos by the engine that users run."""
+        """Decode the encoded weights, and run them on the held-out photos with the native engine."""
         network = to_network(self._net, best.integers)
         file = decode_sqz(encode_sqz(SqzFile(network=network), weights=best.weights))
         logits = Classifier(file).logits(np.ascontiguousarray(self._held_out))

@@ -1,9 +1,9 @@
-"""Round a network layer by layer, each on the inputs that the rounded layers before it compute.
+"""Round a network layer by layer; the inputs of each layer come from the rounded layers before it.
 
-Two streams of activations go through the network side by side: the float network's, and the integer network's as far as
-it is rounded. Second moments of the integer stream say how errors can be compensated; its cross moments with the float
-stream yield the weights that best reproduce the float outputs from the integer inputs, and the bias to go with them.
-K is the number of products per sum.
+Activations of the float network and of the partly rounded integer network are computed in parallel. Second moments of
+the integer activations show how errors can be compensated. Their cross moments with the float activations give the
+weights and the bias that best reproduce the float outputs from the integer inputs. K is the number of products per
+sum.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def round_network(
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, IntegerConv]:
-    """Round every convolution at one slope: nats of KL that a bit is worth.
+    """Round every convolution at one slope, in nats of KL per bit.
 
     `row_grams` are the sensitivities from `collect_statistics`, `photos` pixels (N, H, W, 3); `seed` chooses positions.
     """
@@ -101,7 +101,7 @@ class _Moments:
     integer_mean: Tensor
     float_mean: Tensor
     energy: float
-    """Mean variance of a column, of the stream in which it is larger."""
+    """Mean variance of a column, in the integer or the float stream, whichever is larger."""
     real_energy: float
     """Sum of the squares of a photo's columns, mean included, in real units: what statistics were taken on."""
 
