@@ -27,9 +27,9 @@ from .units import IntegerConv, Integers, UnitNet, run_graph
 __all__ = ["DistillSettings", "Length", "Rate", "distill"]
 
 _TINY = 2.0**-30
-_CHECKS = 16  # times to judge on the held-out photos, and to look at the bytes
-_SLOPE_CHANGE = 1.4  # of the price of a bit, at a check where the bytes are above or below the share to keep to
-_SHARE_TO_USE = 0.997  # of the bytes allowed
+_CHECKS = 16  # measurements of held-out KL and bytes during a training
+_SLOPE_CHANGE = 1.4  # factor of the slope at a check, if the bytes are above or below the share to use
+_SHARE_TO_USE = 0.997  # target, as a share of the bytes allowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +158,8 @@ class _Best:
 
 
 def _loss(student: _Student, teacher: _Teacher, pixels: Tensor, features_weight: float) -> Tensor:
-    # Labels are not used, even where they are known: on images that trained the float network they undo more than they
-    # teach (dev/LOG.md).
+    # Labels are not used, even if they are known: on images that trained the float network they do more harm than
+    # good (dev/LOG.md).
     expected, expected_features = teacher(pixels)
     logits, features = student(pixels)
     loss = functional.kl_div(logits.log_softmax(1), expected.log_softmax(1), reduction="batchmean", log_target=True)
