@@ -86,6 +86,12 @@ class Space:
         for values in itertools.product(*axes):
             yield dict(zip(self.dimensions, values, strict=True))
 
+    def corners(self) -> Iterator[dict[str, Value]]:
+        """Yield every combination of the choices and the ends of the ranges; the smallest network is one of them."""
+        axes = [(axis.low, axis.high) if isinstance(axis, Range) else axis for axis in self.dimensions.values()]
+        for values in itertools.product(*axes):
+            yield dict(zip(self.dimensions, values, strict=True))
+
     def spec(self, point: Mapping[str, Value], recipe: Recipe, num_classes: int) -> ArchSpec:
         """Build the architecture for a point of the space.
 

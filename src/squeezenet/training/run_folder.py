@@ -86,11 +86,15 @@ class RunFolder:
         Raises:
             TrainingError: If it holds another run and `resume` is off, cannot be made, or is in use.
         """
+        is_made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(f"{self.path}: cannot be made a run folder ({error.strerror})") from None
-        with lock_folder(self.path, TrainingError):
+        with contextlib.ExitStack() as stack:
+            if is_made:
+                stack.callback(self._remove_if_empty)
+            stack.enter_context(lock_folder(self.path, TrainingError))
             remove_leftovers(self.path)
             if self.has_checkpoint and not resume:
                 raise TrainingError(
@@ -109,6 +113,10 @@ class RunFolder:
                 if not is_begun and not self.has_checkpoint:  # nothing was begun that could be continued
                     self.request.unlink(missing_ok=True)
                 raise
+
+    def _remove_if_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     @property
     def has_checkpoint(self) -> bool:
