@@ -34,7 +34,7 @@ PRESET_NAMES: tuple[str, ...] = tuple(
 Sampler = Literal["grid", "pareto"]
 
 _MAX_GRID = 10_000
-# What a space may name, and what its values must be.
+# Names that a space may have, and the types of their values.
 _KINDS: dict[str, type] = {
     "base_e": int, "incr_e": int, "pct_3x3": float, "freq": int, "squeeze_ratio": float, "n_fires": int,
     "stem_channels": int, "stem_kernel": int, "input_size": int, "pools": list, "bypass": str, "squeeze_relu": bool,

@@ -245,7 +245,7 @@ class _Explorer:
         return None
 
     def _known_as(self, trial: optuna.Trial, spec: ArchSpec) -> str | None:
-        # Numbers of a spec, its name left out, tell networks apart.
+        # Two specs are the same network if they differ only in name.
         wanted = _bare(spec), trial.params.get(SEED)
         others = [(f"{n}, which is under way", job.spec, t.params) for n, (t, job) in self.under_way.items()]
         others += [(str(f.number), f.spec, dict(f.point)) for f in findings_of(self.study)]
@@ -317,7 +317,7 @@ class _Explorer:
         feasible = [f for f in findings_of(self.study) if self._is_feasible(f)]
 
         def mean_top1(finding: Finding) -> float:
-            # Over seeds where there are several: luck with one of them does not make a better architecture.
+            # The mean over seeds, if there are several: a good result of one seed may be luck.
             alike = [f.measured.top1 for f in feasible if {**f.point, SEED: 0} == {**finding.point, SEED: 0}]
             return sum(alike) / len(alike)
 
@@ -353,6 +353,6 @@ class _Explorer:
 
 
 def _bare(spec: ArchSpec) -> dict[str, Any]:
-    # Through JSON, so that lists and tuples compare alike.
+    # Converted through JSON, so that lists and tuples compare as equal.
     data: dict[str, Any] = json.loads(json.dumps(spec.replace(name="").to_dict()))
     return data

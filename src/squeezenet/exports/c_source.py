@@ -182,7 +182,7 @@ def _unknown_below(contents: SqzFile, name: str) -> str:
     if contents.unknown is not None or contents.unknown_below is None:
         return ""
     return (
-        "/* Smallest probability of an answer that is better given than not. */\n"
+        "/* If the largest probability is below this, the image probably shows none of the classes. */\n"
         f"#define {name.upper()}_UNKNOWN_BELOW {contents.unknown_below!r}\n"
     )
 

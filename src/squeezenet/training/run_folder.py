@@ -203,7 +203,7 @@ def tensorboard_writer(folder: RunFolder) -> EpochWriter:
         from torch.utils.tensorboard import SummaryWriter
 
     def write(row: EpochRow) -> None:
-        # One file per epoch: nothing is held open that a killed run would lose.
+        # One file per epoch: no open file could lose data if the run is killed.
         with SummaryWriter(str(folder.path / "tensorboard"), purge_step=row.epoch) as writer:
             for name in LOG_COLUMNS[1:]:
                 writer.add_scalar(name, getattr(row, name), row.epoch)
