@@ -7,9 +7,9 @@
 Every peer runs on one thread and on the processor, from files that this program serves and whose bytes it counts: the
 library, its WebAssembly, the model. Models are made from FILE.sqz: ONNX in float and in int8, weights as float16 for
 TensorFlow.js, an int8 `.tflite`; they stay in --folder. A first answer is timed from the start of the navigation to the
-most probable class of a JPEG that is in the page's memory from the beginning; every load has empty caches. `photos`
-times the network alone and compares answers with Python's, from the same pixels. Needs Chromium and ../shared; writes
-results/web_peers.json.
+most probable class of a JPEG that is in the page's memory from the beginning; every load has empty caches and a window
+that has been open for a moment. `photos` times the network alone and compares answers with Python's, from the same
+pixels. Needs Chromium and ../shared; writes results/web_peers.json.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from squeezenet.exports.browser import open_browser
 PAGES = Path(__file__).with_name("web_peers")
 IMAGENET = SHARED / "data/imagenet-500.zip"
 N_PHOTOS, ROUNDS, RUNS, N_LOADS = 20, 4, 8, 7
+WINDOW_MS = 600  # for Chromium's own pages, which each new window loads beside what is timed
 PEERS = {
     "this page": ("page.html", None),
     "ONNX Runtime Web, int8": ("onnxruntime.html?int8", "onnxruntime-web"),
@@ -122,6 +123,7 @@ def open_peer(browser: Any, address: str, name: str, photo: bytes) -> tuple[Any,
         context.add_init_script((PAGES / "ours.js").read_text())
     tab = context.new_page()
     tab.set_default_timeout(60_000)
+    tab.wait_for_timeout(WINDOW_MS)
     tab.goto(address + path, wait_until="domcontentloaded")
     return tab, tab.evaluate("peer.first")
 

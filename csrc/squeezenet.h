@@ -1,7 +1,7 @@
 /* squeezenet.h - run `.sqz` image classifiers: the integer network of docs/format.md in C99.
  *
- * Nothing here allocates, keeps global state, prints, or aborts. The caller owns all memory: ask for sizes, hand over
- * blocks, keep them alive while they are in use. Every function that reads foreign bytes checks them before it believes
+ * Nothing here allocates, keeps global state, prints, or aborts. The caller owns all memory: query the sizes, pass
+ * blocks of memory, and keep them alive while they are in use. Functions check all bytes of a file before they use
  * them. Results are bit-identical on every processor, for every kernel set and any number of threads.
  *
  *     sqz_header header;                       sqz_sizes sizes;
@@ -39,17 +39,17 @@ extern "C" {
 typedef enum {
     SQZ_OK = 0,
     SQZ_BAD_MAGIC,           /* not a `.sqz` file */
-    SQZ_TRUNCATED,           /* ends before its own lengths say that it does */
+    SQZ_TRUNCATED,           /* shorter than its own length fields state */
     SQZ_CHECKSUM_MISMATCH,   /* not the bytes that were written */
     SQZ_UNSUPPORTED_VERSION, /* a newer format, or an unknown critical chunk */
     SQZ_LIMIT_EXCEEDED,      /* asks for more than the limits allow */
     SQZ_BAD_TABLE,           /* fields that contradict each other or lie outside their range */
-    SQZ_BAD_ARGUMENT,        /* the caller's mistake: a null pointer, a wrong index, an incomplete model */
-    SQZ_NO_MEMORY,           /* a block smaller than `sqz_measure` asked for */
-    SQZ_NO_KERNEL            /* this processor or this build lacks the kernel set asked for */
+    SQZ_BAD_ARGUMENT,        /* an error of the caller: a null pointer, a wrong index, an incomplete model */
+    SQZ_NO_MEMORY,           /* a block is smaller than `sqz_measure` requires */
+    SQZ_NO_KERNEL            /* the requested kernel set is not in this build or not supported by the processor */
 } sqz_status;
 
-/* What a reader is willing to spend on a file. */
+/* Largest sizes that a reader accepts. */
 typedef struct {
     size_t file_bytes; /* default 64 MiB */
     size_t weights;    /* default 2^24 */
@@ -68,7 +68,7 @@ typedef struct {
     uint16_t squeeze_channels, expand1x1_channels, expand3x3_channels;
 } sqz_fire_spec;
 
-/* An architecture and the quantisation of its activations: all of the network but its weights. */
+/* An architecture and the quantisation of its activations: the whole network except its weights. */
 typedef struct {
     uint16_t input_size; /* height and width in pixels */
     uint16_t num_classes;
@@ -95,13 +95,13 @@ typedef struct {
     int in_channels, out_channels, kernel;
 } sqz_conv_shape;
 
-/* How to run a network; NULL stands for zeros. Results do not depend on it, memory and speed do. */
+/* Options for running a network; NULL means all zeros. They influence memory and speed, but not results. */
 typedef struct {
     const char *kernels; /* a name, or NULL for the best set of this processor */
-    int threads;         /* that `arena_bytes` is for; 0 for one */
-    int band_rows;       /* rows of a layer made at a time: 0 for as many as are fast, 1 takes the least memory */
-    int streamed;        /* Fire modules, from the first on, of whose input only a few rows exist at any time; they run
-                          * on one thread. -1 for as many as take the least memory */
+    int threads;         /* number of threads that `arena_bytes` is computed for; 0 means 1 */
+    int band_rows;       /* rows of a layer computed at a time: 0 for the fastest number, 1 for the least memory */
+    int streamed;        /* number of Fire modules, from the first on, that keep only a few rows of their input; they run
+                          * on one thread. -1 for the number that needs the least memory */
 } sqz_options;
 
 typedef struct {
@@ -132,8 +132,8 @@ SQZ_API sqz_status sqz_read_header(const void *data, size_t size, const sqz_limi
 /* Memory needs of a network. */
 SQZ_API sqz_status sqz_measure(const sqz_spec *spec, const sqz_options *options, sqz_sizes *sizes);
 
-/* Set up a model without weights in `memory` (any alignment), which must outlive it. `options` as for `sqz_measure`, but
- * for the number of threads. */
+/* Set up a model without weights in `memory` (any alignment), which must outlive it. `options` as for `sqz_measure`,
+ * but for the number of threads. */
 SQZ_API sqz_status sqz_create(const sqz_spec *spec, const sqz_options *options, void *memory, size_t bytes,
                               sqz_model **model);
 
@@ -148,20 +148,20 @@ SQZ_API sqz_status sqz_load(sqz_model *model, const sqz_header *header, const vo
 SQZ_API sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, const int32_t *bias,
                                 const float *multiplier);
 
-/* Decode streams one by one, in the order of the network: each goes on from what was learnt in the one before.
- * `shapes` are those of all convolutions that will be decoded; 0 bytes mean that they are impossible. */
+/* Decode streams one by one, in the order of the network, because the adaptive state is carried from stream to stream.
+ * `shapes` are those of all convolutions that will be decoded; a result of 0 bytes means that they are impossible. */
 SQZ_API size_t sqz_decoder_bytes(const sqz_conv_shape *shapes, size_t count);
 SQZ_API sqz_status sqz_decoder_create(const sqz_conv_shape *shapes, size_t count, void *memory, size_t bytes,
                                       sqz_decoder **decoder);
 
-/* Decode the next convolution's stream into (O, I, k, k), (O) and (O). After an error, start anew. */
+/* Decode the next convolution's stream into (O, I, k, k), (O) and (O). After an error, create a new decoder. */
 SQZ_API sqz_status sqz_decode_conv(sqz_decoder *decoder, const void *stream, size_t size, const sqz_conv_shape *shape,
                                    int8_t *weight, int32_t *bias, float *multiplier);
 
-/* Encode the next convolution instead, with the same state: what was decoded or encoded before is what a decoder will have
- * seen. `memory` holds the stream afterwards, at its beginning, and must have `sqz_encode_bytes`. Without `bias` and
- * `multiplier` it is a stream of weights alone, as exported C decodes them row by row; no file has one.
- * SQZ_BAD_TABLE if a multiplier is negative, or a bias or weight is the lowest of its type. */
+/* Encode the next convolution instead, with the state after all streams decoded or encoded so far. The stream is
+ * written to the beginning of `memory`, which must have `sqz_encode_bytes`. Without `bias` and `multiplier`, the stream
+ * has only weights, as in exported C, which decodes them row by row; such streams do not occur in files. SQZ_BAD_TABLE
+ * if a multiplier is negative, or a bias or weight is the lowest of its type. */
 SQZ_API size_t sqz_encode_bytes(const sqz_conv_shape *shape);
 SQZ_API sqz_status sqz_encode_conv(sqz_decoder *coder, const sqz_conv_shape *shape, const int8_t *weight,
                                    const int32_t *bias, const float *multiplier, void *memory, size_t bytes,
@@ -176,7 +176,7 @@ SQZ_API sqz_status sqz_encode_conv(sqz_decoder *coder, const sqz_conv_shape *sha
 SQZ_API sqz_status sqz_run(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes,
                            const uint8_t *pixels, size_t count, double *logits, double *map);
 
-/* The same, and besides the sums over positions of what the head reads, minus its zero-point.
+/* The same; also computes the feature vectors: the head's input, minus its zero-point, summed over positions.
  *   features  (count, channels), or NULL; channels are those of the last convolution's `sqz_conv_shape_of` */
 SQZ_API sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void *arena, size_t arena_bytes,
                                     const uint8_t *pixels, size_t count, double *logits, double *map,
@@ -185,40 +185,41 @@ SQZ_API sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void
 /* Writes row `row` of the input, W * 3 bytes of RGB, to `rgb`; returns 0, or anything else to end the run. */
 typedef int sqz_row_source(void *context, int row, uint8_t *rgb);
 
-/* Classify one image whose rows come from a function, which is asked for each at most once, from the top down, and not
- * for rows that the network does not look at. `arena`, `logits`, `map` and `features` as for `sqz_run_features`.
- * SQZ_TRUNCATED if the source ended the run. */
+/* Classify one image whose rows come from a function. It is called at most once per row, from the top down, and only
+ * for rows that the network reads. `arena`, `logits`, `map` and `features` as for `sqz_run_features`. SQZ_TRUNCATED if
+ * the source ended the run. */
 SQZ_API sqz_status sqz_run_rows(const sqz_model *model, void *arena, size_t arena_bytes, sqz_row_source *source,
                                 void *context, double *logits, double *map, int32_t *features);
 
-/* What tells photos of none of the classes: one vector of features per class, and the smallest squared cosine, times 2^16,
- * that a known photo has to one of them. */
+/* The rule for photos that show none of the classes: one vector of features per class, and a threshold. A photo is
+ * known if its squared cosine to one of the vectors, times 2^16, is at least the threshold. */
 typedef struct {
     const uint8_t *vectors; /* (count, channels), two numbers of 0 to 15 per byte, each vector from a whole byte on */
     int count, channels;
     uint32_t threshold;
 } sqz_unknown;
 
-/* The rule of the file that `header` was read from; its vectors lie in `data`. SQZ_BAD_ARGUMENT if the file has none. */
+/* The rule of the file that `header` was read from; its vectors lie in `data`. SQZ_BAD_ARGUMENT if the file has none.
+ * */
 SQZ_API sqz_status sqz_unknown_rule(const sqz_header *header, const void *data, sqz_unknown *rule);
 
 enum { SQZ_MAX_UNKNOWN = 64 /* vectors of a rule */ };
 
-/* Photos to make a rule of: their features as `sqz_code_features` codes them. */
+/* Photos from which a rule is made: their features, coded by `sqz_code_features`. */
 typedef struct {
     const uint8_t *codes;         /* (photos, channels) */
     const int32_t *labels;        /* (photos), 0 to classes - 1 */
-    const uint8_t *counts;        /* (photos), 1 for those that the network answers rightly; or NULL */
+    const uint8_t *counts;        /* (photos), 1 for those that the network classifies correctly; or NULL */
     const uint8_t *foreign_codes; /* (foreign, channels), of photos that show none of the classes */
     size_t photos, foreign;
     int channels, classes, shift, is_signed;
 } sqz_novelty;
 
-/* Memory for `sqz_fit_unknown`; 0 for numbers that it cannot take, such as more than SQZ_MAX_UNKNOWN classes. */
+/* Memory for `sqz_fit_unknown`; 0 if the numbers are out of range, such as more than SQZ_MAX_UNKNOWN classes. */
 SQZ_API size_t sqz_novelty_bytes(const sqz_novelty *photos);
 
-/* Makes a rule: writes the body of an unkn chunk, at most 3 + classes * (channels + 1) / 2 bytes, and returns its size; 0 if
- * an argument is wrong. */
+/* Make a rule: write the body of an unkn chunk, at most 3 + classes * (channels + 1) / 2 bytes, and return its size; 0
+ * if an argument is wrong. */
 SQZ_API size_t sqz_fit_unknown(const sqz_novelty *photos, void *memory, size_t bytes, uint8_t *chunk);
 
 /* Whether an image with these `rule->channels` features shows none of the classes: 1 or 0. */
@@ -232,26 +233,26 @@ SQZ_API void sqz_code_features(const int32_t *features, size_t count, int shift,
 typedef struct {
     double *weight;  /* (channels, classes), one more column with levels */
     int32_t *centre; /* (channels) */
-    double *scores;  /* (photos, classes): each photo's, left out; about 1 for its class, 0 for others */
+    double *scores;  /* (photos, classes): leave-one-out scores; about 1 for a photo's class, 0 for others */
     int exponent, gain;
     double base; /* with levels */
     int has_levels;
 } sqz_taught;
 
-/* Fit a head to photos: codes (photos, channels), the class of each in ascending order, none without a photo.
- * `levels` are the largest logits of classes that are kept, for each photo, or NULL if none are.
- * `memory` must have `sqz_teach_bytes`, which is 0 for impossible numbers. */
+/* Fit a head to photos: codes (photos, channels), the class of each photo in ascending order, at least one photo per
+ * class. `levels` are each photo's largest logit of the kept classes, or NULL if none are kept. `memory` must have
+ * `sqz_teach_bytes`, which is 0 if the numbers are out of range. */
 SQZ_API size_t sqz_teach_bytes(int photos, int channels, int classes);
 SQZ_API sqz_status sqz_teach(const uint8_t *codes, int is_signed, const int32_t *classes_of, const double *levels,
                              int photos, int channels, int classes, void *memory, size_t bytes, sqz_taught *taught);
 
-/* Those levels: of a head's integers, without its ReLU. */
+/* Compute these levels from a head's integers, without its ReLU. */
 SQZ_API void sqz_teach_levels(const uint8_t *codes, int is_signed, int shift, int photos, int channels,
                               const int8_t *weight, const int32_t *bias, const float *multiplier, int classes,
                               int positions, double *levels);
 
-/* Round it to the integers of a file: weight (classes, channels), bias and multiplier (classes). `positions` are those whose
- * mean a logit is. */
+/* Round a head to the integers of a file: weight (classes, channels), bias and multiplier (classes). A logit is the
+ * mean over `positions` positions. */
 SQZ_API void sqz_teach_round(const sqz_taught *taught, int channels, int classes, int shift, int positions, int8_t *weight,
                              int32_t *bias, float *multiplier);
 

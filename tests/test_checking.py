@@ -231,4 +231,4 @@ def test_training_sets_near_duplicates_aside_together(tmp_path):
     assert found.duplicates
     assert all(len({i < n_train for i in group.photos}) == 1 for group in found.duplicates)
     assert len(prepared.val)
-    assert known_part(open_data(tmp_path), {"trained_on": prepared.mark})[0].items == prepared.val.items
+    assert known_part(open_data(tmp_path), {"trained_on": prepared.mark}).images.items == prepared.val.items

@@ -14,6 +14,7 @@ from rich.console import Console
 from squeezenet.cli import cli
 from squeezenet.cli.train import command
 from squeezenet.data import open_data
+from squeezenet.errors import DataError
 from squeezenet.models import SqueezeNet
 from squeezenet.process import StopSignals, ending_at_ctrl_c
 from squeezenet.progress import PlainReporter, RichReporter, SilentReporter, reporter_for
@@ -71,7 +72,19 @@ def test_bad_input_is_one_line_and_leaves_no_files(tmp_path, run_cli, arguments,
     error = result.output.splitlines()[-1]
     assert error.startswith("Error: ")
     assert message in error
-    assert list(tmp_path.glob("run/*")) == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_function_leaves_no_empty_folder_either(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        train_model(tmp_path / "missing", run_dir=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_was_there_stays(tmp_path, run_cli):
+    (tmp_path / "run").mkdir()
+    assert run_cli("missing", "-o", tmp_path / "run").exit_code == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
 
 
 def test_plain_progress_is_a_line_now_and_then():

@@ -42,6 +42,7 @@ def test_images_that_were_set_aside_are_measured(trained, file, photos, kind):
     result = evaluate(model, photos)
     assert result.note == SAID
     assert result.accuracy.n_images == 9
+    assert not result.is_of_trained_images
     held = {item.name for item in open_data(photos).split_holdout(0.1)[1].items}
     assert {item.name for item in result.images.items} == held
 
@@ -51,7 +52,8 @@ def test_run_folder_s_accuracy_is_measured_again(trained, photos):
 
 
 def test_trained_part_can_be_asked_for(trained, photos):
-    assert evaluate(trained.best, photos, split="train").accuracy.n_images == 81
+    result = evaluate(trained.best, photos, split="train")
+    assert (result.accuracy.n_images, result.is_of_trained_images, result.note) == (81, True, None)
 
 
 def test_the_same_images_are_recognised_wherever_they_lie(trained, photos, tmp_path):
@@ -72,9 +74,11 @@ def test_very_images_trained_on_are_named(photos, tmp_path):
     shutil.copytree(photos, tmp_path / "set/train")
     write_images(tmp_path / "set/val", per_class=4, seed=5)
     run_ = train(tmp_path / "set", tmp_path / "run", TINY.replace(epochs=1, warmup_epochs=0.0))
-    assert evaluate(run_.best, tmp_path / "set").note is None
+    other = evaluate(run_.best, tmp_path / "set")
+    assert (other.is_of_trained_images, other.note) == (False, None)
     result = evaluate(run_.best, tmp_path / "set/train")
     assert result.accuracy.n_images == 90
+    assert result.is_of_trained_images
     assert result.note == "WARNING: the network was trained on these images, so this accuracy is meaningless"
 
 
@@ -114,7 +118,7 @@ def test_mark_is_small_and_in_the_files(trained, photos):
 @pytest.mark.parametrize("provenance", [None, 7, [], {"trained_on": 3}, {"init": {"init": None}}, {"trained_on": "81"}])
 def test_provenance_of_any_kind_is_no_error(photos, provenance):
     images = open_data(photos)
-    assert known_part(images, provenance) == (images, None)
+    assert known_part(images, provenance) == (images, 0, 0)
 
 
 def test_file_that_is_gone_is_no_error(trained, photos, tmp_path):
@@ -122,7 +126,7 @@ def test_file_that_is_gone_is_no_error(trained, photos, tmp_path):
     images = open_data(tmp_path / "photos")
     for path in list((tmp_path / "photos").rglob("0*.png")):
         path.unlink()
-    assert known_part(images, load_safetensors(trained.best).provenance) == (images, None)
+    assert known_part(images, load_safetensors(trained.best).provenance) == (images, 0, 0)
 
 
 def test_explored_networks_know_what_they_were_trained_on(photos, tmp_path):
@@ -152,11 +156,11 @@ def test_pictures_of_one_group_are_not_divided(photos):
     assert images.items[others[0]] in aside.items
     assert images.items[held[0]] in rest.items
     mark = training_mark(rest, moved)
-    assert known_part(images, {"trained_on": mark})[0].items == aside.items
-    assert known_part(images, {"trained_on": mark}, is_trained=True)[0].items == rest.items
+    assert known_part(images, {"trained_on": mark}).images.items == aside.items
+    assert known_part(images, {"trained_on": mark}, is_trained=True).images.items == rest.items
 
 
 def test_marks_of_any_kind_are_no_error(photos):
     images = open_data(photos)
     for mark in ("9-0+999999", "9-0+x,-1,,5", "+", f"{len(images)}-0+1", "9-0+" + "1" * 5000):
-        assert known_part(images, {"trained_on": mark}) == (images, None)
+        assert known_part(images, {"trained_on": mark}) == (images, 0, 0)

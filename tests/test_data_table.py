@@ -85,6 +85,12 @@ def test_table_that_is_not_text_is_refused(folder):
         open_data(folder / "labels.csv")
 
 
+def test_a_table_is_known_by_its_first_row(folder):
+    (folder / "labels.csv").write_bytes(b"file,label\na.png,dog\n\xff\xfe,dog\n")
+    with pytest.raises(DataError, match=r"labels\.csv: expected a table in UTF-8"):
+        open_data(folder / "labels.csv", unlabelled=True)
+
+
 def test_images_of_a_table_serve_without_their_classes(folder):
     images = open_data(table(folder, "file,label\na.png,dog\nb.png,cat\n"), unlabelled=True)
     assert [item.label for item in images.items] == [None, None]

@@ -124,7 +124,17 @@ def test_memory_of_a_chip_is_a_limit(images, tmp_path):
 
 def test_limits_that_nothing_meets_are_one_error(images, tmp_path):
     with pytest.raises(StudyError, match="no network met the limits in 3 trials"):
-        run(images, tmp_path, max_macs=10)
+        run(images, tmp_path, max_bytes=200)
+
+
+@pytest.mark.parametrize("sampler", ["grid", "pareto"])
+@pytest.mark.parametrize("option", ["max_bytes", "max_macs", "max_ram"])
+def test_limits_that_nothing_can_meet_are_refused_before_there_is_a_study(images, tmp_path, sampler, option):
+    space = Space.from_dict({"name": "mine", "sampler": sampler, "fixed": {"n_fires": 2}, "space": SEARCH})
+    shown = f"network of the space mine meets, got --{option.replace('_', '-')} 1: the smallest takes [0-9,]+ "
+    with pytest.raises(StudyError, match=shown):
+        run(images, tmp_path / "study", space, **{option: 1})
+    assert not (tmp_path / "study").exists()
 
 
 def test_study_in_use_is_refused(images, tmp_path):

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import subprocess
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from exported import SPECS, bytes_of, contents_of, imagenet_sized, need, pixels_for
 from networks import random_network, tiny_spec
 from squeezenet import Labels, SqzFile, export, find_model
+from squeezenet.codec.native_weights import encode_weights_alone
 from squeezenet.engine import ReferenceEngine, native_kernels
 from squeezenet.errors import DataError
 from squeezenet.exports import build_c_source
@@ -264,6 +266,12 @@ def test_the_fastest_form_that_fits_is_taken():
         build_c_source(data, "net", max_ram=flash.ram_bytes - 1)
     with pytest.raises(DataError, match="expected `weights` to be one of flash, ram, coded, got 'rom'"):
         build_c_source(data, "net", weights="rom")
+
+
+def test_coded_weights_are_encoded_once():
+    with mock.patch("squeezenet.memory.encode_weights_alone", wraps=encode_weights_alone) as encode:
+        build_c_source(bytes_of("odd"), "net", weights="coded")
+    assert encode.call_count == 1
 
 
 def test_coded_weights_are_taken_where_neither_of_the_others_fits():

@@ -19,14 +19,10 @@ from squeezenet.evaluation.predictor import collect_logits, open_model
 from squeezenet.fileformat import SqzFile, decode_sqz
 from squeezenet.labels import Labels
 from squeezenet.models import load_model
-from squeezenet.progress import SilentReporter
 from squeezenet.reports.charts import Axis, Line, Point, chart, line_chart
 from squeezenet.reports.network_page import build_report, render_card, render_html
 from squeezenet.reports.pages import render
 from squeezenet.reports.plots import drawing, front
-from squeezenet.training.run_folder import RunFolder
-from squeezenet.training.run_report import write_run_report
-from squeezenet.training.setup import prepare_data
 from training_runs import train, write_images
 
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -170,7 +166,7 @@ def test_run_folder_has_a_report_and_a_card(tmp_path):
 
 def test_temperature_of_a_run_is_kept_with_its_weights_and_goes_into_the_file(tmp_path, monkeypatch):
     measured = SimpleNamespace(temperature=1.75)
-    monkeypatch.setattr("squeezenet.training.run_report.measure_confidence", lambda scores: measured)
+    monkeypatch.setattr("squeezenet.training.train.measure_confidence", lambda scores: measured)
     data = write_images(tmp_path / "data")
     result = train(data, tmp_path / "run")
     assert load_model(result.best).provenance["temperature"] == 1.75
@@ -181,7 +177,8 @@ def test_temperature_of_a_run_is_kept_with_its_weights_and_goes_into_the_file(tm
     assert decode_sqz(made.encoded).temperature == 1.75
     measured.temperature = 1.0  # measured again, and none is better
     (tmp_path / "run/report.html").unlink()
-    write_run_report(RunFolder(tmp_path / "run"), prepare_data(data, None, SilentReporter()), [])
+    train(data, tmp_path / "run", resume=True)
+    assert (tmp_path / "run/report.html").exists()
     assert compress(tmp_path / "run", method=Int8(), progress=False).file.temperature == 1
 
 

@@ -19,6 +19,8 @@ from squeezenet.training.feed.augment import EpochDraw
 from squeezenet.training.feed.batches import Batch
 from squeezenet.training.lr_finder import find_learning_rate
 from squeezenet.training.mixing import mix, trivial_augment
+from squeezenet.training.recipe import load_recipe
+from squeezenet.training.setup import enough_epochs, with_epochs
 from squeezenet.training.state import TrainingState
 from squeezenet.training.step import train_step
 from squeezenet.training.teacher import Teacher
@@ -52,6 +54,30 @@ def test_batch_in_parts_is_the_same_step():
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_few_images_are_passed_over_until_there_are_enough_steps():
+    recipe = load_recipe("finetune")
+    assert enough_epochs(recipe, 9_469) is recipe  # 1,475 steps
+    longer = enough_epochs(recipe, 54)  # a step for each epoch
+    assert (longer.epochs, longer.freeze_features_epochs, longer.warmup_epochs) == (100, 20, 10.0)
+    assert enough_epochs(longer, 54) is longer
+    assert with_epochs(recipe, 5) == recipe.replace(min_steps=0)
+    sparse = PLAIN.replace(epochs=9, min_steps=25, sparse_epochs=(4, 6), early_stop_epochs=2)
+    longer = enough_epochs(sparse, 8)
+    assert (longer.epochs, longer.sparse_epochs, longer.early_stop_epochs) == (27, (10, 18), 6)
+
+
+def test_run_with_a_least_number_of_steps_says_so_and_resumes(data, tmp_path):
+    recipe, said = PLAIN.replace(epochs=1, warmup_epochs=0.0, min_steps=10), io.StringIO()
+    first = train(data, tmp_path / "run", recipe, progress=PlainReporter(said))
+    assert (first.epochs_done, first.is_finished) == (3, True)
+    assert "33 images: 3 epochs instead of 1, to take 10 steps; --epochs sets another number" in said.getvalue()
+    for options in ({}, {"recipe": None}, {"recipe": None, "epochs": 3}):
+        assert train(data, tmp_path / "run", **{"recipe": recipe, **options}, resume=True).epochs_done == 3
+    with pytest.raises(TrainingError, match="another epochs"):
+        train(data, tmp_path / "run", recipe, epochs=2, resume=True)
+    assert train(data, tmp_path / "other", recipe, epochs=1).epochs_done == 1
 
 
 def test_balanced_sampling_draws_every_class_equally_often():

@@ -1,4 +1,4 @@
-/* main.c - classifies one photo whose rows come one after another, as from a camera. */
+/* main.c - classifies one photo, read row by row, as from a camera. */
 #include <string.h>
 
 #include "network.h"
@@ -10,7 +10,7 @@ static double logits[NETWORK_CLASSES];
 
 static int read_row(void *context, int row, uint8_t *rgb) {
     (void)context;
-    memcpy(rgb, photo[row], sizeof photo[row]); /* a camera's row, cut and scaled, would be copied here */
+    memcpy(rgb, photo[row], sizeof photo[row]); /* with a camera, copy its cropped and scaled row here */
     return 0;
 }
 

@@ -36,7 +36,7 @@ from .unknown import UNKNOWN_CHUNK, UnknownRule
 
 __all__ = [
     "Limits", "SqzFile", "carried_facts", "decode_sqz", "encode_sqz", "encode_weights", "overhead_bytes", "read_bytes",
-    "read_sqz", "stream_bytes", "temperature_in", "with_facts", "write_sqz",
+    "read_encoded", "read_sqz", "stream_bytes", "temperature_in", "with_facts", "write_sqz",
 ]  # fmt: skip
 
 VERSION: Final = 1
@@ -192,8 +192,14 @@ def read_sqz(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> S
         >>> read_sqz(find_model("cifar10").path).network.spec.num_classes
         10
     """
+    return read_encoded(path, limits)[1]
+
+
+def read_encoded(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> tuple[bytes, SqzFile]:
+    """Read a file's bytes and what they hold; see `read_sqz`."""
+    data = read_bytes(path, limits)
     try:
-        return decode_sqz(read_bytes(path, limits), limits)
+        return data, decode_sqz(data, limits)
     except FormatError as error:
         raise error.at(path) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from .codec.native_weights import encode_weights_alone
 from .coded import CodedPlan, lay_out_coded, layer_bytes
@@ -19,6 +19,7 @@ __all__ = [
     "STACK_BYTES",
     "WEIGHTS",
     "ChipMemory",
+    "CodedForm",
     "Weights",
     "chip_memory",
     "chip_ram_bytes",
@@ -73,6 +74,15 @@ class ChipMemory:
         return self.constant_bytes + self.code_bytes
 
 
+class CodedForm(NamedTuple):
+    """A network whose weights stay coded."""
+
+    engine: NativeEngine
+    """The schedule of the plan is set in it, so it cannot run here."""
+    plan: CodedPlan
+    streams: list[bytes]
+
+
 def small_engine(network: IntegerNetwork) -> NativeEngine:
     """Build the engine as in exported C: kernels for small cores, and the schedule that needs the least memory."""
     return NativeEngine(network, threads=1, kernels="small", band_rows=1, streamed=-1)
@@ -97,13 +107,14 @@ def _flash_arena(spec: ArchSpec) -> int:
     return 2 * _ALIGN + activations
 
 
-def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMemory:
+def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights, coded: CodedForm | None = None) -> ChipMemory:
     """Return the memory of a network in one of the forms.
 
     Args:
         contents: The network with the names of its classes.
         file_bytes: Size of its `.sqz` file.
         weights: The form of the weights.
+        coded: That form of the network, if the caller already has it.
 
     Raises:
         ImportError: If the native engine, which computes it, was not built.
@@ -116,7 +127,7 @@ def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMem
     if weights == "flash":
         arena, decoded, constants = _flash_arena(network.spec), 0, _constant_bytes(engine)
     elif weights == "coded":
-        plan, streams = coded_form(engine)
+        engine, plan, streams = coded or coded_form(network)
         arena, decoded, layers = 3 * _ALIGN + plan.bytes, plan.weight_bytes, plan.layers
         constants = _constant_bytes(engine, streams)
     else:  # decoding is over when the first image comes
@@ -129,14 +140,11 @@ def chip_memory(contents: SqzFile, file_bytes: int, weights: Weights) -> ChipMem
     )  # fmt: skip
 
 
-def coded_form(engine: NativeEngine) -> tuple[CodedPlan, list[bytes]]:
-    """Plan the form `coded`: where weights are decoded to, and their streams.
-
-    Args:
-        engine: Of `small_engine`. Its schedule becomes that of the form, so that it cannot run here any more.
-    """
-    network = engine.network
-    return lay_out_coded(engine.layout), encode_weights_alone(network.spec.convs, network.convs)
+def coded_form(network: IntegerNetwork) -> CodedForm:
+    """Plan the form `coded`: the addresses of decoded weights, and the coded streams. It takes a tenth of a second."""
+    engine = small_engine(network)
+    plan = lay_out_coded(engine.layout)
+    return CodedForm(engine, plan, encode_weights_alone(network.spec.convs, network.convs))
 
 
 def _constant_bytes(engine: NativeEngine, streams: list[bytes] | None = None) -> int:

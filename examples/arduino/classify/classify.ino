@@ -4,14 +4,16 @@
  *
  *     squeezenet export imagenette -o classify/network.c
  *
- * network.h says how much memory the network takes: NETWORK_ARENA_BYTES of RAM, and what the stack needs. */
+ * Constants in network.h state how much memory the network takes, such as NETWORK_ARENA_BYTES and NETWORK_STACK_BYTES.
+ * */
 #include "network.h"
 
 static uint8_t arena[NETWORK_ARENA_BYTES];
 static double logits[NETWORK_CLASSES];
 
-/* Row `row` of the picture, NETWORK_INPUT_SIZE pixels of RGB. Rows come from the top down, each once, so that the picture
- * never has to be in memory. A board with a camera cuts and scales the camera's rows here; this draws a gradient. */
+/* Writes row `row` of the picture, NETWORK_INPUT_SIZE pixels of RGB. It is called once per row, from the top down, so
+ * the picture never has to be in memory. With a camera, crop and scale its rows here; this function draws a gradient.
+ * */
 static int read_row(void *context, int row, uint8_t *rgb) {
   (void)context;
   for (int x = 0; x < NETWORK_INPUT_SIZE; x++) {

@@ -60,8 +60,8 @@ class _Verbs(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         is_empty = any(not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word) for word in args[1:])
-        if is_empty and args[0] != "predict":  # which gives a record to each argument
-            # Of an unset variable of a shell; as a path it would be the working folder.
+        if is_empty and args[0] != "predict":  # `predict` writes a record for each argument
+            # An unset variable of the shell; as a path, it would mean the working folder.
             raise click.UsageError("expected no empty argument: a variable of the shell may be unset", ctx)
         return super().parse_args(ctx, args)
 
@@ -75,7 +75,8 @@ class _Verbs(click.Group):
                 raise
             raise click.ClickException(str(found)) from None
         except BrokenPipeError:
-            # The reader of our output has gone, as in `... | head`; the interpreter must not complain when it flushes.
+            # The reader of our output has ended, as in `... | head`; the interpreter must not report an error when it
+            # flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             ctx.exit(1)
         except OSError as error:
@@ -97,11 +98,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
-    # Torch's threads that spin while they wait make training ten times slower where anything else runs (dev/LOG.md).
+    # Torch's waiting threads spin, which makes training ten times slower if anything else is running (dev/LOG.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show a letter of a label gets its escape, not a traceback.
+            # If the terminal's encoding lacks a character, print its escape instead of a traceback.
             stream.reconfigure(errors="backslashreplace")
     # One line, without the line of source that warns.
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd EXIF blocks; what matters becomes an error

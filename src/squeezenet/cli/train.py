@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..errors import ModelNotFoundError, RecipeError, SqueezeNetError, TrainingError
+from ..errors import SqueezeNetError, TrainingError
 from ..files import atomic_write, lock_folder
 from ..process import EXIT_INTERRUPTED
 from ..zoo import find_model
@@ -77,11 +77,11 @@ def _noted(folder: Path, *, resume: bool, **options: Any) -> Iterator[None]:
         raise TrainingError(f"{folder}: cannot be made a run folder ({error.strerror})") from None
     try:
         yield
-    except (SqueezeNetError, ImportError) as error:  # ImportError: an extra that is missing
+    except (SqueezeNetError, ImportError):  # ImportError: an extra that is missing
         with contextlib.suppress(TrainingError), lock_folder(folder, TrainingError):  # not another process's note
             if not (folder / "checkpoint.pt").exists():
                 note.unlink(missing_ok=True)
-        if is_new and isinstance(error, (RecipeError, ModelNotFoundError, ImportError)):
-            with contextlib.suppress(OSError):
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
         raise

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BulkResult", "predict_to_parquet"]
 
-# A lost worker costs one block: a second of work or so, and minutes where more blocks would burden the driver.
+# A lost worker costs one block: about a second of work, or minutes in jobs where more blocks would overload the
+# driver.
 _MIN_BLOCK, _MAX_BLOCK, _BLOCKS = 128, 100_000, 4_000
 _ROW_GROUP = 100_000
 

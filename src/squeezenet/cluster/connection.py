@@ -39,8 +39,8 @@ def connected(address: str) -> Iterator[int]:
         yield _processors()
         return
     settings = {"num_cpus": usable_cores(), "include_dashboard": False} if address == LOCAL else {}
-    # Ray handles SIGTERM from its start to the end of the process, even after its shutdown. Processes forked later then
-    # do not end when they are told to, and whoever waits for them never returns.
+    # Ray handles SIGTERM from its start to the end of the process, even after its shutdown. Processes that are forked
+    # later would ignore SIGTERM, and a process that waits for them would never return.
     with keeping_signal_handlers():
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **settings)

@@ -200,7 +200,7 @@ def _within(places: Sequence[Path]) -> _Test:
 
 
 def _file_version(path: str | os.PathLike[str]) -> bytes:
-    # Not the device: its number may be another after a restart, and the job is to go on.
+    # Without the device number: it may change after a restart, and the job must continue.
     try:
         status = os.stat(path)
     except OSError:

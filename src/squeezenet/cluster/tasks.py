@@ -85,7 +85,7 @@ class ClusterTasks:
     def _count(self) -> int:
         import ray
 
-        # Machines join and leave; while there is none, one may be on its way.
+        # Machines join and leave; if there is none now, one may be starting.
         return int(ray.cluster_resources().get(self._kind, 0)) or self.capacity
 
     def _next(self) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["choose_references"]
 
-# What a correlation is worth in practice, relative to a Gaussian's -log2(1 - r^2) / 2 per weight.
+# Bits saved by a correlation in practice, relative to -log2(1 - r^2) / 2 per weight for Gaussians.
 _REALISED_SHARE = 0.6
 _MAX_ROWS = 8192  # beyond, all pairs of rows would cost more time than the bits are worth
 _BLOCK = 128  # rows that are compared with the earlier ones at a time
@@ -42,7 +42,8 @@ def choose_references(rows: NDArray[np.int64]) -> list[int]:
         distance = np.subtract.outer(chosen, earlier)
         cost = np.where(distance > 1, np.floor(np.log2(np.maximum(distance, 1))) + 3, 1)
         found = np.where(distance >= 1, worth - cost, -np.inf).argmax(axis=1)
-        # Of many earlier rows the best one looks similar by chance: worth about log2(rows) bits, on top of its cost.
+        # The best of many rows may be similar by chance, which is worth about log2(rows) bits; this is added to its
+        # cost.
         penalty = np.where(found == chosen - 1, 1, 2 * _log2(chosen.astype(np.float64)))
         own = np.arange(len(chosen))
         best[chosen], gains[chosen] = found, worth[own, found] - worth[own, chosen - 1] - penalty

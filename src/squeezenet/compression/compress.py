@@ -168,7 +168,7 @@ def _gather(
     if photos_only is not None:
         unlabelled = _opened(photos_only, "train", reporter, unlabelled=True)
     if data is not None:
-        labelled = known_part(_opened(data, "train", reporter), model.provenance, is_trained=True)[0]
+        labelled = known_part(_opened(data, "train", reporter), model.provenance, is_trained=True).images
     images = unlabelled if labelled is None else labelled
     if calibration is not None:
         images = _opened(calibration, "train", reporter, unlabelled=True)
@@ -182,10 +182,10 @@ def _gather(
     reference = FloatPredictor(model)
     comparer = None
     if val is not None:
-        held, note = known_part(_opened(val, "val", reporter), model.provenance)
-        if note:
-            reporter.say(f"--val: {note}")
-        comparer = AccuracyComparer(reference, held)
+        held = known_part(_opened(val, "val", reporter), model.provenance)
+        if held.note:
+            reporter.say(f"--val: {held.note}")
+        comparer = AccuracyComparer(reference, held.images)
     skipped = [*photos.unreadable, *(comparer.unreadable if comparer else ())]
     for line in summed_up("unreadable, skipped", [f"{name} ({reason})" for name, reason in skipped]):
         reporter.say(line)

@@ -20,7 +20,7 @@ from .stream import PhotoStream
 
 __all__ = ["METHODS", "DeepCompression", "Int8", "Method", "RateDistortion"]
 
-_PATIENCE = 6  # of 16 looks: photos unlike the calibration photos may teach nothing
+_PATIENCE = 6  # of 16 checks: photos unlike the calibration photos may not help
 # Under pure gradient noise a weight drifts by about its rate times the root of the number of steps. 0.4 keeps that
 # drift below 0.5, the distance to the next integer.
 _WEIGHT_TRAVEL = 0.4
@@ -28,7 +28,7 @@ _LARGEST_BATCH, _SMALLEST_BATCH, _STEPS_PER_EPOCH = 64, 16, 300  # integers need
 
 
 class Method(Protocol):
-    """A way from a float network to integers."""
+    """A method that converts a float network to integers."""
 
     name: ClassVar[str]
     """Name on the command line and in reports."""

@@ -1,4 +1,4 @@
-"""Training inside a compressor: short runs in memory, under a constraint on the weights; nothing is written."""
+"""Training inside a compressor: short runs in memory, with a constraint on the weights; no files are written."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _MIRROR_AGREEMENT = 0.8  # CIFAR-10 and imagenette: 0.95 and above; digits: 0.3
 
 
 class Retrainer:
-    """Labelled data, ready to train on again and again."""
+    """Labelled data, prepared for repeated short trainings."""
 
     def __init__(self, images: ImageSet, model: SqueezeNet, reporter: Reporter) -> None:
-        """Check and decode images, whose classes are numbered as the model's, at the size that it takes.
+        """Check and decode images at the model's input size; classes are numbered as in the model.
 
         Raises:
             DataError: If the images cannot be used.
@@ -69,10 +69,10 @@ class Retrainer:
         """Train a copy of a network.
 
         Args:
-            model: Where to start; not changed.
+            model: The network to start from; it is not changed.
             recipe: Optimiser, learning rate and length; its augmentation is not used.
-            rule: Holds in the result exactly.
-            title: Of the progress bar.
+            rule: Constraint on the weights, which the result satisfies exactly.
+            title: Title of the progress bar.
             teacher: Source of the soft targets of the recipe's `distillation`; not changed.
 
         Raises:
@@ -94,7 +94,7 @@ class Retrainer:
 
 
 def gentle_augmentation(model: SqueezeNet, images: ImageSet) -> Augmentation:
-    """Choose crops that a trained network sees through, and mirrors if it gives mirrored images the same class."""
+    """Choose mild crops, and mirroring if the network gives mirrored images the same class."""
     preprocessing = required_preprocessing(model)
     is_photo = preprocessing.resize_size > preprocessing.crop_size
     small = {} if is_photo else {"crop": "random", "crop_pad": max(1, preprocessing.crop_size // 8)}
@@ -104,7 +104,7 @@ def gentle_augmentation(model: SqueezeNet, images: ImageSet) -> Augmentation:
 
 @torch.no_grad()
 def _survives_mirroring(model: SqueezeNet, images: ImageSet, preprocessing: Preprocessing) -> bool:
-    """Test whether the network classifies mirrored images as before: digits and letters change."""
+    """Test whether mirroring keeps the predicted classes; it does not for digits and letters."""
     same = n_images = 0
     for batch in decode_batches(images.sample(_MIRROR_IMAGES), preprocessing):
         pixels = torch.from_numpy(batch.pixels)

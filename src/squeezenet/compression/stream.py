@@ -1,4 +1,4 @@
-"""Photos without labels to distil on: read again for every epoch, so that thousands of them take no memory."""
+"""Photos without labels to distil on: they are read again in every epoch, so that thousands need no memory."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _Decoded = list[Future[NDArray[np.uint8] | Unreadable]]
 
 
 class PhotoStream:
-    """Unlabelled photos, cropped and mirrored at random, in another order in every epoch."""
+    """Unlabelled photos, randomly cropped and mirrored, in a different order in every epoch."""
 
     held_out: NDArray[np.uint8]
-    """Evenly spaced photos that no epoch has, after the model's preprocessing: (n, H, W, 3); a tenth, at most 100."""
+    """Held-out photos, evenly spaced, after the model's preprocessing: (n, H, W, 3); a tenth, at most 100."""
 
     def __init__(self, images: ImageSet, model: SqueezeNet, reporter: Reporter) -> None:
-        """Set some photos aside; nothing else is read.
+        """Read and hold out some photos; no others are read yet.
 
         Raises:
-            DataError: If a set of fewer than two photos is given, or too many of those set aside cannot be read.
+            DataError: If there are fewer than two photos, or too many of the held-out ones cannot be read.
             QuantizationError: If the model has no preprocessing.
         """
         if len(images) < 2:
@@ -63,7 +63,7 @@ class PhotoStream:
         return len(self._images)
 
     def epoch(self, number: int, *, batch_size: int, seed: int = 0) -> Iterator[Tensor]:
-        """Decode and augment one epoch: pixels (n, H, W, 3), uint8, of batch after batch; the next one is on its way.
+        """Decode and augment one epoch: yields pixels (n, H, W, 3), uint8, and prepares the next batch meanwhile.
 
         Raises:
             DataError: If too many of the photos turn out to be unreadable.

@@ -150,7 +150,8 @@ def _read_header(images: ImageSet, index: int) -> _Header:
     start = images.read(index, _HEADER_BYTES)
     size = image_size(start)
     if size is None:
-        # A header longer than the part read, or no image: the full reader finds out, and words the error.
+        # The header is longer than the part read, or this is not an image: the full reader decides and raises the
+        # error.
         data = images.read(index)
         size = image_size(data) or load_image(data).size
     if size[0] * size[1] > MAX_IMAGE_PIXELS:

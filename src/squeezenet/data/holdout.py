@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ..errors import ImageError
 from .imageset import ImageSet
 
-__all__ = ["HOLDOUT_SHARE", "MEANINGLESS", "TRAINED_ON", "known_part", "moved_with_groups", "training_mark"]
+__all__ = ["HOLDOUT_SHARE", "TRAINED_ON", "KnownPart", "known_part", "moved_with_groups", "training_mark"]
 
 HOLDOUT_SHARE = 0.1
 """Share of every class that is held out for validation if no validation images are given."""
@@ -17,11 +18,28 @@ HOLDOUT_SHARE = 0.1
 TRAINED_ON = "trained_on"
 """Key of the fingerprint in a network's provenance."""
 
-MEANINGLESS = "WARNING: the network was trained on these images, so this accuracy is meaningless"
-"""Remark if accuracy is measured on training images."""
-
 _N_READ = 16  # images whose bytes are looked at; of all others name and size
 _MAX_DEPTH = 8  # weights that began as other weights
+
+
+class KnownPart(NamedTuple):
+    """Images selected by `known_part`, and what is known about the whole set."""
+
+    images: ImageSet
+    n_trained: int = 0
+    """Number of images in the whole set that the network was trained on; 0 if this is another set."""
+    n_held: int = 0
+    """Number of images in it that training held out."""
+
+    @property
+    def note(self) -> str | None:
+        """A remark for people; None if this is another set."""
+        if self.n_held:
+            known = f"trained on {self.n_trained} of these {self.n_trained + self.n_held} images"
+            return f"{known}: only the {self.n_held} held-out ones are measured"
+        if self.n_trained:
+            return "WARNING: the network was trained on these images, so this accuracy is meaningless"
+        return None
 
 
 def moved_with_groups(images: ImageSet, groups: Iterable[Sequence[int]]) -> list[int]:
@@ -77,7 +95,7 @@ def training_mark(images: ImageSet, moved: Sequence[int] = ()) -> str:
     return f"{len(rows)}-{digest.hexdigest()[:16]}" + ("+" + ",".join(map(str, moved)) if moved else "")
 
 
-def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False) -> tuple[ImageSet, str | None]:
+def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False) -> KnownPart:
     """Select the held-out images of a set, if the network was trained on this set.
 
     Args:
@@ -86,7 +104,7 @@ def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False
         is_trained: Select the training images instead.
 
     Returns:
-        The images, and a remark for people; None if this is another set.
+        All images if the network was trained on another set, or none were held out.
     """
     marks = set(_marks(provenance))
 
@@ -96,13 +114,9 @@ def known_part(images: ImageSet, provenance: object, *, is_trained: bool = False
 
     for moved in sorted({_moved(mark) for mark in marks}):
         rest, held = images.split_holdout(HOLDOUT_SHARE, moved=moved)
-        if not is_known(rest, moved):
-            continue
-        text = f"trained on {len(rest)} of these {len(images)} images: only the {len(held)} held-out ones are measured"
-        return (rest, None) if is_trained else (held, text)
-    if is_known(images) and not is_trained:
-        return images, MEANINGLESS
-    return images, None
+        if is_known(rest, moved):
+            return KnownPart(rest if is_trained else held, len(rest), len(held))
+    return KnownPart(images, len(images) if is_known(images) else 0)
 
 
 def _moved(mark: str) -> tuple[int, ...]:

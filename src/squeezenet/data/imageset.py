@@ -250,7 +250,7 @@ def _list_files(sources: DataSource | Sequence[DataSource], *, unlabelled: bool)
     if not (listed := [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)):
         raise DataError("expected at least one folder or zip of images, got none")
     opened = [open_source(source, any_file=unlabelled) for source in listed]
-    # train/ and val/ given one by one are the splits that they are called.
+    # If train/ and val/ are given separately, they are splits according to their names.
     own = [split_of(Path(source).stem) for source in listed] if len({str(source) for source in listed}) > 1 else []
     own = own if len({*own} - {None}) > 1 else [None] * len(listed)
     files = _Files(opened, unlabelled)
@@ -294,7 +294,7 @@ class _Files:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        # Images of a source without split folders join those to train on.
+        # Images of a source without split folders become training images.
         found = {entry.split or "train" for entry in self.entries if entry.split or entry.class_name}
         return tuple(sorted(found)) if any(entry.split for entry in self.entries) else ()
 

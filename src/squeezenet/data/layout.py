@@ -180,7 +180,7 @@ def _find_splits(groups: dict[str, list[_Parts]], depth: int) -> dict[str, Split
         return {}
     others = set(groups) - set(named)
     is_clear = not others or len({named[name] for name in with_classes}) > 1
-    # One of several folders may be a class called "train", with folders inside as the other classes have.
+    # One of several folders may be a class called "train", with subfolders like those of the other classes.
     is_likely = any(len(classes[name]) > 1 for name in with_classes) and not any(classes[name] for name in others)
     return named if is_clear or is_likely else {}
 

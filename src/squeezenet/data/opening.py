@@ -55,5 +55,5 @@ def _is_zip(path: Path) -> bool:
     with path.open("rb") as stream:
         if is_image_start(stream.read(SIGNATURE_BYTES)):  # with a zip behind it
             return False
-        # A damaged zip is still meant as one: the suffix counts too, so that the error names the damage.
+        # The suffix counts too: a damaged zip must be reported as damaged.
         return zipfile.is_zipfile(stream) or path.suffix.lower() == ".zip"

@@ -99,7 +99,7 @@ class DiskSource(Source):
         """Read one file; see `Source.read`."""
         name = file_name(key)
         try:
-            # Opening without O_NONBLOCK would block on a FIFO that took a file's place.
+            # Without O_NONBLOCK, opening would block if a FIFO has replaced the file.
             descriptor = os.open(key, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
             with os.fdopen(descriptor, "rb") as stream:
                 status = os.fstat(stream.fileno())
@@ -167,7 +167,7 @@ def _entry_is(entry: os.DirEntry[str], kind: Any) -> bool:
 def _read_bounded(stream: Any, name: str, size: int, limit: int | None) -> bytes:
     if size > MAX_FILE_BYTES:
         raise ImageError(f"expected at most {MAX_FILE_BYTES} bytes, got {size}", source=name)
-    # Never more than the file has: reading allocates as much as is asked for.
+    # Never more than the size of the file, because reading allocates the requested size.
     data: bytes = stream.read(size if limit is None else min(limit, size))
     return data
 
@@ -261,7 +261,7 @@ class ZipSource(Source):
         return self._open().infolist()[key].file_size
 
     def _open(self) -> zipfile.ZipFile:
-        # One handle a process: threads may share it, but a forked worker would share its file position.
+        # One handle per process: threads can share it, but a forked worker would share its file position.
         if self._handle is None or self._handle[0] != os.getpid():
             self._handle = (os.getpid(), zipfile.ZipFile(self.path))
         return self._handle[1]

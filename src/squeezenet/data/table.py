@@ -25,6 +25,7 @@ _COLUMNS = {
     "split": ("split", "set", "subset"),
 }
 _MAX_BYTES = 256_000_000
+_MAX_ROW_BYTES = 65_536  # of the first one
 
 
 class TableSource(DiskSource):
@@ -71,24 +72,28 @@ class TableSource(DiskSource):
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file is a table with the columns that are needed."""
+    """Return whether the first row of a file names the columns that a table needs."""
     try:
-        return bool(_columns(_read(path), ""))
-    except DataError:
+        with path.open("rb") as stream:
+            return bool(_columns(_cells(stream.readline(_MAX_ROW_BYTES).decode("utf-8-sig").splitlines()[0]), ""))
+    except (OSError, UnicodeDecodeError, IndexError, csv.Error, DataError):
         return False
 
 
-def _read(path: Path) -> list[list[str]]:
+def _cells(text: str) -> list[list[str]]:
     """The cells of each row; the separator is the one of comma, semicolon and tab that is most frequent in the first
     row.
     """
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+
+
+def _read(path: Path) -> list[list[str]]:
     name = file_name(str(path))
     try:
         if os.path.getsize(path) > _MAX_BYTES:
             raise DataError(f"{name}: expected a table of at most {_MAX_BYTES:,} bytes")
-        text = path.read_text(encoding="utf-8-sig")
-        delimiter = max(",;\t", key=text.partition("\n")[0].count)
-        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        return _cells(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name}: expected a table in UTF-8, got one that cannot be read ({error})") from None
 

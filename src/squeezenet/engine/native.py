@@ -130,7 +130,7 @@ class NativeEngine:
             arrays = [np.ascontiguousarray(array) for array in (params.weight, params.bias, params.multiplier)]
             status = library.sqz_set_conv(model, index, *(array.ctypes.data for array in arrays))
             check_status(library, status, op.name)
-        # One arena and one pool serve one call at a time; further threads of Python wait for them.
+        # The arena and the pool serve one call at a time; other Python threads wait.
         self._lock = threading.Lock()
         self._arena = np.empty(sizes.arena_bytes, np.uint8)
         self._pool: _Pool | None = None  # its threads start with the first call

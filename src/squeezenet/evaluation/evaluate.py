@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..classifier import Predictor
 from ..data import ImageSet, Split, open_data
-from ..data.holdout import MEANINGLESS, known_part
+from ..data.holdout import known_part
 from ..text import html_table
 from .confidence import Confidence, measure_confidence
 from .metrics import Accuracy
@@ -44,11 +44,8 @@ class Evaluation:
     """Features of photos that show none of the classes, (M, channels); None if there are none."""
     note: str | None = None
     """A remark if the network was trained on the images, or on some of them."""
-
-    @property
-    def is_of_trained_images(self) -> bool:
-        """Whether the network was trained on these images, so that the results do not apply to other images."""
-        return self.note == MEANINGLESS
+    is_of_trained_images: bool = False
+    """Whether the network was trained on these images, so that the results do not apply to other images."""
 
     @property
     def reliability(self) -> Reliability:
@@ -105,8 +102,9 @@ def evaluate(model: Model, data: Data, *, split: Split = "val", foreign: Data | 
     """
     predictor = open_model(model)
     opened = data if isinstance(data, ImageSet) else open_data(data, split=split)
-    part, note = known_part(opened, predictor.provenance, is_trained=split == "train")
-    images = match_classes(predictor, part)
+    is_train = split == "train"
+    part = known_part(opened, predictor.provenance, is_trained=is_train)
+    images = match_classes(predictor, part.images)
     start = time.perf_counter()
     scores = collect_logits(predictor, images)
     ms_per_image = 1000 * (time.perf_counter() - start) / len(scores.labels)
@@ -115,7 +113,8 @@ def evaluate(model: Model, data: Data, *, split: Split = "val", foreign: Data | 
     return Evaluation(
         model=name, accuracy=accuracy, scores=scores, predictor=predictor, images=images, ms_per_image=ms_per_image,
         foreign=None if foreign is None else _features(predictor, foreign),
-        note=note or _taught_note(predictor.provenance),
+        note=(None if is_train else part.note) or _taught_note(predictor.provenance),
+        is_of_trained_images=part.n_trained > 0 and (is_train or not part.n_held),
     )  # fmt: skip
 
 

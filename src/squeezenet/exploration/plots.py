@@ -23,8 +23,8 @@ def front_chart(
     best = sorted(front(findings, [_kilobytes, lambda finding: -finding.measured.top1]), key=_kilobytes)
     lines = [
         _line("", best, style="thin"),
-        _line("beaten", [f for f in findings if f not in unbeaten and f is not winner], color="faint"),
-        _line("not beaten in all four", [f for f in unbeaten if f is not winner]),
+        _line("other networks", [f for f in findings if f not in unbeaten and f is not winner], color="faint"),
+        _line("Pareto front", [f for f in unbeaten if f is not winner]),
     ]
     if winner is not None:
         lines.append(_line(f"winner: trial {winner.number}", [winner], color="two", style="star"))

@@ -34,7 +34,7 @@ PRESET_NAMES: tuple[str, ...] = tuple(
 Sampler = Literal["grid", "pareto"]
 
 _MAX_GRID = 10_000
-# What a space may name, and what its values must be.
+# Names that a space may have, and the types of their values.
 _KINDS: dict[str, type] = {
     "base_e": int, "incr_e": int, "pct_3x3": float, "freq": int, "squeeze_ratio": float, "n_fires": int,
     "stem_channels": int, "stem_kernel": int, "input_size": int, "pools": list, "bypass": str, "squeeze_relu": bool,
@@ -83,6 +83,12 @@ class Space:
             axes.append(choices)
         if (total := math.prod(map(len, axes))) > _MAX_GRID:
             raise StudyError(f"expected a grid of at most {_MAX_GRID} points, got {total}: use fewer choices")
+        for values in itertools.product(*axes):
+            yield dict(zip(self.dimensions, values, strict=True))
+
+    def corners(self) -> Iterator[dict[str, Value]]:
+        """Yield every combination of the choices and the ends of the ranges; the smallest network is one of them."""
+        axes = [(axis.low, axis.high) if isinstance(axis, Range) else axis for axis in self.dimensions.values()]
         for values in itertools.product(*axes):
             yield dict(zip(self.dimensions, values, strict=True))
 

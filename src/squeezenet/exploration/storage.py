@@ -43,14 +43,14 @@ def open_study(folder: Path, storage: str | None, identity: Mapping[str, Any], *
         import optuna
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = storage or f"sqlite:///{folder.resolve() / 'study.db'}"
-    # A continued search must not repeat its first proposals: the trials so far move the seed on.
+    # A continued search must not repeat its first proposals, so the seed depends on the number of trials.
     seed = len(list((folder / "trials").iterdir()))
     try:
         study = optuna.create_study(
             storage=url,
             study_name=folder.resolve().name or "study",
             directions=[*DIRECTIONS.values()],
-            # A trial under way counts as poor, so that several proposals at a time differ.
+            # A running trial counts as poor, so that simultaneous proposals differ.
             sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=is_parallel),
             load_if_exists=True,
         )

@@ -11,7 +11,9 @@ The folder of a study holds:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -41,6 +43,7 @@ __all__ = ["explore"]
 
 DEFAULT_TRIALS = 30
 _MAX_REFUSED_IN_A_ROW = 200
+_MAX_CORNERS = 4096  # about four seconds
 # Well below int8 files (6.8 bits per parameter for ImageNet's 1.1): a network that would need fewer is not trained.
 _FEWEST_BITS_PER_PARAM = 4
 
@@ -89,6 +92,7 @@ def explore(
     folder, chosen = Path(study_dir), space if isinstance(space, Space) else load_space(space)
     prepared = prepare_data(data, val, reporter)
     settings = given or choose_recipe(prepared, has_init=False, reporter=reporter)
+    _check_limits(chosen, settings, len(prepared.train.classes), max_bytes, max_macs, max_ram)
     try:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,6 +108,32 @@ def explore(
                 study=study, folder=folder, space=chosen, recipe=settings, prepared=prepared, epochs=epochs,
                 seeds=seeds, max_bytes=max_bytes, max_macs=max_macs, max_ram=max_ram, reporter=reporter,
             ).run(carrying_out, trials, retrain=retrain)  # fmt: skip
+
+
+def _check_limits(
+    space: Space, recipe: Recipe, n_classes: int, max_bytes: int | None, max_macs: int | None, max_ram: int | None
+) -> None:
+    """Check that some network of a space can meet the limits, before there is a study."""
+    if (max_bytes, max_macs, max_ram) == (None, None, None):
+        return
+    points, costs = list(itertools.islice(space.corners(), _MAX_CORNERS + 1)), list[dict[str, int]]()
+    for point in points if len(points) <= _MAX_CORNERS else ():
+        with contextlib.suppress(SpecError):
+            costs.append(spec_cost(space.spec(point, recipe, n_classes)))
+    for option, limit, unit, counts in (
+        ("--max-bytes", max_bytes, "bytes", [_least_bytes(cost) for cost in costs]),
+        ("--max-macs", max_macs, "multiply-accumulates", [cost["macs"] for cost in costs]),
+        ("--max-ram", max_ram, "bytes of RAM", [cost["ram_bytes"] for cost in costs]),
+    ):
+        if limit is not None and counts and min(counts) > limit:
+            raise StudyError(
+                f"expected a limit that a network of the space {space.name} meets, got {option} {limit:,}:"
+                f" the smallest takes {min(counts):,} {unit}"
+            )
+
+
+def _least_bytes(cost: Mapping[str, int]) -> int:
+    return cost["params"] * _FEWEST_BITS_PER_PARAM // 8
 
 
 @dataclass
@@ -199,7 +229,7 @@ class _Explorer:
 
     def _over_limits(self, trial: optuna.Trial, spec: ArchSpec) -> str | None:
         cost = spec_cost(spec)
-        least_bytes = cost["params"] * _FEWEST_BITS_PER_PARAM // 8
+        least_bytes = _least_bytes(cost)
         if self.max_macs is not None:
             trial.set_constraint("macs", float(cost["macs"] - self.max_macs))
         if self.max_ram is not None:
@@ -215,7 +245,7 @@ class _Explorer:
         return None
 
     def _known_as(self, trial: optuna.Trial, spec: ArchSpec) -> str | None:
-        # Numbers of a spec, its name left out, tell networks apart.
+        # Two specs are the same network if they differ only in name.
         wanted = _bare(spec), trial.params.get(SEED)
         others = [(f"{n}, which is under way", job.spec, t.params) for n, (t, job) in self.under_way.items()]
         others += [(str(f.number), f.spec, dict(f.point)) for f in findings_of(self.study)]
@@ -287,7 +317,7 @@ class _Explorer:
         feasible = [f for f in findings_of(self.study) if self._is_feasible(f)]
 
         def mean_top1(finding: Finding) -> float:
-            # Over seeds where there are several: luck with one of them does not make a better architecture.
+            # The mean over seeds, if there are several: a good result of one seed may be luck.
             alike = [f.measured.top1 for f in feasible if {**f.point, SEED: 0} == {**finding.point, SEED: 0}]
             return sum(alike) / len(alike)
 
@@ -323,6 +353,6 @@ class _Explorer:
 
 
 def _bare(spec: ArchSpec) -> dict[str, Any]:
-    # Through JSON, so that lists and tuples compare alike.
+    # Converted through JSON, so that lists and tuples compare as equal.
     data: dict[str, Any] = json.loads(json.dumps(spec.replace(name="").to_dict()))
     return data

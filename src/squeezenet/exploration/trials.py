@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Outcome", "Trials", "TrialsHere", "Watch", "open_trials"]
 
-# From half of its epochs on, a network of a search must be within so many points of the top-1, after the same epoch, of
-# the best network that is no larger in any respect.
+# From half of its epochs on, the top-1 of a network must not be further than this below that of an earlier network at
+# the same epoch. Only networks that are not larger in any respect are compared.
 _COMPARED_FROM, _MOST_BEHIND = 0.5, 10.0
 
 Outcome = Measured | TooFarBehind | Interrupted | TrainingError | QuantizationError | StudyError
@@ -132,7 +132,7 @@ class _TrialsOnCluster:
         self._tasks.submit(number, job, *self._data, os.getcwd())
 
     def next_outcome(self) -> tuple[int, Outcome]:
-        # Once stopped, jobs under way end with the cluster, and continue from their checkpoints.
+        # After a stop, running jobs end with the cluster; they continue later from their checkpoints.
         return self._tasks.next_result(self._is_stopped) or (-1, Interrupted())
 
 

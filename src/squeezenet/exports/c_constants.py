@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..coded import CodedPlan
 from ..engine import NativeEngine
+from ..memory import CodedForm
 from ..native_library import Conv
 
 __all__ = ["model_constants", "write_array"]
@@ -33,7 +34,7 @@ def write_array(declaration: str, values: Iterable[object]) -> Iterator[str]:
     yield "};"
 
 
-def model_constants(engine: NativeEngine, coded: tuple[CodedPlan, list[bytes]] | None = None) -> Iterator[str]:
+def model_constants(engine: NativeEngine, coded: CodedForm | None = None) -> Iterator[str]:
     """Lines of C that define `own_model` and all that it points to.
 
     Args:
@@ -47,7 +48,7 @@ def model_constants(engine: NativeEngine, coded: tuple[CodedPlan, list[bytes]] |
     weight_starts = np.cumsum([0, *map(len, weights)])
     lane_starts = np.cumsum([0, *lanes])
     if coded:
-        yield from _sources(*coded)
+        yield from _sources(coded.plan, coded.streams)
     else:
         yield from write_array(
             f"SQZ_ALIGNED static const int8_t own_weights[{weight_starts[-1] + _SLACK}]",
@@ -90,7 +91,7 @@ def model_constants(engine: NativeEngine, coded: tuple[CodedPlan, list[bytes]] |
         head=conv_name(model.head), fires="(sqz_fire *)own_fires", stages="(sqz_stage *)own_stages",
     )  # fmt: skip
     if coded:
-        text = f"{text[:-1]}, {{own_sources, {coded[0].decoder_at}, {coded[0].panel_at}}}}}"
+        text = f"{text[:-1]}, {{own_sources, {coded.plan.decoder_at}, {coded.plan.panel_at}}}}}"
     yield f"static const sqz_model own_model = {text};\n"
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from ..engine import NativeEngine, measure_memory
 from ..errors import DataError
 from ..fileformat import SqzFile, decode_sqz
-from ..memory import WEIGHTS, ChipMemory, Weights, chip_memory, coded_form, small_engine
+from ..memory import WEIGHTS, ChipMemory, CodedForm, Weights, chip_memory, coded_form, small_engine
 from ..network import IntegerNetwork
 from .c_constants import model_constants, write_array
 from .c_engine import add_prefix, engine_text
@@ -88,10 +88,10 @@ def build_c_source(
     if weights not in (None, *WEIGHTS):
         raise DataError(f"expected `weights` to be one of {', '.join(WEIGHTS)}, got {weights!r}")
     contents = contents or decode_sqz(data)
-    memory = _choose(data, contents, weights, max_ram, max_flash)
+    memory, coded = _choose(data, contents, weights, max_ram, max_flash)
     engine, prefix = engine_text(memory.weights)
     words = _words(contents, name, memory)
-    model = _model(data, contents.network, memory.weights)
+    model = _model(data, contents.network, memory.weights, coded)
     opening = "ram" if memory.weights == "ram" else "flash"
     source = [*model, *_labels(contents), *_unknown_rule(contents), _read("start.c"), _read(f"{opening}.c")]
     return CSource(
@@ -102,23 +102,23 @@ def build_c_source(
     )  # fmt: skip
 
 
-def _model(data: bytes, network: IntegerNetwork, weights: Weights) -> Iterator[str]:
+def _model(data: bytes, network: IntegerNetwork, weights: Weights, coded: CodedForm | None) -> Iterator[str]:
     if weights == "ram":
         return write_array(f"static const unsigned char own_file[{len(data)}]", data)
-    engine = small_engine(network)
-    return model_constants(engine, coded_form(engine) if weights == "coded" else None)
+    return model_constants(small_engine(network)) if coded is None else model_constants(coded.engine, coded)
 
 
 def _choose(
     data: bytes, contents: SqzFile, weights: Weights | None, max_ram: int | None, max_flash: int | None
-) -> ChipMemory:
+) -> tuple[ChipMemory, CodedForm | None]:
     tried = list[ChipMemory]()
     for form in (weights,) if weights else WEIGHTS:  # one after the other: `coded` encodes the weights to know
-        memory = chip_memory(contents, len(data), form)
+        coded = coded_form(contents.network) if form == "coded" else None
+        memory = chip_memory(contents, len(data), form, coded)
         if memory.ram_bytes <= (max_ram or memory.ram_bytes) and memory.flash_bytes <= (
             max_flash or memory.flash_bytes
         ):
-            return memory
+            return memory, coded
         tried.append(memory)
     needs = "; ".join(
         f"{memory.weights} takes {memory.ram_bytes:,} bytes of RAM and {memory.flash_bytes:,} of flash memory"
@@ -182,7 +182,7 @@ def _unknown_below(contents: SqzFile, name: str) -> str:
     if contents.unknown is not None or contents.unknown_below is None:
         return ""
     return (
-        "/* Smallest probability of an answer that is better given than not. */\n"
+        "/* If the largest probability is below this, the image probably shows none of the classes. */\n"
         f"#define {name.upper()}_UNKNOWN_BELOW {contents.unknown_below!r}\n"
     )
 

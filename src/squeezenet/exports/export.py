@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from ..classifier import Classifier, sqz_path
 from ..data import ImageSet, decode_batches, open_data
-from ..errors import DataError, FormatError
+from ..errors import DataError
 from ..evaluation.evaluate import Data
 from ..evaluation.predictor import Model
-from ..fileformat import SqzFile, decode_sqz, encode_sqz, read_bytes
+from ..fileformat import SqzFile, encode_sqz, read_encoded
 from ..files import write_together
 from ..memory import Weights
 from ..network import FloatNetwork
@@ -232,12 +232,7 @@ def read_compressed(model: Model) -> tuple[bytes, SqzFile]:
         return encode_sqz(model), model
     if not isinstance(model, (str, os.PathLike)):
         raise DataError(f"expected a compressed network, got {type(model).__name__}: call `compress` on it first")
-    path = sqz_path(model)
-    data = read_bytes(path)
-    try:
-        return data, decode_sqz(data)
-    except FormatError as error:
-        raise error.at(path) from None
+    return read_encoded(sqz_path(model))
 
 
 def _identifier(text: str) -> str:

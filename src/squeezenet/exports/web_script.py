@@ -1,7 +1,7 @@
 """One script that classifies photos on a page of your own or in Node: the page's engine, model and class names.
 
-Everything is base64, so the file is ASCII and works whatever encoding a server declares; a server that compresses takes
-back what base64 adds.
+Binary parts are in base64, so the file is ASCII and works with any encoding that a server declares. Compression by the
+server removes most of what base64 adds.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .web_page import PARTS, STRICT, join_sources, named_labels
 __all__ = ["build_script"]
 
 _USAGE = """\
-// {name}: an image classifier, written by `squeezenet export`. It asks no server for anything.
+// {name}: an image classifier, written by `squeezenet export`. It makes no network requests.
 //   const {{ top, unknown }} = await {name}.classify(image);   // top: [{{ label, probability, index }}, ...]
 // image: a Blob or File, <img>, <canvas>, <video>, ImageBitmap, or RGBA pixels {{ width, height, data }}.
-// Node decodes no images: there it takes pixels.
+// Node cannot decode images; pass pixels there.
 """
 
 

@@ -134,7 +134,8 @@ def _meta_model(spec: ArchSpec, *, dropout: float = 0.5) -> SqueezeNet:
 
 
 def _fit(tensor: Tensor, like: Tensor, name: str, source: str) -> Tensor:
-    # Shape comes first: a hostile file can describe a huge tensor in few bytes, which only a conversion would make.
+    # The shape is checked first: a hostile file can describe a huge tensor in few bytes, which conversion would
+    # allocate.
     if tensor.shape != like.shape:
         raise WeightsError(f"{source}: {name}: expected shape {tuple(like.shape)}, got {tuple(tensor.shape)}")
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:

@@ -132,7 +132,7 @@ def infer_spec(shapes: Mapping[str, tuple[int, ...]], *, source: str = "state di
             differences.append((len(different), name, different[0]))
         else:
             return spec
-    # The nearest architecture makes the most useful message.
+    # Name the nearest architecture in the message.
     nearest = f": {', '.join(printable(name) for name in [*shapes][:3])}, ... ({len(shapes)} in all)" if shapes else ""
     if differences:
         count, name, key = min(differences)

@@ -18,7 +18,7 @@ from ..data.imageset import open_train_and_val
 from ..errors import DataError, FormatError
 from ..evaluation.evaluate import Data, evaluate
 from ..evaluation.features import collect_features
-from ..fileformat import SqzFile, decode_sqz, read_bytes
+from ..fileformat import SqzFile, read_bytes, read_encoded
 from ..files import write_together
 from ..labels import Labels
 from ..network import ConvParams
@@ -70,7 +70,7 @@ def teach(
     """
     start, reporter = time.perf_counter(), reporter_of(progress)
     path, output = sqz_path(on), _checked_output(output)
-    data, contents = _decoded(path)
+    data, contents = read_encoded(path)
     earlier = _earlier_lesson(path.with_suffix(".taught"), data, contents)
     lesson = _blank(data, contents, keep) if earlier is None else earlier
     _check_forgotten(lesson, path, contents, output, reporter)
@@ -93,14 +93,6 @@ def teach(
         evaluation=None if val is None else evaluate(Classifier(output), val),
         fit_seconds=fit_seconds, seconds=time.perf_counter() - start,
     )  # fmt: skip
-
-
-def _decoded(path: Path) -> tuple[bytes, SqzFile]:
-    data = read_bytes(path)
-    try:
-        return data, decode_sqz(data)
-    except FormatError as error:
-        raise error.at(path) from None
 
 
 def _checked_output(output: str | os.PathLike[str]) -> Path:

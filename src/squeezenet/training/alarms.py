@@ -10,7 +10,7 @@ from .recipe import Recipe
 
 __all__ = ["dead_network_alarm", "guessing_loss"]
 
-# A network that has learnt nothing answers the same for every image; its loss is this close to the loss of guessing.
+# A network that has learnt nothing predicts the same for every image; its loss is this close to that of guessing.
 _DEAD_MARGIN = 0.02
 _DEAD_AFTER_STEPS = 50  # after the warm-up: sooner, a slow start looks the same
 

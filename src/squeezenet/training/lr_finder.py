@@ -143,7 +143,8 @@ def _choose(rates: list[float], losses: list[float], low: float) -> tuple[float,
     if len(losses) < 3:
         raise TrainingError(f"expected a finite loss at a learning rate of {low:g}, got none: start lower")
     lowest = int(np.argmin(losses))
-    # Slopes over a tenth of the curve either way: neighbouring losses differ by which images they are of.
+    # Slopes are measured over a tenth of the curve on either side, because neighbouring losses come from different
+    # images.
     reach = max(1, len(losses) // 10)
     inner = range(reach, max(min(lowest, len(losses) - 1 - reach), reach) + 1)
     fastest = min(inner, key=lambda i: losses[i + reach] - losses[i - reach])

@@ -49,6 +49,9 @@ class Recipe:
 
     epochs: int
     """Passes over the training images."""
+    min_steps: int = 0
+    """Minimum number of steps of a run. For a small set, all numbers of epochs are multiplied to reach it, unless
+    `--epochs` is given."""
     batch_size: int = 64
     """Images per step, of all processes together. A smaller set is one batch; otherwise, an incomplete last batch is
     dropped."""
@@ -249,7 +252,8 @@ class Recipe:
 
 
 RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, 100_000), "batch_size": (1, 65_536), "accumulate": (1, 65_536), "seed": (0, 2**63 - 1),
+    "epochs": (1, 100_000), "min_steps": (0, 100_000), "batch_size": (1, 65_536), "accumulate": (1, 65_536),
+    "seed": (0, 2**63 - 1),
     "lr": (0, 100), "features_lr_scale": (0, 10), "momentum": (0, 0.9999), "weight_decay": (0, 10),
     "warmup_epochs": (0, 100_000), "clip_grad_norm": (0, 1e9), "label_smoothing": (0, 0.9), "distillation": (0, 1),
     "ema_decay": (0, 0.999999), "freeze_features_epochs": (0, 100_000), "early_stop_epochs": (0, 100_000),

@@ -165,7 +165,7 @@ class Run:
             **({TRAINED_ON: self.prepared.mark} if self.prepared.mark else {}),
         }  # fmt: skip
         try:
-            # Weights before the checkpoint: files that an interruption leaves unwritten are written again, the same.
+            # Weights are written before the checkpoint: after an interruption, they are computed and written again.
             if is_best:
                 folder.write_model(folder.best, state.usable_model, facts)
             folder.write_model(folder.last, state.usable_model, facts)

@@ -86,11 +86,15 @@ class RunFolder:
         Raises:
             TrainingError: If it holds another run and `resume` is off, cannot be made, or is in use.
         """
+        is_made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(f"{self.path}: cannot be made a run folder ({error.strerror})") from None
-        with lock_folder(self.path, TrainingError):
+        with contextlib.ExitStack() as stack:
+            if is_made:
+                stack.callback(self._remove_if_empty)
+            stack.enter_context(lock_folder(self.path, TrainingError))
             remove_leftovers(self.path)
             if self.has_checkpoint and not resume:
                 raise TrainingError(
@@ -109,6 +113,10 @@ class RunFolder:
                 if not is_begun and not self.has_checkpoint:  # nothing was begun that could be continued
                     self.request.unlink(missing_ok=True)
                 raise
+
+    def _remove_if_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     @property
     def has_checkpoint(self) -> bool:
@@ -195,7 +203,7 @@ def tensorboard_writer(folder: RunFolder) -> EpochWriter:
         from torch.utils.tensorboard import SummaryWriter
 
     def write(row: EpochRow) -> None:
-        # One file per epoch: nothing is held open that a killed run would lose.
+        # One file per epoch: no open file could lose data if the run is killed.
         with SummaryWriter(str(folder.path / "tensorboard"), purge_step=row.epoch) as writer:
             for name in LOG_COLUMNS[1:]:
                 writer.add_scalar(name, getattr(row, name), row.epoch)

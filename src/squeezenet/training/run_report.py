@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.confidence import measure_confidence
-from ..evaluation.predictor import FloatPredictor, collect_logits
-from ..fileformat import temperature_in
+from ..classifier import Predictor
+from ..data import ImageSet
+from ..evaluation.predictor import Scores
 from ..files import atomic_write
-from ..models import load_model, save_safetensors
 from ..reports.network_page import build_report, render_card, render_html
 from .recipe import Recipe
 from .run_folder import LOG_COLUMNS, RunFolder
@@ -22,7 +21,6 @@ from .setup import TrainingData
 __all__ = ["run_facts", "run_history", "shown_facts", "write_run_report"]
 
 _MAX_FILE_BYTES = 1 << 24
-_MAX_MEASURED = 10_000  # images; a page needs no more, and the processor classifies them again for it
 
 
 def run_history(run_dir: Path) -> list[dict[str, float]]:
@@ -83,13 +81,23 @@ def shown_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in shown.items() if value not in (None, "", [], {})]
 
 
-def write_run_report(folder: RunFolder, prepared: TrainingData, alarms: Sequence[str]) -> list[Path]:
-    """Measure the best network of a run, and write `report.html` and `README.md`; its weights get the temperature.
+def write_run_report(
+    folder: RunFolder,
+    prepared: TrainingData,
+    alarms: Sequence[str],
+    predictor: Predictor,
+    val: ImageSet,
+    scores: Scores,
+) -> list[Path]:  # fmt: skip
+    """Write `report.html` and `README.md` of a finished run.
 
     Args:
-        folder: A run with `best.safetensors`.
+        folder: The run.
         prepared: The images, numbered as the network's classes.
         alarms: Warnings of the run.
+        predictor: Its best network.
+        val: Images that the network was measured on.
+        scores: Its answers to them.
 
     Returns:
         The files written.
@@ -98,13 +106,6 @@ def write_run_report(folder: RunFolder, prepared: TrainingData, alarms: Sequence
         MissingDependencyError: If Jinja2 is not installed.
         OSError: If they cannot be written.
     """
-    model, val = load_model(folder.best), prepared.val.sample(_MAX_MEASURED)
-    predictor = FloatPredictor(model)
-    scores = collect_logits(predictor, val)
-    predictor.temperature = measure_confidence(scores).temperature
-    if predictor.temperature != temperature_in(model.provenance):  # goes into the `.sqz` as well
-        model.provenance["temperature"] = predictor.temperature
-        save_safetensors(model, folder.best)
     report = build_report(
         predictor, val, scores, is_fitted=True, title=folder.path.resolve().name,
         subtitle=f"{predictor.spec.name}, {len(val.classes)} classes", history=run_history(folder.path),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,9 +33,10 @@ from .feed.batches import CACHE_BYTES, TrainBatches, view_for
 from .feed.resident import move_to_device
 from .feed.shards import ShardBatches
 from .recipe import Recipe, load_recipe
+from .step import epoch_size
 
 __all__ = [
-    "Data", "TrainingData", "choose_recipe", "open_batches", "prepare_data", "start_model",
+    "Data", "TrainingData", "choose_recipe", "enough_epochs", "open_batches", "prepare_data", "start_model",
     "with_epochs",
 ]  # fmt: skip
 
@@ -240,7 +242,21 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
     """Change the length of a recipe; phases at the start keep their part of a shorter run."""
     warmup = recipe.warmup_epochs * min(1.0, epochs / recipe.epochs)
     frozen = min(recipe.freeze_features_epochs, epochs - 1)
-    return recipe.replace(epochs=epochs, warmup_epochs=warmup, freeze_features_epochs=frozen)
+    return recipe.replace(epochs=epochs, min_steps=0, warmup_epochs=warmup, freeze_features_epochs=frozen)
+
+
+def enough_epochs(recipe: Recipe, n_images: int) -> Recipe:
+    """Multiply all numbers of epochs of a recipe, if it would otherwise take fewer than `min_steps` steps."""
+    factor = math.ceil(recipe.min_steps / (recipe.epochs * epoch_size(recipe, n_images)[1]))
+    if factor <= 1:
+        return recipe
+    first, last = recipe.sparse_epochs or (1, 1)
+    return recipe.replace(
+        epochs=recipe.epochs * factor, warmup_epochs=recipe.warmup_epochs * factor,
+        freeze_features_epochs=recipe.freeze_features_epochs * factor,
+        early_stop_epochs=recipe.early_stop_epochs * factor,
+        sparse_epochs=recipe.sparse_epochs and ((first - 1) * factor + 1, last * factor),
+    )  # fmt: skip
 
 
 def open_batches(

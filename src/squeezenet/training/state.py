@@ -36,7 +36,7 @@ _FORMAT = 1
 _ADVICE = ": start the run again"
 _MAX_FILE_BYTES = 1 << 30
 
-# Fields that are plain data and stored as they are, with what they are.
+# Fields of plain data that are stored unchanged, with their types.
 _PLAIN: dict[str, type] = {
     "precision": str, "data_id": str, "val_id": str, "teacher_id": str, "epoch": int, "step": int, "loss_sum": float,
     "images_seen": int, "epoch_seconds": float, "history": list, "best_top1": float, "best_epoch": int,
@@ -187,7 +187,7 @@ class TrainingState:
         model.preprocessing = Preprocessing.from_dict(data["preprocessing"])
         model.provenance = dict(data["provenance"])
         state = cls.start(recipe, model, precision=data["precision"], data_id=data["data_id"], device=device)
-        # Rates and groups are the recipe's; the file has only what the steps have left.
+        # Learning rates and groups come from the recipe; the file has only the state after the steps.
         state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": data["optimizer"]["state"]})
         for parameter, found in state.optimizer.state.items():
             if any(t is not None and t.numel() > 1 and t.shape != parameter.shape for t in found.values()):

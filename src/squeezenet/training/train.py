@@ -15,7 +15,10 @@ from typing import Any
 import torch
 
 from ..errors import SqueezeNetError, TrainingError
-from ..models import SqueezeNet
+from ..evaluation.confidence import measure_confidence
+from ..evaluation.predictor import FloatPredictor, collect_logits
+from ..fileformat import temperature_in
+from ..models import SqueezeNet, load_model, save_safetensors
 from ..process import StopSignals
 from ..progress import Reporter, SilentReporter, reporter_of
 from ..zoo import find_model
@@ -25,7 +28,16 @@ from .recipe import Recipe, load_recipe
 from .run import Run
 from .run_folder import EpochRow, EpochWriter, RunFolder, tensorboard_writer
 from .run_report import write_run_report
-from .setup import Data, TrainingData, choose_recipe, open_batches, prepare_data, start_model, with_epochs
+from .setup import (
+    Data,
+    TrainingData,
+    choose_recipe,
+    enough_epochs,
+    open_batches,
+    prepare_data,
+    start_model,
+    with_epochs,
+)
 from .state import TrainingState, data_fingerprint
 from .step import choose_device, choose_precision
 from .teacher import open_teacher
@@ -33,6 +45,7 @@ from .teacher import open_teacher
 __all__ = ["TrainResult", "train", "train_model"]
 
 _IN_MEMORY = "a network in memory"  # stands for `init` in notes where it is not a MODEL
+_MAX_MEASURED = 10_000  # images at the end; a page needs no more, and the processor classifies them again for it
 _TEACHER_SHARE = 0.5  # of the loss, where a teacher is given and the recipe has no share
 
 
@@ -175,7 +188,14 @@ class _Wanted:
 
     def settings(self, prepared: TrainingData, reporter: Reporter) -> Recipe:
         recipe = self.recipe or choose_recipe(prepared, has_init=self.init is not None, reporter=reporter)
-        recipe = recipe if self.epochs is None else with_epochs(recipe, self.epochs)
+        n_images = len(prepared.train)
+        longer = enough_epochs(recipe, n_images) if self.epochs is None else with_epochs(recipe, self.epochs)
+        if self.epochs is None and longer != recipe:
+            reporter.say(
+                f"{n_images} images: {longer.epochs} epochs instead of {recipe.epochs}, to take"
+                f" {recipe.min_steps} steps; --epochs sets another number"
+            )
+        recipe = longer
         if self.teacher is None:
             return recipe
         return recipe.replace(teacher=os.fspath(self.teacher), distillation=recipe.distillation or _TEACHER_SHARE)
@@ -242,14 +262,22 @@ def _carry_out(run: Run) -> TrainResult:
             if run.train_epoch(stop):
                 run.finish_epoch()
     if run.is_finished and run.workers.is_first and run.folder.best.exists():
-        _write_report(run)
+        _finish(run)
     return _sum_up(run)
 
 
-def _write_report(run: Run) -> None:
+def _finish(run: Run) -> None:
+    """Measure the best network, store its temperature with its weights, and write the pages about it."""
     # A run is worth more than a page about it: a failure here is reported, and the run still ends well.
     try:
-        write_run_report(run.folder, run.prepared, run.state.alarms)
+        model, val = load_model(run.folder.best), run.prepared.val.sample(_MAX_MEASURED)
+        predictor = FloatPredictor(model)
+        scores = collect_logits(predictor, val)
+        predictor.temperature = measure_confidence(scores).temperature
+        if predictor.temperature != temperature_in(model.provenance):  # goes into the `.sqz` as well
+            model.provenance["temperature"] = predictor.temperature
+            save_safetensors(model, run.folder.best)
+        write_run_report(run.folder, run.prepared, run.state.alarms, predictor, val, scores)
         run.reporter.say(f"report: {run.folder.path / 'report.html'}")
     except (SqueezeNetError, OSError) as error:
         run.reporter.say(f"no report.html: {error}")
@@ -278,9 +306,9 @@ def _sum_up(run: Run) -> TrainResult:
 
 def _check_same_run(state: TrainingState, prepared: TrainingData, wanted: _Wanted, folder: RunFolder) -> None:
     recipe, epochs = wanted.recipe or state.recipe, wanted.epochs
-    recipe = recipe if epochs is None or epochs == recipe.epochs else with_epochs(recipe, epochs)
+    recipe = enough_epochs(recipe, len(prepared.train)) if epochs is None else with_epochs(recipe, epochs)
     old, new = state.recipe.to_dict(), recipe.to_dict()
-    if changed := sorted(key for key in {**old, **new} if old.get(key) != new.get(key)):
+    if changed := sorted(key for key in {**old, **new} if old.get(key) != new.get(key) and key != "min_steps"):
         raise TrainingError(
             f"{folder.path}: expected the recipe that this run began with, got another {', '.join(changed)}:"
             " resume without a recipe, or begin a new run with --init and this folder"

@@ -26,9 +26,9 @@ __all__ = [
     "solve_kept",
 ]  # fmt: skip
 
-_POSITIONS = 80  # of each photo and layer: neighbours in a map say nearly the same
-_NUMBERS_AT_ONCE = 1 << 22  # in matrices that are factored together
-_DAMPING = 1e-3  # of the mean square of the inputs, towards the weights there were
+_POSITIONS = 80  # positions per photo and layer: neighbouring positions have nearly the same values
+_NUMBERS_AT_ONCE = 1 << 22  # numbers in matrices that are factored together
+_DAMPING = 1e-3  # regularisation towards the old weights, relative to the mean square of the inputs
 
 
 @dataclass(frozen=True)

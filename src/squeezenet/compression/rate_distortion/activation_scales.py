@@ -30,7 +30,7 @@ def choose_ranges(spec: ArchSpec, channel_max: Mapping[str, Tensor]) -> tuple[di
 
 
 def _added_together(spec: ArchSpec) -> list[set[str]]:
-    """Sets of tensors that additions tie together, pools looked through."""
+    """Sets of tensors that are connected by additions, also through pools."""
     groups: list[set[str]] = []
     for op in spec.graph():
         if op.kind == "add":

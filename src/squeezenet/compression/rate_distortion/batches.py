@@ -14,18 +14,18 @@ from torch.nn import functional
 __all__ = ["Epoch", "Lessons", "augmented_photos", "epoch_batches", "photo_batches"]
 
 Epoch = Callable[[int], Iterable[Tensor]]
-"""From the number of an epoch to its batches: pixels (n, H, W, 3), uint8, augmented."""
+"""Function from the number of an epoch to its batches: pixels (n, H, W, 3), uint8, augmented."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lessons:
-    """A data set to distil on, and how long."""
+    """A data set to distil on, and the length of the distillation."""
 
     epoch: Epoch
     steps: int
-    """Batches to train on in all."""
+    """Total number of batches to train on."""
     held_out: NDArray[np.uint8] | None = None
-    """Photos of the set that no epoch has, (n, H, W, 3), to show how well what is learnt there carries over."""
+    """Photos of the set that are not in any epoch, (n, H, W, 3), to measure generalisation."""
 
 
 _VARIANTS = 8  # crops and flips of each photo, the photo itself among them
@@ -53,7 +53,7 @@ def augmented_photos(photos: Tensor, *, seed: int) -> Tensor:
 
 
 def photo_batches(photos: Tensor, *, seed: int, batch: int = _BATCH) -> Iterator[Tensor]:
-    """Shuffle photos (M, H, W, 3) again and again, without end."""
+    """Yield endless batches of photos (M, H, W, 3), shuffled again after each pass."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(photos), generator=generator)
@@ -62,7 +62,7 @@ def photo_batches(photos: Tensor, *, seed: int, batch: int = _BATCH) -> Iterator
 
 
 def epoch_batches(epoch: Epoch) -> Iterator[Tensor]:
-    """Go through a data set epoch after epoch, without end unless an epoch is empty."""
+    """Yield the batches of endless epochs of a data set; ends if an epoch is empty."""
     number = 0
     while True:
         is_empty = True

@@ -1,9 +1,9 @@
 """Distillation: train the integers directly to reproduce the float network's predictions.
 
-The forward pass is the integer network's; gradients pass its roundings straight through to latent weights, which start
-at the integers. Steps are small, so that few integers change, and those for a reason that many photos share; latent
-weights are averaged over time. Photos that are not trained on judge the network. A prediction is a handful of numbers
-per photo, the features it is made from are thousands: matching those of the last Fire too gets more out of each photo.
+The forward pass is that of the integer network. Gradients pass through its roundings unchanged to latent weights,
+which start at the integers. Learning rates are small, so that a weight changes only if many photos agree, and latent
+weights are averaged over time. The network is selected on held-out photos. A prediction has only a few numbers per
+photo, but the features have thousands: matching the features of the last Fire too makes better use of each photo.
 
 Source: Bengio et al. 2013 (straight-through gradients); Hinton et al. 2015 (distillation); Romero et al. 2014
 (features).
@@ -30,9 +30,9 @@ from .units import IntegerConv, Integers, UnitNet, run_graph
 __all__ = ["DistillSettings", "Length", "Rate", "distill"]
 
 _TINY = 2.0**-30
-_CHECKS = 16  # times to judge on the held-out photos, and to look at the bytes
-_SLOPE_CHANGE = 1.4  # of the price of a bit, at a check where the bytes are above or below the share to keep to
-_SHARE_TO_USE = 0.997  # of the bytes allowed
+_CHECKS = 16  # measurements of held-out KL and bytes during a training
+_SLOPE_CHANGE = 1.4  # factor of the slope at a check, if the bytes are above or below the share to use
+_SHARE_TO_USE = 0.997  # target, as a share of the bytes allowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,13 @@ class DistillSettings:
     bias_rate: float = 0.01
     """Learning rate of biases, in output steps."""
     features: float = 0.0
-    """Weight of the squared error of features, as a share of their own squares, beside the nats."""
+    """Weight of the squared error of features, relative to the squares of the features; it is added to the nats."""
     averaging: float = 0.98
     """Decay per step of the average of latent weights."""
     trains_head: bool = True
-    """Whether the last layer learns too: a few kinds of photos do not teach it all classes."""
+    """Whether the last layer is trained too; photos of only a few classes are not enough to train it."""
     patience: int = _CHECKS
-    """End after so many of the 16 looks at held-out photos in a row without a better network."""
+    """End after this number of checks (of 16) in a row in which the network was not better on held-out photos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +58,10 @@ class Rate:
     """The number of bytes allowed, and the cost of a bit."""
 
     slope: float
-    """Nats per bit, to begin with."""
+    """Initial cost of a bit, nats."""
     max_bytes: float
     measure: Callable[[Integers], int]
-    """Bytes of the file that integers become."""
+    """Function that computes the bytes of a file with given integers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +101,15 @@ def distill(
     within what is allowed; integers above it are not returned, unless all are.
 
     Args:
-        net: The float network that was rounded, to be imitated.
-        integers: Where to begin; not changed.
-        batches: What to learn from, endless: pixels (n, H, W, 3), uint8.
+        net: The float network that was rounded; the teacher.
+        integers: Integers to start from; they are not changed.
+        batches: Endless batches of pixels (n, H, W, 3), uint8.
         length: When to stop; learning rates fall to zero by then.
         settings: Learning rates and weights of the loss.
-        held_out_kl: Judges integers on photos that are not in `batches`; lower is better.
-        answers_of: A float network whose class scores are imitated instead of those of `net`.
-        rate: Bytes allowed; without it they change freely, by about one in a hundred.
-        device: Where to train; the CPU by default.
+        held_out_kl: Function that measures the KL of integers on photos that are not in `batches`.
+        answers_of: Float network whose class scores are the targets instead of those of `net`; its features are not.
+        rate: Bytes allowed. Without it the size is not controlled, and changes by about one per cent.
+        device: Device to train on; by default the CPU.
         progress: Called with the share that is done.
     """
     device = device or torch.device("cpu")
@@ -163,8 +163,8 @@ class _Best:
 
 
 def _loss(student: _Student, teacher: _Teacher, pixels: Tensor, features_weight: float) -> Tensor:
-    # Labels are not used, even where they are known: on images that trained the float network they undo more than they
-    # teach (dev/LOG.md).
+    # Labels are not used, even if they are known: on images that trained the float network they do more harm than
+    # good (dev/LOG.md).
     expected, expected_features = teacher(pixels)
     logits, features = student(pixels)
     loss = functional.kl_div(logits.log_softmax(1), expected.log_softmax(1), reduction="batchmean", log_target=True)
@@ -176,13 +176,13 @@ def _loss(student: _Student, teacher: _Teacher, pixels: Tensor, features_weight:
 
 
 def _feature_ops(spec: ArchSpec) -> set[str]:
-    """The convolutions whose outputs are matched: those that write what the last of them before the head writes."""
+    """The convolutions whose outputs are matched: those that write the last tensor before the head."""
     output = spec.convs[-2].output
     return {op.name for op in spec.convs if op.output == output}
 
 
 class _Teacher:
-    """The float network in activation steps, in bfloat16: targets to learn from need no more precision."""
+    """The float network in activation steps, in bfloat16, which is precise enough for targets."""
 
     def __init__(self, net: UnitNet, device: torch.device, answers_of: SqueezeNet | None) -> None:
         self._model = copy.deepcopy(answers_of).to(device, torch.bfloat16) if answers_of is not None else None
@@ -249,7 +249,7 @@ class _Student:
 
     @torch.no_grad()
     def charge(self, slope: float) -> None:
-        """Add the price of bits to the gradients: slope times the derivative of 2 log2(1 + 2 |w|).
+        """Add the cost of bits to the gradients: slope times the derivative of 2 log2(1 + 2 |w|).
 
         So the first step away from zero costs 3.2 bits and the next 1.5, about what the coder charges.
         """
@@ -259,11 +259,11 @@ class _Student:
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
-        """Move the average of the latent values towards what they are."""
+        """Update the running average of the latent values."""
         torch._foreach_lerp_(self._average, self._latents, 1 - decay)
 
     def integers(self) -> dict[str, IntegerConv]:
-        """The integers as a file would hold them, from the average of the latent values."""
+        """The integers for a file, rounded from the average of the latent values."""
         result, n_convs = {}, len(self._start)
         averages = zip(self._average[:n_convs], self._average[n_convs:], strict=True)
         for (name, conv), (bias, weight) in zip(self._start.items(), averages, strict=True):
@@ -277,7 +277,7 @@ class _Student:
 
 
 class _RoundThrough(torch.autograd.Function):
-    """Round and clamp; gradients pass where the clamp leaves the value alone."""
+    """Round and clamp; gradients pass where the value was not clamped."""
 
     @staticmethod
     def forward(ctx, y: Tensor, low: int, high: int) -> Tensor:  # type: ignore[no-untyped-def]

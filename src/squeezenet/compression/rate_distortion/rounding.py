@@ -1,9 +1,10 @@
 """Sequential rounding with error compensation and a rate term.
 
-Columns of a weight matrix are rounded one after another; each error is made good by the columns not yet rounded, as
-far as the inputs' second moments allow (optimal brain surgeon; GPTQ). The integer of a weight is the cheapest of
-{nearest, one towards zero, zero} in distortion + lambda * bits, so that zeros emerge where they pay. The first columns
-were rounded before anything was known of the last: `refine_rows` moves single weights of all of them where that pays.
+Columns of a weight matrix are rounded one after another. The error of each column is compensated in the columns that
+are not yet rounded, as far as the inputs' second moments allow (optimal brain surgeon; GPTQ). The integer of a weight
+is the one of {nearest, one towards zero, zero} with the smallest distortion + lambda * bits, so a weight becomes zero
+if the saved bits are worth the error. When all columns are rounded, `refine_rows` moves single weights if that lowers
+the sum.
 
 Source: Hassibi and Stork 1993; Frantar et al. 2022 (GPTQ, order of the Cholesky factor).
 """
@@ -41,9 +42,9 @@ def round_rows(target: Tensor, upper: Tensor, energy: Tensor, price: Tensor, rat
     Args:
         target: (O, K), weights in steps of their row.
         upper: From `cholesky_of_inverse`, float32.
-        energy: (K,), from the same.
-        price: (O,): what a bit costs, in units of squared steps times `energy`.
-        rate: What integers cost in bits, given the columns before them.
+        energy: (K,), from `cholesky_of_inverse`.
+        price: (O,), cost of a bit in units of squared steps times `energy`.
+        rate: Model of the bits of integers, given the columns before them.
     """
     work = target.clone()
     rows, columns = work.shape
@@ -75,8 +76,9 @@ def round_rows(target: Tensor, upper: Tensor, energy: Tensor, price: Tensor, rat
 def refine_rows(target: Tensor, rounded: Tensor, moments: Tensor, price: Tensor, rate: RateModel) -> Tensor:
     """Move single weights by one step, or to zero, where that lowers distortion + lambda * bits; once over all columns.
 
-    What a move changes in the price of later weights is left out. It begins with `rounded`; `moments` are the inputs'
-    second moments (K, K), float32: the distortion of an error e is e moments e^T. The rest is as for `round_rows`.
+    The effect of a move on the bits of later weights is ignored. The search starts from `rounded`. `moments` are the
+    inputs' second moments (K, K), float32: the distortion of an error e is e moments e^T. Other arguments are as for
+    `round_rows`.
     """
     result = rounded.t().clone(memory_format=torch.contiguous_format)  # one row per column
     slope = ((rounded - target) @ moments).t().contiguous()

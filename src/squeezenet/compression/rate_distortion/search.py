@@ -41,17 +41,17 @@ __all__ = ["compress_rate_distortion"]
 _BATCH = 10
 _MIN_PHOTOS = 10
 _DEFAULT_MAX_KL = 0.05
-# A twofold slope changes the bytes by about this factor, and the KL by the other: first guesses only.
+# Doubling the slope changes the bytes and the KL by about these factors; used for first guesses only.
 _BYTES_PER_OCTAVE = 0.88
 _KL_PER_OCTAVE = 2.1
-_MAX_MOVE = 4.0  # octaves of slope at a time
-_FIRST_MOVE = 2.0  # octaves, where accuracy is the target
-_FIRST_SLOPE = 1.2e-7  # nats per bit, where the search begins
-_MAX_PASSES = 7  # roundings of the whole network in the search for a budget
-_TOLERANCE = 0.004  # a budget of bytes is met when this share of it, or less, is left
-_KL_TOLERANCE = 0.05  # the same for KL, which differs as much between one choice of steps and the next
-_POLISH_GAIN = 1.3  # KL to begin a distillation with, over the budget: what it is expected to win back
-_STATISTICS_PHOTOS = 800  # most photos for sensitivities and moments: 1.0 keeps 5 MB of activations for each
+_MAX_MOVE = 4.0  # largest change of the slope in one step, octaves
+_FIRST_MOVE = 2.0  # first change of the slope if accuracy is the target, octaves
+_FIRST_SLOPE = 1.2e-7  # slope at the start of the search, nats per bit
+_MAX_PASSES = 7  # largest number of roundings of the network in a search
+_TOLERANCE = 0.004  # the search stops when at most this share of the bytes is unused
+_KL_TOLERANCE = 0.05  # the same for KL, which varies by this much between similar slopes
+_POLISH_GAIN = 1.3  # KL before distillation divided by the budget: the expected gain of distillation
+_STATISTICS_PHOTOS = 800  # most photos for sensitivities and moments: 1.0 needs 5 MB of activations per photo
 
 Progress = Callable[[str, float], None]
 PointsLost = Callable[[IntegerNetwork], float]
@@ -80,13 +80,13 @@ def compress_rate_distortion(
         photos: Unlabelled, after the model's preprocessing: (N, H, W, 3), uint8, at least 10; every fifth is held out.
         max_bytes: Largest file.
         max_kl: Largest KL on the held-out photos, nats.
-        max_drop: Most points of top-1 to lose by the measure of `points_lost`.
+        max_drop: Largest loss of top-1 as measured by `points_lost`, percentage points.
         points_lost: Top-1 of the float network minus that of an integer network, in percent, on labelled images.
-        polish_minutes: Time for distillation on the photos, after everything else.
+        polish_minutes: Minutes of distillation on the photos, after all other steps.
         lessons: A data set to distil on instead, under the same budget.
-        seed: Of labels, positions, crops and order. Equal seeds give equal files, except with `polish_minutes`: how
-            many steps fit into them depends on the machine.
-        distillation: How to train; by default as suits a few hundred photos.
+        seed: Seed for sampled labels, positions, crops and order. Equal seeds give equal files, except with
+            `polish_minutes`, where the number of steps depends on the machine.
+        distillation: Settings of the distillation; the defaults are for a few hundred photos.
         progress: Called with the name of a stage and the share of it that is done.
         overhead_bytes: Size of the file besides its coded weights; by default with the model's labels and
             preprocessing.
@@ -130,7 +130,7 @@ class _Candidate:
     integers: Integers
     slope: float
     weights: bytes
-    """As they are in the file."""
+    """Encoded weights, as in the file."""
     file_bytes: int
     kl: float
 
@@ -194,7 +194,7 @@ class _Search:
     def to_drop(self, max_drop: float, points_lost: PointsLost) -> Outcome:
         """Find the smallest network that loses few enough points.
 
-        Accuracy is a coarse and jumpy measure, so that the search only halves its steps where the answer changes.
+        Accuracy is coarse and noisy, so the search only halves its steps and does not interpolate.
         """
 
         def is_met(candidate: _Candidate) -> bool:
@@ -214,7 +214,7 @@ class _Search:
         best = min(met, key=lambda c: c.file_bytes)
         smaller = [candidate for candidate, _ in tries if candidate.file_bytes < best.file_bytes]
         if smaller and not self._training.length.is_zero:
-            # The largest of those that lost too much has the least to win back.
+            # Of the networks that lost too much accuracy, the largest one is the closest to the target.
             start = max(smaller, key=lambda c: c.file_bytes)
             polished = self._polish(start, start.file_bytes)
             best = polished if is_met(polished) else best
@@ -232,11 +232,11 @@ class _Search:
                 break
             log_slope = _next_guess(tries, budget.per_octave, budget.tolerance)
         within = [candidate for _, excess, candidate in tries if excess <= 0]
-        # KL is not a smooth function of the slope: the last network within the budget need not be the best one.
+        # KL is not a smooth function of the slope: the last network within the budget may not be the best one.
         return min(within, key=budget.rest) if within else min(tries, key=lambda t: t[1])[2]
 
     def _polish(self, start: _Candidate, max_bytes: int) -> _Candidate:
-        """Distil what was rounded; the price of bits keeps it within the bytes, else it stays as it was."""
+        """Distil the rounded network within its bytes; if that does not improve it, the rounded network is kept."""
         lessons = self._training.lessons
         if lessons is not None:
             batches = epoch_batches(lessons.epoch)
@@ -291,7 +291,7 @@ class _Search:
         return torch.cat(logits).double().log_softmax(1)
 
     def _result(self, best: _Candidate, *, meets_target: bool) -> Outcome:
-        """Decode the weights that were encoded, and run them on the held-out photos by the engine that users run."""
+        """Decode the encoded weights, and run them on the held-out photos with the native engine."""
         network = to_network(self._net, best.integers)
         file = decode_sqz(encode_sqz(SqzFile(network=network), weights=best.weights))
         logits = Classifier(file).logits(np.ascontiguousarray(self._held_out))
@@ -339,7 +339,7 @@ def _next_guess(tries: list[tuple[float, float, _Candidate]], per_octave: float,
         return first[0] + min(max(share, 0.1), 0.9) * (second[0] - first[0])
     here = min(tries, key=lambda t: abs(t[1]))
     move = (-tolerance / 2 - here[1]) / per_octave
-    # Each attempt on the same side doubles the least move: the rate may be far from what is expected.
+    # Each attempt on the same side doubles the smallest move, because the expected rate may be far off.
     least = 0.2 * 2 ** (len(tries) - 1)
     return here[0] + math.copysign(min(max(abs(move), least), _MAX_MOVE), move)
 

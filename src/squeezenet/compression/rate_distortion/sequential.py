@@ -1,9 +1,9 @@
-"""Round a network layer by layer, each on the inputs that the rounded layers before it compute.
+"""Round a network layer by layer; the inputs of each layer come from the rounded layers before it.
 
-Two streams of activations go through the network side by side: the float network's, and the integer network's as far as
-it is rounded. Second moments of the integer stream say how errors can be compensated; its cross moments with the float
-stream yield the weights that best reproduce the float outputs from the integer inputs, and the bias to go with them.
-K is the number of products per sum.
+Activations of the float network and of the partly rounded integer network are computed in parallel. Second moments of
+the integer activations show how errors can be compensated. Their cross moments with the float activations give the
+weights and the bias that best reproduce the float outputs from the integer inputs. K is the number of products per
+sum.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from .units import IntegerConv, UnitNet, integer_conv
 
 __all__ = ["round_network"]
 
-# The float network's activations and the integer network's; half precision holds every value of the latter exactly.
+# Activations of the float and the integer network; half precision represents all values of the latter exactly.
 _Streams = tuple[Tensor, Tensor]
 
 _BATCH = 20
 _TINY = 2.0**-30
-_LARGEST_TARGET = 120  # of 127, which leaves room for compensation
+_LARGEST_TARGET = 120  # below 127, to leave room for compensation
 _LARGEST_BIAS = 2.0**30
-_BIAS_ROOM = 255  # output steps, for what rounding adds to a bias
-# What measured best (dev/LOG.md):
-_DAMPING = 0.1  # share of the mean input energy added to every input's
+_BIAS_ROOM = 255  # output steps that rounding may add to a bias
+# The best values measured (dev/LOG.md):
+_DAMPING = 0.1  # share of the mean input energy that is added to the energy of every input
 _ROW_POWER = 0.5  # exponent of the rows' sensitivities; 0 treats the outputs of a layer alike
-_HEAD_ROW_POWER = 0.0  # the same for the head: gradients miss classes that its ReLU hides on the photos
+_HEAD_ROW_POWER = 0.0  # the same for the head: gradients are zero for classes that its ReLU sets to zero
 _STEP_FACTOR = (
     16.0  # step^2 in units of slope over energy; 6 / ln 2 = 8.66 is the high-rate optimum without a rate term
 )
-_REFINEMENTS = 6  # times to go over a rounded layer and move single weights
-_CORRECTION = 1.2  # share to take over of the correction for errors of earlier layers; damping makes it too small
-_MAX_POSITIONS = 300  # of each photo, that second moments are taken from
+_REFINEMENTS = 6  # passes over a rounded layer that move single weights
+_CORRECTION = 1.2  # factor of the correction for errors of earlier layers, which damping makes too small
+_MAX_POSITIONS = 300  # positions per photo that are used for second moments
 _STEP_FRACTION_BITS = 2  # coarse steps cost less in the file
 _BIAS_PRECISION = 0.125  # largest rounding unit of a bias, output steps
 
@@ -58,7 +58,7 @@ def round_network(
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, IntegerConv]:
-    """Round every convolution at one slope: nats of KL that a bit is worth.
+    """Round every convolution at one slope, in nats of KL per bit.
 
     `row_grams` are the sensitivities from `collect_statistics`, `photos` pixels (N, H, W, 3); `seed` chooses positions.
     """
@@ -101,7 +101,7 @@ class _Moments:
     integer_mean: Tensor
     float_mean: Tensor
     energy: float
-    """Mean variance of a column, of the stream in which it is larger."""
+    """Mean variance of a column, in the integer or the float stream, whichever is larger."""
     real_energy: float
     """Sum of the squares of a photo's columns, mean included, in real units: what statistics were taken on."""
 
@@ -151,7 +151,7 @@ def _columns(op: Op, x: Tensor, chosen: Tensor) -> Tensor:
 def _round_layer(net: UnitNet, op: Op, moments: _Moments, row_gram: Tensor, slope: float) -> IntegerConv:
     conv = net.convs[op.name]
     weight = conv.weight.flatten(1).double()
-    # Damped by what is larger: where the integer stream has all but died, its moments say nothing.
+    # Damped by the larger energy: if the integer stream is almost zero, its moments are not reliable.
     damping = torch.eye(len(moments.integer), dtype=torch.float64) * (_DAMPING * moments.energy + _TINY)
     damped = moments.integer + damping
     best = torch.linalg.solve(damped, (weight @ (moments.cross + damping)).t()).t()
@@ -166,7 +166,7 @@ def _round_layer(net: UnitNet, op: Op, moments: _Moments, row_gram: Tensor, slop
     ideal = torch.minimum(torch.maximum(ideal, largest / _LARGEST_TARGET), 4 * largest)
     # A pruned filter has a bias, and that must fit into its units.
     ideal = torch.maximum(ideal, (conv.bias.double().abs() + _BIAS_ROOM) / _LARGEST_BIAS)
-    # The head's rows share one step, so that it costs nothing to be exact; coarse, it would jump.
+    # The head's rows share one step, so a precise step costs almost nothing; a coarse one would change abruptly.
     fraction_bits = FRACTION_BITS if op.is_head else _STEP_FRACTION_BITS
     step = torch.from_numpy(round_multiplier(ideal.numpy(), fraction_bits))
     scaled = (target / step.double()[:, None]).float()

@@ -36,7 +36,7 @@ _SIGNED_LEVELS = MAX_ABS_WEIGHT
 
 @dataclass
 class IntegerConv:
-    """Integers of one convolution on their way to a file."""
+    """Integers of one convolution before they are encoded."""
 
     weight: Tensor
     """(O, I, k, k), integer-valued float32, from -127 to 127."""
@@ -52,7 +52,7 @@ Integers = Mapping[str, IntegerConv]
 
 @dataclass(frozen=True)
 class UnitNet:
-    """A float network in activation steps, and what leads back to real numbers."""
+    """A float network in activation steps, and the steps, to convert back to real numbers."""
 
     spec: ArchSpec
     convs: Mapping[str, FloatConv[Tensor]]
@@ -61,7 +61,7 @@ class UnitNet:
     """Real value of a step for each channel of each quantised tensor."""
     zero_points: Mapping[str, int]
     tensor_steps: Mapping[str, float] = field(default_factory=dict)
-    """One scale per tensor for the file; tensors that meet in an addition differ from their channels by one factor."""
+    """One scale per tensor for the file; for tensors that are added, its ratio to the channels' steps is the same."""
 
     @classmethod
     def build(
@@ -71,8 +71,8 @@ class UnitNet:
 
         Args:
             model: With its preprocessing.
-            channel_ranges: Largest magnitude that each channel of each quantised tensor but the input may show, (C,).
-            tensor_ranges: The same for the tensor as a whole; ratios of these are used where tensors are added.
+            channel_ranges: Largest magnitude of each channel of each quantised tensor except the input, (C,).
+            tensor_ranges: Largest magnitude of the whole tensor; where tensors are added, ratios of these are used.
 
         Raises:
             QuantizationError: If the model has no preprocessing, or its stem pads and the mean is not one whole number.
@@ -167,7 +167,7 @@ def integer_conv(net: UnitNet, op: Op, conv: IntegerConv, x: Tensor) -> Tensor:
 
 
 def to_network(net: UnitNet, integers: Integers) -> IntegerNetwork:
-    """Make the integer network that engines run and files hold."""
+    """Build the `IntegerNetwork` for engines and files."""
     tensors = {name: TensorQuant(net.tensor_steps[name], net.zero_points[name]) for name in quantized_tensors(net.spec)}
     convs = {}
     for op in net.spec.convs:
@@ -178,7 +178,7 @@ def to_network(net: UnitNet, integers: Integers) -> IntegerNetwork:
 
 
 def nonnegative_tensors(spec: ArchSpec) -> set[str]:
-    """Tensors that hold no negative number."""
+    """Names of the tensors without negative values."""
     names: set[str] = set()
     for op in spec.graph():
         if op.relu or (op.kind != "conv" and all(name in names for name in op.inputs)):

@@ -1,5 +1,6 @@
 // The only script that the page holds as it is. A worker starts while the rest of the page is still read. Starting one
-// takes turns of this thread: nothing is laid out before it runs. Then the program is unpacked and started.
+// takes turns of this thread: until it answers, or for half a second, nothing is laid out. Then the program is unpacked
+// and started.
 
 function block(id) {
   const element = document.getElementById(id);
@@ -34,7 +35,7 @@ class Helper {
       if (error === undefined) resolve(result);
       else reject(new Error(error));
     };
-    this.runs = this.ask("greet");
+    this.started = this.ask("greet");
     this.#worker.onerror = () => fail("The part of this page that runs the model did not start.");
   }
 
@@ -72,7 +73,7 @@ async function startWorker() {
   workerText = await inflateText(block("worker"));
   helpers.push(new Helper());
   document.documentElement.hidden = true;
-  helpers[0].runs.then(showPage);
+  helpers[0].started.then(showPage);
   setTimeout(showPage, 500);
   for (const id of ["engine", "relaxed"]) parts[id] = await inflate(block(id));
 }
@@ -83,7 +84,7 @@ async function startPage() {
   if (document.getElementById("labels")) parts.labels = block("labels");
   parts.model = block("model");
   helpers[0].open(6).catch(() => {}); // which `start` reports
-  await helpers[0].runs;
+  await helpers[0].started;
   squeezenet.source = document.documentElement.outerHTML; // before anything is changed, for "Save page"
   const text = await inflateText(block("page"));
   const script = document.createElement("script");

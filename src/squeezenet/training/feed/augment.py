@@ -20,7 +20,7 @@ from ..recipe import Recipe
 
 __all__ = ["Augmentation", "EpochDraw", "augment", "is_mirrored", "random_offsets"]
 
-# What each of an image's random numbers decides.
+# The decision that each of an image's random numbers controls.
 _AREA, _SHAPE, _X, _Y, _MIRROR, _N_DRAWS = range(6)
 
 
