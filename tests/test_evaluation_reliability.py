@@ -133,9 +133,9 @@ def test_evaluate_stores_the_threshold_and_predict_shows_it(model, tmp_path):
     others = [option for path in sorted(tmp_path.glob("other*.png")) for option in ("--not", path)]
     done = run("evaluate", model, tmp_path / "data", "--store", *others)
     assert done.exit_code == 0, done.output
-    assert "no temperature makes the probabilities better" in done.output  # one photo per half tells nothing
-    assert "stored: unknown by features" in done.output
-    assert "of 3 photos of something else are caught" in done.output
+    assert "no temperature improves the probabilities" in done.output  # one photo per half tells nothing
+    assert "stored: rule for unknown photos" in done.output
+    assert "of 3 photos of something else" in done.output
     after = read_sqz(model)
     assert after.unknown_below is None
     assert after.unknown.vectors.shape == (2, 16)

@@ -222,7 +222,7 @@ def test_command_says_what_was_found(tmp_path):
     result = run("import", tmp_path / "a.ckpt", "-o", tmp_path / "a.safetensors")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines()[1:3] == [
-        "from: torch, names: torchvision",
+        "format: torch, tensor names: torchvision",
         "notes: those under `state_dict`, without the prefix `model.`, without 1 others such as `criterion.weight`",
     ]
     assert torch.equal(load_safetensors(tmp_path / "a.safetensors").head.weight, model.head.weight)

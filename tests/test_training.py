@@ -251,7 +251,7 @@ def test_network_that_learns_nothing_raises_the_alarm_with_its_remedy(tmp_path, 
     recipe = TINY.replace(epochs=13, batch_norm=False)  # of 4 steps, half an epoch to warm up
     result = train(write_images(tmp_path / "data"), tmp_path / "run", recipe, progress=lines.reporter)
     assert len(result.alarms) == 1
-    assert "after epoch 13 the loss sits at ln(classes) = 1.099" in result.alarms[0]
+    assert "after epoch 13 the loss is ln(classes) = 1.099" in result.alarms[0]
     assert "batch_norm = true" in lines.text
 
 
@@ -391,7 +391,7 @@ def test_classes_that_published_weights_know_start_from_their_part_of_the_head(t
     )  # fmt: skip
     lines = Lines()
     result = train(few, tmp_path / "run", recipe, val=few, init=weights, progress=lines.reporter)
-    assert "the weights have all 10 classes among others" in lines.text
+    assert "the weights have all 10 classes and others" in lines.text
     assert result.top1 >= 85  # 94.5 % on all 1,000
     model = load_model(result.best)
     assert model.labels.ids[0] == "n02979186"

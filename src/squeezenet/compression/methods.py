@@ -80,9 +80,7 @@ class RateDistortion:
             refuse_options(is_low, f"expected `{name}` of at least {least}, got {value}")
         refuse_options(self.max_kl is not None and not self.max_kl > 0, f"expected `max_kl` above 0, got {self.max_kl}")
         no_goal = self.prune_epochs > 0 and self.max_bytes is None
-        refuse_options(
-            no_goal, "`prune_epochs` remove weights until a file size is reached: expected `max_bytes`, got none"
-        )
+        refuse_options(no_goal, "`prune_epochs` prune to a file size: expected `max_bytes`, got none")
 
     def check(self, *, has_data: bool, has_unlabelled: bool, has_val: bool) -> None:
         """Raise for a budget of points without labelled images, and for two ways to train."""
