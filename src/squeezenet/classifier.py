@@ -172,7 +172,7 @@ class Predictor(abc.ABC):
 
         Raises:
             ImageError: If the image cannot be read.
-            ValueError: If there is no class `target`.
+            ValueError: If `target` is not an output position of the network.
         """
         if target is not None and not 0 <= target < self.spec.num_classes:
             raise ValueError(f"expected `target` from 0 to {self.spec.num_classes - 1}, got {target}")
@@ -205,7 +205,7 @@ class Classifier(Predictor):
             threads: Number of threads of the native engine, by default one per core.
 
         Raises:
-            ModelNotFoundError: If there is no such file or name, or the network is not compressed.
+            ModelNotFoundError: If no network has this name or path, or it is a float network.
             FormatError: If the file is damaged.
             ImportError: If `engine` is `native` and the native engine was not built.
         """

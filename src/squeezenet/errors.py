@@ -147,9 +147,7 @@ class MissingDependencyError(SqueezeNetError, ImportError):
 
     @classmethod
     def of(cls, error: ModuleNotFoundError) -> ModuleNotFoundError | MissingDependencyError:
-        """Return an error that names the extra with the missing module, or the given error if there is no such
-        extra.
-        """
+        """Return an error that names the extra to install, or `error` itself if no extra contains the module."""
         module = (error.name or "").partition(".")[0]
         return cls(_PACKAGE_OF.get(module, module), _EXTRA_OF[module]) if module in _EXTRA_OF else error
 

@@ -132,7 +132,7 @@ def carried_facts(provenance: Mapping[str, Any], compressed: Mapping[str, Any]) 
 
 
 def temperature_in(provenance: Mapping[str, Any]) -> float:
-    """Read the temperature from the provenance of a float network; 1 if there is no valid one."""
+    """Read the temperature from the provenance of a float network; return 1 if it is missing or invalid."""
     value, (lowest, highest) = provenance.get("temperature"), _RANGES["temperature"]
     return float(value) if isinstance(value, (int, float)) and lowest <= value <= highest else 1.0
 

@@ -208,7 +208,7 @@ def check(
 
     Raises:
         DataError: If there are no photos, or none can be read.
-        ModelNotFoundError: If there is no such network.
+        ModelNotFoundError: If no network has this name or path.
 
     Example:
         >>> from squeezenet import open_data

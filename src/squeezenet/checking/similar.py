@@ -49,7 +49,7 @@ def similar(
     Raises:
         ImageError: If `photo` cannot be read.
         DataError: If there are no photos, or none can be read.
-        ModelNotFoundError: If there is no such network.
+        ModelNotFoundError: If no network has this name or path.
 
     Example:
         >>> import numpy as np

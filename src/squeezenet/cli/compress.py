@@ -57,9 +57,9 @@ _FIELDS = {
 @click.option("--epochs", type=click.IntRange(min=1), default=None,
               help="Epochs on --data or --unlabelled (rate-distortion), or of training the shared values"
               " (deep-compression).")  # fmt: skip
-@click.option("--prune-epochs", type=click.IntRange(min=0), default=0,
+@click.option("--prune-epochs", type=click.IntRange(min=0), default=0, show_default=True,
               help="Epochs on --data before rounding that remove weights step by step; for low budgets"
-              " (rate-distortion).  [default: 0]")  # fmt: skip
+              " (rate-distortion).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(

@@ -42,7 +42,7 @@ class GradualPruning:
 
     def __init__(self, max_bytes: int, n_steps: int) -> None:
         """Prune to a file of about `max_bytes`, in `n_steps` steps of training."""
-        self._goal, self._n_steps = _ESTIMATE * max_bytes, n_steps
+        self._goal = _ESTIMATE * max_bytes
         self._first, self._last = int(_FIRST * n_steps), max(1, int(_LAST * n_steps))
         self._every = max(1, (self._last - self._first) // _CHOICES)
         self._step = 0

@@ -183,7 +183,7 @@ def load_model(source: str | os.PathLike[str], *, num_classes: int | None = None
         num_classes: Number of classes; if the network has another number, it gets a new head.
 
     Raises:
-        ModelNotFoundError: If there is no such network.
+        ModelNotFoundError: If no network has this name or path.
         WeightsError: If its weights cannot be read.
         FormatError: If a `.sqz` file is malformed.
         DownloadError: If published weights cannot be downloaded.

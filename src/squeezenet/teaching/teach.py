@@ -55,7 +55,7 @@ def teach(
         progress: A `Reporter` that shows progress, or whether to show it.
 
     Raises:
-        ModelNotFoundError: If there is no such network, or it is not compressed.
+        ModelNotFoundError: If no network has this name or path, or it is a float network.
         FormatError: If the `.sqz` file or its `.taught` file is damaged.
         DataError: If the photos cannot be used.
         OSError: If a file cannot be written; existing files are then unchanged.
