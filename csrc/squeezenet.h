@@ -34,7 +34,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a function or a status here changes its meaning; structs are compared by themselves. */
-#define SQZ_ABI_VERSION 3
+#define SQZ_ABI_VERSION 4
 
 typedef enum {
     SQZ_OK = 0,
@@ -88,6 +88,7 @@ typedef struct {
     size_t weights_offset, weights_bytes; /* the WGHT chunk's data within the file */
     size_t meta_offset, meta_bytes;       /* the META chunk's data (deflated JSON), or 0 bytes */
     size_t unknown_offset, unknown_bytes; /* the unkn chunk's data, or 0 bytes; see `sqz_unknown_rule` */
+    uint8_t version;                      /* of the format, 1 or 2 */
 } sqz_header;
 
 /* Shape of one convolution, in the order weights are stored in. */
@@ -98,7 +99,7 @@ typedef struct {
 /* Options for running a network; NULL means all zeros. They influence memory and speed, but not results. */
 typedef struct {
     const char *kernels; /* a name, or NULL for the best set of this processor */
-    int threads;         /* number of threads that `arena_bytes` is computed for; 0 means 1 */
+    int threads;         /* number of threads that `arena_bytes` and `load_bytes` are computed for; 0 means 1 */
     int band_rows;       /* rows of a layer computed at a time: 0 for the fastest number, 1 for the least memory */
     int streamed;        /* number of Fire modules, from the first on, that keep only a few rows of their input; they run
                           * on one thread. -1 for the number that needs the least memory */
@@ -143,12 +144,18 @@ SQZ_API sqz_status sqz_conv_shape_of(const sqz_model *model, size_t index, sqz_c
 /* Decode and pack all weights of the file that `header` was read from. */
 SQZ_API sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes);
 
+/* The same by two threads of a pool, if the file has two parts that can be decoded at the same time, as most of its
+ * version 2 have, and `load_bytes` were measured for two threads or more. */
+SQZ_API sqz_status sqz_load_shared(sqz_model *model, sqz_pool *pool, const sqz_header *header, const void *data,
+                                   void *scratch, size_t bytes);
+
 /* Give one convolution its integers, copied: weight (O, I, k, k), bias (O), multiplier (O).
  * SQZ_BAD_TABLE if a value is out of range or a sum could leave int32. */
 SQZ_API sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, const int32_t *bias,
                                 const float *multiplier);
 
-/* Decode streams one by one, in the order of the network, because the adaptive state is carried from stream to stream.
+/* Decode streams one by one, in the order of the network, because the adaptive state is carried from stream to stream;
+ * a stream that a file marks as a new start needs a new decoder.
  * `shapes` are those of all convolutions that will be decoded; a result of 0 bytes means that they are impossible. */
 SQZ_API size_t sqz_decoder_bytes(const sqz_conv_shape *shapes, size_t count);
 SQZ_API sqz_status sqz_decoder_create(const sqz_conv_shape *shapes, size_t count, void *memory, size_t bytes,
@@ -265,7 +272,7 @@ SQZ_API const char *sqz_kernels_name(int index);
 SQZ_API uint64_t sqz_peak(const char *kernels, uint32_t rounds);
 
 /* Threads that wait for work. `memory` must outlive the pool; `sqz_pool_destroy` joins the threads.
- * SQZ_NO_MEMORY also if the system refuses a thread. A pool serves one `sqz_run` at a time. */
+ * SQZ_NO_MEMORY also if the system refuses a thread. A pool serves one call at a time. */
 SQZ_API size_t sqz_pool_bytes(int threads);
 SQZ_API sqz_status sqz_pool_create(int threads, void *memory, size_t bytes, sqz_pool **pool);
 SQZ_API void sqz_pool_destroy(sqz_pool *pool);

@@ -113,3 +113,22 @@ sqz_status sqz_run_rows(const sqz_model *model, void *arena, size_t arena_bytes,
     if (status || !source) return status ? status : SQZ_BAD_ARGUMENT;
     return sqz_run_image(model, arena, arena_bytes, &input, &result);
 }
+
+static void batch_load_share(void *context, int thread, int stage, int share) {
+    (void)thread, (void)stage;
+    sqz_load_share(context, share);
+}
+
+sqz_status sqz_load_shared(sqz_model *model, sqz_pool *pool, const sqz_header *header, const void *data, void *scratch,
+                           size_t bytes) {
+    sqz_loading loading;
+    const int threads = pool ? sqz_pool_threads(pool) : 1;
+    const sqz_status status = sqz_begin_loading(&loading, model, header, data, scratch, bytes, threads);
+    if (status) return status;
+    if (loading.shares > 1) {
+        sqz_pool_run(pool, loading.shares, 1, &loading.shares, batch_load_share, &loading);
+    } else {
+        sqz_load_share(&loading, 0);
+    }
+    return sqz_end_loading(&loading);
+}

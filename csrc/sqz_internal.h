@@ -400,6 +400,35 @@ sqz_status sqz_run_image(const sqz_model *model, void *arena, size_t arena_bytes
 
 /* Lays weights (O, I, k, k) out for a kernel set; `sqz_pack.c`. */
 void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight);
+
+/* One entry of the WGHT chunk's table. */
+typedef struct {
+    uint64_t bytes; /* length of the stream */
+    int is_fresh;   /* decoded by a new decoder, without those before it */
+} sqz_stream;
+
+/* Reads the entry at `*offset` of the table and moves to the next one. */
+sqz_status sqz_next_stream(const sqz_header *header, const void *data, size_t *offset, sqz_stream *stream);
+
+enum { SQZ_MAX_LOADERS = 2 }; /* threads that share a load */
+
+/* A load, and what became of each share of it. */
+typedef struct {
+    sqz_model *model;
+    const sqz_header *header;
+    const void *data;
+    const uint8_t *streams;
+    uint8_t *scratch;
+    int parts, shares;                                       /* parts: runs of streams that begin with a fresh one */
+    sqz_status status[SQZ_MAX_LOADERS], late[SQZ_MAX_LOADERS]; /* the first bad stream; the first bad integers */
+} sqz_loading;
+
+/* Checks the table and divides the streams among at most `threads` shares; then each share is decoded, in any order or
+ * at the same time; then the first error is looked for. */
+sqz_status sqz_begin_loading(sqz_loading *loading, sqz_model *model, const sqz_header *header, const void *data,
+                             void *scratch, size_t bytes, int threads);
+void sqz_load_share(sqz_loading *loading, int share);
+sqz_status sqz_end_loading(sqz_loading *loading);
 /* Those of one output, (I, k, k), as SQZ_PACK_TWOS in its panel; what they leave out has to be 0 already. */
 void sqz_pack_output(const sqz_conv *conv, const int8_t *weight, int lane, uint8_t *panel);
 
@@ -425,6 +454,7 @@ void sqz_sha256(const uint8_t *data, size_t size, uint8_t digest[32]);
 /* --- threads ------------------------------------------------------------------------------------------------------ */
 
 enum { SQZ_MAX_STAGES = 2 + SQZ_MAX_FIRES, SQZ_MAX_PARTS = 0xFFFF };
+
 
 typedef void sqz_task(void *context, int thread, int stage, int part);
 /* Calls `task` once for each of `parts[stage]` parts of each stage; a stage begins when the one before it is done.

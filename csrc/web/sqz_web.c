@@ -137,10 +137,7 @@ WEB_EXPORT(web_unknown) int web_unknown(void) {
 
 const sqz_model *web_opened(void) { return web_model; }
 const uint8_t *web_file_start(void) { return web_file; }
-const uint8_t *web_file_weights(size_t *bytes) {
-    *bytes = web_header.weights_bytes;
-    return web_file + web_header.weights_offset;
-}
+const sqz_header *web_file_header(void) { return &web_header; }
 int web_convs(void) { return (int)web_sizes.n_convs; }
 int web_head_zero(void) { return web_model->head->in_zero; }
 

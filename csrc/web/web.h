@@ -21,7 +21,7 @@ int web_classes(void);
 int32_t *web_features(void);
 const sqz_model *web_opened(void);
 const uint8_t *web_file_start(void);
-const uint8_t *web_file_weights(size_t *bytes);
+const sqz_header *web_file_header(void);
 int web_convs(void);
 int web_head_zero(void); /* zero-point of what the head reads */
 

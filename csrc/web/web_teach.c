@@ -44,13 +44,16 @@ WEB_EXPORT(web_codes) uint8_t *web_codes(void) {
     return teach.code;
 }
 
-static size_t teach_varint(const uint8_t **at) {
-    size_t value = 0;
-    for (int shift = 0;; shift += 7) { /* the file was checked when it was opened */
-        const uint8_t byte = *(*at)++;
-        value |= (size_t)(byte & 127) << shift;
-        if (byte < 128) return value;
+/* The streams, and their table's bytes but for the last entry. */
+static const uint8_t *teach_streams(size_t *table) {
+    const int convs = web_convs();
+    sqz_stream stream;
+    size_t at = 0;
+    for (int i = 0; i < convs; i++) {
+        *table = at;
+        sqz_next_stream(web_file_header(), web_file_start(), &at, &stream); /* checked when the file was opened */
     }
+    return web_file_start() + web_file_header()->weights_offset + at;
 }
 
 /* Walks the model's streams up to `last`; the coder is then ready for the next one, and the last one's integers are there. */
@@ -60,18 +63,18 @@ typedef struct {
     int32_t *bias;
     float *multiplier;
     const uint8_t *streams, *next; /* the first, and the one after the last */
+    size_t table;                  /* bytes of the table's entries but for the last */
 } teach_walk;
 
 static int teach_decode(teach_walk *walk, int last, int head_rows) {
     sqz_conv_shape *shapes = web_alloc((size_t)web_convs() * sizeof *shapes);
-    size_t largest = 0, most = 0, size, bytes;
-    const uint8_t *lengths = web_file_weights(&bytes), *streams = lengths;
+    size_t largest = 0, most = 0, size, bytes, entry = 0;
     const int convs = web_convs();
+    sqz_stream stream;
     void *memory;
     int status;
     for (int i = 0; i < convs; i++) {
         if (!shapes || sqz_conv_shape_of(web_opened(), (size_t)i, &shapes[i])) return SQZ_BAD_ARGUMENT;
-        teach_varint(&streams);
     }
     if (head_rows > shapes[convs - 1].out_channels) shapes[convs - 1].out_channels = head_rows;
     for (int i = 0; i < convs; i++) {
@@ -86,14 +89,17 @@ static int teach_decode(teach_walk *walk, int last, int head_rows) {
     walk->multiplier = web_alloc(most * sizeof *walk->multiplier);
     if (!memory || !walk->weight || !walk->bias || !walk->multiplier) return SQZ_NO_MEMORY;
     status = sqz_decoder_create(shapes, (size_t)convs, memory, bytes, &walk->coder);
-    walk->streams = streams;
-    for (int i = 0; !status && i <= last; i++) {
-        if (sqz_conv_shape_of(web_opened(), (size_t)i, &shapes[i])) return SQZ_BAD_ARGUMENT;
-        size = teach_varint(&lengths);
-        status = sqz_decode_conv(walk->coder, streams, size, &shapes[i], walk->weight, walk->bias, walk->multiplier);
-        streams += size;
+    walk->streams = walk->next = teach_streams(&walk->table);
+    for (int i = 0; !status; i++) {
+        sqz_next_stream(web_file_header(), web_file_start(), &entry, &stream);
+        if (stream.is_fresh) status = sqz_decoder_create(shapes, (size_t)convs, memory, bytes, &walk->coder);
+        if (status || i > last) break;
+        sqz_conv_shape_of(web_opened(), (size_t)i, &shapes[i]);
+        status = sqz_decode_conv(walk->coder, walk->next, (size_t)stream.bytes, &shapes[i], walk->weight, walk->bias,
+                                 walk->multiplier);
+        walk->next += stream.bytes;
+        if (i == convs - 1) break;
     }
-    walk->next = streams;
     return status;
 }
 
@@ -246,9 +252,10 @@ static void teach_put_meta(const uint8_t *text, size_t bytes) {
 static int teach_put_weights(void) {
     teach_walk walk = SQZ_ZEROS;
     const int convs = web_convs(), rows = teach.kept + teach.classes;
+    const sqz_header *header = web_file_header();
     sqz_conv_shape head;
-    size_t size, bytes;
-    const uint8_t *lengths = web_file_weights(&size);
+    sqz_stream stream;
+    size_t size, bytes, entry;
     void *memory;
     int status = teach_decode(&walk, convs - 2, rows);
     if (!status) status = sqz_conv_shape_of(web_opened(), (size_t)convs - 1, &head);
@@ -259,8 +266,10 @@ static int teach_put_weights(void) {
     if (!memory) return SQZ_NO_MEMORY;
     status = sqz_encode_conv(walk.coder, &head, teach.weight, teach.bias, teach.multiplier, memory, bytes, &size);
     if (status) return status;
-    for (int i = 0; i < convs - 1; i++) teach_put_varint(teach_varint(&lengths));
-    teach_put_varint(size);
+    entry = walk.table;
+    sqz_next_stream(header, web_file_start(), &entry, &stream);
+    teach_put(web_file_start() + header->weights_offset, walk.table);
+    teach_put_varint(header->version > 1 ? 2 * size + (size_t)stream.is_fresh : size);
     teach_put(walk.streams, (size_t)(walk.next - walk.streams));
     teach_put(memory, size);
     return SQZ_OK;
@@ -286,16 +295,19 @@ static void teach_put_arch(int classes) {
 
 WEB_EXPORT(web_digest) uint8_t *web_digest(void) {
     static uint8_t digest[32];
-    size_t arch_bytes, bytes, size = 0;
-    const uint8_t *lengths = web_file_weights(&bytes), *streams = lengths;
+    size_t arch_bytes, table, entry = 0;
+    const uint8_t *streams = teach_streams(&table), *end = streams;
+    sqz_stream stream;
+    while (entry < table) {
+        sqz_next_stream(web_file_header(), web_file_start(), &entry, &stream);
+        end += stream.bytes;
+    }
     teach_arch(&arch_bytes);
-    teach.file = web_alloc(arch_bytes + bytes);
+    teach.file = web_alloc(arch_bytes + (size_t)(end - streams));
     if (!teach.file) return NULL;
     teach.file_bytes = 0;
     teach_put_arch(0);
-    for (int i = 0; i < web_convs(); i++) teach_varint(&streams);
-    for (int i = 0; i < web_convs() - 1; i++) size += teach_varint(&lengths);
-    teach_put(streams, size);
+    teach_put(streams, (size_t)(end - streams));
     sqz_sha256(teach.file, teach.file_bytes, digest);
     return digest;
 }
