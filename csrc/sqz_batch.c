@@ -114,21 +114,32 @@ sqz_status sqz_run_rows(const sqz_model *model, void *arena, size_t arena_bytes,
     return sqz_run_image(model, arena, arena_bytes, &input, &result);
 }
 
+typedef struct {
+    sqz_loading loading;
+    uint8_t *scratch;
+} batch_loading;
+
 static void batch_load_share(void *context, int thread, int stage, int share) {
+    batch_loading *batch = context;
     (void)thread, (void)stage;
-    sqz_load_share(context, share);
+    sqz_load_share(&batch->loading, share, batch->scratch + (size_t)share * sqz_loader_bytes(batch->loading.model));
 }
 
 sqz_status sqz_load_shared(sqz_model *model, sqz_pool *pool, const sqz_header *header, const void *data, void *scratch,
                            size_t bytes) {
-    sqz_loading loading;
-    const int threads = pool ? sqz_pool_threads(pool) : 1;
-    const sqz_status status = sqz_begin_loading(&loading, model, header, data, scratch, bytes, threads);
+    batch_loading batch;
+    sqz_status status;
+    int threads;
+    if (!model || !header || !data || !scratch) return SQZ_BAD_ARGUMENT;
+    threads = (int)(bytes / sqz_loader_bytes(model) < SQZ_MAX_LOADERS ? bytes / sqz_loader_bytes(model) : SQZ_MAX_LOADERS);
+    if (!threads) return SQZ_NO_MEMORY;
+    status = sqz_begin_loading(&batch.loading, model, header, data, sqz_min(threads, pool ? sqz_pool_threads(pool) : 1));
     if (status) return status;
-    if (loading.shares > 1) {
-        sqz_pool_run(pool, loading.shares, 1, &loading.shares, batch_load_share, &loading);
+    batch.scratch = scratch;
+    if (batch.loading.shares > 1) {
+        sqz_pool_run(pool, batch.loading.shares, 1, &batch.loading.shares, batch_load_share, &batch);
     } else {
-        sqz_load_share(&loading, 0);
+        sqz_load_share(&batch.loading, 0, scratch);
     }
-    return sqz_end_loading(&loading);
+    return sqz_end_loading(&batch.loading);
 }

@@ -418,16 +418,18 @@ typedef struct {
     const sqz_header *header;
     const void *data;
     const uint8_t *streams;
-    uint8_t *scratch;
-    int parts, shares;                                       /* parts: runs of streams that begin with a fresh one */
-    sqz_status status[SQZ_MAX_LOADERS], late[SQZ_MAX_LOADERS]; /* the first bad stream; the first bad integers */
+    int shares;
+    size_t starts[SQZ_MAX_LOADERS + 1]; /* first stream of each share; the last entry is the number of streams */
+    sqz_status status[SQZ_MAX_LOADERS]; /* of the first bad stream */
+    sqz_status late[SQZ_MAX_LOADERS];   /* of the first integers out of range */
 } sqz_loading;
 
-/* Checks the table and divides the streams among at most `threads` shares; then each share is decoded, in any order or
- * at the same time; then the first error is looked for. */
+/* Checks the table and divides the streams into at most `threads` shares; then each share is decoded, in any order or at
+ * the same time, with `sqz_loader_bytes` of memory for each; then the first error is looked for. */
 sqz_status sqz_begin_loading(sqz_loading *loading, sqz_model *model, const sqz_header *header, const void *data,
-                             void *scratch, size_t bytes, int threads);
-void sqz_load_share(sqz_loading *loading, int share);
+                             int threads);
+size_t sqz_loader_bytes(const sqz_model *model);
+void sqz_load_share(sqz_loading *loading, int share, void *scratch);
 sqz_status sqz_end_loading(sqz_loading *loading);
 /* Those of one output, (I, k, k), as SQZ_PACK_TWOS in its panel; what they leave out has to be 0 already. */
 void sqz_pack_output(const sqz_conv *conv, const int8_t *weight, int lane, uint8_t *panel);

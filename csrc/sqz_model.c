@@ -3,11 +3,6 @@
 
 /* --- shapes and memory -------------------------------------------------------------------------------------------- */
 
-/* Scratch of one thread of `sqz_load`: the decoder, and the integers of one convolution. */
-static size_t model_load_bytes(const sqz_model *model) {
-    return sqz_decoder_bytes_for(&model->needs) + model->integer_bytes + SQZ_ALIGN;
-}
-
 /* Plans a model, at `memory` or to count only. */
 static sqz_status model_plan(const sqz_spec *spec, const sqz_options *options, sqz_model *model, uint8_t *memory,
                              sqz_sizes *sizes) {
@@ -23,7 +18,7 @@ static sqz_status model_plan(const sqz_spec *spec, const sqz_options *options, s
     thread_bytes = model->trunk_bytes + model->scratch_bytes;
     if (thread_bytes > (SIZE_MAX - SQZ_ALIGN) / (size_t)threads) return SQZ_LIMIT_EXCEEDED;
     sizes->model_bytes += SQZ_ALIGN;
-    sizes->load_bytes = model_load_bytes(model) * (size_t)sqz_min(threads, SQZ_MAX_LOADERS);
+    sizes->load_bytes = sqz_loader_bytes(model) * (size_t)sqz_min(threads, SQZ_MAX_LOADERS);
     sizes->arena_bytes = thread_bytes * (size_t)threads + SQZ_ALIGN;
     return SQZ_OK;
 }
@@ -137,30 +132,24 @@ sqz_status sqz_next_stream(const sqz_header *header, const void *data, size_t *o
     return SQZ_BAD_TABLE;
 }
 
-void sqz_load_share(sqz_loading *loading, int share) {
+void sqz_load_share(sqz_loading *loading, int share, void *scratch) {
     sqz_model *model = loading->model;
-    uint8_t *scratch = loading->scratch + (size_t)share * model_load_bytes(model);
-    uint8_t *integers = scratch + sqz_decoder_bytes_for(&model->needs);
-    const uint8_t *at = loading->streams;
     sqz_decoder *decoder = NULL;
+    uint8_t *integers = (uint8_t *)scratch + sqz_decoder_bytes_for(&model->needs);
+    const uint8_t *at = loading->streams;
     sqz_stream stream;
     size_t next = 0;
-    int part = 0, is_mine = 0;
     sqz_status status = SQZ_OK, late = SQZ_OK;
     integers += sqz_padding(integers);
-    for (size_t i = 0; i < model->n_convs && !status; i++, at += stream.bytes) {
+    for (size_t i = 0; i < loading->starts[share + 1] && !status; i++, at += stream.bytes) {
         sqz_conv *conv = &model->convs[i];
         sqz_conv_shape shape = {conv->in_channels, conv->out_channels, conv->kernel};
         int32_t *bias = (int32_t *)(void *)integers;
         float *multiplier = (float *)(void *)(bias + shape.out_channels);
         int8_t *weight = (int8_t *)(multiplier + shape.out_channels);
         sqz_next_stream(loading->header, loading->data, &next, &stream); /* checked at the beginning */
-        if (!i || stream.is_fresh) {
-            part += i > 0;
-            is_mine = part * loading->shares / loading->parts == share;
-            if (is_mine) decoder = sqz_decoder_begin(&model->needs, scratch);
-        }
-        if (!is_mine) continue;
+        if (i < loading->starts[share]) continue;
+        if (!decoder || stream.is_fresh) decoder = sqz_decoder_begin(&model->needs, scratch);
         status = sqz_decode_conv(decoder, at, (size_t)stream.bytes, &shape, weight, bias, multiplier);
         /* Integers out of range count once all streams have been decoded. */
         if (!status && !late) late = model_set_conv(model, conv, weight, bias, multiplier);
@@ -169,34 +158,46 @@ void sqz_load_share(sqz_loading *loading, int share) {
     loading->late[share] = late;
 }
 
+/* Divides the streams where fresh ones begin: a share gets as many parts as the others, or one more. */
+static void model_share_streams(sqz_loading *loading, int parts) {
+    sqz_stream stream;
+    size_t at = 0;
+    int part = 0, share = 0;
+    loading->starts[0] = 0;
+    for (size_t i = 0; i < loading->model->n_convs; i++) {
+        sqz_next_stream(loading->header, loading->data, &at, &stream);
+        if (!i || !stream.is_fresh) continue;
+        part++;
+        if (part * loading->shares / parts > share) loading->starts[++share] = i;
+    }
+    loading->starts[loading->shares] = loading->model->n_convs;
+}
+
 sqz_status sqz_begin_loading(sqz_loading *loading, sqz_model *model, const sqz_header *header, const void *data,
-                             void *scratch, size_t bytes, int threads) {
+                             int threads) {
     sqz_model planned;
     sqz_sizes sizes;
     sqz_stream stream;
     size_t at = 0, total = 0;
-    sqz_status status;
-    if (!model || !header || !data || !scratch) return SQZ_BAD_ARGUMENT;
-    status = sqz_plan(&header->spec, NULL, NULL, &planned, NULL, &sizes);
+    int parts = 1;
+    sqz_status status = sqz_plan(&header->spec, NULL, NULL, &planned, NULL, &sizes);
     if (status) return status;
     if (planned.shape_hash != model->shape_hash) return SQZ_BAD_ARGUMENT;
-    if (bytes < model_load_bytes(model)) return SQZ_NO_MEMORY;
     /* All lengths, then streams that take the remaining bytes: only then is a stream decoded. */
-    loading->parts = 1;
     for (size_t i = 0; i < model->n_convs; i++) {
         status = sqz_next_stream(header, data, &at, &stream);
         if (status) return status;
         total = stream.bytes > SIZE_MAX - total ? SIZE_MAX : total + (size_t)stream.bytes;
-        if (i && stream.is_fresh) loading->parts++;
+        if (i && stream.is_fresh) parts++;
     }
     if (total != header->weights_bytes - at) return total > header->weights_bytes - at ? SQZ_TRUNCATED : SQZ_BAD_TABLE;
     loading->model = model;
     loading->header = header;
     loading->data = data;
     loading->streams = (const uint8_t *)data + header->weights_offset + at;
-    loading->scratch = scratch;
-    loading->shares = sqz_min(sqz_min(loading->parts, SQZ_MAX_LOADERS), threads);
-    if (bytes / model_load_bytes(model) < (size_t)loading->shares) loading->shares = 1;
+    loading->shares = sqz_min(sqz_min(parts, SQZ_MAX_LOADERS), threads);
+    for (int i = 0; i < SQZ_MAX_LOADERS; i++) loading->status[i] = loading->late[i] = SQZ_OK;
+    model_share_streams(loading, parts);
     return SQZ_OK;
 }
 
@@ -208,10 +209,17 @@ sqz_status sqz_end_loading(sqz_loading *loading) {
     return status;
 }
 
+size_t sqz_loader_bytes(const sqz_model *model) {
+    return sqz_decoder_bytes_for(&model->needs) + model->integer_bytes + SQZ_ALIGN;
+}
+
 sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes) {
     sqz_loading loading;
-    const sqz_status status = sqz_begin_loading(&loading, model, header, data, scratch, bytes, 1);
+    sqz_status status;
+    if (!model || !header || !data || !scratch) return SQZ_BAD_ARGUMENT;
+    if (bytes < sqz_loader_bytes(model)) return SQZ_NO_MEMORY;
+    status = sqz_begin_loading(&loading, model, header, data, 1);
     if (status) return status;
-    sqz_load_share(&loading, 0);
+    sqz_load_share(&loading, 0, scratch);
     return sqz_end_loading(&loading);
 }

@@ -313,13 +313,12 @@ WEB_EXPORT(web_digest) uint8_t *web_digest(void) {
 }
 
 WEB_EXPORT(web_teach_file) int web_teach_file(const uint8_t *meta, size_t bytes, const uint8_t *rule, size_t rule_bytes) {
-    size_t arch_bytes, at, weights_bytes;
+    size_t arch_bytes, at;
     uint8_t digest[32];
     int status;
     if (!teach.classes) return SQZ_BAD_ARGUMENT;
-    web_file_weights(&weights_bytes);
     teach_arch(&arch_bytes);
-    teach.file = web_alloc(arch_bytes + weights_bytes + bytes + bytes / 4096 + rule_bytes + 4096 +
+    teach.file = web_alloc(arch_bytes + web_file_header()->weights_bytes + bytes + bytes / 4096 + rule_bytes + 4096 +
                            (size_t)(teach.kept + teach.classes) * (teach_width() * 18 + 64));
     if (!teach.file) return SQZ_NO_MEMORY;
     teach.file_bytes = 0;
