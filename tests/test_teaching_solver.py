@@ -155,7 +155,8 @@ def test_python_and_webassembly_write_the_same_file(tmp_path, seed, fresh):
     )  # fmt: skip
     command = ["node", NATIVE / "teach.mjs", PARTS / "engine.wasm", tmp_path / "base.sqz", tmp_path / "task"]
     assert subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout == expected
-    assert network_digest(expected, decode_sqz(expected)) == network_digest(base, contents)
+    if levels is None:
+        assert network_digest(expected, decode_sqz(expected)) == network_digest(base, contents)
 
 
 def test_other_streams_and_features_stay_as_they_are():
