@@ -92,7 +92,7 @@ static size_t decode_products(const sqz_conv_shape *shape) {
     return (size_t)shape->in_channels * (size_t)(shape->kernel * shape->kernel);
 }
 
-/* Whether a coder was made for such a convolution. */
+/* Whether the decoder has enough memory for a convolution of this shape. */
 static int decode_has_room(const sqz_decoder *decoder, const sqz_conv_shape *shape) {
     return decode_shape_is_valid(shape) && decoder->predictors[shape->kernel] &&
            (size_t)shape->out_channels <= decoder->max_rows && decode_products(shape) <= decoder->max_products;

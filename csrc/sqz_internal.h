@@ -127,7 +127,7 @@ SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)ch
 
 /* --- kernels ----------------------------------------------------------------------------------------------------- */
 
-/* How weights lie in memory. Outputs are grouped in panels of 16, products in groups of 4, padded with zero weights.
+/* Layouts of weights in memory. Outputs are grouped in panels of 16, products in groups of 4, padded with zero weights.
  *   SQZ_PACK_S8   int8 [panel][group][16][4]
  *   SQZ_PACK_S16  int16 [panel][group][2][16][2]: products 0 and 1, then 2 and 3
  *   SQZ_PACK_MIX  a panel of either, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), in S16's space

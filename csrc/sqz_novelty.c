@@ -46,7 +46,7 @@ static void novelty_direct(const int32_t *features, int channels, int32_t *unit)
     }
 }
 
-/* The vector of a class whose roots add up to `sums` less `left_out`, which may be NULL. */
+/* The vector of a class from its sum of roots, `sums` minus `left_out`; the latter may be NULL. */
 static void novelty_vector(const int64_t *sums, const int32_t *left_out, int channels, uint8_t *vector) {
     int64_t largest = 0;
     for (int c = 0; c < channels; c++) {

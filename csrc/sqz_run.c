@@ -69,7 +69,7 @@ static void run_conv(const sqz_worker *worker, const sqz_conv *conv, sqz_conv_jo
 #endif
 }
 
-/* Moves all but the first of some rows up by one. */
+/* Moves all rows except the first up by one. */
 static void run_slide(uint8_t *rows, size_t row_bytes, int count) {
     for (int i = 1; i < count; i++) memcpy(rows + (size_t)(i - 1) * row_bytes, rows + (size_t)i * row_bytes, row_bytes);
 }
@@ -274,7 +274,7 @@ static void run_collect_border(const sqz_model *model, int first_class, int last
     }
 }
 
-/* Before the first positions of the head's input, and behind the last ones. */
+/* These two are called before the first positions of the head's input, and after the last ones. */
 static void run_begin_head(const sqz_worker *worker, int first_class, int last_class) {
     for (int o = first_class; worker->result.logits && o < last_class; o++) worker->result.logits[o] = 0;
 }

@@ -15,7 +15,7 @@
 
 enum { RELAXED_PIXELS = 2 };
 
-/* A packed panel: int8 [group][16][4], where int16 [group][2][16][2] was, and behind it `lowest` of each output. */
+/* A packed panel: int8 [group][16][4] instead of int16 [group][2][16][2], followed by `lowest` of each output. */
 SQZ_INLINE uint8_t *relaxed_lowest(const uint8_t *panel, int groups) { return (uint8_t *)panel + (size_t)groups * 64; }
 
 /* Products 0 and 1 (half 0) or 2 and 3 of a group, for outputs 4n to 4n + 3. */
