@@ -120,7 +120,7 @@ typedef struct {
 } batch_loading;
 
 static void batch_load_share(void *context, int thread, int stage, int share) {
-    batch_loading *batch = context;
+    batch_loading *batch = (batch_loading *)context;
     (void)thread, (void)stage;
     sqz_load_share(&batch->loading, share, batch->scratch + (size_t)share * sqz_loader_bytes(batch->loading.model));
 }
@@ -135,7 +135,7 @@ sqz_status sqz_load_shared(sqz_model *model, sqz_pool *pool, const sqz_header *h
     if (!threads) return SQZ_NO_MEMORY;
     status = sqz_begin_loading(&batch.loading, model, header, data, sqz_min(threads, pool ? sqz_pool_threads(pool) : 1));
     if (status) return status;
-    batch.scratch = scratch;
+    batch.scratch = (uint8_t *)scratch;
     if (batch.loading.shares > 1) {
         sqz_pool_run(pool, batch.loading.shares, 1, &batch.loading.shares, batch_load_share, &batch);
     } else {

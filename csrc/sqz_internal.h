@@ -401,6 +401,8 @@ sqz_status sqz_run_image(const sqz_model *model, void *arena, size_t arena_bytes
 
 /* Lays weights (O, I, k, k) out for a kernel set; `sqz_pack.c`. */
 void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight);
+/* Packs the weights of one output, (I, k, k), as SQZ_PACK_TWOS into its panel; the gaps must already be 0. */
+void sqz_pack_output(const sqz_conv *conv, const int8_t *weight, int lane, uint8_t *panel);
 
 /* One entry of the WGHT chunk's table. */
 typedef struct {
@@ -433,8 +435,6 @@ sqz_status sqz_begin_loading(sqz_loading *loading, sqz_model *model, const sqz_h
 size_t sqz_loader_bytes(const sqz_model *model);
 void sqz_load_share(sqz_loading *loading, int share, void *scratch);
 sqz_status sqz_end_loading(sqz_loading *loading);
-/* Packs the weights of one output, (I, k, k), as SQZ_PACK_TWOS into its panel; the gaps must already be 0. */
-void sqz_pack_output(const sqz_conv *conv, const int8_t *weight, int lane, uint8_t *panel);
 
 #if defined(SQZ_CODED)
 /* `sqz_coded.c`: called before the first step of an image; before each step; for the weights of a convolution, NULL if
@@ -458,7 +458,6 @@ void sqz_sha256(const uint8_t *data, size_t size, uint8_t digest[32]);
 /* --- threads ------------------------------------------------------------------------------------------------------ */
 
 enum { SQZ_MAX_STAGES = 2 + SQZ_MAX_FIRES, SQZ_MAX_PARTS = 0xFFFF };
-
 
 typedef void sqz_task(void *context, int thread, int stage, int part);
 /* Calls `task` once for each of the `parts[stage]` parts of each stage, and returns when all are done. A stage begins

@@ -44,13 +44,12 @@ WEB_EXPORT(web_codes) uint8_t *web_codes(void) {
     return teach.code;
 }
 
-/* The streams, and the bytes of their table without its last entry. */
-static const uint8_t *teach_streams(size_t *table) {
+/* The first stream. */
+static const uint8_t *teach_streams(void) {
     const int convs = web_convs();
     sqz_stream stream;
     size_t at = 0;
     for (int i = 0; i < convs; i++) {
-        *table = at;
         sqz_next_stream(web_file_header(), web_file_start(), &at, &stream); /* checked when the file was opened */
     }
     return web_file_start() + web_file_header()->weights_offset + at;
@@ -63,7 +62,6 @@ typedef struct {
     int32_t *bias;
     float *multiplier;
     const uint8_t *streams, *next; /* the first, and the one after the last */
-    size_t table;                  /* bytes of the table without its last entry */
 } teach_walk;
 
 static int teach_decode(teach_walk *walk, int last, int head_rows) {
@@ -89,7 +87,7 @@ static int teach_decode(teach_walk *walk, int last, int head_rows) {
     walk->multiplier = web_alloc(most * sizeof *walk->multiplier);
     if (!memory || !walk->weight || !walk->bias || !walk->multiplier) return SQZ_NO_MEMORY;
     status = sqz_decoder_create(shapes, (size_t)convs, memory, bytes, &walk->coder);
-    walk->streams = walk->next = teach_streams(&walk->table);
+    walk->streams = walk->next = teach_streams();
     for (int i = 0; !status; i++) {
         sqz_next_stream(web_file_header(), web_file_start(), &entry, &stream);
         if (stream.is_fresh) status = sqz_decoder_create(shapes, (size_t)convs, memory, bytes, &walk->coder);
@@ -255,7 +253,7 @@ static int teach_put_weights(void) {
     const sqz_header *header = web_file_header();
     sqz_conv_shape head;
     sqz_stream stream;
-    size_t size, bytes, entry;
+    size_t size, bytes, entry = 0;
     void *memory;
     int status = teach_decode(&walk, convs - 2, rows);
     if (!status) status = sqz_conv_shape_of(web_opened(), (size_t)convs - 1, &head);
@@ -266,10 +264,11 @@ static int teach_put_weights(void) {
     if (!memory) return SQZ_NO_MEMORY;
     status = sqz_encode_conv(walk.coder, &head, teach.weight, teach.bias, teach.multiplier, memory, bytes, &size);
     if (status) return status;
-    entry = walk.table;
-    sqz_next_stream(header, web_file_start(), &entry, &stream);
-    teach_put(web_file_start() + header->weights_offset, walk.table);
-    teach_put_varint(header->version > 1 ? 2 * size + (size_t)stream.is_fresh : size);
+    for (int i = 0; i < convs; i++) { /* each written anew, because a file may have longer entries than needed */
+        sqz_next_stream(header, web_file_start(), &entry, &stream);
+        if (i == convs - 1) stream.bytes = size;
+        teach_put_varint((size_t)(header->version > 1 ? 2 * stream.bytes + (uint64_t)stream.is_fresh : stream.bytes));
+    }
     teach_put(walk.streams, (size_t)(walk.next - walk.streams));
     teach_put(memory, size);
     return SQZ_OK;
@@ -295,10 +294,10 @@ static void teach_put_arch(int classes) {
 
 WEB_EXPORT(web_digest) uint8_t *web_digest(void) {
     static uint8_t digest[32];
-    size_t arch_bytes, table, entry = 0;
-    const uint8_t *streams = teach_streams(&table), *end = streams;
+    size_t arch_bytes, entry = 0;
+    const uint8_t *streams = teach_streams(), *end = streams;
     sqz_stream stream;
-    while (entry < table) {
+    for (int i = 0; i < web_convs() - 1; i++) {
         sqz_next_stream(web_file_header(), web_file_start(), &entry, &stream);
         end += stream.bytes;
     }
