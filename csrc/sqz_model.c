@@ -1,14 +1,9 @@
-/* sqz_model.c - the life of a model: measured, created, loaded from a file or given its integers one by one. */
+/* sqz_model.c - measures and creates a model; its integers are loaded from a file or set one convolution at a time. */
 #include "sqz_internal.h"
 
 /* --- shapes and memory -------------------------------------------------------------------------------------------- */
 
-/* Scratch of `sqz_load`: the decoder, and the integers of one convolution. */
-static size_t model_load_bytes(const sqz_model *model) {
-    return sqz_decoder_bytes_for(&model->needs) + model->integer_bytes + SQZ_ALIGN;
-}
-
-/* Plans a model, at `memory` or to count only. */
+/* Plans a model at `memory`, or only counts if that is NULL. */
 static sqz_status model_plan(const sqz_spec *spec, const sqz_options *options, sqz_model *model, uint8_t *memory,
                              sqz_sizes *sizes) {
     const int threads = options && options->threads ? options->threads : 1;
@@ -23,7 +18,7 @@ static sqz_status model_plan(const sqz_spec *spec, const sqz_options *options, s
     thread_bytes = model->trunk_bytes + model->scratch_bytes;
     if (thread_bytes > (SIZE_MAX - SQZ_ALIGN) / (size_t)threads) return SQZ_LIMIT_EXCEEDED;
     sizes->model_bytes += SQZ_ALIGN;
-    sizes->load_bytes = model_load_bytes(model);
+    sizes->load_bytes = sqz_loader_bytes(model) * (size_t)sqz_min(threads, SQZ_MAX_LOADERS);
     sizes->arena_bytes = thread_bytes * (size_t)threads + SQZ_ALIGN;
     return SQZ_OK;
 }
@@ -64,7 +59,7 @@ const char *sqz_kernels_of(const sqz_model *model) { return model->kernels->name
 
 /* --- weights ------------------------------------------------------------------------------------------------------ */
 
-/* Takes one output's bias and multiplier, and what its sums can reach. */
+/* Sets one output's bias and multiplier, and checks the range of its sums. */
 static sqz_status model_set_output(const sqz_model *model, sqz_conv *conv, int output, const int8_t *weight,
                                    size_t products, int32_t bias, float multiplier) {
     int32_t sum = 0, magnitude = 0;
@@ -80,21 +75,17 @@ static sqz_status model_set_output(const sqz_model *model, sqz_conv *conv, int o
     if (!(multiplier >= SQZ_MIN_SCALE && multiplier <= SQZ_MAX_MULTIPLIER)) return SQZ_BAD_TABLE;
     if (largest > conv->largest_sum) conv->largest_sum = largest;
     if ((double)largest * (double)multiplier > 2147000000.0) conv->is_bounded = 0;
-    /* Wraps where the kernel's sums wrap back: only the whole is known to fit. */
+    /* May wrap, and the kernel's sums then wrap back: only the total is known to fit. */
     conv->bias[output] = (int32_t)(uint32_t)(bias + (int64_t)(model->kernels->x_offset - conv->in_zero) * sum);
     conv->multiplier[output] = multiplier;
     conv->plain_bias[output] = bias;
     return SQZ_OK;
 }
 
-sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, const int32_t *bias,
-                        const float *multiplier) {
-    sqz_conv *conv;
-    size_t products;
-    if (!model || index >= model->n_convs || !weight || !bias || !multiplier) return SQZ_BAD_ARGUMENT;
-    conv = &model->convs[index];
-    products = (size_t)conv->in_channels * (size_t)(conv->kernel * conv->kernel);
-    if (conv->is_set) model->n_set--;
+/* `sqz_set_conv` without counting, so that two threads can set different convolutions. */
+static sqz_status model_set_conv(const sqz_model *model, sqz_conv *conv, const int8_t *weight, const int32_t *bias,
+                                 const float *multiplier) {
+    const size_t products = (size_t)conv->in_channels * (size_t)(conv->kernel * conv->kernel);
     conv->is_set = 0;
     conv->largest_sum = 0;
     conv->is_bounded = 1;
@@ -106,59 +97,129 @@ sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, co
     for (int o = conv->out_channels; o < conv->panels * SQZ_LANES; o++) conv->bias[o] = 0, conv->multiplier[o] = 1.0f;
     sqz_pack_conv(conv, model->kernels->pack, weight);
     conv->is_set = 1;
-    model->n_set++;
     return SQZ_OK;
 }
 
-/* LEB128 of at most five bytes; the status of a cut or over-long one. */
-static sqz_status model_stream_length(const uint8_t *data, size_t size, size_t *offset, uint64_t *length) {
-    *length = 0;
+static void model_count(sqz_model *model) {
+    model->n_set = 0;
+    for (size_t i = 0; i < model->n_convs; i++) model->n_set += (size_t)model->convs[i].is_set;
+}
+
+sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, const int32_t *bias,
+                        const float *multiplier) {
+    sqz_status status;
+    if (!model || index >= model->n_convs || !weight || !bias || !multiplier) return SQZ_BAD_ARGUMENT;
+    status = model_set_conv(model, &model->convs[index], weight, bias, multiplier);
+    model_count(model);
+    return status;
+}
+
+sqz_status sqz_next_stream(const sqz_header *header, const void *data, size_t *offset, sqz_stream *stream) {
+    const uint8_t *chunk = (const uint8_t *)data + header->weights_offset;
+    stream->bytes = 0;
+    stream->is_fresh = 0;
     for (int shift = 0; shift < 35; shift += 7) {
-        if (*offset >= size) return SQZ_TRUNCATED;
-        *length |= (uint64_t)(data[*offset] & 127) << shift;
-        if (data[(*offset)++] < 128) return SQZ_OK;
+        if (*offset >= header->weights_bytes) return SQZ_TRUNCATED;
+        stream->bytes |= (uint64_t)(chunk[*offset] & 127) << shift;
+        if (chunk[(*offset)++] < 128) {
+            if (header->version > 1) {
+                stream->is_fresh = stream->bytes & 1;
+                stream->bytes >>= 1;
+            }
+            return SQZ_OK;
+        }
     }
     return SQZ_BAD_TABLE;
 }
 
-sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes) {
-    sqz_model planned;
-    sqz_decoder *decoder;
-    sqz_sizes sizes;
-    const uint8_t *chunk;
-    uint8_t *integers;
-    size_t size, next = 0, at = 0;
-    uint64_t length, left = 0;
-    sqz_status status, late = SQZ_OK;
-    if (!model || !header || !data || !scratch) return SQZ_BAD_ARGUMENT;
-    status = sqz_plan(&header->spec, NULL, NULL, &planned, NULL, &sizes);
-    if (status) return status;
-    if (planned.shape_hash != model->shape_hash) return SQZ_BAD_ARGUMENT;
-    if (bytes < model_load_bytes(model)) return SQZ_NO_MEMORY;
-    chunk = (const uint8_t *)data + header->weights_offset;
-    size = header->weights_bytes;
-    decoder = sqz_decoder_begin(&model->needs, scratch);
-    integers = (uint8_t *)scratch + sqz_decoder_bytes_for(&model->needs);
+void sqz_load_share(sqz_loading *loading, int share, void *scratch) {
+    sqz_model *model = loading->model;
+    sqz_decoder *decoder = NULL;
+    uint8_t *integers = (uint8_t *)scratch + sqz_decoder_bytes_for(&model->needs);
+    const uint8_t *at = loading->streams;
+    sqz_stream stream;
+    size_t next = 0;
+    sqz_status status = SQZ_OK, late = SQZ_OK;
     integers += sqz_padding(integers);
-    /* All lengths, then streams that take the remaining bytes: only then is a stream decoded. */
-    for (size_t i = 0, total = 0; i < model->n_convs && !status; i++) {
-        status = model_stream_length(chunk, size, &at, &length);
-        total = length > SIZE_MAX - total ? SIZE_MAX : total + (size_t)length;
-        left = total;
-    }
-    if (status) return status;
-    if (left != size - at) return left > size - at ? SQZ_TRUNCATED : SQZ_BAD_TABLE;
-    for (size_t i = 0; i < model->n_convs && !status; i++) {
-        sqz_conv_shape shape;
-        sqz_conv_shape_of(model, i, &shape);
+    for (size_t i = 0; i < loading->starts[share + 1] && !status; i++, at += stream.bytes) {
+        sqz_conv *conv = &model->convs[i];
+        sqz_conv_shape shape = {conv->in_channels, conv->out_channels, conv->kernel};
         int32_t *bias = (int32_t *)(void *)integers;
         float *multiplier = (float *)(void *)(bias + shape.out_channels);
         int8_t *weight = (int8_t *)(multiplier + shape.out_channels);
-        status = model_stream_length(chunk, size, &next, &length);
-        if (!status) status = sqz_decode_conv(decoder, chunk + at, (size_t)length, &shape, weight, bias, multiplier);
-        /* Integers out of range count once all streams have been decoded. */
-        if (!status && !late) late = sqz_set_conv(model, i, weight, bias, multiplier);
-        at += (size_t)length;
+        sqz_next_stream(loading->header, loading->data, &next, &stream); /* already checked */
+        if (i < loading->starts[share]) continue;
+        if (!decoder || stream.is_fresh) decoder = sqz_decoder_begin(&model->needs, scratch);
+        status = sqz_decode_conv(decoder, at, (size_t)stream.bytes, &shape, weight, bias, multiplier);
+        /* A stream that cannot be decoded takes precedence over integers out of range. */
+        if (!status && !late) late = model_set_conv(model, conv, weight, bias, multiplier);
     }
-    return status ? status : late;
+    loading->status[share] = status;
+    loading->late[share] = late;
+}
+
+/* Divides the streams at fresh ones: the shares have equal numbers of parts, or differ by one. */
+static void model_share_streams(sqz_loading *loading, int parts) {
+    sqz_stream stream;
+    size_t at = 0;
+    int part = 0, share = 0;
+    loading->starts[0] = 0;
+    for (size_t i = 0; i < loading->model->n_convs; i++) {
+        sqz_next_stream(loading->header, loading->data, &at, &stream);
+        if (!i || !stream.is_fresh) continue;
+        part++;
+        if (part * loading->shares / parts > share) loading->starts[++share] = i;
+    }
+    loading->starts[loading->shares] = loading->model->n_convs;
+}
+
+sqz_status sqz_begin_loading(sqz_loading *loading, sqz_model *model, const sqz_header *header, const void *data,
+                             int threads) {
+    sqz_model planned;
+    sqz_sizes sizes;
+    sqz_stream stream;
+    size_t at = 0, total = 0;
+    int parts = 1;
+    sqz_status status = sqz_plan(&header->spec, NULL, NULL, &planned, NULL, &sizes);
+    if (status) return status;
+    if (planned.shape_hash != model->shape_hash) return SQZ_BAD_ARGUMENT;
+    /* All lengths are checked, and that the streams fill the remaining bytes, before a stream is decoded. */
+    for (size_t i = 0; i < model->n_convs; i++) {
+        status = sqz_next_stream(header, data, &at, &stream);
+        if (status) return status;
+        total = stream.bytes > SIZE_MAX - total ? SIZE_MAX : total + (size_t)stream.bytes;
+        if (i && stream.is_fresh) parts++;
+    }
+    if (total != header->weights_bytes - at) return total > header->weights_bytes - at ? SQZ_TRUNCATED : SQZ_BAD_TABLE;
+    loading->model = model;
+    loading->header = header;
+    loading->data = data;
+    loading->streams = (const uint8_t *)data + header->weights_offset + at;
+    loading->shares = sqz_min(sqz_min(parts, SQZ_MAX_LOADERS), threads);
+    for (int i = 0; i < SQZ_MAX_LOADERS; i++) loading->status[i] = loading->late[i] = SQZ_OK;
+    model_share_streams(loading, parts);
+    return SQZ_OK;
+}
+
+sqz_status sqz_end_loading(sqz_loading *loading) {
+    sqz_status status = SQZ_OK;
+    model_count(loading->model);
+    for (int i = 0; i < loading->shares && !status; i++) status = loading->status[i];
+    for (int i = 0; i < loading->shares && !status; i++) status = loading->late[i];
+    return status;
+}
+
+size_t sqz_loader_bytes(const sqz_model *model) {
+    return sqz_decoder_bytes_for(&model->needs) + model->integer_bytes + SQZ_ALIGN;
+}
+
+sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes) {
+    sqz_loading loading;
+    sqz_status status;
+    if (!model || !header || !data || !scratch) return SQZ_BAD_ARGUMENT;
+    if (bytes < sqz_loader_bytes(model)) return SQZ_NO_MEMORY;
+    status = sqz_begin_loading(&loading, model, header, data, 1);
+    if (status) return status;
+    sqz_load_share(&loading, 0, scratch);
+    return sqz_end_loading(&loading);
 }

@@ -1,9 +1,9 @@
-/* sqz_parse.c - the container and its ARCH chunk, as docs/format.md lays them down. Takes every byte as hostile. */
+/* sqz_parse.c - the container and its ARCH chunk, as docs/format.md specifies. Every byte is checked as hostile input. */
 #include "sqz_internal.h"
 
-enum { PARSE_VERSION = 1, PARSE_OVERHEAD = 12, PARSE_MAX_CHUNKS = 64, PARSE_CRITICAL = 4, PARSE_KNOWN = 5 };
+enum { PARSE_VERSION = 2, PARSE_OVERHEAD = 12, PARSE_MAX_CHUNKS = 64, PARSE_CRITICAL = 4, PARSE_KNOWN = 5 };
 
-/* Takes fields off a chunk in order; after a read past its end, `failed` is set and all fields are 0. */
+/* Reads the fields of a chunk in order; after a read past its end, `failed` is set and all fields are 0. */
 typedef struct {
     const uint8_t *data;
     size_t size, offset;
@@ -48,14 +48,14 @@ static int parse_is_utf8(const uint8_t *text, size_t size) {
     return 1;
 }
 
-/* Everything is taken in the order of the page and refused where it stands first; `left` is what follows the tensors,
- * which `sqz_plan` counts. */
+/* Fields are read in the order of docs/format.md, and the first wrong one is reported. `left` is the number of bytes after
+ * the tensors, which `sqz_plan` counts. */
 static sqz_status parse_arch(const uint8_t *data, size_t size, sqz_spec *spec, size_t *left) {
     parse_reader reader = {data, size, 0, 0};
     uint32_t flags, n_fires, n_pools, name_bytes;
     const uint8_t *pools, *name;
     memset(spec, 0, sizeof *spec);
-    if (size && data[0] != PARSE_VERSION) return SQZ_UNSUPPORTED_VERSION;
+    if (size && (data[0] < 1 || data[0] > PARSE_VERSION)) return SQZ_UNSUPPORTED_VERSION;
     parse_uint(&reader, 1);
     spec->input_size = (uint16_t)parse_uint(&reader, 2);
     spec->num_classes = (uint16_t)parse_uint(&reader, 2);
@@ -158,6 +158,7 @@ sqz_status sqz_read_header(const void *data, size_t size, const sqz_limits *limi
     status = sqz_plan(&header->spec, NULL, NULL, &model, NULL, &sizes);
     if (status || left) return status ? status : SQZ_BAD_TABLE;
     if (sizes.n_weights > limits->weights) return SQZ_LIMIT_EXCEEDED;
+    header->version = bytes[offsets[0]];
     header->weights_offset = offsets[1];
     header->weights_bytes = lengths[1];
     header->meta_offset = offsets[2];

@@ -83,7 +83,7 @@ class Network:
 def read_architecture(body: bytes) -> tuple[int, list[Op], dict[str, Tensor]]:
     """The operations and tensors of ARCH."""
     version, input_size, classes, flags = struct.unpack_from("<BHHB", body)
-    assert version == 1
+    assert version in (1, 2)
     conv1 = struct.unpack_from("<HBBB", body, 6)
     at = 12
     fires = [struct.unpack_from("<HHH", body, at + 6 * i) for i in range(body[at - 1])]
@@ -358,7 +358,7 @@ def clamp(value, least, most):
     return max(least, min(value, most))
 
 
-def read_weights(body: bytes, ops: list[Op], tensors: dict[str, Tensor]) -> None:
+def read_weights(body: bytes, version: int, ops: list[Op], tensors: dict[str, Tensor]) -> None:
     """Decode the streams of WGHT into the convolutions."""
     convs = [op for op in ops if op.kind in ("conv", "head")]
     lengths, at = [], 0
@@ -372,12 +372,16 @@ def read_weights(body: bytes, ops: list[Op], tensors: dict[str, Tensor]) -> None
             if byte < 128:
                 break
         lengths.append(length)
+    fresh = [version > 1 and length % 2 for length in lengths]  # streams that do not need those before them
+    if version > 1:
+        lengths = [length // 2 for length in lengths]
     ends = [at]
     for length in lengths:
         ends.append(ends[-1] + length)
     assert ends[-1] == len(body)
     decoder = WeightDecoder()
-    for op, (start, end) in zip(convs, pairwise(ends), strict=True):
+    for op, is_fresh, (start, end) in zip(convs, fresh, pairwise(ends), strict=True):
+        decoder = WeightDecoder() if is_fresh else decoder
         inputs = tensors[op.inputs[0]].channels
         op.weights, op.biases, op.multipliers = decoder.convolution(body[start:end], op.channels, inputs, op.kernel)
 
@@ -386,7 +390,7 @@ def read_sqz(data: bytes) -> Network:
     """The network in the bytes of a `.sqz` file."""
     chunks = read_chunks(data)
     input_size, ops, tensors = read_architecture(chunks[b"ARCH"])
-    read_weights(chunks[b"WGHT"], ops, tensors)
+    read_weights(chunks[b"WGHT"], chunks[b"ARCH"][0], ops, tensors)
     meta = json.loads(zlib.decompress(chunks[b"META"])) if b"META" in chunks else {}
     return Network(input_size, ops, tensors, meta)
 

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-from make_fixtures import describe, fixtures, formula_pixels  # noqa: E402
+from make_fixtures import describe, encoded, fixtures, formula_pixels, in_parts  # noqa: E402
 
-__all__ = ["FOLDER", "describe", "fixtures", "formula_pixels"]
+__all__ = ["FOLDER", "describe", "encoded", "fixtures", "formula_pixels", "in_parts"]
 
 FOLDER = Path(__file__).parent / "fixtures" / "format"

@@ -15,6 +15,7 @@ from unittest import mock
 
 import numpy as np
 
+from fixture_files import in_parts
 from networks import random_network, tiny_spec, unknown_rule
 from squeezenet import fileformat
 from squeezenet.codec.native_weights import decode_convs_fast
@@ -35,6 +36,7 @@ class Header(ctypes.Structure):
     _fields_ = [
         ("spec", Spec),
         *((name, ctypes.c_size_t) for name in ("weights", "n_weights", "meta", "n_meta", "unknown", "n_unknown")),
+        ("version", ctypes.c_uint8),
     ]
 
 
@@ -53,10 +55,11 @@ def seeds() -> list[bytes]:
         for seed, changes in enumerate(options)
         for most in (2, 90)
     ]
-    return [
-        fileformat.encode_sqz(fileformat.SqzFile(network=network, unknown=unknown_rule(network.spec, count)))
+    files = [
+        fileformat.SqzFile(network=network, unknown=unknown_rule(network.spec, count))
         for count, network in enumerate(networks)
     ]
+    return [*map(fileformat.encode_sqz, files), *(in_parts(file, {1, 3, 6}) for file in files[:3])]
 
 
 def mutants(count: int, seed: int) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from fixture_files import in_parts
 from lockstep import Header, compare, verdict_c, verdict_python
 from networks import random_network, tiny_spec
 from squeezenet.codec.native_weights import decode_convs_fast
@@ -172,3 +173,51 @@ def test_both_bound_the_multiply_accumulates_at_2_to_the_37(input_size, is_withi
     else:
         with pytest.raises(SpecError, match="expected at most 137438953472 multiply-accumulates"):
             tiny_spec(fires=fires, input_size=input_size, pools=(), stem=stem)
+
+
+def outcome_of_load(data: bytes, threads: int) -> tuple[int, bytes]:
+    """Status of `sqz_load_shared`, and the logits of an image if it is 0."""
+    header, sizes, model, pool = Header(), Sizes(), ctypes.c_void_p(), ctypes.c_void_p()
+    assert library.sqz_read_header(data, ctypes.c_size_t(len(data)), None, ctypes.byref(header)) == 0
+    assert library.sqz_measure(header.spec, Options(None, threads), sizes) == 0
+    memory, scratch = np.empty(sizes.model_bytes, np.uint8), np.empty(sizes.load_bytes, np.uint8)
+    arena, room = np.empty(sizes.arena_bytes, np.uint8), np.empty(library.sqz_pool_bytes(threads), np.uint8)
+    assert library.sqz_create(header.spec, Options(None, threads), memory.ctypes.data, memory.nbytes, model) == 0
+    assert library.sqz_pool_create(threads, room.ctypes.data, room.nbytes, pool) == 0
+    try:
+        status = library.sqz_load_shared(
+            model, pool, ctypes.byref(header), data, ctypes.c_void_p(scratch.ctypes.data),
+            ctypes.c_size_t(scratch.nbytes),
+        )  # fmt: skip
+        logits = np.zeros(header.spec.num_classes)
+        pixels = np.arange(header.spec.input_size**2 * 3, dtype=np.uint32).astype(np.uint8)
+        if not status:
+            status = library.sqz_run_features(
+                model, pool, arena.ctypes.data, arena.nbytes, pixels.ctypes.data, 1, logits.ctypes.data, None, None
+            )
+    finally:
+        library.sqz_pool_destroy(pool)
+    return status, logits.tobytes()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("fresh", [{3}, {2, 5}, {1, 2, 3, 4, 5}])
+def test_threads_load_what_one_does(threads, fresh):
+    network = random_network(tiny_spec(bypass="complex"), max_weight=20, density=0.5)
+    data = in_parts(SqzFile(network=network), fresh)
+    expected = outcome_of_load(data, 1)
+    assert expected[0] == 0
+    assert np.frombuffer(expected[1]).std() > 0
+    assert outcome_of_load(data, threads) == expected
+    body = dict(split(data))[b"WGHT"]
+    rng = np.random.default_rng(0)
+    statuses = set()
+    for _ in range(60):
+        damaged = bytearray(body)
+        for at in rng.integers(0, len(body), 2):
+            damaged[at] ^= 1 << rng.integers(8)
+        trial = with_chunk(data, b"WGHT", bytes(damaged))
+        expected = outcome_of_load(trial, 1)
+        assert outcome_of_load(trial, threads) == expected
+        statuses.add(expected[0])
+    assert {TRUNCATED, BAD_TABLE} <= statuses

@@ -136,9 +136,10 @@ def test_offsets_of_this_file_point_where_they_say():
         ),
         (without_hash() + chunk(b"HASH", hashlib.sha256(GOOD).digest()), ChecksumMismatch, "SHA-256"),
         # ARCH: versions, sizes, counts.
-        (with_arch(0, b"\x02"), UnsupportedVersion, "expected format version 1, got 2: upgrade squeezenet"),
-        (with_arch(0, b"\0"), UnsupportedVersion, "expected format version 1, got 0"),
-        (with_chunk(GOOD, b"ARCH", b"\x02"), UnsupportedVersion, "got 2"),
+        (with_arch(0, b"\x03"), UnsupportedVersion, "expected a format version up to 2, got 3: upgrade squeezenet"),
+        (with_arch(0, b"\0"), UnsupportedVersion, "expected a format version up to 2, got 0"),
+        (with_arch(0, b"\x02"), BadTable, "WGHT: expected 79 bytes, got 157"),
+        (with_chunk(GOOD, b"ARCH", b"\x03"), UnsupportedVersion, "got 3"),
         (with_chunk(GOOD, b"ARCH", b""), Truncated, "ARCH: expected 12 bytes at byte 0, got 0 in all"),
         (with_chunk(GOOD, b"ARCH", ARCH[:-1]), Truncated, "ARCH: expected 5 bytes at byte"),
         (with_chunk(GOOD, b"ARCH", ARCH + b"\0"), BadTable, "ARCH: expected"),

@@ -1,4 +1,4 @@
-"""Write the fixtures of the current format version: files that every later version must still read.
+"""Write the fixtures of all format versions: files that every later version must still read.
 
     python tools/make_fixtures.py
 
@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
-from squeezenet.codec.weights import round_multiplier
+from squeezenet.codec.weights import encode_convs, round_multiplier
+from squeezenet.container import DEFAULT_LIMITS, join_chunks, split_chunks
 from squeezenet.engine import ReferenceEngine
-from squeezenet.fileformat import VERSION, SqzFile, encode_sqz
+from squeezenet.fileformat import SqzFile, encode_sqz, join_streams
 from squeezenet.labels import Labels, imagenet_labels
 from squeezenet.network import ConvParams, IntegerNetwork, TensorQuant, quantized_tensors
 from squeezenet.preprocess import Preprocessing
 from squeezenet.spec import ArchSpec, FireSpec, StemSpec
 
-FOLDER = Path(__file__).parents[1] / "tests" / "fixtures" / "format" / f"v{VERSION}"
+FOLDER = Path(__file__).parents[1] / "tests" / "fixtures" / "format"
 
 
 def formula_pixels(size: int) -> np.ndarray:
@@ -55,7 +57,7 @@ def formula_network(spec: ArchSpec, *, span: int) -> IntegerNetwork:
 
 
 def fixtures() -> dict[str, SqzFile]:
-    """Name every fixture and what it holds."""
+    """Name every fixture, its version first, and what it holds."""
     vector = ArchSpec(
         stem=StemSpec(channels=4, kernel=3, stride=2, padding=1),
         fires=(FireSpec(squeeze_channels=2, expand1x1_channels=2, expand3x3_channels=2),),
@@ -83,8 +85,8 @@ def fixtures() -> dict[str, SqzFile]:
     )
     classes = vector.replace(num_classes=1000, bypass="none", head_relu=True, name="classes")
     return {
-        "vector": SqzFile(network=formula_network(vector, span=9)),
-        "everything": SqzFile(
+        "v1/vector": SqzFile(network=formula_network(vector, span=9)),
+        "v1/everything": SqzFile(
             network=formula_network(everything, span=127),
             labels=Labels(("ant, emmet", "bee", "cat", "dög"), ("n1", "n2", "n3", "n4")),
             preprocessing=Preprocessing(
@@ -92,8 +94,24 @@ def fixtures() -> dict[str, SqzFile]:
             ),
             facts={"provenance": {"by": ["hand", None, True, 0.5, 10**20]}, "text": "\x1b[0m"},
         ),
-        "classes": SqzFile(network=formula_network(classes, span=9), labels=imagenet_labels()),
+        "v1/classes": SqzFile(network=formula_network(classes, span=9), labels=imagenet_labels()),
+        "v2/parts": SqzFile(network=formula_network(everything.replace(name="parts"), span=9)),
     }
+
+
+def encoded(name: str, contents: SqzFile) -> bytes:
+    """Encode a fixture in its version."""
+    return encode_sqz(contents) if name.startswith("v1/") else in_parts(contents, {2, 7})
+
+
+def in_parts(contents: SqzFile, fresh: Collection[int]) -> bytes:
+    """Encode a file of version 2 whose streams with these indices are fresh."""
+    chunks = split_chunks(encode_sqz(contents), DEFAULT_LIMITS)
+    chunks[b"ARCH"] = b"\2" + chunks[b"ARCH"][1:]
+    network = contents.network
+    chunks[b"WGHT"] = join_streams(encode_convs(network.spec.convs, network.convs, fresh), fresh, 2)
+    del chunks[b"HASH"]
+    return join_chunks(chunks)
 
 
 def describe(contents: SqzFile) -> dict[str, object]:
@@ -117,16 +135,16 @@ def describe(contents: SqzFile) -> dict[str, object]:
 
 def main() -> None:
     """Write the fixtures that are missing."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for name, contents in fixtures().items():
         path = FOLDER / f"{name}.sqz"
         if path.exists():
-            print(f"{path.name}: exists, kept")
+            print(f"{name}: exists, kept")
             continue
-        path.write_bytes(encode_sqz(contents))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(name, contents))
         text = json.dumps(describe(contents), indent=1, ensure_ascii=False)
         path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
-        print(f"{path.name}: {path.stat().st_size} bytes")
+        print(f"{name}: {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from .codec.native_weights import decode_convs_fast, encode_convs_fast
+from .codec.weights import choose_fresh
 from .container import DEFAULT_LIMITS, Fields, Limits, decode_meta, encode_meta, join_chunks, split_chunks, varint
 from .errors import (
     BadTable,
@@ -35,11 +36,13 @@ from .spec import ArchSpec, Bypass, FireSpec, StemSpec
 from .unknown import UNKNOWN_CHUNK, UnknownRule
 
 __all__ = [
-    "Limits", "SqzFile", "carried_facts", "decode_sqz", "encode_sqz", "encode_weights", "overhead_bytes", "read_bytes",
-    "read_encoded", "read_sqz", "stream_bytes", "temperature_in", "with_facts", "write_sqz",
+    "Limits", "SqzFile", "carried_facts", "decode_sqz", "encode_sqz", "encode_weights", "join_streams",
+    "overhead_bytes", "read_bytes", "read_encoded", "read_sqz", "split_streams", "stream_bytes", "temperature_in",
+    "with_facts", "write_sqz",
 ]  # fmt: skip
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Newest version of the format. A file without fresh streams is of version 1, which older readers can read."""
 
 _BYPASS_CODES: tuple[Bypass, ...] = ("none", "simple", "complex")
 _ARCH_HEADER = struct.Struct("<BHHBHBBBB")
@@ -155,7 +158,8 @@ def write_sqz(path: str | os.PathLike[str], contents: SqzFile) -> int:
         >>> from squeezenet import find_model
         >>> contents = read_sqz(find_model("cifar10").path)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_sqz(f"{folder}/copy.sqz", contents) == find_model("cifar10").path.stat().st_size
+        ...     size = write_sqz(f"{folder}/copy.sqz", contents)
+        ...     size == len(read_bytes(f"{folder}/copy.sqz"))
         True
     """
     data = encode_sqz(contents)
@@ -210,8 +214,23 @@ def encode_weights(network: IntegerNetwork) -> bytes:
     Raises:
         CodecError: If the weight coder cannot hold a value.
     """
-    streams = encode_convs_fast(network.spec.convs, network.convs)
-    return b"".join(varint(len(stream)) for stream in streams) + b"".join(streams)
+    ops = network.spec.convs
+    fresh = choose_fresh(ops)
+    return join_streams(encode_convs_fast(ops, network.convs, fresh), fresh, _version_for(fresh))
+
+
+def join_streams(streams: Sequence[bytes], fresh: Collection[int], version: int) -> bytes:
+    """Write the body of the `WGHT` chunk: the table of the streams, then the streams.
+
+    Args:
+        streams: One stream for each convolution.
+        fresh: Indices of the fresh ones, which version 1 cannot mark.
+        version: Version of the format, as in `ARCH`.
+    """
+    entries = [len(stream) for stream in streams]
+    if version > 1:
+        entries = [length << 1 | (index in fresh) for index, length in enumerate(entries)]
+    return b"".join(map(varint, entries)) + b"".join(streams)
 
 
 def encode_sqz(contents: SqzFile, *, weights: bytes | None = None) -> bytes:
@@ -230,7 +249,8 @@ def encode_sqz(contents: SqzFile, *, weights: bytes | None = None) -> bytes:
     body = encode_weights(network) if weights is None else weights
     meta = _meta(contents.labels, contents.preprocessing, contents.facts)
     unknown = {UNKNOWN_CHUNK: contents.unknown.encode()} if contents.unknown else {}
-    return join_chunks({b"ARCH": _encode_arch(network.spec, network.tensors), b"WGHT": body, **meta, **unknown})
+    arch = _encode_arch(network.spec, network.tensors)
+    return join_chunks({b"ARCH": arch, b"WGHT": body, **meta, **unknown})
 
 
 def overhead_bytes(
@@ -299,7 +319,7 @@ def decode_sqz(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SqzFile:
     rule = chunks.get(UNKNOWN_CHUNK)
     unknown = None if rule is None else UnknownRule.decode(rule, spec.num_features)
     meta = decode_meta(chunks[b"META"], limits) if b"META" in chunks else {}
-    convs = decode_convs_fast(spec.convs, _streams(spec, chunks[b"WGHT"]))
+    convs = decode_convs_fast(spec.convs, *split_streams(spec, chunks))
     try:
         network = IntegerNetwork(spec, tensors, convs)
         labels = Labels.from_dict(meta.pop("labels")) if "labels" in meta else None
@@ -318,7 +338,8 @@ def stream_bytes(data: bytes) -> dict[str, int]:
     """
     chunks = split_chunks(data, DEFAULT_LIMITS)
     spec, _ = _decode_arch(chunks[b"ARCH"])
-    sizes = {op.name: len(stream) for op, stream in zip(spec.convs, _streams(spec, chunks[b"WGHT"]), strict=True)}
+    streams, _ = split_streams(spec, chunks)
+    sizes = {op.name: len(stream) for op, stream in zip(spec.convs, streams, strict=True)}
     sizes["ARCH"] = len(chunks[b"ARCH"])
     sizes["META"] = len(chunks.get(b"META", b""))
     sizes["container"] = len(data) - sum(sizes.values())
@@ -341,8 +362,8 @@ def _encode_arch(spec: ArchSpec, tensors: Mapping[str, TensorQuant]) -> bytes:
     name = spec.name.encode(errors="replace")[:_MAX_NAME_BYTES].decode(errors="ignore").encode()  # whole characters
     parts = [
         _ARCH_HEADER.pack(
-            VERSION, spec.input_size, spec.num_classes, flags, stem.channels, stem.kernel, stem.stride, stem.padding,
-            len(spec.fires),
+            _version_for(choose_fresh(spec.convs)), spec.input_size, spec.num_classes, flags, stem.channels,
+            stem.kernel, stem.stride, stem.padding, len(spec.fires),
         ),
         *(_FIRE.pack(fire.squeeze_channels, fire.expand1x1_channels, fire.expand3x3_channels) for fire in spec.fires),
         bytes([len(spec.pools), *spec.pools]),
@@ -353,8 +374,10 @@ def _encode_arch(spec: ArchSpec, tensors: Mapping[str, TensorQuant]) -> bytes:
 
 
 def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
-    if data[:1] and data[0] != VERSION:
-        raise UnsupportedVersion(f"expected format version {VERSION}, got {data[0]}: upgrade squeezenet to read it")
+    if data[:1] and not 1 <= data[0] <= VERSION:
+        raise UnsupportedVersion(
+            f"expected a format version up to {VERSION}, got {data[0]}: upgrade squeezenet to read it"
+        )
     reader = Fields(data, "ARCH")
     _, input_size, num_classes, flags, channels, kernel, stride, padding, n_fires = reader.unpack(_ARCH_HEADER)
     bypass = flags >> 4
@@ -390,9 +413,19 @@ def _decode_arch(data: bytes) -> tuple[ArchSpec, dict[str, TensorQuant]]:
     return spec, tensors
 
 
-def _streams(spec: ArchSpec, data: bytes) -> list[bytes]:
-    reader = Fields(data, "WGHT")
+def split_streams(spec: ArchSpec, chunks: Mapping[bytes, bytes]) -> tuple[list[bytes], frozenset[int]]:
+    """Read the streams of a file's chunks, and which of them are fresh; undoes `join_streams`.
+
+    Raises:
+        FormatError: If the chunk is cut, or longer than its streams.
+    """
+    reader, version = Fields(chunks[b"WGHT"], "WGHT"), chunks[b"ARCH"][0]
     lengths = [reader.varint() for _ in spec.convs]
-    streams = [reader.take(length) for length in lengths]
+    fresh = frozenset(index for index, length in enumerate(lengths) if version > 1 and length & 1)
+    streams = [reader.take(length >> 1 if version > 1 else length) for length in lengths]
     reader.finish()
-    return streams
+    return streams, fresh
+
+
+def _version_for(fresh: Collection[int]) -> int:
+    return VERSION if fresh else 1

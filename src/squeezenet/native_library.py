@@ -25,7 +25,7 @@ __all__ = [
 MAX_FIRES = 64
 MAX_TENSORS = 2 + 4 * MAX_FIRES
 
-_ABI_VERSION = 3  # SQZ_ABI_VERSION of squeezenet.h
+_ABI_VERSION = 4  # SQZ_ABI_VERSION of squeezenet.h
 _FOLDER = Path(__file__).parent
 _STEM = "_squeezenet"
 _NOT_BUILT = "the native engine was not built: install a C compiler (Debian: apt install gcc) and reinstall squeezenet"

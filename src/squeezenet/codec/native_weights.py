@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..native_library import ConvShape, check_status, load_library, why_not_loaded
 from ..network import ConvParams
+from ..process import usable_cores
 from ..spec import Op
-from .weights import check_encodable, decode_convs, encode_convs, encode_next
+from .weights import check_encodable, decode_convs, encode_convs, encode_next, part_starts
 
 __all__ = ["decode_convs_fast", "encode_convs_fast", "encode_next_fast", "encode_weights_alone"]
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
-def decode_convs_fast(ops: Sequence[Op], streams: Sequence[bytes]) -> dict[str, ConvParams]:
-    """Decode the convolutions of a network; time and memory are bounded by the shapes of `ops`.
+
+def decode_convs_fast(
+    ops: Sequence[Op], streams: Sequence[bytes], fresh: Collection[int] = frozenset()
+) -> dict[str, ConvParams]:
+    """Decode the convolutions of a network, its parts in threads; time and memory are bounded by the shapes of `ops`.
+
+    Arguments are as for `weights.encode_convs`.
 
     Raises:
         Truncated: If a stream ends early.
@@ -25,18 +36,55 @@ def decode_convs_fast(ops: Sequence[Op], streams: Sequence[bytes]) -> dict[str, 
     """
     library = load_library()
     if library is None:
-        return decode_convs(ops, streams)
-    coder = _Coder(library, ops)
-    return {op.name: coder.decode(op, stream) for op, stream in zip(ops, streams, strict=True)}
+        return decode_convs(ops, streams, fresh)
+    starts = part_starts(len(ops), fresh)
+    parts = [slice(start, end) for start, end in zip(starts, [*starts[1:], len(ops)], strict=True)]
+
+    def decode(part: slice) -> list[ConvParams]:
+        coder = _Coder(library, ops[part])
+        return [coder.decode(op, stream) for op, stream in zip(ops[part], streams[part], strict=True)]
+
+    convs = [params for part in _by_two_threads(decode, parts) for params in part]
+    return {op.name: params for op, params in zip(ops, convs, strict=True)}
 
 
-def encode_convs_fast(ops: Sequence[Op], convs: Mapping[str, ConvParams]) -> list[bytes]:
+def _by_two_threads(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """Call a function once for each item, where there are cores by two threads; raises the error of the first item."""
+    left = iter(list(enumerate(items)))
+    results: dict[int, _R] = {}
+    errors: dict[int, Exception] = {}
+
+    def work() -> None:
+        for index, item in left:
+            try:
+                results[index] = function(item)
+            except Exception as error:  # raised again below, in the thread that asked
+                errors[index] = error
+
+    second = threading.Thread(target=work)
+    if len(items) > 1 and usable_cores() > 1:
+        with contextlib.suppress(RuntimeError):  # the system has no thread left, or the interpreter is ending
+            second.start()
+    work()
+    if second.ident is not None:
+        second.join()
+    for index in sorted(errors):
+        raise errors[index]
+    return [results[index] for index in range(len(items))]
+
+
+def encode_convs_fast(
+    ops: Sequence[Op], convs: Mapping[str, ConvParams], fresh: Collection[int] = frozenset()
+) -> list[bytes]:
     """Code the convolutions of a network, in order; see `weights.encode_convs`."""
     library = load_library()
     if library is None:
-        return encode_convs(ops, convs)
-    coder = _Coder(library, ops)
-    return [coder.encode(op, convs[op.name]) for op in ops]
+        return encode_convs(ops, convs, fresh)
+    coder, streams = _Coder(library, ops), []
+    for index, op in enumerate(ops):
+        coder = _Coder(library, ops) if index in fresh else coder
+        streams.append(coder.encode(op, convs[op.name]))
+    return streams
 
 
 def encode_weights_alone(ops: Sequence[Op], convs: Mapping[str, ConvParams]) -> list[bytes]:
@@ -53,13 +101,15 @@ def encode_weights_alone(ops: Sequence[Op], convs: Mapping[str, ConvParams]) -> 
     return [coder.encode(op, convs[op.name], weights_alone=True) for op in ops]
 
 
-def encode_next_fast(ops: Sequence[Op], streams: Sequence[bytes], op: Op, params: ConvParams) -> bytes:
+def encode_next_fast(
+    ops: Sequence[Op], streams: Sequence[bytes], op: Op, params: ConvParams, fresh: Collection[int] = frozenset()
+) -> bytes:
     """Code one more convolution after those of some streams; see `weights.encode_next`."""
     library = load_library()
     if library is None:
-        return encode_next(ops, streams, op, params)
-    coder = _Coder(library, [*ops, op])
-    for earlier, stream in zip(ops, streams, strict=True):
+        return encode_next(ops, streams, op, params, fresh)
+    coder, first = _Coder(library, [*ops, op]), part_starts(len(streams) + 1, fresh)[-1]
+    for earlier, stream in zip(ops[first:], streams[first:], strict=True):
         coder.decode(earlier, stream)
     return coder.encode(op, params)
 

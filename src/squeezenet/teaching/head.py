@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..codec.native_weights import encode_next_fast
-from ..container import DEFAULT_LIMITS, join_chunks, split_chunks, varint
+from ..container import DEFAULT_LIMITS, join_chunks, split_chunks
 from ..errors import LimitExceeded
-from ..fileformat import SqzFile, stream_bytes
+from ..fileformat import SqzFile, join_streams, split_streams
 from ..network import ConvParams
 
 __all__ = ["joined", "network_digest", "plain_json", "replace_head"]
@@ -31,8 +31,9 @@ def network_digest(data: bytes, contents: SqzFile) -> bytes:
 
     Files with the same digest compute the same features.
     """
-    arch, streams, _ = _parts(data, contents)
-    return hashlib.sha256(_arch_for(arch, 0) + b"".join(streams[:-1])).digest()
+    chunks = split_chunks(data, DEFAULT_LIMITS)
+    streams, _ = split_streams(contents.network.spec, chunks)
+    return hashlib.sha256(_arch_for(chunks[b"ARCH"], 0) + b"".join(streams[:-1])).digest()
 
 
 def joined(kept: ConvParams, new: ConvParams) -> ConvParams:
@@ -64,24 +65,15 @@ def replace_head(
             f"META: expected at most {DEFAULT_LIMITS.meta_bytes} bytes of JSON, got {len(text)}:"
             " fewer classes, or shorter names"
         )
-    arch, streams, ops = _parts(data, contents)
+    chunks, ops = split_chunks(data, DEFAULT_LIMITS), contents.network.spec.convs
+    streams, fresh = split_streams(contents.network.spec, chunks)
     n_classes = len(head.bias)
     spec = contents.network.spec.replace(num_classes=n_classes, head_relu=False)
-    streams[-1] = encode_next_fast(ops[:-1], streams[:-1], spec.convs[-1], head)
-    body = b"".join(varint(len(stream)) for stream in streams) + b"".join(streams)
-    chunks = {b"ARCH": _arch_for(arch, n_classes), b"WGHT": body, b"META": _stored(text)}
-    return join_chunks(chunks | ({b"unkn": unknown} if unknown else {}))
-
-
-def _parts(data: bytes, contents: SqzFile) -> tuple[bytes, list[bytes], tuple[Any, ...]]:
-    chunks, ops = split_chunks(data, DEFAULT_LIMITS), contents.network.spec.convs
-    sizes = stream_bytes(data)
-    body = chunks[b"WGHT"]
-    streams, at = [], len(body) - sum(sizes[op.name] for op in ops)
-    for op in ops:
-        streams.append(body[at : at + sizes[op.name]])
-        at += sizes[op.name]
-    return chunks[b"ARCH"], streams, ops
+    streams[-1] = encode_next_fast(ops[:-1], streams[:-1], spec.convs[-1], head, fresh)
+    arch = _arch_for(chunks[b"ARCH"], n_classes)
+    body = join_streams(streams, fresh, arch[0])
+    made = {b"ARCH": arch, b"WGHT": body, b"META": _stored(text)}
+    return join_chunks(made | ({b"unkn": unknown} if unknown else {}))
 
 
 def _arch_for(arch: bytes, n_classes: int) -> bytes:
