@@ -9,9 +9,9 @@ import pytest
 from fixture_files import fixtures
 from networks import random_network, random_spec, tiny_spec
 from squeezenet import FireSpec, find_model, read_sqz
+from squeezenet.architectures import named_spec
 from squeezenet.codec.native_weights import decode_convs_fast, encode_convs_fast, encode_next_fast
 from squeezenet.codec.references import choose_references
-from squeezenet.architectures import named_spec
 from squeezenet.codec.weights import choose_fresh, decode_convs, encode_convs, encode_next
 from squeezenet.engine import native_kernels
 from squeezenet.errors import CodecError, FormatError

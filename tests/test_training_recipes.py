@@ -9,7 +9,7 @@ from squeezenet.training.recipe import RECIPE_NAMES, Recipe, load_recipe
 
 def test_recipes_of_the_package():
     assert RECIPE_NAMES == (
-        "cifar10", "cifar10-large", "digits", "dsd", "finetune", "imagenet", "paper-imagenet", "small-photos",
+        "cifar10", "cifar10-large", "cifar10-tiny", "digits", "dsd", "finetune", "imagenet", "paper-imagenet", "small-photos",
     )  # fmt: skip
 
 
