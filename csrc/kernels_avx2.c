@@ -16,7 +16,7 @@ enum { AVX2_PIXELS = 4, AVX2_WIDE_PIXELS = 6 };
 #define AVX2_RELOAD(pointer) ((void)0)
 #endif
 
-/* The same groups of one or two pixels: what they share is loaded once. */
+/* The same groups of one or two pixels: weights are loaded once for both. */
 SQZ_INLINE SQZ_AVX2 void avx2_add_pairs(__m256i (*acc)[2], const uint8_t *x, size_t step, const uint8_t *weights,
                                         const int PIXELS, const int GROUPS) {
     const __m256i ones = _mm256_set1_epi16(1);
@@ -65,7 +65,7 @@ SQZ_INLINE SQZ_AVX2 void avx2_pairs(const sqz_conv_job *job, const uint8_t *x, c
     ymm_finish(job, acc, panel, y, raw, PIXELS);
 }
 
-/* Rows of input in 16 bits, behind each other. */
+/* Rows of input in 16 bits, one after another. */
 static SQZ_AVX2 void avx2_widen(const sqz_conv_job *job, const uint8_t *x, size_t stride, int rows) {
     const size_t count = sqz_wide_run(job->pixels, job->x_pixel, job->groups);
     uint16_t *to = job->wide;
@@ -172,7 +172,7 @@ SQZ_AVX2 void sqz_avx2_add_row(const sqz_add *add, const uint8_t *other, size_t 
     sqz_add_row_body(add, other, count, y);
 }
 
-/* Byte pairs, the fastest exact product without VNNI. */
+/* Uses byte pairs, the fastest exact product without VNNI. */
 static SQZ_AVX2 uint64_t avx2_peak(uint32_t rounds) {
     __m256i acc[8], sum = _mm256_setzero_si256();
     const __m256i ones = _mm256_set1_epi16(1), w = _mm256_set1_epi8(-5);
@@ -183,7 +183,7 @@ static SQZ_AVX2 uint64_t avx2_peak(uint32_t rounds) {
         }
     }
     SQZ_UNROLL for (int i = 0; i < 8; i++) sum = _mm256_xor_si256(sum, acc[i]);
-    /* The result takes part, so that the loop cannot be left out. */
+    /* The result is used, so that the compiler cannot remove the loop. */
     return (uint64_t)rounds * 8 * 32 + (_mm256_extract_epi32(sum, 0) == 0x7FEDCBA9);
 }
 

@@ -21,8 +21,8 @@ SQZ_INLINE VNNI512 __m512i vnni512_broadcast(const uint8_t *x) {
     return _mm512_set1_epi32(four);
 }
 
-/* Sums to int32 of at most 255 - zero. The float is held there first, because a conversion turns large values into the
- * smallest integer; what is negative is left to the saturating packs. */
+/* Sums to int32 of at most 255 - zero. The float is limited first, because the conversion turns too large values into the
+ * smallest integer; negative values are clamped by the saturating packs. */
 SQZ_INLINE VNNI512 __m512i vnni512_requantize(__m512i acc, __m512 multiplier, __m512 high) {
     return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), multiplier), high));
 }
@@ -36,7 +36,7 @@ SQZ_INLINE VNNI512 __m512i vnni512_pack(__m512i a, __m512i b, __m512i c, __m512i
     return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
 }
 
-/* PIXELS and PANELS are constants wherever this is inlined, so that `acc` lives in registers. */
+/* PIXELS and PANELS are constants wherever this is inlined, so that `acc` stays in registers. */
 SQZ_INLINE VNNI512 void vnni512_block(const sqz_conv_job *job, const uint8_t *x, const uint8_t *weights, int panel,
                                       uint8_t *y, int32_t *raw, const int PIXELS, const int PANELS) {
     const size_t step = job->x_pixel, panel_bytes = job->panel_bytes;
@@ -168,7 +168,7 @@ static VNNI512 uint64_t vnni512_peak(uint32_t rounds) {
         SQZ_UNROLL for (int i = 0; i < 16; i++) acc[i] = _mm512_dpbusd_epi32(acc[i], x, w);
     }
     SQZ_UNROLL for (int i = 0; i < 16; i++) sum = _mm512_xor_si512(sum, acc[i]);
-    /* The result takes part, so that the loop cannot be left out. */
+    /* The result is used, so that the compiler cannot remove the loop. */
     return (uint64_t)rounds * 16 * 64 + (_mm512_reduce_or_epi32(sum) == 0x7FEDCBA9);
 }
 

@@ -74,7 +74,7 @@ static SQZ_AVXVNNI uint64_t avxvnni_peak(uint32_t rounds) {
         SQZ_UNROLL for (int i = 0; i < 8; i++) acc[i] = YMM_DOT(acc[i], x, w);
     }
     SQZ_UNROLL for (int i = 0; i < 8; i++) sum = _mm256_xor_si256(sum, acc[i]);
-    /* The result takes part, so that the loop cannot be left out. */
+    /* The result is used, so that the compiler cannot remove the loop. */
     return (uint64_t)rounds * 8 * 32 + (_mm256_extract_epi32(sum, 0) == 0x7FEDCBA9);
 }
 

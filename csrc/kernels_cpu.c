@@ -16,7 +16,7 @@ static void cpu_id(unsigned leaf, unsigned sub, unsigned out[4]) {
 #endif
 }
 
-/* What the operating system saves on a switch: bit 2 ymm, bits 5 to 7 zmm. */
+/* The registers that the operating system saves on a context switch: bit 2 ymm, bits 5 to 7 zmm. */
 static unsigned cpu_saved_state(void) {
     unsigned r[4];
     cpu_id(1, 0, r);

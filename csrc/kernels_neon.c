@@ -1,6 +1,6 @@
 /* kernels_neon.c - 64-bit ARM: with the dot product instructions, and without.
  *
- * Both multiply x - 128, a signed byte, so that signed instructions serve; the biases make up for it. */
+ * Both multiply x - 128, a signed byte, so that signed instructions can be used; the biases compensate. */
 #include "sqz_internal.h"
 
 #if defined(SQZ_ARM64)
@@ -103,7 +103,7 @@ SQZ_INLINE NEON_DOTPROD void neon_dot_block(const sqz_conv_job *job, const uint8
 
 /* --- without ------------------------------------------------------------------------------------------------------ */
 
-/* Two groups of byte products fit 16 bits: 2 * 128 * 127 < 2^15. Pairs of products stay apart until the end. */
+/* Two groups of byte products fit 16 bits: 2 * 128 * 127 < 2^15. Pairs of products are added only at the end. */
 SQZ_INLINE void neon_plain_block(const sqz_conv_job *job, const uint8_t *x, const uint8_t *weights, int panel,
                                  uint8_t *y, int32_t *raw, const int PIXELS) {
     int32x4_t acc[NEON_PLAIN_PIXELS][8];

@@ -1,4 +1,4 @@
-/* kernels_rows.c - pools and additions in plain C, for kernel sets that have no better. */
+/* kernels_rows.c - pools and additions in plain C, for kernel sets without faster ones. */
 #include "sqz_internal.h"
 
 void sqz_pool_row(const uint8_t *x, int size, int out_size, size_t pixel, int is_first, uint8_t *y) {

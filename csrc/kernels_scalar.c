@@ -1,10 +1,10 @@
-/* kernels_scalar.c - the portable kernel set, and the arithmetic that all sets must equal. */
+/* kernels_scalar.c - the portable kernel set; all others must give exactly its results. */
 #include "sqz_internal.h"
 
 #if !defined(SQZ_WASM) && !defined(SQZ_SMALL_ONLY) /* every WebAssembly engine that runs our page has SIMD */
 enum { SCALAR_PIXELS = 4, SCALAR_OUTPUTS = 4 };
 
-/* Sums of `pixels` pixels by 4 outputs. Unsigned, since partial sums may wrap where the whole does not. */
+/* Sums of `pixels` pixels by 4 outputs. Unsigned, since partial sums may wrap even if the total does not. */
 #if defined(__GNUC__) && !defined(__clang__)
 __attribute__((optimize("no-tree-vectorize"))) /* GCC shuffles more than it multiplies */
 #endif

@@ -1,8 +1,8 @@
 /* kernels_small.c - microcontrollers: plain C, Arm's DSP instructions (Cortex-M4, M7, M33) and Helium (M55, M85).
  *
- * One order of weights serves them all, SQZ_PACK_TWOS, so that constants in flash suit every chip. But for Helium, the
- * products of four pixels are laid side by side in 16 bits first; every pair of outputs then reads them in order.
- * Without a floating-point unit results are scaled in integers, with the same bits. */
+ * All use one order of weights, SQZ_PACK_TWOS, so that constants in flash suit every chip. Except with Helium, the inputs
+ * of four pixels are first placed side by side in 16 bits; every pair of outputs then reads them in order. Without a
+ * floating-point unit, results are scaled in integers and are bit-identical. */
 #include "sqz_internal.h"
 
 #if !defined(SQZ_WASM)
@@ -37,8 +37,8 @@
 /* A multiplier in parts: mantissa * 2^-shift, of which mantissa has 24 bits. */
 typedef struct {
     uint32_t mantissa;
-    int shift, fraction;      /* the latter: bits of fraction in the upper half of the product below */
-    uint32_t middle, near, span; /* 1/2; how near to it a result is not trusted; the rest */
+    int shift, fraction;      /* fraction: bits of fraction in the upper half of the product below */
+    uint32_t middle, near, span; /* 1/2; distance to it within which a result is uncertain; the rest */
 } small_factor;
 
 static small_factor small_factor_of(float multiplier) {
@@ -63,21 +63,21 @@ static uint64_t small_divide(uint64_t value, int bits) {
     return quotient + (rest > half || (rest == half && (quotient & 1)));
 }
 
-/* What a float keeps of a positive integer below 2^62. */
+/* A positive integer below 2^62, rounded to a float. */
 static uint64_t small_to_float(uint64_t value) {
     int extra = 0;
     while (value >> extra >= (uint64_t)1 << 24) extra++;
     return extra ? small_divide(value, extra) << extra : value;
 }
 
-/* The three roundings of the rule one after another: to float, of the product, to an integer; at most 512. */
+/* The three specified roundings in turn: to float, of the product, to an integer; at most 512. */
 static uint32_t small_scale_exactly(uint32_t magnitude, uint32_t mantissa, int shift) {
     const uint64_t rounded = small_divide(small_to_float(small_to_float(magnitude) * mantissa), shift);
     return rounded < 512 ? (uint32_t)rounded : 512;
 }
 
-/* The upper half of one product decides, unless it lies so near to a tie that a rounding of the rule could make or
- * break it: below 512, those move a value by 2^-15 at most. */
+/* The upper half of one product decides, unless it is so close to a tie that the specified roundings could change the
+ * result: below 512, they move a value by at most 2^-15. */
 SQZ_INLINE uint8_t small_scale(int32_t sum, const small_factor *factor, int zero) {
     const uint32_t sign = (uint32_t)(sum >> 31), magnitude = ((uint32_t)sum ^ sign) - sign;
     const uint32_t upper = (uint32_t)(((uint64_t)(magnitude << 7) * (factor->mantissa << 8)) >> 32) + factor->middle;
@@ -109,7 +109,7 @@ SQZ_INLINE uint8_t small_scale(int32_t sum, const small_factor *factor, int zero
 
 #endif
 
-/* Two outputs of some pixels go to where `job` says, `output` of pixel `pixel` first. */
+/* Stores two outputs of some pixels where `job` specifies, beginning with `output` of pixel `pixel`. */
 SQZ_INLINE void small_finish(const sqz_conv_job *job, int row, int pixel, int output, const uint32_t sums[][2],
                              int pixels) {
     if (job->y) {
@@ -129,7 +129,7 @@ SQZ_INLINE void small_finish(const sqz_conv_job *job, int row, int pixel, int ou
     }
 }
 
-/* Outputs to compute: all lanes of a panel where sums are asked for. */
+/* Number of outputs to compute: all lanes of a panel if raw sums are requested. */
 SQZ_INLINE int small_outputs(const sqz_conv_job *job) {
     return (job->panels - 1) * SQZ_LANES + (job->y ? job->last_outputs : SQZ_LANES);
 }
@@ -143,8 +143,8 @@ SQZ_INLINE const uint8_t *small_weights(const sqz_conv_job *job, int output) {
 
 /* --- Helium ------------------------------------------------------------------------------------------------------- */
 
-/* Helium cannot multiply a signed by an unsigned byte: this multiplies x - 128, and adds 128 times the sum of the
- * weights, which is the same for all pixels. */
+/* Helium cannot multiply a signed byte by an unsigned one. So this multiplies by x - 128, and adds 128 times the sum of
+ * the weights, which is the same for all pixels. */
 SQZ_INLINE void small_pair(const sqz_conv_job *job, int row, int pixel, int output, const uint32_t start[2],
                            const int PIXELS) {
     const uint8_t *x = job->x + (size_t)row * job->x_row + (size_t)pixel * job->x_pixel;
@@ -227,8 +227,8 @@ SQZ_INLINE int32_t small_odd_signed(uint32_t four) {
 
 /* --- windows ------------------------------------------------------------------------------------------------------ */
 
-/* The products of `count` pixels in 16 bits: [product / 2][pixel][product % 2]. There may be fewer pixels; the last then
- * stands for those that lack. */
+/* The products of `count` pixels in 16 bits: [product / 2][pixel][product % 2]. If there are fewer pixels, the last
+ * one is repeated. */
 SQZ_INLINE void small_lay_windows(const sqz_conv_job *job, const uint8_t *x, int pixels, const int COUNT) {
     for (int p = 0; p < COUNT; p++) {
         const uint8_t *window = x + (size_t)sqz_min(p, pixels - 1) * job->x_pixel;
@@ -254,8 +254,8 @@ SQZ_INLINE void small_lay_windows(const sqz_conv_job *job, const uint8_t *x, int
     }
 }
 
-/* Adds the products from `x` to `end` with two outputs' weights. Unsigned, since partial sums may wrap where the whole
- * does not. */
+/* Adds the products from `x` to `end` with two outputs' weights. Unsigned, since partial sums may wrap even if the
+ * total does not. */
 SQZ_INLINE void small_sums(const uint16_t *x, const uint8_t *weights, const uint16_t *end, uint32_t sums[][2],
                            const int COUNT) {
     do {
@@ -285,8 +285,8 @@ SQZ_INLINE void small_sums(const uint16_t *x, const uint8_t *weights, const uint
 
 #if defined(SQZ_SMALL_THUMB)
 
-/* The same for four pixels, in all of the registers there are, which compilers do not manage. Every one is restored, so
- * that nothing has to be known of this function. */
+/* The same for four pixels. It uses all registers, which compilers do not achieve, and restores every one of them, so
+ * that callers need no special care. */
 #define SMALL_UNUSED __attribute__((unused))
 static __attribute__((naked, noinline)) void small_four_sums(SMALL_UNUSED const uint16_t *x, /* r0 */
                                                              SMALL_UNUSED const uint8_t *weights, /* r1 */
@@ -295,7 +295,7 @@ static __attribute__((naked, noinline)) void small_four_sums(SMALL_UNUSED const 
 #if defined(SQZ_SMALL_DSP)
 #define SMALL_HALF                                                                                                    \
     "ldr r2, [r1], #4\n"           /* weights of two outputs for two products */                                      \
-    "ldrd r12, lr, [r0], #8\n"     /* those of two pixels */                                                          \
+    "ldrd r12, lr, [r0], #8\n"     /* inputs of two pixels */                                                          \
     "sxtb16 r3, r2, ror #8\n"                                                                                         \
     "sxtb16 r2, r2\n"                                                                                                 \
     "smlad r4, r12, r2, r4\n"                                                                                         \
@@ -404,7 +404,7 @@ static void small_pool_row(const uint8_t *x, int size, int out_size, size_t pixe
             uint32_t most, other;
             memcpy(&most, x + i, 4);
             memcpy(&other, middle + i, 4);
-            most = __uadd8(most, __uqsub8(other, most)); /* the maximum: what the other has more is added */
+            most = __uadd8(most, __uqsub8(other, most)); /* the maximum: adds the excess of the other value */
             memcpy(&other, right + i, 4);
             most = __uadd8(most, __uqsub8(other, most));
             memcpy(&other, y + i, 4);
@@ -421,8 +421,8 @@ static void small_pool_row(const uint8_t *x, int size, int out_size, size_t pixe
 
 #if defined(SQZ_SMALL_INTEGER)
 
-/* Both terms in fixed point with 16 bits of fraction decide, unless the sum lies so near to a tie that the roundings of
- * floats count. */
+/* Both terms in fixed point with 16 bits of fraction decide, unless the sum is so close to a tie that the roundings of
+ * floats matter. */
 static void small_add_row(const sqz_add *add, const uint8_t *other, size_t count, uint8_t *y) {
     /* A term is at most 255 times a factor that is less than 1 too small, and rounds to a float of 12.13 bits at worst. */
     enum { ONE = 1 << 16, NEAR = 600 };

@@ -31,7 +31,7 @@ SQZ_INLINE void wasm_block(const sqz_conv_job *job, const uint16_t *wide, const 
     }
 }
 
-/* One row of input in 16 bits, all runs behind each other. */
+/* One row of input in 16 bits, run after run. */
 static void wasm_widen(const sqz_conv_job *job, const uint8_t *x) {
     const size_t count = sqz_wide_run(job->pixels, job->x_pixel, job->groups);
     uint16_t *to = job->wide;
@@ -47,7 +47,7 @@ static void wasm_conv(const sqz_conv_job *job) {
         wasm_widen(job, job->x + (size_t)row * job->x_row);
         for (int panel = 0; panel < job->panels; panel++) {
             const uint8_t *weights = job->weights + (size_t)panel * job->panel_bytes;
-            if (job->kinds[panel] != SQZ_PANEL_WIDE) continue; /* web/web_relaxed.c has done it */
+            if (job->kinds[panel] != SQZ_PANEL_WIDE) continue; /* web/web_relaxed.c has computed it */
             for (int first = 0; first < job->pixels; first += WASM_PIXELS) {
                 const uint16_t *wide = job->wide + (size_t)first * job->x_pixel;
                 size_t at = (size_t)row * job->y_row + (size_t)first * job->y_pixel + (size_t)(panel * SQZ_LANES);

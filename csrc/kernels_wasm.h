@@ -1,4 +1,4 @@
-/* kernels_wasm.h - what both WebAssembly kernels do with their sums. */
+/* kernels_wasm.h - rounding and storing of sums, for both WebAssembly kernels. */
 #ifndef KERNELS_WASM_H
 #define KERNELS_WASM_H
 
@@ -13,7 +13,7 @@ SQZ_INLINE v128_t wasm_requantize(v128_t acc, v128_t multiplier, v128_t low, v12
     return wasm_i32x4_add(scaled, zero);
 }
 
-/* Stores one pixel's 16 sums of a panel, as bytes at y or as they are at raw. */
+/* Stores one pixel's 16 sums of a panel, requantised to bytes at y, or unchanged at raw. */
 SQZ_INLINE void wasm_finish(const sqz_conv_job *job, const v128_t acc[4], int panel, uint8_t *y, int32_t *raw) {
     const float *multiplier = job->multiplier + panel * SQZ_LANES;
     v128_t part[4], bytes;

@@ -1,4 +1,4 @@
-/* kernels_x86.h - what the kernel sets with 256-bit registers share: a panel is two registers of 8 outputs. */
+/* kernels_x86.h - shared by the kernel sets with 256-bit registers: a panel is two registers of 8 outputs. */
 #ifndef SQZ_KERNELS_X86_H
 #define SQZ_KERNELS_X86_H
 
@@ -24,9 +24,9 @@ SQZ_INLINE SQZ_AVX2 __m256i ymm_broadcast(const uint8_t *x) {
     return _mm256_set1_epi32(four);
 }
 
-/* Sums of 8 outputs to int32 of at most 255 - zero. The float is held there first, because a conversion turns large
- * values into the smallest integer, unless IS_PLAIN promises that none occur; what is negative is left to the saturating
- * packs. */
+/* Sums of 8 outputs to int32 of at most 255 - zero. Unless IS_PLAIN promises that it is not needed, the float is limited
+ * first, because the conversion turns too large values into the smallest integer. Negative values are clamped by the
+ * saturating packs. */
 SQZ_INLINE SQZ_AVX2 __m256i ymm_requantize(__m256i acc, __m256 multiplier, __m256 high, const int IS_PLAIN) {
     const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(acc), multiplier);
     return _mm256_cvtps_epi32(IS_PLAIN ? scaled : _mm256_min_ps(scaled, high));
@@ -49,7 +49,7 @@ SQZ_INLINE SQZ_AVX2 void ymm_store_block(const sqz_conv_job *job, __m256i (*acc)
     const __m256 first = _mm256_loadu_ps(multiplier), second = _mm256_loadu_ps(multiplier + 8);
     const __m256 high = _mm256_set1_ps((float)(255 - job->zero));
     const __m256i zero = _mm256_set1_epi16((int16_t)job->zero);
-    /* Packs work within each half of a register, which leaves fours of both pixels in turn. */
+    /* Packs work within each half of a register, which leaves groups of four of both pixels alternately. */
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const int outputs = panel + 1 == job->panels ? job->last_outputs : SQZ_LANES;
     SQZ_UNROLL for (int m = 0; m < PIXELS; m += 2) {

@@ -33,14 +33,14 @@ extern "C" {
 #endif
 #endif
 
-/* Raised whenever a function or a status here changes its meaning; structs are compared by themselves. */
+/* Increased whenever a function or a status changes its meaning. `sqz_abi` covers changes of structs. */
 #define SQZ_ABI_VERSION 4
 
 typedef enum {
     SQZ_OK = 0,
     SQZ_BAD_MAGIC,           /* not a `.sqz` file */
     SQZ_TRUNCATED,           /* shorter than its own length fields state */
-    SQZ_CHECKSUM_MISMATCH,   /* not the bytes that were written */
+    SQZ_CHECKSUM_MISMATCH,   /* the file is damaged: its bytes differ from those that were written */
     SQZ_UNSUPPORTED_VERSION, /* a newer format, or an unknown critical chunk */
     SQZ_LIMIT_EXCEEDED,      /* asks for more than the limits allow */
     SQZ_BAD_TABLE,           /* fields that contradict each other or lie outside their range */
@@ -134,7 +134,7 @@ SQZ_API sqz_status sqz_read_header(const void *data, size_t size, const sqz_limi
 SQZ_API sqz_status sqz_measure(const sqz_spec *spec, const sqz_options *options, sqz_sizes *sizes);
 
 /* Set up a model without weights in `memory` (any alignment), which must outlive it. `options` as for `sqz_measure`,
- * but for the number of threads. */
+ * except for the number of threads. */
 SQZ_API sqz_status sqz_create(const sqz_spec *spec, const sqz_options *options, void *memory, size_t bytes,
                               sqz_model **model);
 
@@ -144,12 +144,12 @@ SQZ_API sqz_status sqz_conv_shape_of(const sqz_model *model, size_t index, sqz_c
 /* Decode and pack all weights of the file that `header` was read from. */
 SQZ_API sqz_status sqz_load(sqz_model *model, const sqz_header *header, const void *data, void *scratch, size_t bytes);
 
-/* The same by two threads of a pool, if the file has two parts that can be decoded at the same time, as most of its
- * version 2 have, and `load_bytes` were measured for two threads or more. */
+/* The same with two threads of a pool, if `load_bytes` was measured for at least two threads and the file has two parts
+ * that can be decoded at the same time. Most files of version 2 have. */
 SQZ_API sqz_status sqz_load_shared(sqz_model *model, sqz_pool *pool, const sqz_header *header, const void *data,
                                    void *scratch, size_t bytes);
 
-/* Give one convolution its integers, copied: weight (O, I, k, k), bias (O), multiplier (O).
+/* Set the integers of one convolution; they are copied: weight (O, I, k, k), bias (O), multiplier (O).
  * SQZ_BAD_TABLE if a value is out of range or a sum could leave int32. */
 SQZ_API sqz_status sqz_set_conv(sqz_model *model, size_t index, const int8_t *weight, const int32_t *bias,
                                 const float *multiplier);
@@ -192,7 +192,7 @@ SQZ_API sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void
 /* Writes row `row` of the input, W * 3 bytes of RGB, to `rgb`; returns 0, or anything else to end the run. */
 typedef int sqz_row_source(void *context, int row, uint8_t *rgb);
 
-/* Classify one image whose rows come from a function. It is called at most once per row, from the top down, and only
+/* Classify one image whose rows a function supplies. It is called at most once per row, from the top down, and only
  * for rows that the network reads. `arena`, `logits`, `map` and `features` as for `sqz_run_features`. SQZ_TRUNCATED if
  * the source ended the run. */
 SQZ_API sqz_status sqz_run_rows(const sqz_model *model, void *arena, size_t arena_bytes, sqz_row_source *source,
@@ -201,18 +201,18 @@ SQZ_API sqz_status sqz_run_rows(const sqz_model *model, void *arena, size_t aren
 /* The rule for photos that show none of the classes: one vector of features per class, and a threshold. A photo is
  * known if its squared cosine to one of the vectors, times 2^16, is at least the threshold. */
 typedef struct {
-    const uint8_t *vectors; /* (count, channels), two numbers of 0 to 15 per byte, each vector from a whole byte on */
+    const uint8_t *vectors; /* (count, channels), two numbers of 0 to 15 per byte; each vector starts at a whole byte */
     int count, channels;
     uint32_t threshold;
 } sqz_unknown;
 
-/* The rule of the file that `header` was read from; its vectors lie in `data`. SQZ_BAD_ARGUMENT if the file has none.
- * */
+/* The rule of the file that `header` was read from; its vectors point into `data`. SQZ_BAD_ARGUMENT if the file has no
+ * rule. */
 SQZ_API sqz_status sqz_unknown_rule(const sqz_header *header, const void *data, sqz_unknown *rule);
 
 enum { SQZ_MAX_UNKNOWN = 64 /* vectors of a rule */ };
 
-/* Photos from which a rule is made: their features, coded by `sqz_code_features`. */
+/* Photos from which a rule is computed: their features, coded by `sqz_code_features`. */
 typedef struct {
     const uint8_t *codes;         /* (photos, channels) */
     const int32_t *labels;        /* (photos), 0 to classes - 1 */
@@ -232,17 +232,17 @@ SQZ_API size_t sqz_fit_unknown(const sqz_novelty *photos, void *memory, size_t b
 /* Whether an image with these `rule->channels` features shows none of the classes: 1 or 0. */
 SQZ_API int sqz_is_unknown(const sqz_unknown *rule, const int32_t *features);
 
-/* Teach a new head: docs/teaching.md. A feature vector is kept as one byte per channel, whose unit is 2^shift. */
-SQZ_API int sqz_code_shift(int positions, int is_signed); /* is_signed: the zero-point of what the head reads is not 0 */
+/* Teach a new head: docs/teaching.md. A feature vector is stored as one byte per channel, whose unit is 2^shift. */
+SQZ_API int sqz_code_shift(int positions, int is_signed); /* is_signed: the zero-point of the head's input is not 0 */
 SQZ_API void sqz_code_features(const int32_t *features, size_t count, int shift, int is_signed, uint8_t *codes);
 
 /* A head before it is rounded, in memory of the caller. */
 typedef struct {
-    double *weight;  /* (channels, classes), one more column with levels */
+    double *weight;  /* (channels, classes); with levels, one more column */
     int32_t *centre; /* (channels) */
     double *scores;  /* (photos, classes): leave-one-out scores; about 1 for a photo's class, 0 for others */
     int exponent, gain;
-    double base; /* with levels */
+    double base; /* used with levels only */
     int has_levels;
 } sqz_taught;
 
@@ -267,8 +267,8 @@ SQZ_API void sqz_teach_round(const sqz_taught *taught, int channels, int classes
 SQZ_API const char *sqz_kernels_of(const sqz_model *model);
 SQZ_API const char *sqz_kernels_name(int index);
 
-/* Multiplies in registers alone for a while, as fast as the kernel set's instructions go, and returns how many
- * multiply-accumulates that were: timed, it is the processor's peak. 0 if the set has no such loop. */
+/* Multiply in registers only, as fast as the kernel set's instructions allow, and return the number of
+ * multiply-accumulates: timed, this gives the processor's peak. 0 if the set has no such loop. */
 SQZ_API uint64_t sqz_peak(const char *kernels, uint32_t rounds);
 
 /* Threads that wait for work. `memory` must outlive the pool; `sqz_pool_destroy` joins the threads.

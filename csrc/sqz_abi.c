@@ -1,5 +1,5 @@
-/* sqz_abi.c - what a program that mirrors squeezenet.h, and the model behind it, in another language must agree on, as
- * one number. */
+/* sqz_abi.c - one number for the layout of the structs in squeezenet.h and of the model, which a program in another
+ * language compares with its own definitions. */
 #include "sqz_internal.h"
 
 #define ABI_FIELD(type, field) (uint32_t)offsetof(type, field), (uint32_t)sizeof(((type *)0)->field)

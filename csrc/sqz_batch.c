@@ -1,8 +1,8 @@
-/* sqz_batch.c - many images, or one, on one thread or several: each thread takes whole images, or parts of one's steps. */
+/* sqz_batch.c - one or more images on one or more threads: each thread takes whole images, or parts of an image's steps. */
 #include "sqz_internal.h"
 
 #ifndef SQZ_MACS_PER_THREAD
-#define SQZ_MACS_PER_THREAD (1 << 26) /* what is worth a thread: 0.4 to some milliseconds of one */
+#define SQZ_MACS_PER_THREAD (1 << 26) /* the least work worth a thread: 0.4 ms to a few ms */
 #endif
 enum { BATCH_PARTS_PER_THREAD = 2 }; /* of a step without a pool */
 
@@ -11,7 +11,7 @@ typedef struct {
     const uint8_t *pixels; /* of the images of this run */
     sqz_result result;
     uint8_t *arena;
-    size_t threads; /* whose memory the arena holds */
+    size_t threads; /* number for which the arena has memory */
     const int *parts; /* of each step of an image; NULL where a part is an image */
 } batch_context;
 
@@ -49,14 +49,14 @@ static void batch_part(void *argument, int thread, int step, int part) {
     sqz_restore_floats(floats);
 }
 
-/* Into how many parts threads split a step. Next to a pooled row of another part, both make the row that both windows
- * read: then as few parts as there are threads. */
+/* The number of parts that threads split a step into. Where two parts meet, both compute the row that the pool windows on
+ * either side read, so a step with a pool is split into as few parts as there are threads. */
 static int batch_parts(const sqz_model *model, int step, int sharers) {
     const int stage = model->streamed + step, is_pooled = stage <= model->n_fires && model->stages[stage].has_pool;
     return sqz_min(sqz_step_items(model, step), is_pooled ? sharers : sharers * BATCH_PARTS_PER_THREAD);
 }
 
-/* For how many threads some images are work enough. */
+/* The number of threads that these images keep busy. */
 static int batch_sharers(const sqz_model *model, size_t images, int threads) {
     const uint64_t worth = model->n_macs * (images < 1024 ? images : 1024) / SQZ_MACS_PER_THREAD;
     return worth < (uint64_t)threads ? sqz_max((int)worth, 1) : threads;
@@ -84,7 +84,7 @@ sqz_status sqz_run_features(const sqz_model *model, sqz_pool *pool, void *arena,
     sharers = batch_sharers(model, 1, threads);
     for (int i = 0; i < sqz_steps(model); i++) parts[i] = batch_parts(model, i, sharers);
     for (; count; count -= step) {
-        /* Each thread takes whole images as long as there is one for each; the rest are shared, if that pays. */
+        /* Threads take whole images while there is one for each; the remaining images are shared if that is faster. */
         const int is_shared = sharers > 1 && count < (size_t)threads;
         int images;
         step = is_shared ? 1 : sharers > 1 ? count / (size_t)threads * (size_t)threads : count;
@@ -120,7 +120,7 @@ typedef struct {
 } batch_loading;
 
 static void batch_load_share(void *context, int thread, int stage, int share) {
-    batch_loading *batch = context;
+    batch_loading *batch = (batch_loading *)context;
     (void)thread, (void)stage;
     sqz_load_share(&batch->loading, share, batch->scratch + (size_t)share * sqz_loader_bytes(batch->loading.model));
 }
@@ -135,7 +135,7 @@ sqz_status sqz_load_shared(sqz_model *model, sqz_pool *pool, const sqz_header *h
     if (!threads) return SQZ_NO_MEMORY;
     status = sqz_begin_loading(&batch.loading, model, header, data, sqz_min(threads, pool ? sqz_pool_threads(pool) : 1));
     if (status) return status;
-    batch.scratch = scratch;
+    batch.scratch = (uint8_t *)scratch;
     if (batch.loading.shares > 1) {
         sqz_pool_run(pool, batch.loading.shares, 1, &batch.loading.shares, batch_load_share, &batch);
     } else {

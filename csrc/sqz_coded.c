@@ -1,24 +1,24 @@
-/* sqz_coded.c - weights that stay coded: decoded for each image anew, in the order of the file, row by row into the panels
- * that kernels read. A row needs the one before it, hence streams are written without other references.
+/* sqz_coded.c - weights that stay coded in memory: they are decoded again for each image, in the order of the file, row by
+ * row into the panels that kernels read. Only the previous row is available, so streams refer to no other row.
  *
- * Exported C alone has this, for SQZ_PACK_TWOS. Streams are part of the program; a damaged one ends the run. */
+ * Only exported C uses this, with SQZ_PACK_TWOS. Streams are part of the program; a damaged one ends the run. */
 #include "sqz_internal.h"
 
 #if defined(SQZ_CODED)
 #include "sqz_weights.h"
 
-/* What follows it in the trunk: coefficients, columns, and two rows. */
+/* In the trunk, it is followed by coefficients, columns and two rows. */
 typedef struct {
     sqz_decoder decoder;
     decode_stream stream;
     decode_layer layer;
-    int conv, row;  /* that is decoded next */
+    int conv, row;  /* that are decoded next */
     int n_values, zero; /* of the codebook, if there is one */
     int8_t values[256];
     int8_t *rows[2];
 } coded_decoder;
 
-/* What the exporter sets aside for it. */
+/* The size that the exporter reserves for it. */
 typedef char coded_decoder_fits[sizeof(coded_decoder) <= 9728 ? 1 : -1];
 
 static coded_decoder *coded_decoder_of(const sqz_worker *worker) {
@@ -42,7 +42,7 @@ void sqz_coded_begin(const sqz_worker *worker) {
     decode_reset(&coded->decoder);
 }
 
-/* The rows of a panel, which come next in the stream, to `to`. */
+/* Decodes the next rows of the stream, those of a panel, to `to`. */
 static void coded_next_panel(const sqz_worker *worker, const sqz_conv *conv, int panel, uint8_t *to) {
     const int outputs = panel + 1 == conv->panels ? conv->last_outputs : SQZ_LANES;
     coded_decoder *coded = coded_decoder_of(worker);
@@ -54,7 +54,7 @@ static void coded_next_panel(const sqz_worker *worker, const sqz_conv *conv, int
         decode_start(stream, source->stream, source->bytes);
         coded->n_values = decode_codebook(stream, &coded->decoder, coded->values, &coded->zero);
         decode_begin_rows(stream, &coded->decoder, products, &coded->layer);
-        memset(coded->rows[1], 0, (size_t)products); /* what the first row refers to */
+        memset(coded->rows[1], 0, (size_t)products); /* the row that the first one refers to */
     }
     memset(to, 0, conv->panel_bytes);
     for (int lane = 0; lane < outputs && !stream->status; lane++, coded->row++) {

@@ -1,9 +1,10 @@
-/* sqz_decode.c - weight streams of docs/coding.md, whose names are kept here; weights themselves: sqz_weights.h.
+/* sqz_decode.c - the weight streams of docs/coding.md, with the names used there; sqz_weights.h decodes the weights
+ * themselves.
  *
- * Any bytes decode to something or are refused. After the first error the walk goes on for at most a row, reading
- * zeros; nothing that it computes then is used.
+ * Any bytes either decode to something or are rejected. After the first error, decoding continues with zeros for at most
+ * one row, and its results are not used.
  *
- * sqz_encode.c includes this file with SQZ_ENCODES defined: the same walk then writes what it would have read. */
+ * sqz_encode.c includes this file with SQZ_ENCODES defined: the same functions then write instead of reading. */
 #include "sqz_weights.h"
 
 /* --- numbers ------------------------------------------------------------------------------------------------------ */
@@ -91,7 +92,7 @@ static size_t decode_products(const sqz_conv_shape *shape) {
     return (size_t)shape->in_channels * (size_t)(shape->kernel * shape->kernel);
 }
 
-/* Whether a coder was made for such a convolution. */
+/* Whether the decoder has enough memory for a convolution of this shape. */
 static int decode_has_room(const sqz_decoder *decoder, const sqz_conv_shape *shape) {
     return decode_shape_is_valid(shape) && decoder->predictors[shape->kernel] &&
            (size_t)shape->out_channels <= decoder->max_rows && decode_products(shape) <= decoder->max_products;
@@ -108,8 +109,8 @@ static void decode_weights(decode_stream *stream, sqz_decoder *decoder, const sq
     }
 }
 
-/* A stream but its beginning and end; returns how many values the codebook has, and where 0 is among them. Without
- * biases and multipliers it is one of weights alone, whose rows refer to the one before. */
+/* A stream without its beginning and end; returns the number of values in the codebook, and the place of 0 among them.
+ * Without biases and multipliers, the stream has only weights, and each row refers to the one before. */
 static int decode_body(decode_stream *stream, sqz_decoder *decoder, const sqz_conv_shape *shape, int8_t *weight,
                        int32_t *bias, float *multiplier, int8_t *values, int *zero) {
     int n_values;
@@ -150,7 +151,7 @@ static sqz_decoder_needs decode_needs(const sqz_conv_shape *shapes, size_t count
     return needs;
 }
 
-/* Bytes of a decoder with what follows it in memory, which is laid out unless `decoder` is NULL. */
+/* Bytes of a decoder and of the arrays behind it, whose addresses are set unless `decoder` is NULL. */
 static size_t decode_layout(const sqz_decoder_needs *needs, sqz_decoder *decoder) {
     size_t bytes = sqz_round_up(sizeof *decoder, SQZ_ALIGN);
     for (size_t kernel = 0; kernel <= DECODE_MAX_KERNEL; kernel++) {

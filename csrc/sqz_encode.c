@@ -1,17 +1,17 @@
-/* sqz_encode.c - writes weight streams: the walk of sqz_decode.c with a range encoder, and what an encoder chooses
- * (codebook, references, energy), as `squeezenet.codec` does, to the byte. */
+/* sqz_encode.c - writes weight streams: the functions of sqz_decode.c with a range encoder, and the choices of an encoder
+ * (codebook, references, energy). The bytes are the same as those of `squeezenet.codec`. */
 #define SQZ_ENCODES 1
 #include "sqz_decode.c"
 
 enum {
-    ENCODE_MAX_ROWS = 8192, /* beyond, no row names its own reference */
+    ENCODE_MAX_ROWS = 8192, /* with more rows, each refers to the one before */
     /* A decision costs at most 12.2 bits, and a weight takes at most 11 with contexts and 3 bits without. */
     ENCODE_WEIGHT_BYTES = 18,
     ENCODE_ROW_BYTES = 64,
     ENCODE_FRAME_BYTES = 512
 };
 
-/* log2 of a normal double: 2 * artanh((f - 1) / (f + 1)) for a fraction f around 1, one rounding each step. */
+/* log2 of a normal double: 2 * artanh((f - 1) / (f + 1)) for a fraction f around 1, each step rounded once. */
 static double encode_log2(double x) {
     uint64_t bits;
     double f, t, square, sum;
@@ -39,7 +39,7 @@ static double encode_worth(const int8_t *rows, const double *norms, size_t produ
     return -0.5 * 0.6 * (double)products * encode_log2(1.0 - correlation * correlation);
 }
 
-/* For each row the earlier one that saves the most bits; returns whether that pays for the layer as a whole. */
+/* Finds for each row the earlier one that saves the most bits; returns whether this saves bits for the whole layer. */
 static int encode_choose_references(const int8_t *rows, double *norms, int count, size_t products, int32_t *references) {
     double gains = 0.0;
     int differs = 0;
@@ -89,7 +89,7 @@ static void encode_measure(decode_stream *stream, const float *multiplier, const
     stream->bias_shift = encode_trailing_zeros(of_biases) % 32;
 }
 
-/* Replaces weights by their places in the sorted table of their values, counted from that of 0, if a table pays. */
+/* If a codebook saves bits, replaces weights by their places in the sorted table of values, counted from that of 0. */
 static int encode_look_up(int8_t *symbols, size_t count, uint8_t present[255]) {
     int8_t places[255];
     int values = 0, largest = 0, zero = 0;

@@ -3,7 +3,7 @@
 
 uint32_t sqz_crc32(const uint8_t *data, size_t size) {
 #if defined(SQZ_SMALL_ONLY)
-    enum { STEP = 4 }; /* bits at once: a table of 64 bytes instead of 1,024 */
+    enum { STEP = 4 }; /* bits at a time: a table of 64 bytes instead of 1,024 */
 #else
     enum { STEP = 8 };
 #endif

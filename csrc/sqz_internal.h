@@ -1,8 +1,8 @@
-/* sqz_internal.h - what the engine's own files share.
+/* sqz_internal.h - declarations that the engine's files share.
  *
- * Every static function carries the prefix of its file (`decode_`, `plan_`, ...), because `squeezenet export` pastes the
- * files into one. A file calls only files that come later here: sqz_abi, sqz_model, sqz_batch, sqz_run, sqz_coded, sqz_parse,
- * sqz_pack, sqz_plan, sqz_schedule, sqz_decode, sqz_unknown, sqz_threads, kernels, kernels_*, sqz_hash. */
+ * Every static function has the prefix of its file (`decode_`, `plan_`, ...), because `squeezenet export` joins the files
+ * into one. A file calls only files that come later in this list: sqz_abi, sqz_model, sqz_batch, sqz_run, sqz_coded,
+ * sqz_parse, sqz_pack, sqz_plan, sqz_schedule, sqz_decode, sqz_unknown, sqz_threads, kernels, kernels_*, sqz_hash. */
 #ifndef SQZ_INTERNAL_H
 #define SQZ_INTERNAL_H
 
@@ -26,7 +26,7 @@ int memcmp(const void *a, const void *b, size_t count);
 #endif
 
 #if defined(__clang__)
-#pragma STDC FP_CONTRACT OFF /* GCC and MSVC are told by flags */
+#pragma STDC FP_CONTRACT OFF /* for GCC and MSVC, compiler flags do this */
 #endif
 
 #if defined(__GNUC__)
@@ -43,14 +43,14 @@ int memcmp(const void *a, const void *b, size_t count);
 #define SQZ_RESTRICT restrict
 #endif
 
-/* To begin a struct with. */
+/* Placed at the beginning of a struct. */
 #if defined(__cplusplus)
 #define SQZ_ZEROS {}
 #else
 #define SQZ_ZEROS {0}
 #endif
 
-/* For loops over registers, with constant bounds. */
+/* Unrolls loops over registers, whose bounds are constant. */
 #if defined(SQZ_KEEP_LOOPS)
 #define SQZ_UNROLL
 #elif defined(__clang__)
@@ -68,11 +68,11 @@ enum {
     SQZ_MAX_SIZE = 1024,  /* limits of a spec, as in spec.py */
     SQZ_MAX_CHANNELS = 4096,
     SQZ_HEAD_PIXELS = 28, /* positions of the head at a time, at most, */
-    SQZ_WIDE_HEAD_PIXELS = 24, /* of kernel sets that take rows in 16 bits, six at a time, */
+    SQZ_WIDE_HEAD_PIXELS = 24, /* for kernel sets that read rows in 16 bits, six positions at a time, */
     SQZ_HEAD_PANELS = 8,  /* and panels */
-    SQZ_WIDE_BYTES = 1 << 14, /* of input in 16 bits, where more than what one row needs helps */
+    SQZ_WIDE_BYTES = 1 << 14, /* of input in 16 bits, for kernel sets that gain from more than one row */
     SQZ_WINDOW_PIXELS = 4, /* of SQZ_WIDE_WINDOWS */
-    SQZ_SLACK = 64        /* bytes that may be read, never used, behind a tensor */
+    SQZ_SLACK = 64        /* bytes behind a tensor that may be read but are never used */
 };
 
 /* Range of scales and multipliers, as in spec.py; multipliers end at 2^20. */
@@ -80,8 +80,8 @@ enum {
 #define SQZ_MAX_SCALE ((float)((int64_t)1 << 40))
 #define SQZ_MAX_MULTIPLIER ((float)(1 << 20))
 
-/* Rounding to nearest and no flushing of small numbers, whatever other code of the process has asked for; returns what
- * it was, for `sqz_restore_floats`. Where there is no instruction for it here, the caller has to see to it. */
+/* Sets rounding to nearest without flushing of small numbers, whatever other code of the process has set, and returns the
+ * previous mode for `sqz_restore_floats`. On processors without code here, the caller must ensure this mode. */
 #if !defined(SQZ_PORTABLE_ONLY) && (defined(__x86_64__) || defined(_M_X64))
 #include <xmmintrin.h>
 SQZ_INLINE void sqz_restore_floats(uint64_t floats) { _mm_setcsr((unsigned)floats); }
@@ -112,7 +112,7 @@ SQZ_INLINE double sqz_sqrt(double value) { return sqrt(value); }
 #endif
 
 SQZ_INLINE size_t sqz_round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
-/* Bytes to the next place where a block of memory may begin. */
+/* Bytes up to the next address where a block of memory may begin. */
 SQZ_INLINE size_t sqz_padding(const void *memory) { return (SQZ_ALIGN - (uintptr_t)memory % SQZ_ALIGN) % SQZ_ALIGN; }
 SQZ_INLINE int sqz_abs(int a) { return a < 0 ? -a : a; }
 SQZ_INLINE int sqz_min(int a, int b) { return a < b ? a : b; }
@@ -122,19 +122,19 @@ SQZ_INLINE uint8_t sqz_max_u8(uint8_t a, uint8_t b) { return a > b ? a : b; }
 /* Rounds |value| < 2^22 half to even: adding 1.5 * 2^23 leaves no bits for a fraction. */
 SQZ_INLINE int sqz_round(float value) { return (int)((value + 12582912.0f) - 12582912.0f); }
 
-/* Bytes from one pixel of a tensor to the next: whole groups of products. */
+/* Bytes from one pixel of a tensor to the next: a whole number of groups of products. */
 SQZ_INLINE size_t sqz_pixel_bytes(int channels) { return sqz_round_up((size_t)channels, 4); }
 
 /* --- kernels ----------------------------------------------------------------------------------------------------- */
 
-/* How weights lie in memory. Outputs are grouped in panels of 16, products in groups of 4, padded with zero weights.
+/* Layouts of weights in memory. Outputs are grouped in panels of 16, products in groups of 4, padded with zero weights.
  *   SQZ_PACK_S8   int8 [panel][group][16][4]
  *   SQZ_PACK_S16  int16 [panel][group][2][16][2]: products 0 and 1, then 2 and 3
  *   SQZ_PACK_MIX  a panel of either, S8 where pair sums cannot leave int16 (`sqz_conv.kinds`), in S16's space
  *   SQZ_PACK_TWOS int8 [panel][8][product][2]: pairs of outputs; up to SQZ_SLACK bytes behind the last may be read */
 enum { SQZ_PACK_S8, SQZ_PACK_S16, SQZ_PACK_MIX, SQZ_PACK_TWOS };
 
-/* Memory for input in 16 bits that a kernel set needs: none, rows of it, or all products of a few pixels. */
+/* Memory that a kernel set needs for input in 16 bits: none, rows, or all products of a few pixels. */
 enum { SQZ_WIDE_NONE, SQZ_WIDE_ROWS, SQZ_WIDE_WINDOWS };
 
 /* Kinds of panels in SQZ_PACK_MIX: S16, or S8 where the sums of pairs, of as many groups of a run, fit int16. */
@@ -179,9 +179,9 @@ typedef struct {
     int (*is_supported)(void);
 } sqz_kernels;
 
-/* One row of what a 3x3/2 maximum reads, for kernel sets to build with their own instructions: its maxima become the row
- * `y`, or raise what other rows of the window left there. A window that hangs over the edge sees the last column twice,
- * which is neutral. */
+/* One input row of a 3x3/2 max pool, which kernel sets compile with their own instructions: its maxima become the row `y`,
+ * or raise the maxima that other rows of the window stored there. A window that extends beyond the edge reads the last
+ * column twice, which does not change the maximum. */
 SQZ_INLINE void sqz_pool_row_body(const uint8_t *x, int size, int out_size, size_t pixel, int is_first,
                                   uint8_t *SQZ_RESTRICT y) {
     for (int out = 0; out < out_size; out++, x += 2 * pixel, y += pixel) {
@@ -208,7 +208,7 @@ SQZ_INLINE void sqz_add_row_body(const sqz_add *add, const uint8_t *other, size_
     }
 }
 
-/* Products that one row of a job touches in each run. */
+/* Products that one row of a job reads in each run. */
 SQZ_INLINE size_t sqz_wide_run(int pixels, size_t x_pixel, int groups) {
     return (size_t)(pixels - 1) * x_pixel + (size_t)groups * 4;
 }
@@ -250,16 +250,16 @@ extern const sqz_kernels sqz_wasm_kernels;
 
 /* --- decoder; `sqz_decode.c` -------------------------------------------------------------------------------------- */
 
-/* What a decoder must be ready for. */
+/* The largest sizes that a decoder has to support. */
 typedef struct {
-    size_t rows, products; /* the most that a convolution has: outputs, weights of an output */
+    size_t rows, products; /* largest of all convolutions: outputs, weights per output */
     unsigned kernels;      /* bit k: there is a k x k convolution */
 } sqz_decoder_needs;
 
 /* Adds a convolution; returns 0 if its shape is impossible. */
 int sqz_decoder_need(sqz_decoder_needs *needs, const sqz_conv_shape *shape);
 size_t sqz_decoder_bytes_for(const sqz_decoder_needs *needs);
-/* In memory of that many bytes. */
+/* Creates a decoder in memory of that many bytes. */
 sqz_decoder *sqz_decoder_begin(const sqz_decoder_needs *needs, void *memory);
 
 /* --- model ------------------------------------------------------------------------------------------------------- */
@@ -277,7 +277,7 @@ typedef struct {
     uint8_t *kinds;
     int32_t *bias; /* with the input's zero-point folded in; padded to whole panels */
     float *multiplier;
-    int32_t *plain_bias; /* as stored; kept for the head, whose padding sees nothing else */
+    int32_t *plain_bias; /* as stored; kept for the head, where it is the sum at a padding position */
 } sqz_conv;
 
 typedef struct {
@@ -286,31 +286,32 @@ typedef struct {
     sqz_add add;
 } sqz_fire;
 
-/* A stage makes the rows of one tensor, conv1's or a Fire module's, and passes them on at once: squeezed into the map
- * that the next Fire module reads, or to the head. Stage 0 is conv1, stage i Fire i - 1. `sqz_schedule.c` lays it out. */
+/* A stage computes the rows of one tensor, the output of conv1 or of a Fire module, and passes them on at once: squeezed
+ * into the map that the next Fire module reads, or to the head. Stage 0 is conv1, stage i is Fire i - 1. `sqz_schedule.c`
+ * assigns the memory. */
 typedef struct {
     int channels, map_channels; /* of the tensor; of the map, 0 for the last stage */
     int size, out_size;  /* of a row, before and after the pool */
-    int has_pool, rows;  /* rows before the pool that are read at all */
+    int has_pool, rows;  /* rows before the pool that are needed */
     int is_added;        /* whether the next Fire's bypass reads the tensor as well */
-    size_t window_bytes; /* scratch memory for one row that is made: conv1's windows, or a row of the bypass */
-    int step;            /* how many of them are made at a time */
-    int map_rows;        /* of the map: all with their border, or a window of 3; 0 for the last stage */
+    size_t window_bytes; /* scratch memory per computed row: conv1's windows, or a row of the bypass */
+    int step;            /* number of rows computed at a time */
+    int map_rows;        /* of the map: all, border included, or a window of 3; 0 for the last stage */
     int kept_rows;       /* of the tensor, in the trunk: all, or the most recent few, or 0 */
     int band_rows;       /* of the tensor, in scratch memory, where it is pooled and not kept */
     size_t map_at, kept_at;   /* in the trunk */
-    size_t band_at, spare_at; /* in scratch memory, behind the rows that are made: of the band, of what takes turns */
+    size_t band_at, spare_at; /* in scratch memory, behind the computed rows: the band; memory used in turns */
 } sqz_stage;
 
-/* How far a streamed stage has come. */
+/* The progress of a streamed stage. */
 typedef struct {
     int made;   /* rows before the pool */
     int mapped; /* rows of the map, its border included */
 } sqz_progress;
 
 #if defined(SQZ_CODED)
-/* Where a convolution's weights come from. They are decoded into the trunk, from `at` on, before a step of the image, or
- * panel by panel while they are multiplied: `step` is then -1. */
+/* The source of a convolution's weights. They are decoded into the trunk, from `at` on, before step `step` of the image,
+ * or, if `step` is -1, panel by panel while they are multiplied. */
 typedef struct {
     const uint8_t *stream;
     size_t bytes;
@@ -318,7 +319,7 @@ typedef struct {
     size_t at;
 } sqz_source;
 
-/* Where the decoder lies in the trunk, and the panel that it has decoded last. */
+/* The position of the decoder in the trunk, and of the panel that it decoded last. */
 typedef struct {
     const sqz_source *sources;
     size_t decoder_at, panel_at;
@@ -331,13 +332,13 @@ struct sqz_model {
     sqz_conv *stem, *head;
     sqz_fire *fires;
     sqz_stage *stages;     /* n_fires + 1 */
-    size_t n_convs, n_set; /* n_set: that have their integers */
+    size_t n_convs, n_set; /* n_set: those whose integers are set */
     int n_fires;
-    int streamed; /* stages 0 to this one run row by row at the same time; all maps but the last one's are windows */
+    int streamed; /* stages 0 to this one run together, row by row; of these, only the last has a whole map */
     int keeps_head_input;
     int input_size, stem_kernel, head_relu, head_padding;
     size_t input_at, progress_at; /* in the trunk: the last rows of input that came from a source; `sqz_progress` */
-    size_t trunk_bytes;   /* arena: what lies between layers */
+    size_t trunk_bytes;   /* arena: tensors between layers */
     size_t scratch_bytes; /* arena: each thread's own, of which the last `wide_bytes` are for kernels */
     size_t wide_bytes;
     int head_pixels, head_panels; /* positions and panels of the head at a time, */
@@ -345,7 +346,7 @@ struct sqz_model {
     size_t integer_bytes; /* of the largest convolution, as decoded: (O, I, k, k), (O), (O) */
     sqz_decoder_needs needs;
     uint64_t n_macs;
-    uint64_t shape_hash; /* of all convolutions: whether a file is of this architecture */
+    uint64_t shape_hash; /* of all convolutions, to check that a file has this architecture */
 #if defined(SQZ_CODED)
     sqz_coded coded;
 #endif
@@ -353,15 +354,15 @@ struct sqz_model {
 
 SQZ_INLINE size_t sqz_row_bytes(int size, int channels) { return (size_t)size * sqz_pixel_bytes(channels); }
 
-/* Checks a spec completely and lays its network out; `sqz_plan.c`.
- *   model   becomes a model without weights; its pointers are valid only if there is
- *   memory  with the model itself at its start, aligned and `sizes->model_bytes` long, or NULL to count only
- *   sizes   all but load_bytes and arena_bytes */
+/* Checks a spec completely and plans its network; `sqz_plan.c`.
+ *   model   becomes a model without weights; its pointers are valid only if `memory` is given
+ *   memory  the model itself is at its start; aligned, `sizes->model_bytes` long; or NULL to count only
+ *   sizes   all except load_bytes and arena_bytes */
 sqz_status sqz_plan(const sqz_spec *spec, const sqz_kernels *kernels, const sqz_options *options, sqz_model *model,
                     uint8_t *memory, sqz_sizes *sizes);
 
-/* Decides how many rows are made at a time and where everything lies: of a model whose shapes are known, stages' fields
- * from `step` on and its own from `streamed` to `sums_bytes`; `sqz_schedule.c`. */
+/* Decides how many rows are computed at a time and where everything is in memory. For a model whose shapes are known, it
+ * sets the fields of stages from `step` on and the model's from `streamed` to `sums_bytes`; `sqz_schedule.c`. */
 void sqz_schedule(sqz_model *model, int band_rows, int streamed);
 
 /* --- running; `sqz_run.c` ---------------------------------------------------------------------------------------- */
@@ -370,13 +371,13 @@ void sqz_schedule(sqz_model *model, int band_rows, int streamed);
 typedef struct {
     const uint8_t *pixels; /* rows `first` to `end` - 1 */
     int first, end;
-    size_t readable; /* bytes of them, and those behind that may be read */
+    size_t readable; /* their bytes, plus those behind them that may be read */
     sqz_row_source *source;
     void *context;
     sqz_status status;
 } sqz_input;
 
-/* What a run is to find out; any may be NULL. */
+/* The results that a run computes; any may be NULL. */
 typedef struct {
     double *logits, *map;
     int32_t *features;
@@ -394,17 +395,19 @@ typedef struct {
 int sqz_steps(const sqz_model *model);
 int sqz_step_items(const sqz_model *model, int step); /* rows, or panels of classes, that it can be split into */
 void sqz_run_step(const sqz_worker *worker, int step);
-/* All of them, on this thread. */
+/* Runs all steps on this thread. */
 sqz_status sqz_run_image(const sqz_model *model, void *arena, size_t arena_bytes, sqz_input *input,
                          const sqz_result *result);
 
 /* Lays weights (O, I, k, k) out for a kernel set; `sqz_pack.c`. */
 void sqz_pack_conv(const sqz_conv *conv, int pack, const int8_t *weight);
+/* Packs the weights of one output, (I, k, k), as SQZ_PACK_TWOS into its panel; the gaps must already be 0. */
+void sqz_pack_output(const sqz_conv *conv, const int8_t *weight, int lane, uint8_t *panel);
 
 /* One entry of the WGHT chunk's table. */
 typedef struct {
     uint64_t bytes; /* length of the stream */
-    int is_fresh;   /* decoded by a new decoder, without those before it */
+    int is_fresh;   /* needs a new decoder, and no earlier stream */
 } sqz_stream;
 
 /* Reads the entry at `*offset` of the table and moves to the next one. */
@@ -412,7 +415,7 @@ sqz_status sqz_next_stream(const sqz_header *header, const void *data, size_t *o
 
 enum { SQZ_MAX_LOADERS = 2 }; /* threads that share a load */
 
-/* A load, and what became of each share of it. */
+/* A load in progress, and the outcome of each share. */
 typedef struct {
     sqz_model *model;
     const sqz_header *header;
@@ -424,19 +427,18 @@ typedef struct {
     sqz_status late[SQZ_MAX_LOADERS];   /* of the first integers out of range */
 } sqz_loading;
 
-/* Checks the table and divides the streams into at most `threads` shares; then each share is decoded, in any order or at
- * the same time, with `sqz_loader_bytes` of memory for each; then the first error is looked for. */
+/* `sqz_begin_loading` checks the table and divides the streams into at most `threads` shares. `sqz_load_share` decodes one
+ * of them, with `sqz_loader_bytes` of memory; shares may be decoded in any order or at the same time. `sqz_end_loading`
+ * returns the first error. */
 sqz_status sqz_begin_loading(sqz_loading *loading, sqz_model *model, const sqz_header *header, const void *data,
                              int threads);
 size_t sqz_loader_bytes(const sqz_model *model);
 void sqz_load_share(sqz_loading *loading, int share, void *scratch);
 sqz_status sqz_end_loading(sqz_loading *loading);
-/* Those of one output, (I, k, k), as SQZ_PACK_TWOS in its panel; what they leave out has to be 0 already. */
-void sqz_pack_output(const sqz_conv *conv, const int8_t *weight, int lane, uint8_t *panel);
 
 #if defined(SQZ_CODED)
-/* `sqz_coded.c`: before the first step of an image; before each; a convolution's weights, or NULL if they come panel by
- * panel; and each panel in turn. */
+/* `sqz_coded.c`: called before the first step of an image; before each step; for the weights of a convolution, NULL if
+ * they are decoded panel by panel; and for each of these panels in turn. */
 void sqz_coded_begin(const sqz_worker *worker);
 void sqz_coded_hold(const sqz_worker *worker, int step);
 uint8_t *sqz_coded_weights(const sqz_worker *worker, const sqz_conv *conv);
@@ -457,10 +459,9 @@ void sqz_sha256(const uint8_t *data, size_t size, uint8_t digest[32]);
 
 enum { SQZ_MAX_STAGES = 2 + SQZ_MAX_FIRES, SQZ_MAX_PARTS = 0xFFFF };
 
-
 typedef void sqz_task(void *context, int thread, int stage, int part);
-/* Calls `task` once for each of `parts[stage]` parts of each stage; a stage begins when the one before it is done.
- * Returns when all are. Wakes up to `threads` - 1 threads for it, but any that is awake may take parts. */
+/* Calls `task` once for each of the `parts[stage]` parts of each stage, and returns when all are done. A stage begins
+ * when the one before it is done. Wakes up to `threads` - 1 threads, but any thread that is awake may take parts. */
 void sqz_pool_run(sqz_pool *pool, int threads, int stages, const int *parts, sqz_task *task, void *context);
 
 #endif

@@ -1,9 +1,9 @@
-/* sqz_model.c - the life of a model: measured, created, loaded from a file or given its integers one by one. */
+/* sqz_model.c - measures and creates a model; its integers are loaded from a file or set one convolution at a time. */
 #include "sqz_internal.h"
 
 /* --- shapes and memory -------------------------------------------------------------------------------------------- */
 
-/* Plans a model, at `memory` or to count only. */
+/* Plans a model at `memory`, or only counts if that is NULL. */
 static sqz_status model_plan(const sqz_spec *spec, const sqz_options *options, sqz_model *model, uint8_t *memory,
                              sqz_sizes *sizes) {
     const int threads = options && options->threads ? options->threads : 1;
@@ -59,7 +59,7 @@ const char *sqz_kernels_of(const sqz_model *model) { return model->kernels->name
 
 /* --- weights ------------------------------------------------------------------------------------------------------ */
 
-/* Takes one output's bias and multiplier, and what its sums can reach. */
+/* Sets one output's bias and multiplier, and checks the range of its sums. */
 static sqz_status model_set_output(const sqz_model *model, sqz_conv *conv, int output, const int8_t *weight,
                                    size_t products, int32_t bias, float multiplier) {
     int32_t sum = 0, magnitude = 0;
@@ -75,7 +75,7 @@ static sqz_status model_set_output(const sqz_model *model, sqz_conv *conv, int o
     if (!(multiplier >= SQZ_MIN_SCALE && multiplier <= SQZ_MAX_MULTIPLIER)) return SQZ_BAD_TABLE;
     if (largest > conv->largest_sum) conv->largest_sum = largest;
     if ((double)largest * (double)multiplier > 2147000000.0) conv->is_bounded = 0;
-    /* Wraps where the kernel's sums wrap back: only the whole is known to fit. */
+    /* May wrap, and the kernel's sums then wrap back: only the total is known to fit. */
     conv->bias[output] = (int32_t)(uint32_t)(bias + (int64_t)(model->kernels->x_offset - conv->in_zero) * sum);
     conv->multiplier[output] = multiplier;
     conv->plain_bias[output] = bias;
@@ -147,18 +147,18 @@ void sqz_load_share(sqz_loading *loading, int share, void *scratch) {
         int32_t *bias = (int32_t *)(void *)integers;
         float *multiplier = (float *)(void *)(bias + shape.out_channels);
         int8_t *weight = (int8_t *)(multiplier + shape.out_channels);
-        sqz_next_stream(loading->header, loading->data, &next, &stream); /* checked at the beginning */
+        sqz_next_stream(loading->header, loading->data, &next, &stream); /* already checked */
         if (i < loading->starts[share]) continue;
         if (!decoder || stream.is_fresh) decoder = sqz_decoder_begin(&model->needs, scratch);
         status = sqz_decode_conv(decoder, at, (size_t)stream.bytes, &shape, weight, bias, multiplier);
-        /* Integers out of range count once all streams have been decoded. */
+        /* A stream that cannot be decoded takes precedence over integers out of range. */
         if (!status && !late) late = model_set_conv(model, conv, weight, bias, multiplier);
     }
     loading->status[share] = status;
     loading->late[share] = late;
 }
 
-/* Divides the streams where fresh ones begin: a share gets as many parts as the others, or one more. */
+/* Divides the streams at fresh ones: the shares have equal numbers of parts, or differ by one. */
 static void model_share_streams(sqz_loading *loading, int parts) {
     sqz_stream stream;
     size_t at = 0;
@@ -183,7 +183,7 @@ sqz_status sqz_begin_loading(sqz_loading *loading, sqz_model *model, const sqz_h
     sqz_status status = sqz_plan(&header->spec, NULL, NULL, &planned, NULL, &sizes);
     if (status) return status;
     if (planned.shape_hash != model->shape_hash) return SQZ_BAD_ARGUMENT;
-    /* All lengths, then streams that take the remaining bytes: only then is a stream decoded. */
+    /* All lengths are checked, and that the streams fill the remaining bytes, before a stream is decoded. */
     for (size_t i = 0; i < model->n_convs; i++) {
         status = sqz_next_stream(header, data, &at, &stream);
         if (status) return status;

@@ -1,9 +1,9 @@
-/* sqz_novelty.c - the rule that tells photos of none of the classes, made of photos: docs/format.md, "Unknown". */
+/* sqz_novelty.c - computes the rule that recognises photos of none of the classes: docs/format.md, "Unknown". */
 #include "sqz_internal.h"
 
 enum { NOVELTY_ONE = 1 << 16, NOVELTY_UNIT = 1 << 15, NOVELTY_LARGEST = 15, NOVELTY_LOST_PERCENT = 5 };
 
-/* What is kept while a rule is made. */
+/* Working memory while a rule is computed. */
 typedef struct {
     const sqz_novelty *photos;
     int64_t *sums; /* (classes, channels), of the roots of the photos' directions */
@@ -36,7 +36,7 @@ static uint64_t novelty_root(uint64_t value) {
     return root;
 }
 
-/* Brings a feature vector to a length of 2^15, and takes roots. */
+/* Scales a feature vector to a length of 2^15, and takes square roots. */
 static void novelty_direct(const int32_t *features, int channels, int32_t *unit) {
     const uint64_t root = novelty_root(novelty_norm(features, channels));
     const int64_t length = root ? (int64_t)root : 1;
@@ -46,7 +46,7 @@ static void novelty_direct(const int32_t *features, int channels, int32_t *unit)
     }
 }
 
-/* The vector of a class whose roots add up to `sums` less `left_out`, which may be NULL. */
+/* The vector of a class from its sum of roots, `sums` minus `left_out`; the latter may be NULL. */
 static void novelty_vector(const int64_t *sums, const int32_t *left_out, int channels, uint8_t *vector) {
     int64_t largest = 0;
     for (int c = 0; c < channels; c++) {
@@ -59,7 +59,7 @@ static void novelty_vector(const int64_t *sums, const int32_t *left_out, int cha
     }
 }
 
-/* The squared cosine times 2^16, rounded down, if it is above `least`, else that. */
+/* The squared cosine times 2^16, rounded down, or `least` if that is larger. */
 static int32_t novelty_nearer(const int32_t *features, uint64_t norm, const uint8_t *vector, int channels, int32_t least) {
     int64_t dot = 0;
     uint32_t size = 0;
@@ -77,7 +77,7 @@ static int32_t novelty_nearer(const int32_t *features, uint64_t norm, const uint
     return low;
 }
 
-/* The score of a photo; of one of `label`, whose own part in that class's vector is left out, or of none (-1). */
+/* The score of a photo of class `label`, whose own part of that class's vector is left out; or of no class (-1). */
 static int32_t novelty_score(novelty_work *work, const uint8_t *codes, int32_t label) {
     const int channels = work->photos->channels;
     uint64_t norm;
@@ -106,7 +106,7 @@ static void novelty_sort(int32_t *values, size_t count) {
     }
 }
 
-/* Of the scores up to `highest` the threshold that is right most often; of equal ones the largest. */
+/* Of the scores up to `highest`, the threshold that is right most often; the largest of equally good ones. */
 static int32_t novelty_balance(const int32_t *known, size_t count, const int32_t *foreign, size_t n_foreign,
                                int32_t highest) {
     uint64_t most = 0;
@@ -187,7 +187,7 @@ size_t sqz_fit_unknown(const sqz_novelty *photos, void *memory, size_t bytes, ui
             chunk[written] = (uint8_t)(vector[c] | (c + 1 < photos->channels ? vector[c + 1] << 4 : 0));
         }
     }
-    for (int pass = 0; pass < 2 && !count; pass++) { /* those that count; if none does, all */
+    for (int pass = 0; pass < 2 && !count; pass++) { /* photos that count; all if none does */
         for (size_t i = 0; i < photos->photos; i++) {
             if (!pass && photos->counts && !photos->counts[i]) continue;
             work.known[count++] = novelty_score(&work, photos->codes + i * (size_t)photos->channels, photos->labels[i]);

@@ -7,7 +7,7 @@ static size_t pack_product(const sqz_conv *conv, size_t place, size_t channel) {
     return is_stem ? place * 3 + channel : place * sqz_pixel_bytes(conv->in_channels) + channel;
 }
 
-/* The kind of a panel already packed as S8: what holds for its weights holds whatever the activations are. */
+/* The kind of a panel already packed as S8. It depends on the weights only, so it holds for any activations. */
 static int pack_kind(const sqz_conv *conv, const uint8_t *panel) {
     int kind = SQZ_PANEL_PAIRS_OF_4;
     for (int lane = 0; lane < SQZ_LANES; lane++) {

@@ -1,9 +1,9 @@
-/* sqz_parse.c - the container and its ARCH chunk, as docs/format.md lays them down. Takes every byte as hostile. */
+/* sqz_parse.c - the container and its ARCH chunk, as docs/format.md specifies. Every byte is checked as hostile input. */
 #include "sqz_internal.h"
 
 enum { PARSE_VERSION = 2, PARSE_OVERHEAD = 12, PARSE_MAX_CHUNKS = 64, PARSE_CRITICAL = 4, PARSE_KNOWN = 5 };
 
-/* Takes fields off a chunk in order; after a read past its end, `failed` is set and all fields are 0. */
+/* Reads the fields of a chunk in order; after a read past its end, `failed` is set and all fields are 0. */
 typedef struct {
     const uint8_t *data;
     size_t size, offset;
@@ -48,8 +48,8 @@ static int parse_is_utf8(const uint8_t *text, size_t size) {
     return 1;
 }
 
-/* Everything is taken in the order of the page and refused where it stands first; `left` is what follows the tensors,
- * which `sqz_plan` counts. */
+/* Fields are read in the order of docs/format.md, and the first wrong one is reported. `left` is the number of bytes after
+ * the tensors, which `sqz_plan` counts. */
 static sqz_status parse_arch(const uint8_t *data, size_t size, sqz_spec *spec, size_t *left) {
     parse_reader reader = {data, size, 0, 0};
     uint32_t flags, n_fires, n_pools, name_bytes;

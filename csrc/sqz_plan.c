@@ -1,7 +1,7 @@
 /* sqz_plan.c - from a spec to a model without weights: checks, shapes, memory for weights.
  *
- * The program is always stem, Fire modules, head, so a model is a struct for each of them rather than a graph. One walk
- * over the spec fills it; without memory for it, the same walk fills a few spare structs in turn and counts. */
+ * A network is always stem, Fire modules, head, so a model has a struct for each of them instead of a graph. One walk over
+ * the spec fills them. Without memory for the model, the same walk reuses a few spare structs and only counts bytes. */
 #include "sqz_internal.h"
 
 enum {
@@ -15,7 +15,7 @@ typedef struct {
     const sqz_spec *spec;
     sqz_model *model;
     uint8_t *memory;
-    size_t next_byte; /* of the memory, also where it is only counted */
+    size_t next_byte; /* of the memory, also while it is only counted */
     sqz_conv spare_convs[4]; /* no layer has more */
     sqz_fire spare_fire;
     sqz_stage spare_stages[SQZ_MAX_FIRES + 1];
@@ -52,7 +52,7 @@ static int plan_fields_are_valid(const sqz_spec *spec) {
     return 1;
 }
 
-/* Height and width of what a convolution or a pool makes; 0 if there is no room for one window. */
+/* Height and width of the output of a convolution or pool; 0 if its input is smaller than one window. */
 static int plan_conv_size(int size, int kernel, int stride, int padding) {
     return size + 2 * padding < kernel ? 0 : (size + 2 * padding - kernel) / stride + 1;
 }
@@ -64,7 +64,7 @@ static int plan_pool_size(int size, int ceil_mode) {
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
 
-/* Where the next `bytes` of the model's memory lie; NULL if they are only counted. */
+/* Takes the next `bytes` of the model's memory; returns NULL if they are only counted. */
 static void *plan_take(plan_walk *walk, size_t bytes) {
     uint8_t *at = walk->memory ? walk->memory + walk->next_byte : NULL;
     walk->next_byte += sqz_round_up(bytes, SQZ_ALIGN);
@@ -77,7 +77,7 @@ static void plan_at_least(size_t *value, size_t least) {
 
 /* --- walking a spec ----------------------------------------------------------------------------------------------- */
 
-/* What all shapes come to. The hash is 64-bit FNV-1a of their numbers. */
+/* Adds a shape to the model's totals. The hash is 64-bit FNV-1a of the numbers of all shapes. */
 static void plan_note_shape(sqz_model *model, sqz_conv_shape shape) {
     const size_t products = (size_t)shape.in_channels * (size_t)(shape.kernel * shape.kernel);
     const int numbers[3] = {shape.in_channels, shape.out_channels, shape.kernel};
@@ -129,7 +129,7 @@ static sqz_tensor plan_next_tensor(plan_walk *walk) {
     return index < SQZ_MAX_TENSORS ? walk->spec->tensors[index] : none;
 }
 
-/* Memory for a job of one row of a convolution, at least. */
+/* Makes sure that the model's memory suffices for a job of at least one row of a convolution. */
 static void plan_wide_memory(sqz_model *model, const sqz_conv *conv, int pixels, size_t x_pixel) {
     if (!model->kernels) return;
     if (model->kernels->wide == SQZ_WIDE_WINDOWS) {
@@ -181,7 +181,7 @@ static void plan_bypass(plan_walk *walk, sqz_fire *fire, sqz_tensor input, sqz_t
     }
     sum = walk->tensor = plan_next_tensor(walk);
     walk->activations += (uint64_t)walk->channels * (uint64_t)walk->size * (uint64_t)walk->size;
-    /* A quotient in double, rounded to float once. */
+    /* The quotient in double, rounded once to float. */
     fire->add.factor[0] = (float)((double)joined.scale / (double)sum.scale);
     fire->add.factor[1] = (float)((double)other.scale / (double)sum.scale);
     fire->add.zero[0] = joined.zero_point;

@@ -1,6 +1,6 @@
-/* sqz_range.h - the range coder of docs/coding.md, whose names are kept here: a decoder, or with SQZ_ENCODES defined the
- * encoder that writes what it would read. Both have the same functions. Each decision is handed the value that an
- * encoder writes; a decoder ignores it. Included by sqz_weights.h alone. */
+/* sqz_range.h - the range coder of docs/coding.md, with the names used there: a decoder, or, with SQZ_ENCODES defined, the
+ * matching encoder. Both have the same functions. The value that an encoder writes is passed to each decision; a decoder
+ * ignores it. Only sqz_weights.h includes this file. */
 #ifndef SQZ_RANGE_H
 #define SQZ_RANGE_H
 
@@ -8,12 +8,12 @@
 
 enum { DECODE_UNSTORED = 3 }; /* zero bytes that belong to a stream but are not in it */
 
-/* In the upper half the probability that a bit is 1, in units of 2^-16; in the lower how many bits it has seen. */
+/* The upper half is the probability that a bit is 1, in units of 2^-16; the lower half is the number of bits coded. */
 #ifndef SQZ_CODED
 typedef uint32_t decode_context;
 SQZ_INLINE uint32_t decode_get(const decode_context *context) { return *context; }
 SQZ_INLINE void decode_set(decode_context *context, uint32_t value) { *context = value; }
-#else /* in three bytes, the count being one */
+#else /* in three bytes, one of which is the count */
 typedef struct {
     uint8_t count, probability[2];
 } decode_context;
@@ -36,17 +36,17 @@ typedef struct {
     const uint8_t *at, *end;
     size_t unstored; /* bytes read past the end */
     uint32_t range, code;
-    sqz_status status; /* the first thing that went wrong */
+    sqz_status status; /* the first error */
 } decode_stream;
 #define DECODE_GIVEN(value) 0
 #else
 typedef struct {
     uint8_t *data;
-    size_t size, position; /* room and what is taken of it */
+    size_t size, position; /* bytes available, and bytes used */
     uint64_t low;
     uint32_t range;
     sqz_status status;
-    /* what the walk does not find in the arrays */
+    /* values to write that are not in the arrays */
     int shift, width, bias_shift, has_own_references, energy;
     uint32_t least;
     const uint8_t *present; /* whether each value from -127 on is in the codebook, or NULL without one */
@@ -54,8 +54,8 @@ typedef struct {
 #define DECODE_GIVEN(value) (value)
 #endif
 
-/* One formula for both: for a 0 the product is negative, and what is added rounds it as the positive one is rounded.
- * Everything is modulo 2^32, of which the upper half remains. */
+/* One formula for both bits: for a 0 the product is negative, and the constant that is added rounds it like the positive
+ * one. The computation is modulo 2^32, and its upper half is the result. */
 SQZ_INLINE uint32_t decode_adapted(uint32_t context, const uint16_t *rates, uint32_t bit) {
     uint32_t n = context & 0xFFFF;
     uint32_t move = ((bit << 16) - (context >> 16)) * rates[n] + 32767 + bit;
@@ -115,7 +115,7 @@ SQZ_INLINE int decode_bit(decode_stream *stream, const uint16_t *rates, decode_c
     return bit;
 }
 
-/* The same without a branch on the bit, for bits that are hard to foresee and decide nothing else. */
+/* The same without a branch on the bit, for bits that are hard to predict and on which no other branch depends. */
 #if defined(SQZ_SMALL_ONLY)
 #define decode_noise decode_bit
 #else
@@ -125,7 +125,7 @@ SQZ_INLINE int decode_noise(decode_stream *stream, const uint16_t *rates, decode
     uint32_t bit;
     (void)given;
 #if defined(__x86_64__) && defined(__GNUC__)
-    /* Compilers make a branch of it, which is mispredicted every other time. */
+    /* Compilers turn this into a branch, which is mispredicted half of the time. */
     {
         uint32_t rest = stream->code, range = stream->range - bound, mask;
         __asm__("sub %[bound], %[rest]\n\tcmovae %[rest], %[code]\n\tcmovb %[bound], %[range]\n\tsbb %[mask], %[mask]"
@@ -214,7 +214,7 @@ SQZ_INLINE uint32_t decode_raw(decode_stream *stream, int bits, uint32_t given) 
 }
 #endif
 
-/* Up to 31 of them. */
+/* Up to 31 equally likely bits. */
 static uint32_t decode_raws(decode_stream *stream, int bits, uint32_t given) {
     uint32_t value = 0;
     while (bits > 0) {

@@ -1,8 +1,8 @@
 /* sqz_run.c - runs a model on one image, stage by stage; a stage can be split by rows, the head by classes.
  *
- * A stage makes some rows of a tensor at a time, pools them and passes them on: squeezed into the map that the next Fire
- * module reads, or to the head. `sqz_schedule.c` says how many at a time and where they lie. Stages that are streamed
- * run at the same time, on one thread, a row of one or the other after the next. */
+ * A stage computes some rows of a tensor at a time, pools them and passes them on: squeezed into the map that the next
+ * Fire module reads, or to the head. `sqz_schedule.c` decides how many rows at a time, and where they are. Streamed stages
+ * run together on one thread, row by row. */
 #include "sqz_internal.h"
 
 /* First item of the worker's part of `count` items, or the first that is no longer in it. */
@@ -32,7 +32,7 @@ static void run_job(const sqz_worker *worker, const sqz_conv *conv, sqz_conv_job
     model->kernels->conv(job);
 }
 
-/* Some panels of a convolution. */
+/* A convolution restricted to some of its panels. */
 static sqz_conv run_panels(const sqz_worker *worker, const sqz_conv *conv, int panel, int count) {
     sqz_conv part = *conv;
     part.panels = count;
@@ -69,14 +69,14 @@ static void run_conv(const sqz_worker *worker, const sqz_conv *conv, sqz_conv_jo
 #endif
 }
 
-/* Moves all but the first of some rows up by one. */
+/* Moves all rows except the first up by one. */
 static void run_slide(uint8_t *rows, size_t row_bytes, int count) {
     for (int i = 1; i < count; i++) memcpy(rows + (size_t)(i - 1) * row_bytes, rows + (size_t)i * row_bytes, row_bytes);
 }
 
 /* --- conv1 -------------------------------------------------------------------------------------------------------- */
 
-/* Has rows [first, end) of the input ready. */
+/* Makes rows [first, end) of the input available. */
 static void run_read_rows(const sqz_worker *worker, int first, int end) {
     sqz_input *input = worker->input;
     const size_t line = (size_t)worker->model->input_size * 3;
@@ -95,9 +95,9 @@ static void run_read_rows(const sqz_worker *worker, int first, int end) {
     input->readable = (size_t)(end - first) * line + SQZ_SLACK;
 }
 
-/* Windows of one output row from `column` on, as far as they lie inside the image; returns the first that does not.
- * Each of a window's lines is copied as COPIED bytes, a few more than it has: what is too much falls on the next line
- * or window, or on products whose weights are 0. */
+/* Copies the windows of one output row, from `column` on, that lie inside the image; returns the first that does not.
+ * Each line of a window is copied as COPIED bytes, a few more than it has. The surplus is overwritten by the next line or
+ * window, or multiplied by weights that are 0. */
 SQZ_INLINE int run_unfold_inside(const sqz_model *model, const sqz_input *input, int top, int column,
                                  uint8_t *columns, const int KERNEL, const size_t COPIED) {
     const int stride = model->stem->stride, padding = model->stem->padding, size = model->input_size;
@@ -112,7 +112,7 @@ SQZ_INLINE int run_unfold_inside(const sqz_model *model, const sqz_input *input,
     return column;
 }
 
-/* Lays the windows of one output row side by side: kernel * kernel * 3 bytes each, padded to whole groups. */
+/* Places the windows of one output row one after another: kernel * kernel * 3 bytes each, padded to whole groups. */
 static void run_unfold_row(const sqz_model *model, const sqz_input *input, int row, uint8_t *columns) {
     const sqz_conv *conv = model->stem;
     const int size = model->input_size, out_size = model->stages[0].size, kernel = conv->kernel;
@@ -162,7 +162,7 @@ static void run_stem_rows(const sqz_worker *worker, int first, int count, uint8_
 
 /* --- Fire modules ------------------------------------------------------------------------------------------------- */
 
-/* Squeezes rows [first, first + count) of a stage's tensor into its map, with what of its border lies beside them. */
+/* Squeezes rows [first, first + count) of a stage's tensor into its map, and fills the border beside them. */
 static void run_squeeze(const sqz_worker *worker, int index, int first, int count, const uint8_t *x) {
     const sqz_stage *stage = &worker->model->stages[index];
     const sqz_conv *squeeze = worker->model->fires[index].squeeze;
@@ -189,14 +189,14 @@ static void run_squeeze(const sqz_worker *worker, int index, int first, int coun
     run_conv(worker, squeeze, &job);
 }
 
-/* Rows [first, first + count) of a Fire module, before its pool. */
+/* Computes rows [first, first + count) of a Fire module, before its pool. */
 static void run_fire_rows(const sqz_worker *worker, int index, int first, int count, uint8_t *y) {
     const sqz_stage *before = &worker->model->stages[index - 1], *stage = &worker->model->stages[index];
     const sqz_fire *fire = &worker->model->fires[index - 1];
     const size_t in_pixel = sqz_pixel_bytes(before->map_channels), in_row = (size_t)(stage->size + 2) * in_pixel;
     const uint8_t *map = worker->trunk + before->map_at, *other;
     sqz_conv_job job = SQZ_ZEROS;
-    if (before->map_rows == stage->size + 2) map += (size_t)first * in_row; /* else it is a window of these rows */
+    if (before->map_rows == stage->size + 2) map += (size_t)first * in_row; /* otherwise the map holds only these rows */
     job.rows = count;
     job.pixels = stage->size;
     job.x_pixel = in_pixel;
@@ -258,7 +258,7 @@ static void run_collect(const sqz_model *model, const int32_t *raw, int first_pi
     }
 }
 
-/* Positions of the padding see zero-points only: their sums are the biases. */
+/* At padding positions all inputs are zero-points, so their sums are the biases. */
 static void run_collect_border(const sqz_model *model, int first_class, int last_class, double *logits, double *map) {
     const sqz_conv *head = model->head;
     const int size = run_head_size(model), side = size + 2, floor = model->head_relu ? 0 : INT32_MIN;
@@ -274,7 +274,7 @@ static void run_collect_border(const sqz_model *model, int first_class, int last
     }
 }
 
-/* Before the first positions of the head's input, and behind the last ones. */
+/* These two are called before the first positions of the head's input, and after the last ones. */
 static void run_begin_head(const sqz_worker *worker, int first_class, int last_class) {
     for (int o = first_class; worker->result.logits && o < last_class; o++) worker->result.logits[o] = 0;
 }
@@ -288,7 +288,7 @@ static void run_end_head(const sqz_worker *worker, int first_class, int last_cla
     }
 }
 
-/* The head on positions [first, end) of its input, which begin at `x`, for some panels of classes. */
+/* Runs the head on positions [first, end) of its input, which begin at `x`, for some panels of classes. */
 static void run_head(const sqz_worker *worker, const uint8_t *x, int first, int end, int panel, int last) {
     const sqz_model *model = worker->model;
     const sqz_conv *head = model->head;
@@ -322,7 +322,7 @@ static void run_sum(const sqz_worker *worker, const uint8_t *x, int positions, i
     }
 }
 
-/* The head on all of its input, for the worker's part of the classes. */
+/* Runs the head on all of its input, for the worker's part of the classes. */
 static void run_whole_head(const sqz_worker *worker) {
     const sqz_model *model = worker->model;
     const int size = run_head_size(model), channels = model->head->in_channels;
@@ -340,7 +340,7 @@ static void run_whole_head(const sqz_worker *worker) {
     }
 }
 
-/* The head on rows [first, first + count) of its input. */
+/* Runs the head on rows [first, first + count) of its input. */
 static void run_head_rows(const sqz_worker *worker, int first, int count, const uint8_t *x) {
     const sqz_model *model = worker->model;
     const int size = run_head_size(model), classes = model->head->out_channels, channels = model->head->in_channels;
@@ -373,15 +373,15 @@ static void run_pass_on(const sqz_worker *worker, int index, int first, int coun
     }
 }
 
-/* Makes rows [first, first + count) of a stage, before its pool, and passes on what rows of its tensor are complete with
- * them. Rows [top, bottom) of the tensor are what this worker makes. */
+/* Computes rows [first, first + count) of a stage, before its pool, and passes on the rows of its tensor that are then
+ * complete. This worker computes rows [top, bottom) of the tensor. */
 static void run_stage_rows(const sqz_worker *worker, int index, int first, int count, int top, int bottom) {
     const sqz_stage *stage = &worker->model->stages[index];
     const size_t row = sqz_row_bytes(stage->size, stage->channels), pixel = sqz_pixel_bytes(stage->channels);
     const size_t out_row = (size_t)stage->out_size * pixel;
     const int held = stage->kept_rows ? stage->kept_rows : stage->band_rows;
     uint8_t *made = worker->scratch, *y = worker->trunk + stage->kept_at;
-    int done = sqz_max(top, (first - 1) / 2), ready = done; /* rows that are complete: passed on, and in all */
+    int done = sqz_max(top, (first - 1) / 2), ready = done; /* complete rows: those passed on, and all */
     if (!stage->has_pool) {
         if (held) made = y + (size_t)(first % held) * row;
         run_make(worker, index, first, count, made);
@@ -400,7 +400,7 @@ static void run_stage_rows(const sqz_worker *worker, int index, int first, int c
         if (out < bottom) {
             worker->model->kernels->pool_row(made, stage->size, stage->out_size, pixel, i % 2 == 0,
                                              y + (size_t)(out % held) * out_row);
-            if (i == stage->size - 1) ready = out + 1; /* its window hangs over the edge */
+            if (i == stage->size - 1) ready = out + 1; /* its window extends beyond the edge */
         }
         if (ready > done && (ready % held == 0 || i == first + count - 1)) {
             run_pass_on(worker, index, done, ready - done, y + (size_t)(done % held) * out_row);
@@ -409,7 +409,7 @@ static void run_stage_rows(const sqz_worker *worker, int index, int first, int c
     }
 }
 
-/* The worker's part of a stage that is not streamed. */
+/* Runs the worker's part of a stage that is not streamed. */
 static void run_part_of_stage(const sqz_worker *worker, int index) {
     const sqz_stage *stage = &worker->model->stages[index];
     const int top = run_first(worker, stage->out_size), bottom = run_last(worker, stage->out_size);
@@ -420,7 +420,7 @@ static void run_part_of_stage(const sqz_worker *worker, int index) {
     }
 }
 
-/* One row of a streamed stage, or at the end the border below its map. */
+/* Computes one row of a streamed stage, or at the end fills the border below its map. */
 static void run_streamed_row(const sqz_worker *worker, int index, sqz_progress *progress) {
     const sqz_stage *stage = &worker->model->stages[index];
     const size_t map_row = sqz_row_bytes(stage->out_size + 2, stage->map_channels);
@@ -436,7 +436,7 @@ static void run_streamed_row(const sqz_worker *worker, int index, sqz_progress *
     if (progress->made == stage->rows) progress->mapped = stage->out_size + 1 + (stage->map_rows == stage->out_size + 2);
 }
 
-/* All streamed stages: whenever a row is missing that one reads, the stage before makes the next. */
+/* Runs all streamed stages: whenever a stage needs a row that is missing, the stage before it computes the next one. */
 static void run_streamed(const sqz_worker *worker) {
     const sqz_model *model = worker->model;
     sqz_progress *progress = (sqz_progress *)(void *)(worker->trunk + model->progress_at);
@@ -468,7 +468,7 @@ void sqz_run_step(const sqz_worker *worker, int step) {
     }
 }
 
-/* How many rows, or panels of classes, a step can be split into. */
+/* The number of rows, or of panels of classes, that a step can be split into. */
 int sqz_step_items(const sqz_model *model, int step) {
     const int index = model->streamed + step;
     if (index > model->n_fires) return model->head->panels;

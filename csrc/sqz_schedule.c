@@ -1,18 +1,18 @@
 /* sqz_schedule.c - how many rows of each layer exist at a time, and where.
  *
- * What a Fire module writes is read once by the next one's squeeze layer, so no output has to exist as a whole: some of
- * its rows are made in scratch memory, pooled, and squeezed into the next map. Only where a bypass or the head reads a
- * tensor again is it kept, beside its map. A map and what is kept with it lie at the bottom of the trunk or end at its
- * top, in turns.
+ * The output of a Fire module is read once, by the next one's squeeze layer, so it never has to be in memory as a whole:
+ * some of its rows are computed in scratch memory, pooled, and squeezed into the next map. A tensor is kept beside its map
+ * only if a bypass or the head reads it again. Maps, with the tensors kept beside them, are placed alternately at the
+ * bottom and at the top of the trunk.
  *
- * At the beginning of a network even the maps are large. Stages that are streamed run at the same time, row by row, and
- * keep no more than three rows of a map, two or three rows of a tensor that a bypass reads, and two of a pooled one: the
- * row that is complete and the one that has begun. */
+ * At the beginning of a network even the maps are large. Streamed stages run together, row by row, and keep at most three
+ * rows of a map, two or three rows of a tensor that a bypass reads, and two rows of a pooled tensor: the complete row and
+ * the one in progress. */
 #include "sqz_internal.h"
 
 enum {
     SCHEDULE_WINDOW = 3,          /* rows of a map that a 3x3 convolution reads */
-    SCHEDULE_BAND_BYTES = 1 << 14 /* to make at a time, for speed: they stay in the cache until they are squeezed */
+    SCHEDULE_BAND_BYTES = 1 << 14 /* computed at a time, for speed: they stay in the cache until they are squeezed */
 };
 
 static size_t schedule_take(size_t *next, size_t bytes) {
@@ -29,7 +29,7 @@ static size_t schedule_kept_bytes(const sqz_stage *stage) {
     return sqz_row_bytes(stage->out_size, stage->channels) * (size_t)stage->kept_rows;
 }
 
-/* Decides about a stage's rows. */
+/* Decides how many rows a stage computes at a time and keeps. */
 static void schedule_rows(const sqz_model *model, int index, int band_rows) {
     sqz_stage *stage = &model->stages[index];
     const int is_last = index == model->n_fires, is_window = index < model->streamed;
@@ -45,7 +45,7 @@ static void schedule_rows(const sqz_model *model, int index, int band_rows) {
     stage->band_rows = stage->has_pool && !stage->kept_rows ? sqz_min(stage->step / 2 + 2, stage->out_size) : 0;
 }
 
-/* Places what a stage needs of scratch memory, and returns how much that is. */
+/* Assigns a stage's scratch memory, and returns its size. */
 static size_t schedule_scratch(const sqz_model *model, int index) {
     sqz_stage *stage = &model->stages[index];
     const size_t made = stage->has_pool || !stage->kept_rows ? sqz_row_bytes(stage->size, stage->channels) : 0;
@@ -58,14 +58,14 @@ static size_t schedule_scratch(const sqz_model *model, int index) {
     return bytes;
 }
 
-/* Places what a stage leaves to the next one from `at` on, and returns where that ends. */
+/* Assigns trunk memory, from `at` on, for the rows that a stage passes to the next one; returns where it ends. */
 static size_t schedule_lasting(sqz_stage *stage, size_t at) {
     stage->map_at = schedule_take(&at, schedule_map_bytes(stage));
     stage->kept_at = schedule_take(&at, schedule_kept_bytes(stage));
     return at;
 }
 
-/* Places everything, once it is decided how many stages are streamed. */
+/* Assigns all memory, for a given number of streamed stages. */
 static void schedule_lay_out(sqz_model *model, int band_rows) {
     const int first = model->streamed;
     sqz_stage *stages = model->stages;
@@ -76,7 +76,7 @@ static void schedule_lay_out(sqz_model *model, int band_rows) {
         bytes = schedule_scratch(model, i);
         if (bytes > model->scratch_bytes) model->scratch_bytes = bytes;
     }
-    /* Behind what the streamed stages leave lies what they need themselves. */
+    /* The streamed stages' own memory follows the rows that the last of them passes on. */
     bytes = schedule_lasting(&stages[first], 0);
     model->input_at = schedule_take(&bytes, (size_t)(model->input_size * model->stem_kernel) * 3 + SQZ_SLACK);
     model->progress_at = schedule_take(&bytes, sizeof(sqz_progress) * (size_t)(first + 1));

@@ -1,7 +1,7 @@
 /* sqz_teach.c - a head from feature vectors: docs/teaching.md, to the bit. `squeezenet.teaching.solver` is the same in NumPy.
  *
- * Every sum of fractions is added up in the order that the page states, and nothing is fused, so that loops may be cut into
- * panels but never regrouped. n photos, d features, C classes, m the smaller of n and d. */
+ * Every sum of fractions is computed in the order that this page states, and no operations are fused. So loops may be split
+ * into panels, but sums never regrouped. n photos, d features, C classes, m the smaller of n and d. */
 #include "sqz_internal.h"
 
 enum {
@@ -14,12 +14,12 @@ enum {
 static const int teach_gains[] = {2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};
 
 typedef struct {
-    size_t n, d, c, m, w; /* w: columns, one more than classes with levels */
+    size_t n, d, c, m, w; /* w: columns, one more than classes if there are levels */
     const double *levels;
     double mean_level;
     const int32_t *classes;
     double *z, *gram, *matrix, *right, *sums, *share, *root, *leverage, *column;
-    double *fitted;    /* (n, w), becomes the residuals */
+    double *fitted;    /* (n, w); turned into the residuals */
     double *errors;    /* (n, w), of the current solution */
     double *residuals; /* (n, w), of the best so far */
     double *best;      /* (n, w), its errors */
@@ -59,7 +59,7 @@ static void *teach_take(uint8_t **at, size_t bytes) {
     return taken;
 }
 
-/* Lays a problem out behind `memory`, or only counts if that is NULL. */
+/* Assigns a problem's arrays from `memory` on, or only counts their bytes if that is NULL. */
 static size_t teach_layout(teach_problem *p, uint8_t *memory) {
     uint8_t *at = memory;
     const size_t most = p->d > p->m ? p->d : p->m, big = most > p->c ? most : p->c + 1;
@@ -177,7 +177,7 @@ static void teach_build(teach_problem *p) {
     }
 }
 
-/* Cholesky, right-looking: each step takes its products off all that is left. */
+/* Cholesky, right-looking: each step subtracts its products from the rest of the matrix. */
 static void teach_factor(teach_problem *p) {
     const size_t m = p->m;
     for (size_t k = 0; k < m; k++) {
@@ -192,7 +192,7 @@ static void teach_factor(teach_problem *p) {
     }
 }
 
-/* The right side of some photos becomes L^-1 times it. */
+/* Multiplies the right-hand side, for some photos, by L^-1. */
 static void teach_substitute(teach_problem *p, size_t first, size_t last, int is_triangular) {
     for (size_t k = is_triangular ? first : 0; k < p->m; k++) {
         double *SQZ_RESTRICT row = p->right + k * p->n;
@@ -280,7 +280,7 @@ static void teach_keep(teach_problem *p) {
     memcpy(p->best, p->errors, p->n * p->w * 8);
 }
 
-/* Uphill or downhill from the first exponent, as long as photos that are left out fare better. */
+/* Searches up or down from the first exponent, as long as the leave-one-out error falls. */
 static int teach_search(teach_problem *p) {
     int exponent = TEACH_FIRST, judged = 0;
     double best;
@@ -302,7 +302,7 @@ static int teach_search(teach_problem *p) {
     return exponent;
 }
 
-/* Nearly e^x for x <= 0. */
+/* Approximates e^x for x <= 0. */
 static double teach_power_of_e(double x) {
     double power = 1.0 + x / 1024.0;
     if (!(power > 0.0)) return 0.0;
@@ -310,7 +310,7 @@ static double teach_power_of_e(double x) {
     return power;
 }
 
-/* The factor that gives probabilities the least mean squared error. */
+/* Chooses the factor with the smallest mean squared error of probabilities. */
 static int teach_gain(teach_problem *p, const double *scores) {
     const size_t classes = p->c;
     int best = TEACH_DEFAULT_GAIN, has_best = 0;
@@ -351,7 +351,7 @@ static void teach_weight(teach_problem *p, int exponent, double *weight) {
     for (size_t j = 0; j < p->d * p->w; j++) weight[j] /= ridge;
 }
 
-/* What to add to all logits, so that but a tenth of the photos left out goes to classes that are kept. */
+/* The constant to add to the new classes' logits, so that kept classes win about a tenth of the left-out photos. */
 static double teach_base(teach_problem *p, int gain, const double *scores) {
     double *above = p->leverage;
     size_t count = 0, wanted;

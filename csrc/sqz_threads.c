@@ -1,8 +1,8 @@
-/* sqz_threads.c - a small pool of waiting threads that share the parts of one stage after the other.
+/* sqz_threads.c - a small pool of waiting threads that share the parts of each stage.
  *
- * The calling thread is thread 0 and works with the others. Nobody has a share of his own: whoever is awake takes the
- * next part, so that a thread which the system keeps waiting holds up no more than the part that it has begun. Waits
- * spin for some microseconds, since stages are short, and then sleep, so that a crowded machine gets its processors. */
+ * The calling thread is thread 0 and works with the others. Parts are not assigned to threads in advance: any thread that
+ * is awake takes the next part. A thread that the system interrupts thus delays only the part that it has begun. Threads
+ * wait by spinning for some microseconds, since stages are short, and then sleep, to free the processor for others. */
 #include "sqz_internal.h"
 
 #if defined(SQZ_NO_THREADS) || defined(SQZ_FREESTANDING)
@@ -12,7 +12,7 @@ size_t sqz_pool_bytes(int threads) { return threads == 1 ? sizeof(int) : 0; }
 sqz_status sqz_pool_create(int threads, void *memory, size_t bytes, sqz_pool **pool) {
     (void)memory, (void)bytes;
     if (threads != 1 || !pool) return SQZ_BAD_ARGUMENT;
-    *pool = NULL; /* alone */
+    *pool = NULL; /* runs without other threads */
     return SQZ_OK;
 }
 
@@ -60,7 +60,7 @@ typedef pthread_cond_t threads_condition;
 #define THREADS_RESULT void *
 #endif
 
-/* All of them in one order that every thread sees: who goes to sleep and who wakes must not miss each other. */
+/* Sequentially consistent: all threads see one order, so that no thread falls asleep just as another one wakes it. */
 #if defined(_MSC_VER) && !defined(__clang__)
 static int32_t threads_load(int32_t *at) { return (int32_t)InterlockedCompareExchange((volatile LONG *)at, 0, 0); }
 static void threads_store(int32_t *at, int32_t value) { InterlockedExchange((volatile LONG *)at, value); }
@@ -78,7 +78,7 @@ static int threads_swap(int64_t *at, int64_t *old, int64_t value) {
 static int32_t threads_load(int32_t *at) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }
 static void threads_store(int32_t *at, int32_t value) { __atomic_store_n(at, value, __ATOMIC_SEQ_CST); }
 static int32_t threads_add(int32_t *at, int32_t by) { return __atomic_add_fetch(at, by, __ATOMIC_SEQ_CST); }
-/* Replaces *at if it is *old, which becomes what was found. */
+/* Compare and swap: replaces *at if it equals *old; *old becomes the value found. */
 static int threads_swap(int64_t *at, int64_t *old, int64_t value) {
     return __atomic_compare_exchange_n(at, old, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
@@ -97,8 +97,8 @@ typedef struct {
     threads_handle handle;
 } threads_worker;
 
-/* Parts of a stage that are still to be taken, and how many are done. `ticket` is run << 32 | parts << 16 | next: who is
- * late, and still in another run, cannot take a part of this one. */
+/* The parts of a stage that are not yet taken, and the number of those done. `ticket` is run << 32 | parts << 16 | next:
+ * the run in it keeps a thread that is still in an earlier run from taking a part of this one. */
 typedef struct {
     int64_t ticket;
     int32_t done;
@@ -115,15 +115,15 @@ struct sqz_pool {
     int started;      /* workers that exist */
     int32_t run;      /* changes with every run; -1 ends the workers */
     int32_t stages_of_run;
-    sqz_task *task;   /* read only by those who have taken a part, while the run cannot end */
+    sqz_task *task;   /* read only by threads that have taken a part, which keeps the run from ending */
     void *context;
     threads_lock lock;
-    threads_room idle, step; /* who waits for a run, and for the end of a stage */
+    threads_room idle, step; /* threads waiting for a run, and for the end of a stage */
     threads_stage stages[SQZ_MAX_STAGES];
     threads_worker workers[1]; /* threads - 1 of them */
 };
 
-/* Waits until so many parts are done, or the pool's run is another one than `run`. */
+/* Waits until that many parts are done, or the pool's run is not `run` any more. */
 static void threads_wait(sqz_pool *pool, threads_room *room, int32_t run, int32_t *done, int32_t parts) {
 #define THREADS_IS_OVER (threads_load(done) == parts || threads_load(&pool->run) != run)
     for (int i = 0; i < THREADS_SPINS; i++) {
@@ -137,15 +137,15 @@ static void threads_wait(sqz_pool *pool, threads_room *room, int32_t run, int32_
     threads_lock_leave(&pool->lock);
 }
 
-/* Wakes so many threads, if they sleep. */
+/* Wakes up to that many threads, if they sleep. */
 static void threads_wake(sqz_pool *pool, threads_room *room, int count) {
     if (!threads_load(&room->sleepers)) return;
-    threads_lock_enter(&pool->lock); /* nobody is between asking and sleeping */
+    threads_lock_enter(&pool->lock); /* so that no thread is between its check and its sleep */
     while (count-- > 0) threads_condition_wake(&room->condition);
     threads_lock_leave(&pool->lock);
 }
 
-/* Takes parts of a run, as long as there are any and it is the pool's run. */
+/* Takes parts of a run, as long as parts remain and the pool's run is this one. */
 static void threads_work(sqz_pool *pool, int32_t run, int thread) {
     for (int32_t i = 0; i < threads_load(&pool->stages_of_run); i++) {
         threads_stage *stage = &pool->stages[i];
@@ -244,7 +244,7 @@ void sqz_pool_run(sqz_pool *pool, int threads, int stages, const int *parts, sqz
     pool->task = task;
     pool->context = context;
     for (int i = 0; i < stages; i++) {
-        int64_t ticket = 0; /* what is found is of an earlier run, all of whose parts are taken */
+        int64_t ticket = 0; /* any value found is of an earlier run, whose parts are all taken */
         while (!threads_swap(&pool->stages[i].ticket, &ticket, (int64_t)run << 32 | (int64_t)parts[i] << 16)) continue;
         threads_store(&pool->stages[i].done, 0);
     }

@@ -1,5 +1,5 @@
-/* sqz_weights.h - the weights of a convolution, as docs/coding.md has them: predictions, decisions, and what is learnt
- * from each. Included by sqz_decode.c alone, which says what SQZ_ENCODES does. */
+/* sqz_weights.h - the weights of a convolution, as specified in docs/coding.md: predictions, decisions, and the adaptation
+ * after each weight. Only sqz_decode.c includes this file; its first comment explains SQZ_ENCODES. */
 #ifndef SQZ_WEIGHTS_H
 #define SQZ_WEIGHTS_H
 
@@ -28,7 +28,7 @@ enum {
     DECODE_LENGTHS = 6,
     DECODE_MANTISSAS = 32,
 #endif
-    /* where the contexts of each decision begin */
+    /* index of the first context of each decision */
     DECODE_ZERO = 0,
     DECODE_SIGN = DECODE_ZERO + DECODE_LEVELS * 8,
     DECODE_LENGTH = DECODE_SIGN + (DECODE_LEVELS / 6 + 1) * 8,
@@ -62,13 +62,13 @@ typedef struct {
 } decode_column;
 
 struct sqz_decoder {
-    uint16_t rates[256]; /* first, where no other pointer is needed to reach them */
+    uint16_t rates[256]; /* first, so that the decoder's own pointer reaches them */
     decode_context contexts[DECODE_CONTEXTS];
-    decode_predictor *predictors[DECODE_MAX_KERNEL + 1]; /* by kernel size, one for each position */
+    decode_predictor *predictors[DECODE_MAX_KERNEL + 1]; /* by kernel size; one predictor per position */
     int32_t *references;                                 /* of the current convolution */
     decode_column *columns;
     size_t max_rows, max_products;
-    int has_avx2; /* asked once: under a hypervisor the question takes as long as some hundred weights */
+    int has_avx2; /* asked once: under a hypervisor, CPUID takes as long as some hundred weights */
 };
 
 /* Thirds of an octave: floor(3 * log2(estimate / 4 + 1)). */
@@ -78,7 +78,7 @@ SQZ_INLINE int decode_level(int64_t estimate) {
         0, 0, 1, 2, 3, 3, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6, 6, 7, 7, 7, 7, 7, 8, 8, 8, 8, 8, 8, 9, 9, 9, 9,
         9, 9, 9, 9, 9, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 12, 12, 12, 12,
     };
-    /* The leading bit, then which of the two thirds above it is reached: 2^31 times the cube roots of 2 and 4. */
+    /* The leading bit, then the thirds above it that are reached: the constants are 2^31 times the cube roots of 2 and 4. */
     const uint32_t small = (uint32_t)estimate + 4;
     const int zeros = __builtin_clz(small);
     if ((uint32_t)estimate < DECODE_FIRST_LEVELS) return first[estimate];
@@ -95,7 +95,7 @@ SQZ_INLINE int decode_level(int64_t estimate) {
 
 /* A prediction in whole units, at most DECODE_MAX_ESTIMATE; 0 for a negative one. */
 SQZ_INLINE int64_t decode_estimate(int64_t prediction) {
-#if defined(SQZ_SMALL_ONLY) /* 32 bits lose none */
+#if defined(SQZ_SMALL_ONLY) /* 32 bits suffice */
     const int32_t high = (int32_t)(prediction >> 32);
     return high < 0 ? 0 : high > 0 ? (int32_t)DECODE_MAX_ESTIMATE : (int32_t)((uint32_t)prediction >> 18);
 #else
@@ -129,7 +129,7 @@ SQZ_INLINE int decode_size(decode_stream *stream, sqz_decoder *decoder, int leve
     return value;
 }
 
-/* One decision after another on one weight, whose size and mean are estimated in whole units; returns its symbol. */
+/* Codes one weight decision by decision, with its size and mean estimated in whole units; returns the symbol. */
 SQZ_INLINE int decode_decisions(decode_stream *stream, sqz_decoder *decoder, int64_t estimate, int64_t expected,
                                 int is_expected_negative, int given) {
     static const uint8_t agreements[2][8] = {{0, 0, 0, 0, 1, 2, 3, 4}, {0, 0, 0, 0, 5, 5, 5, 5}};
@@ -144,7 +144,7 @@ SQZ_INLINE int decode_decisions(decode_stream *stream, sqz_decoder *decoder, int
     return surprise != is_expected_negative ? -size : size;
 }
 
-/* Not inlined: it is as fast as copies, and smaller. */
+/* Not inlined: as fast as inlined copies, and smaller. */
 #if defined(__GNUC__)
 #define DECODE_OUTLINE __attribute__((noinline)) static
 #else
@@ -181,7 +181,7 @@ DECODE_OUTLINE int decode_symbol(decode_stream *stream, sqz_decoder *decoder, in
 #endif
 
 #if defined(DECODE_AVX2)
-/* Counts of zeros in one instruction. */
+/* The same, counting zeros in one instruction. */
 DECODE_AVX2 __attribute__((noinline)) static int decode_symbol_avx2(decode_stream *stream, sqz_decoder *decoder,
                                                                     int64_t mean, int64_t size, int layer, int given) {
     return decode_symbol_of(stream, decoder, mean, size, layer, given);
@@ -195,7 +195,7 @@ SQZ_INLINE int32_t decode_step(int64_t error, int shift) {
     const int64_t sum = error + ((int64_t)1 << (shift - 1)), most = DECODE_MAX_STEP;
     int64_t step;
 #if defined(SQZ_SMALL_ONLY)
-    if (shift < 32) { /* unless its upper half alone decides, 32 bits hold it */
+    if (shift < 32) { /* 32 bits suffice, unless only the upper half matters */
         const int32_t high = (int32_t)(sum >> 32), limit = (int32_t)1 << (shift - 1);
         const int32_t low = (int32_t)((uint32_t)sum >> shift | (uint32_t)high << (32 - shift));
         if ((uint32_t)high + (uint32_t)limit >= 2 * (uint32_t)limit) return (high < 0 ? -1 : 1) * DECODE_MAX_STEP;
@@ -206,19 +206,19 @@ SQZ_INLINE int32_t decode_step(int64_t error, int shift) {
     return (int32_t)(step > most ? most : step < -most ? -most : step);
 }
 
-/* What all weights of a layer share. */
+/* State that all weights of a layer share. */
 typedef struct {
     int energy, column_shift;
     int layer, average; /* running averages of magnitudes */
 } decode_layer;
 
-/* What the earlier symbols of the row predict, and by how much their coefficients then change. */
+/* The prediction from earlier symbols of the row, and the steps by which their coefficients then change. */
 typedef struct {
     int64_t mean, size;
     int32_t mean_step, size_step;
 } decode_guess;
 
-/* One weight, after what precedes it in the row has been looked at. */
+/* Codes one weight, given the prediction from the earlier symbols of its row. */
 SQZ_INLINE int decode_weight(decode_stream *stream, sqz_decoder *decoder, decode_predictor *predictor,
                              decode_layer *layer, int index, int reference, decode_guess *guess, int given,
                              const int IS_AVX2) {
@@ -235,7 +235,7 @@ SQZ_INLINE int decode_weight(decode_stream *stream, sqz_decoder *decoder, decode
     const int32_t mean_step = decode_step((int64_t)x * DECODE_COEFFICIENT - mean, layer->energy + 9);
     const int32_t size_step = decode_step((int64_t)((uint64_t)(uint32_t)magnitude << 21) - size, layer->energy + 10);
 #if defined(SQZ_SMALL_ONLY)
-    if (reference) /* as most are not */
+    if (reference) /* usually 0 */
 #endif
         predictor->reference_mean += mean_step * of_row, predictor->reference_size += size_step * size_of_row;
     predictor->column_mean += mean_step * of_column;
@@ -250,7 +250,7 @@ SQZ_INLINE int decode_weight(decode_stream *stream, sqz_decoder *decoder, decode
     return symbol;
 }
 
-/* The same by EARLIER of the symbols before it: a constant where there are copies for each. */
+/* The same, with the EARLIER symbols before it; a constant wherever a copy is compiled for each number. */
 SQZ_INLINE void decode_after(decode_stream *stream, sqz_decoder *decoder, decode_predictor *predictor,
                              decode_layer *layer, int index, const int8_t *reference, int8_t *row, const int EARLIER,
                              const int IS_AVX2) {
@@ -269,7 +269,7 @@ SQZ_INLINE void decode_after(decode_stream *stream, sqz_decoder *decoder, decode
 }
 
 static void decode_clamp(decode_predictor *predictor) {
-    int32_t *coefficients = (int32_t *)(void *)predictor; /* all of one type, hence without gaps */
+    int32_t *coefficients = (int32_t *)(void *)predictor; /* all of one type, so there are no gaps */
     for (size_t i = 0; i < sizeof *predictor / sizeof *coefficients; i++) {
         if (coefficients[i] > DECODE_COEFFICIENT) coefficients[i] = DECODE_COEFFICIENT;
         if (coefficients[i] < -DECODE_COEFFICIENT) coefficients[i] = -DECODE_COEFFICIENT;
@@ -285,7 +285,7 @@ SQZ_INLINE void decode_row_of(decode_stream *stream, sqz_decoder *decoder, decod
         decode_after(stream, decoder, &predictors[p], &averages, index, reference, row, sqz_min(p, DECODE_EARLIER),
                      IS_AVX2);
     }
-    if (!IS_SMALL && area == 1) { /* a copy on the stack, which nothing else can change */
+    if (!IS_SMALL && area == 1) { /* a copy on the stack, which no other pointer can change */
         decode_predictor one = predictors[0];
         for (int index = 0; index < products; index++) {
             decode_after(stream, decoder, &one, &averages, index, reference, row, 0, IS_AVX2);
@@ -327,7 +327,7 @@ SQZ_INLINE int decode_first_of(uint32_t bits) {
 #define DECODE_REFERENCE(reference, index) ((reference) ? (reference)[index] : 0)
 #endif
 
-/* A row on a small core: neighbours that are 0, as most are, take no instructions. */
+/* A row on a small core: neighbours that are 0, as most are, are skipped. */
 static void decode_row(decode_stream *stream, sqz_decoder *decoder, decode_predictor *predictors, decode_layer *layer,
                        int area, int products, const int8_t *reference, int8_t *row) {
     decode_layer averages = *layer;
@@ -367,7 +367,7 @@ SQZ_INLINE DECODE_AVX2 __m256i decode_load(const int32_t *at) {
     return _mm256_loadu_si256((const __m256i *)(const void *)at);
 }
 
-/* Sums of 32-bit products, in 64 bits. */
+/* Sums of 32-bit products in 64 bits. */
 SQZ_INLINE DECODE_AVX2 __m256i decode_products_of(__m256i a, __m256i b) {
     return _mm256_add_epi64(_mm256_mul_epi32(a, b),
                             _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32)));
@@ -380,7 +380,7 @@ DECODE_AVX2 static void decode_row_3x3(decode_stream *stream, sqz_decoder *decod
     decode_layer averages = *layer;
     for (int index = 0; index < products;) {
         __m256i near = _mm256_setzero_si256();
-        int last = 0; /* not in `near` yet: sums need not wait for it */
+        int last = 0; /* not yet in `near`, so that sums do not wait for it */
         for (int p = 0; p < 9; p++, index++) {
             decode_predictor *predictor = &predictors[p];
             decode_guess guess;
@@ -396,7 +396,7 @@ DECODE_AVX2 static void decode_row_3x3(decode_stream *stream, sqz_decoder *decod
                                                reference ? reference[index] : 0, &guess, DECODE_GIVEN(row[index]), 1);
             near = _mm256_blendv_epi8(near, _mm256_set1_epi32(last), decode_load(places + 9 - p));
             sizes = _mm256_abs_epi32(near);
-            /* Steps and symbols have 16 bits: of two products the other one is by 0. */
+            /* Steps and symbols have 16 bits; the other product of each pair is 0. */
             mean = _mm256_add_epi32(mean, _mm256_madd_epi16(near, _mm256_set1_epi32(guess.mean_step & 0xFFFF)));
             size = _mm256_add_epi32(size, _mm256_madd_epi16(sizes, _mm256_set1_epi32(guess.size_step & 0xFFFF)));
             _mm256_storeu_si256((__m256i *)(void *)predictor->mean, mean);
@@ -444,7 +444,7 @@ static void decode_relax(sqz_decoder *decoder) {
 }
 
 #ifndef SQZ_ENCODES
-/* Before the first convolution of a network: `decoder` knows where its memory lies. */
+/* Called before the first convolution of a network; the addresses in `decoder` are already set. */
 static void decode_reset(sqz_decoder *decoder) {
     for (int i = 0; i < DECODE_CONTEXTS; i++) decode_set(&decoder->contexts[i], DECODE_NEW);
     for (int n = 0; n < 256; n++) decoder->rates[n] = (uint16_t)(655360 / (10 * n + 18));
@@ -459,7 +459,7 @@ static void decode_reset(sqz_decoder *decoder) {
 }
 #endif
 
-/* Reads the layer's table of values, if it has one; returns how many there are, and where 0 is. */
+/* Reads the layer's codebook, if it has one; returns the number of its values, and the place of 0. */
 static int decode_codebook(decode_stream *stream, sqz_decoder *decoder, int8_t values[255], int *zero) {
     int count = 0, history = 0;
     *zero = 0;
@@ -475,7 +475,7 @@ static int decode_codebook(decode_stream *stream, sqz_decoder *decoder, int8_t v
     return count;
 }
 
-/* Reads the layer's energy, and readies what its rows share. */
+/* Reads the layer's energy, and prepares the state that its rows share. */
 static void decode_begin_rows(decode_stream *stream, sqz_decoder *decoder, int products, decode_layer *layer) {
     const int energy = (int)decode_raws(stream, 5, (uint32_t)DECODE_GIVEN(stream->energy));
     if (energy > DECODE_MAX_ENERGY) decode_fail(stream, SQZ_BAD_TABLE);

@@ -44,6 +44,15 @@ static int next_row(void *side, int row, uint8_t *rgb) {
     return 0;
 }
 
+/* Loads in shares, the later one first. */
+static sqz_status load_shares(sqz_model *model, const sqz_header *header, const uint8_t *data, void *scratch) {
+    sqz_loading loading;
+    sqz_status status = sqz_begin_loading(&loading, model, header, data, SQZ_MAX_LOADERS);
+    if (status) return status;
+    for (int i = loading.shares; i--;) sqz_load_share(&loading, i, scratch);
+    return sqz_end_loading(&loading);
+}
+
 static void run(const sqz_header *header, const uint8_t *data, const char *kernels, int band_rows, int streamed,
                 double *logits) {
     const sqz_options options = {kernels, 1, band_rows, streamed};
@@ -53,12 +62,15 @@ static void run(const sqz_header *header, const uint8_t *data, const char *kerne
     uint8_t *pixels;
     size_t side = header->spec.input_size;
     double *map;
+    sqz_status status;
     if (sqz_measure(&header->spec, &options, &sizes)) abort();
     memory = exactly(sizes.model_bytes, MAX_MODEL);
     scratch = exactly(sizes.load_bytes, MAX_MODEL);
     if (sqz_create(&header->spec, &options, memory, sizes.model_bytes, &model)) abort();
     memset(logits, 0, sizeof(double) * header->spec.num_classes);
-    if (!sqz_load(model, header, data, scratch, sizes.load_bytes)) {
+    status = sqz_load(model, header, data, scratch, sizes.load_bytes);
+    if (streamed && load_shares(model, header, data, scratch) != status) abort();
+    if (!status) {
         arena = exactly(sizes.arena_bytes, MAX_ARENA);
         pixels = exactly(side * side * 3, 3 << 20);
         map = exactly(sizeof(double) * header->spec.num_classes * (size_t)sizes.map_size * (size_t)sizes.map_size,

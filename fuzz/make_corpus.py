@@ -13,6 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from fixture_files import in_parts
 from networks import random_network
 from squeezenet import ArchSpec, FireSpec, Labels, SqzFile, StemSpec
 from squeezenet.codec.native_weights import encode_weights_alone
@@ -53,7 +54,9 @@ def tiny_file(rng: np.random.Generator, seed: int) -> bytes:
             continue
     network = random_network(spec, seed=seed, max_weight=int(rng.choice([1, 4, 30, 127])), density=rng.uniform(0.2, 1))
     labels = Labels(tuple(str(index) for index in range(spec.num_classes))) if rng.random() < 0.3 else None
-    return encode_sqz(SqzFile(network=network, labels=labels))
+    contents = SqzFile(network=network, labels=labels)
+    fresh = {index for index in range(len(spec.convs)) if rng.random() < 0.3} if seed % 2 else set()
+    return in_parts(contents, fresh) if fresh else encode_sqz(contents)
 
 
 def stream_pair(rng: np.random.Generator, encode: Callable[..., list[bytes]] = encode_convs) -> bytes:

@@ -1,7 +1,9 @@
 """The encoder in C writes the bytes of the one in Python."""
 
 import dataclasses
+import threading
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from fixture_files import fixtures
 from networks import random_network, random_spec, tiny_spec
 from squeezenet import FireSpec, find_model, read_sqz
 from squeezenet.architectures import named_spec
+from squeezenet.codec import native_weights
 from squeezenet.codec.native_weights import decode_convs_fast, encode_convs_fast, encode_next_fast
 from squeezenet.codec.references import choose_references
 from squeezenet.codec.weights import choose_fresh, decode_convs, encode_convs, encode_next
@@ -110,6 +113,41 @@ def test_the_first_of_two_damaged_parts_is_named():
     for decode in (decode_convs, decode_convs_fast):
         with pytest.raises(FormatError, match=ops[1].name):
             decode(ops, damaged, {3})
+
+
+def in_many_parts():
+    network = random_network(tiny_spec(), seed=7)
+    ops, fresh = network.spec.convs, range(len(network.spec.convs))
+    return ops, encode_convs(ops, network.convs, fresh), fresh
+
+
+def test_parts_are_decoded_where_no_thread_can_be_started(monkeypatch):
+    """As at a system's limit, in a browser, and from Python 3.12 on while the interpreter ends."""
+    monkeypatch.setattr(native_weights, "usable_cores", lambda: 2)
+    monkeypatch.setattr(threading.Thread, "start", mock.Mock(side_effect=RuntimeError("can't start new thread")))
+    assert len(decode_convs_fast(*in_many_parts())) == len(in_many_parts()[0])
+
+
+def test_two_threads_decode_any_number_of_parts(monkeypatch):
+    monkeypatch.setattr(native_weights, "usable_cores", lambda: 64)
+    with mock.patch.object(threading, "Thread", wraps=threading.Thread) as made:
+        decode_convs_fast(*in_many_parts())
+    assert made.call_count == 1
+
+
+def test_an_error_in_the_other_thread_is_that_of_the_load(monkeypatch):
+    class Exhausted(native_weights._Coder):
+        def __init__(self, library, ops):
+            if ops == (last,):
+                raise MemoryError("no room")
+            super().__init__(library, ops)
+
+    ops, streams, fresh = in_many_parts()
+    last = ops[-1]
+    monkeypatch.setattr(native_weights, "_Coder", Exhausted)
+    monkeypatch.setattr(native_weights, "usable_cores", lambda: 2)
+    with pytest.raises(MemoryError, match="no room"):
+        decode_convs_fast(ops, streams, fresh)
 
 
 def test_a_large_network_has_two_parts_of_about_equal_size():

@@ -128,10 +128,12 @@ def test_limits_that_nothing_meets_are_one_error(images, tmp_path):
 
 
 @pytest.mark.parametrize("sampler", ["grid", "pareto"])
-@pytest.mark.parametrize("option", ["max_bytes", "max_macs", "max_ram"])
-def test_limits_that_nothing_can_meet_are_refused_before_there_is_a_study(images, tmp_path, sampler, option):
+@pytest.mark.parametrize(
+    ("option", "unit"), [("max_bytes", "bytes"), ("max_macs", "multiply-accumulates"), ("max_ram", "bytes of RAM")]
+)
+def test_limits_that_nothing_can_meet_are_refused_before_there_is_a_study(images, tmp_path, sampler, option, unit):
     space = Space.from_dict({"name": "mine", "sampler": sampler, "fixed": {"n_fires": 2}, "space": SEARCH})
-    shown = f"network of the space mine meets, got --{option.replace('_', '-')} 1: the smallest takes [0-9,]+ "
+    shown = f"network of the space mine meets, got 1 {unit}: the smallest takes [0-9,]+ {unit}"
     with pytest.raises(StudyError, match=shown):
         run(images, tmp_path / "study", space, **{option: 1})
     assert not (tmp_path / "study").exists()

@@ -343,7 +343,7 @@ def test_browser_without_simd_is_told(browser, page_file):
     page.add_init_script("WebAssembly.validate = () => false")
     page.goto(page_file.as_uri())
     page.wait_for_selector("#error:not([hidden])")
-    assert page.inner_text("#error").startswith("This browser has no WebAssembly SIMD, which the model needs.")
+    assert page.inner_text("#error").startswith("This browser does not support WebAssembly SIMD, which the model needs")
     assert page.locator("#choose").is_disabled()
     page.context.close()
 
@@ -517,14 +517,14 @@ def test_workers_give_the_bits_of_one(page):
 
 def test_measure_says_whether_bits_are_right(page, browser, page_file, tmp_path):
     page.click("#measure")
-    page.wait_for_selector("#measured:has-text('bits right')")
+    page.wait_for_selector("#measured:has-text('output bit-exact')")
     line = page.inner_text("#measured")
     assert re.match(
-        r"squeezenet tiny: \d+\.\d\d ms per image, (pairs|dot) kernels, bits right, \d+ cores, Mozilla", line
+        r"squeezenet tiny: \d+\.\d\d ms per image, (pairs|dot) kernels, output bit-exact, \d+ cores, Mozilla", line
     )
     wrong = tmp_path / "wrong.html"
     wrong.write_text(re.sub(r'"check":\d+', '"check":1', page_file.read_text()))
     other = open_page(browser, wrong)
     other.click("#measure")
-    other.wait_for_selector("#measured:has-text('bits WRONG')")
+    other.wait_for_selector("#measured:has-text('output WRONG')")
     other.context.close()

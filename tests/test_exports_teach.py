@@ -99,7 +99,7 @@ def test_taught_page_goes_on_learning_and_writes_a_file_with_the_same_answers(br
     add(page, 1, "green", "green", 5)
     page.click("#add-class")
     add(page, 2, "blue", "blue", 4)
-    assert page.inner_text("#judged").startswith("15 of 15 photos are recognised when each is left out")
+    assert page.inner_text("#judged").startswith("15 of 15 photos are classified correctly when each is left out")
     with page.expect_download() as download:
         page.click("#save-page")
     download.value.save_as(tmp_path / "taught.html")
@@ -111,7 +111,7 @@ def test_taught_page_goes_on_learning_and_writes_a_file_with_the_same_answers(br
     assert counts(again) == [6, 5, 4]
     assert again.inner_text("#judged") == page.inner_text("#judged")
     again.click("#measure")
-    again.wait_for_selector("#measured:has-text('bits right')")
+    again.wait_for_selector("#measured:has-text('output bit-exact')")
     again.click("#add-class")
     add(again, 3, "grey \u00fc", "grey", 5)
     with again.expect_download() as download:
@@ -212,7 +212,7 @@ def test_same_photo_counts_once(page):
     again = [{"name": "x.png", "mimeType": "image/png", "buffer": photo} for photo in mixed]
     page.locator(".card input[type=file]").nth(0).set_input_files(again)
     wait_for_counts(page, 0, 4)
-    page.wait_for_selector("#error:has-text('3 of 4 photos are here already, and count once.')")
+    page.wait_for_selector("#error:has-text('3 of 4 photos are already in this class, and count only once.')")
 
 
 @pytest.mark.parametrize(("name", "keep"), [("RE_D", False), ("E", True)])
@@ -220,7 +220,7 @@ def test_names_that_are_one_to_python_are_one_class(page, name, keep):
     page.locator("#keep").set_checked(keep)
     add(page, 0, "re d", "red", 2)
     add(page, 1, name, "green", 2)
-    page.wait_for_selector(f"#error:has-text('Two classes are called {name}: one needs another name')")
+    page.wait_for_selector(f"#error:has-text('Two classes are called {name}: rename one of them')")
     assert page.is_disabled("#save-sqz")
     page.locator(".card input[type=text]").nth(1).fill("green")
     page.locator(".card input[type=text]").nth(1).press("Tab")
@@ -297,7 +297,7 @@ def test_odd_input_is_answered_in_words(page):
     assert counts(page) == [1, 0]
     assert page.is_disabled("#save-sqz")
     add(page, 1, "</script><b>", "green", 1)
-    assert page.inner_text("#judged").startswith("Learnt. Give each class a second photo")
+    assert page.inner_text("#judged").startswith("Done. Add a second photo to each class")
     with page.expect_download() as download:
         page.click("#save-page")
     assert download.value.path().read_text().count("</script><b>") == 0

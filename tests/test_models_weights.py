@@ -375,7 +375,7 @@ def test_compressed_file_is_loaded_for_training(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("", "there is no MODEL 'no_such_thing': A MODEL is a .sqz"),
+        ("", "there is no MODEL 'no_such_thing': a MODEL is a .sqz"),
         ("squeezenet1_2", "squeezenet1_2: no such file or folder; .*squeezenet1_0, squeezenet1_1"),
         ("a.onnx", "a.onnx: no such file"),
         ("absent.safetensors", "no such file or folder"),

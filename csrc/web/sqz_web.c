@@ -1,6 +1,6 @@
 /* sqz_web.c - the engine as a WebAssembly module without imports: one model per instance, memory never shrinks.
  *
- *     web_use_relaxed(pack, conv, has_dot) with places in this module's table, if the browser takes web_relaxed.c
+ *     web_use_relaxed(pack, conv, has_dot) with places in this module's table, if the browser supports web_relaxed.c
  *     p = web_alloc(n), write the file there, web_open(p, n) -> status
  *     web_input_size(), web_classes(), web_map_size(), web_meta(), web_meta_bytes()
  *     write pixels at web_pixels() (or see web_pixels.c), web_run(wants_map) -> status, read doubles at web_logits() and web_map(),
@@ -27,7 +27,7 @@ static const uint8_t *web_file;
 static uint8_t *web_arena, *web_image;
 static double *web_scores, *web_maps;
 static int32_t *web_sums;
-static int web_width; /* features of an image */
+static int web_width; /* number of features of an image */
 
 static int (*web_relaxed_pack)(uint8_t *panel, int runs, int groups, int32_t *bias);
 static void (*web_relaxed_conv)(const sqz_conv_job *job, int has_dot);
@@ -123,7 +123,7 @@ WEB_EXPORT(web_run) int web_run(int wants_map) {
                             wants_map ? web_maps : NULL, web_sums);
 }
 
-/* Whether the last image shows none of the classes by the body of an unkn chunk, as `web_teach_rule` makes it: 1 or 0. */
+/* Whether the last image shows none of the classes by the body of an unkn chunk, as from `web_teach_rule`: 1 or 0. */
 WEB_EXPORT(web_is_unknown) int web_is_unknown(const uint8_t *chunk) {
     const sqz_unknown rule = {chunk + 3, chunk[0], web_width, chunk[1] | (uint32_t)chunk[2] << 8};
     return sqz_is_unknown(&rule, web_sums);

@@ -1,4 +1,4 @@
-/* web.h - what the parts of the WebAssembly module share. */
+/* web.h - declarations that the parts of the WebAssembly module share. */
 #ifndef WEB_H
 #define WEB_H
 
@@ -8,9 +8,9 @@
 
 /* Aligned memory; 0 if there is none. */
 void *web_alloc(size_t bytes);
-/* Gives back what was allocated since the model was opened. */
+/* Frees all memory allocated since the model was opened. */
 void web_release(void);
-/* Memory that stays; gives back all other that was allocated since the model was opened. */
+/* Memory that stays allocated; frees all other memory allocated since the model was opened. */
 void *web_keep(size_t bytes);
 int web_input_size(void);
 uint8_t *web_pixels(void);
@@ -23,6 +23,6 @@ const sqz_model *web_opened(void);
 const uint8_t *web_file_start(void);
 const sqz_header *web_file_header(void);
 int web_convs(void);
-int web_head_zero(void); /* zero-point of what the head reads */
+int web_head_zero(void); /* zero-point of the head's input */
 
 #endif

@@ -1,17 +1,18 @@
 /* web_pixels.c - from decoded RGBA rows to the network's input: "Preprocessing" in docs/format.md from step 4 on, exactly.
  *
- *     web_image_begin(width, height, resize_size, squash, bicubic) -> status, then until all rows are in
+ *     web_image_begin(width, height, resize_size, squash, bicubic) -> status; then, until all rows have arrived,
  *     write up to web_strip_rows() rows at web_strip(), web_image_rows(count)
  *     web_image_end() leaves the result at web_pixels()
  *
- * Columns are resized as rows come in, so that no whole photo is ever held here; rows when all are in. */
+ * Each row is resized horizontally when it arrives, so that the whole photo is never in memory here; vertical resizing
+ * follows when all rows have arrived. */
 #include "web.h"
 
 #include <wasm_simd128.h>
 
 enum { PIXELS_STRIP_BYTES = 1 << 20, PIXELS_MAX = 100000000, PIXELS_BITS = 22 };
 
-/* How one axis of `size` becomes `out_size`, for the `count` outputs from `offset` on. */
+/* Resizes one axis from `size` to `out_size`, for the `count` outputs from `offset` on. */
 typedef struct {
     int size, out_size, offset, count, taps;
     int32_t *first, *length, *weights; /* [count], [count], [count][taps] */
@@ -19,10 +20,10 @@ typedef struct {
 
 static struct {
     pixels_axis across, down;
-    int row, first_row, last_row; /* the next row to come; those that the result depends on */
+    int row, first_row, last_row; /* the next row to arrive; the rows that the result depends on */
     int strip_rows, alpha; /* whether a row was not opaque */
     uint8_t *strip;    /* RGBA */
-    uint8_t *narrowed; /* rows from first_row on, `across` done, RGB */
+    uint8_t *narrowed; /* RGB rows from first_row on, resized horizontally */
 } pixels;
 
 static double pixels_filter(double x, int bicubic) {
@@ -55,7 +56,7 @@ static int pixels_axis_set(pixels_axis *axis, int size, int out_size, int count,
         double total = 0.0;
         axis->first[i] = first;
         axis->length[i] = last - first;
-        if (size == out_size) { /* left alone */
+        if (size == out_size) { /* unchanged */
             axis->first[i] = axis->offset + i;
             axis->length[i] = 1;
             weights[0] = 1 << PIXELS_BITS;
@@ -100,7 +101,7 @@ WEB_EXPORT(web_image_begin) int web_image_begin(int width, int height, int resiz
     return pixels.strip && pixels.narrowed ? SQZ_OK : SQZ_NO_MEMORY;
 }
 
-/* Lays one row over white. */
+/* Draws one row over white. */
 static void pixels_flatten(uint8_t *at, int width) {
     for (int x = 0; x < width; x++, at += 4) {
         const uint32_t alpha = at[3];

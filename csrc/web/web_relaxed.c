@@ -1,21 +1,21 @@
-/* web_relaxed.c - convolutions by relaxed dot products of bytes: a module of its own, because a browser that lacks one
- * of its instructions refuses the whole, which works in the memory of the first. `sqz_web.c` hands it every panel once,
- * when a model is opened, and then every convolution.
+/* web_relaxed.c - convolutions by relaxed dot products of bytes. This is a separate module, because a browser that lacks
+ * one of its instructions rejects the whole module. It works in the memory of the main module. `sqz_web.c` passes it every
+ * panel once, when a model is opened, and then every convolution.
  *
- * The second factor of these instructions has to lie in 0..127, or machines differ. An output's weights are therefore
- * stored as w - lowest, its input as x - 128, and what comes out is put right by
- *     sum(x w) = sum((x - 128) (w - lowest)) + lowest sum(x - 128) + 128 sum(w),
- * the middle by a sum for each pixel, the last in the bias. A panel in which some output's weights lie further apart than
- * 127 stays as it was. A sum of two products is at most 2 * 128 * 127 = 32512 in size: nothing saturates.
+ * The second factor of these instructions must be in 0..127; otherwise results differ between machines. An output's
+ * weights are therefore stored as w - lowest and its input as x - 128, and the result is corrected by
+ *     sum(x w) = sum((x - 128) (w - lowest)) + lowest sum(x - 128) + 128 sum(w).
+ * The second term uses a sum per pixel; the third is part of the bias. A panel is left unchanged if the weights of one of
+ * its outputs differ by more than 127. A sum of two products is at most 2 * 128 * 127 = 32512 in size: nothing saturates.
  *
- * Nothing here may use static memory, which would lie where the engine's lies, and no more stack than the 1,024 bytes
- * that linkers leave free at the beginning (it uses none). */
+ * Code here must not use static memory, which would overlap the engine's, nor more stack than the 1,024 bytes that linkers
+ * leave free at the beginning (it uses none). */
 #include "../kernels_wasm.h"
 #include "web.h"
 
 enum { RELAXED_PIXELS = 2 };
 
-/* A packed panel: int8 [group][16][4], where int16 [group][2][16][2] was, and behind it `lowest` of each output. */
+/* A packed panel: int8 [group][16][4] instead of int16 [group][2][16][2], followed by `lowest` of each output. */
 SQZ_INLINE uint8_t *relaxed_lowest(const uint8_t *panel, int groups) { return (uint8_t *)panel + (size_t)groups * 64; }
 
 /* Products 0 and 1 (half 0) or 2 and 3 of a group, for outputs 4n to 4n + 3. */
@@ -23,7 +23,7 @@ SQZ_INLINE v128_t relaxed_wide(const uint8_t *panel, int group, int half, int n)
     return wasm_v128_load(panel + (size_t)group * 128 + 64 * half + 16 * n);
 }
 
-/* 1, 2 or 4: as many consecutive groups of one run have sums of pairs that fit 16 bits, for outputs 4n to 4n + 3. */
+/* 1, 2 or 4: the number of consecutive groups of a run whose sums of pairs fit 16 bits, for outputs 4n to 4n + 3. */
 static int relaxed_groups(const uint8_t *panel, int runs, int groups, int n, v128_t lowest) {
     const v128_t ones = wasm_i16x8_splat(1), twice = wasm_i32x4_add(lowest, lowest);
     const v128_t most = wasm_i32x4_splat(255); /* 255 * 128 < 2^15 */
@@ -55,7 +55,7 @@ SQZ_INLINE v128_t relaxed_bytes(const uint8_t *panel, int group, int n, v128_t l
                                    wasm_i16x8_shuffle(first, second, 4, 5, 12, 13, 6, 7, 14, 15));
 }
 
-/* Packs a panel anew and returns its kind; SQZ_PANEL_WIDE leaves it and its bias alone. */
+/* Packs a panel again and returns its kind; with SQZ_PANEL_WIDE, it and its bias are unchanged. */
 WEB_EXPORT(relaxed_pack) int relaxed_pack(uint8_t *panel, int runs, int groups, int32_t *bias) {
     const int all = runs * groups;
     const v128_t ones = wasm_i16x8_splat(1);
@@ -88,7 +88,7 @@ WEB_EXPORT(relaxed_pack) int relaxed_pack(uint8_t *panel, int runs, int groups, 
     return kind;
 }
 
-/* One row of input as x - 128, all runs behind each other, and the sum of it for every pixel. */
+/* One row of input as x - 128, run after run, and its sum for every pixel. */
 static void relaxed_read(const sqz_conv_job *job, const uint8_t *x, int8_t *to, int32_t *sums) {
     const size_t count = sqz_wide_run(job->pixels, job->x_pixel, job->groups);
     int8_t *const start = to;
@@ -116,7 +116,7 @@ static void relaxed_read(const sqz_conv_job *job, const uint8_t *x, int8_t *to, 
     }
 }
 
-/* `GROUPS` groups of PIXELS pixels; 0 stands for one by the instruction that adds four products to a sum at once. */
+/* `GROUPS` groups of PIXELS pixels; 0 stands for one group, with the instruction that adds four products at once. */
 SQZ_INLINE void relaxed_add(v128_t acc[RELAXED_PIXELS][4], const int8_t *x, size_t x_pixel, const uint8_t *weights,
                             const int PIXELS, const int GROUPS) {
     const v128_t ones = wasm_i16x8_splat(1);
@@ -199,8 +199,9 @@ SQZ_INLINE int relaxed_dot(int8_t a, int8_t b) {
     return wasm_i32x4_extract_lane(wasm_i32x4_relaxed_dot_i8x16_i7x16_add(wasm_i8x16_splat(a), wasm_i8x16_splat(b), zero), 0);
 }
 
-/* Where no instruction sums four products, that takes longer than sums of pairs. Such a processor saturates once the
- * second factor has left its range, others do not, which tells them apart; results are the same either way. */
+/* On processors without an instruction that sums four products, this is slower than sums of pairs. These processors
+ * saturate if the second factor is out of range; others do not. This test tells them apart. The results of convolutions
+ * are the same either way. */
 WEB_EXPORT(relaxed_has_dot) int relaxed_has_dot(void) {
     return relaxed_dot(127, 127) == 4 * 127 * 127 && relaxed_dot(127, -1) != 2 * 32767;
 }

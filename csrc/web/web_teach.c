@@ -1,11 +1,11 @@
 /* web_teach.c - a new head for the open model, from photos: docs/teaching.md.
  *
- *     after web_run, web_codes() has the photo's feature vector as web_channels() bytes, to be kept by the page
+ *     after web_run, web_codes() has the photo's feature vector as web_channels() bytes, which the page stores
  *     at = web_teach_room(photos, classes, kept), kept being how many of the model's first classes stay: write web_channels()
  *     codes for each photo there, class by class, and at web_teach_classes() the class of each (int32, ascending from 0);
  *     web_teach() -> status
- *     web_teach_rule(codes, n) -> bytes of the body of an unkn chunk made of the same photos, and of n of none of the
- *     classes, at web_teach_chunk(); 0 without
+ *     web_teach_rule(codes, n) -> bytes of the body of an unkn chunk, computed from these photos and n photos of none
+ *     of the classes, at web_teach_chunk(); 0 if there is none
  *     web_teach_scores(): (photos, classes) doubles, each photo left out, until the next photo is read
  *     web_teach_logits() after web_run: the new head's answer, kept + classes doubles
  *     at = web_alloc(n), write JSON in UTF-8 there, likewise the body of an unkn chunk (or 0 bytes),
@@ -15,7 +15,7 @@
 
 static struct {
     int classes, photos, kept, shift, is_signed, positions, room; /* room: rows of the head's memory */
-    int8_t *base_weight; /* the model's own head, once it was needed */
+    int8_t *base_weight; /* the model's own head, decoded on first use */
     int32_t *base_bias;
     float *base_multiplier;
     uint8_t *codes, *code;
@@ -44,26 +44,24 @@ WEB_EXPORT(web_codes) uint8_t *web_codes(void) {
     return teach.code;
 }
 
-/* The streams, and their table's bytes but for the last entry. */
-static const uint8_t *teach_streams(size_t *table) {
+/* The first stream. */
+static const uint8_t *teach_streams(void) {
     const int convs = web_convs();
     sqz_stream stream;
     size_t at = 0;
     for (int i = 0; i < convs; i++) {
-        *table = at;
         sqz_next_stream(web_file_header(), web_file_start(), &at, &stream); /* checked when the file was opened */
     }
     return web_file_start() + web_file_header()->weights_offset + at;
 }
 
-/* Walks the model's streams up to `last`; the coder is then ready for the next one, and the last one's integers are there. */
+/* Decodes the model's streams up to `last`; the coder is then ready for the next one, and has the last one's integers. */
 typedef struct {
     sqz_decoder *coder;
     int8_t *weight;
     int32_t *bias;
     float *multiplier;
     const uint8_t *streams, *next; /* the first, and the one after the last */
-    size_t table;                  /* bytes of the table's entries but for the last */
 } teach_walk;
 
 static int teach_decode(teach_walk *walk, int last, int head_rows) {
@@ -89,7 +87,7 @@ static int teach_decode(teach_walk *walk, int last, int head_rows) {
     walk->multiplier = web_alloc(most * sizeof *walk->multiplier);
     if (!memory || !walk->weight || !walk->bias || !walk->multiplier) return SQZ_NO_MEMORY;
     status = sqz_decoder_create(shapes, (size_t)convs, memory, bytes, &walk->coder);
-    walk->streams = walk->next = teach_streams(&walk->table);
+    walk->streams = walk->next = teach_streams();
     for (int i = 0; !status; i++) {
         sqz_next_stream(web_file_header(), web_file_start(), &entry, &stream);
         if (stream.is_fresh) status = sqz_decoder_create(shapes, (size_t)convs, memory, bytes, &walk->coder);
@@ -129,7 +127,7 @@ WEB_EXPORT(web_teach_room) uint8_t *web_teach_room(int photos, int classes, int 
     if (photos < 1 || photos > 1 << 19 || kept < 0 || kept > web_classes() || classes < 1 || classes > 65535 - kept) return NULL;
     if (kept && teach_read_base()) return NULL;
     web_release();
-    if (classes + kept > teach.room) { /* stays between photos, so that they are answered with it */
+    if (classes + kept > teach.room) { /* stays allocated, since the new head classifies later photos */
         const size_t count = (size_t)kept + (classes < 8 ? 8 : (size_t)classes * 2);
         teach.room = 0;
         teach.weight = web_keep(count * teach_width());
@@ -228,7 +226,7 @@ static void teach_end_chunk(size_t start) {
     teach_put_u32(crc);
 }
 
-/* As one zlib stream without compression, so that no library's choices show. */
+/* One zlib stream without compression, so that the bytes do not depend on a library. */
 static void teach_put_meta(const uint8_t *text, size_t bytes) {
     uint32_t a = 1, b = 0;
     const uint8_t start[2] = {0x78, 0x01};
@@ -248,14 +246,14 @@ static void teach_put_meta(const uint8_t *text, size_t bytes) {
     }
 }
 
-/* The model's streams as they are, the new head's after them. */
+/* The model's streams unchanged, then the new head's. */
 static int teach_put_weights(void) {
     teach_walk walk = SQZ_ZEROS;
     const int convs = web_convs(), rows = teach.kept + teach.classes;
     const sqz_header *header = web_file_header();
     sqz_conv_shape head;
     sqz_stream stream;
-    size_t size, bytes, entry;
+    size_t size, bytes, entry = 0;
     void *memory;
     int status = teach_decode(&walk, convs - 2, rows);
     if (!status) status = sqz_conv_shape_of(web_opened(), (size_t)convs - 1, &head);
@@ -266,10 +264,11 @@ static int teach_put_weights(void) {
     if (!memory) return SQZ_NO_MEMORY;
     status = sqz_encode_conv(walk.coder, &head, teach.weight, teach.bias, teach.multiplier, memory, bytes, &size);
     if (status) return status;
-    entry = walk.table;
-    sqz_next_stream(header, web_file_start(), &entry, &stream);
-    teach_put(web_file_start() + header->weights_offset, walk.table);
-    teach_put_varint(header->version > 1 ? 2 * size + (size_t)stream.is_fresh : size);
+    for (int i = 0; i < convs; i++) { /* each written anew, because a file may have longer entries than needed */
+        sqz_next_stream(header, web_file_start(), &entry, &stream);
+        if (i == convs - 1) stream.bytes = size;
+        teach_put_varint((size_t)(header->version > 1 ? 2 * stream.bytes + (uint64_t)stream.is_fresh : stream.bytes));
+    }
     teach_put(walk.streams, (size_t)(walk.next - walk.streams));
     teach_put(memory, size);
     return SQZ_OK;
@@ -295,10 +294,10 @@ static void teach_put_arch(int classes) {
 
 WEB_EXPORT(web_digest) uint8_t *web_digest(void) {
     static uint8_t digest[32];
-    size_t arch_bytes, table, entry = 0;
-    const uint8_t *streams = teach_streams(&table), *end = streams;
+    size_t arch_bytes, entry = 0;
+    const uint8_t *streams = teach_streams(), *end = streams;
     sqz_stream stream;
-    while (entry < table) {
+    for (int i = 0; i < web_convs() - 1; i++) {
         sqz_next_stream(web_file_header(), web_file_start(), &entry, &stream);
         end += stream.bytes;
     }
@@ -355,7 +354,7 @@ WEB_EXPORT(web_teach_bytes) size_t web_teach_bytes(void) { return teach.file_byt
 static uint8_t *teach_chunk;
 WEB_EXPORT(web_teach_chunk) uint8_t *web_teach_chunk(void) { return teach_chunk; }
 
-/* Photos count where the head that is fitted to all others answers rightly. */
+/* Photos count if the head fitted to all others classifies them correctly. */
 WEB_EXPORT(web_teach_rule) size_t web_teach_rule(const uint8_t *foreign_codes, size_t foreign) {
     sqz_novelty photos = SQZ_ZEROS;
     const double *scores = teach.taught.scores;

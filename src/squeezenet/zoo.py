@@ -141,8 +141,8 @@ def _not_found(path: Path, name: str) -> ModelNotFoundError:
     if path.suffix or len(path.parts) > 1:
         return ModelNotFoundError(f"no such file or folder; {accepted}", source=shown)
     nearest = difflib.get_close_matches(name, model_names(), n=1)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
-    return ModelNotFoundError(f"there is no MODEL {shown!r}: {hint}{accepted[0].upper()}{accepted[1:]}")
+    advice = f"did you mean {nearest[0]}? A{accepted[1:]}" if nearest else accepted
+    return ModelNotFoundError(f"there is no MODEL {shown!r}: {advice}")
 
 
 def _one_of_the_names() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,7 +11,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FormatError
 from ..native_library import ConvShape, check_status, load_library, why_not_loaded
 from ..network import ConvParams
 from ..process import usable_cores
@@ -40,36 +40,36 @@ def decode_convs_fast(
     starts = part_starts(len(ops), fresh)
     parts = [slice(start, end) for start, end in zip(starts, [*starts[1:], len(ops)], strict=True)]
 
-    def decode(part: slice) -> list[ConvParams] | FormatError:
-        try:
-            coder = _Coder(library, ops[part])
-            return [coder.decode(op, stream) for op, stream in zip(ops[part], streams[part], strict=True)]
-        except FormatError as error:
-            return error
+    def decode(part: slice) -> list[ConvParams]:
+        coder = _Coder(library, ops[part])
+        return [coder.decode(op, stream) for op, stream in zip(ops[part], streams[part], strict=True)]
 
-    convs: list[ConvParams] = []
-    for result in _in_threads(decode, parts):
-        if isinstance(result, FormatError):
-            raise result
-        convs += result
+    convs = [params for part in _by_two_threads(decode, parts) for params in part]
     return {op.name: params for op, params in zip(ops, convs, strict=True)}
 
 
-def _in_threads(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
-    """Call a function once for each item, at the same time where there are cores; it must not raise."""
-    cores = min(len(items), usable_cores())
+def _by_two_threads(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """Call a function once for each item, where there are cores by two threads; raises the error of the first item."""
+    left = iter(list(enumerate(items)))
     results: dict[int, _R] = {}
+    errors: dict[int, Exception] = {}
 
-    def work(first: int) -> None:
-        for index in range(first, len(items), cores):
-            results[index] = function(items[index])
+    def work() -> None:
+        for index, item in left:
+            try:
+                results[index] = function(item)
+            except Exception as error:  # raised again below, in the thread that asked
+                errors[index] = error
 
-    threads = [threading.Thread(target=work, args=(first,)) for first in range(1, cores)]
-    for thread in threads:
-        thread.start()
-    work(0)
-    for thread in threads:
-        thread.join()
+    second = threading.Thread(target=work)
+    if len(items) > 1 and usable_cores() > 1:
+        with contextlib.suppress(RuntimeError):  # the system has no thread left, or the interpreter is ending
+            second.start()
+    work()
+    if second.ident is not None:
+        second.join()
+    for index in sorted(errors):
+        raise errors[index]
     return [results[index] for index in range(len(items))]
 
 

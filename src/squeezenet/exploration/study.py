@@ -120,14 +120,14 @@ def _check_limits(
     for point in points if len(points) <= _MAX_CORNERS else ():
         with contextlib.suppress(SpecError):
             costs.append(spec_cost(space.spec(point, recipe, n_classes)))
-    for option, limit, unit, counts in (
-        ("--max-bytes", max_bytes, "bytes", [_least_bytes(cost) for cost in costs]),
-        ("--max-macs", max_macs, "multiply-accumulates", [cost["macs"] for cost in costs]),
-        ("--max-ram", max_ram, "bytes of RAM", [cost["ram_bytes"] for cost in costs]),
+    for limit, unit, counts in (
+        (max_bytes, "bytes", [_least_bytes(cost) for cost in costs]),
+        (max_macs, "multiply-accumulates", [cost["macs"] for cost in costs]),
+        (max_ram, "bytes of RAM", [cost["ram_bytes"] for cost in costs]),
     ):
         if limit is not None and counts and min(counts) > limit:
             raise StudyError(
-                f"expected a limit that a network of the space {space.name} meets, got {option} {limit:,}:"
+                f"expected a limit that a network of the space {space.name} meets, got {limit:,} {unit}:"
                 f" the smallest takes {min(counts):,} {unit}"
             )
 
@@ -178,9 +178,8 @@ class _Explorer:
                 self._record(number, outcome, table, total)
             if not any(self._is_feasible(finding) for finding in findings_of(self.study)):
                 raise StudyError(
-                    f"no network met the limits in {len(self.study.trials)} trials: raise"
-                    " --max-bytes, --max-macs or --max-ram,"
-                    " or widen the space"
+                    f"no network met the limits in {len(self.study.trials)} trials:"
+                    " raise the limits on bytes, MACs and RAM, or widen the space"
                 )
             winner = self._winner()
             if retrain and winner is not None:

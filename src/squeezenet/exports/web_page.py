@@ -1,9 +1,9 @@
-"""One HTML file that classifies photos: model, engine, names and interface, with no request to anywhere.
+"""One HTML file that classifies photos: model, engine, names and interface, without any network request.
 
-The parts lie in `web/`, the engine as WebAssembly (built by `csrc/web/build.sh`) among them; the `.sqz` goes in as it
-is. A page trusts nothing in it: names are never markup, and the Content-Security-Policy admits only the page's own
-two scripts and two styles, by their hashes, and no connection. One script is there to be read and starts the other,
-which is deflated and holds the style of what only it shows.
+The parts are in `web/`, including the engine as WebAssembly, built by `csrc/web/build.sh`. The `.sqz` file is embedded
+unchanged. The page trusts nothing in that file: names are never markup, and the Content-Security-Policy allows only the
+page's own two scripts and two styles, by their hashes, and no connection. One script is in plain text. It starts the
+other one, which is deflated and contains the styles of elements that only it shows.
 """
 
 from __future__ import annotations
@@ -177,6 +177,6 @@ def _policy(scripts: tuple[str, ...], styles: tuple[str, ...]) -> str:
 
 
 def join_sources(*names: str) -> str:
-    """Join sources, without indentation, blank lines and whole-line comments; they keep to what this can see."""
+    """Join sources without indentation, blank lines and whole-line comments; they have no texts of several lines."""
     lines = (line.strip() for name in names for line in (PARTS / name).read_text().splitlines())
     return "\n".join(line for line in lines if line and not line.startswith(("//", "/*")))

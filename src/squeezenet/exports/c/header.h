@@ -47,7 +47,7 @@ int @name@_run(void *arena, const uint8_t *pixels, double *logits, double *map);
  * similar photos. `logits` may be NULL. */
 int @name@_features(void *arena, const uint8_t *pixels, double *logits, int32_t *features);
 
-/* Does the same with rows from a function, so that the image need not be in memory. The function writes row `row`,
+/* The same with rows from a function, so that the image need not be in memory. The function writes row `row`,
  * @NAME@_INPUT_SIZE * 3 bytes, to `rgb` and returns 0, or another number to end the run. It is called from the top row
  * down, at most once per row. `logits`, `map` and `features` may be NULL. */
 typedef int @name@_row_source(void *context, int row, uint8_t *rgb);
@@ -61,11 +61,12 @@ int @name@_selftest(void *arena, double *logits);
 /* Divide logits by this number before a softmax converts them to probabilities. */
 #define @NAME@_TEMPERATURE @temperature@
 @below@
-/* Whether an image with these features shows none of the classes, by the model's own rule: 1 or 0; 0 without a rule. */
+/* Returns 1 if, by the model's own rule, an image with these features shows none of the classes; else, or without a rule,
+ * 0. */
 #define @NAME@_HAS_UNKNOWN @has_unknown@
 int @name@_is_unknown(const int32_t *features);
 
-/* Name of a class, UTF-8; NULL for a number that is not a class. */
+/* Name of a class in UTF-8; NULL if `index` is not a class. */
 const char *@name@_label(int index);
 
 #ifdef __cplusplus

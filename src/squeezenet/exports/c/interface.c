@@ -21,7 +21,7 @@ int @name@_run_rows(void *arena, @name@_row_source *source, void *context, doubl
     return own_go(arena, &input, logits, map, features);
 }
 
-/* A ramp with noise on it. */
+/* A test image: a ramp with noise. */
 static int own_test_row(void *context, int row, uint8_t *rgb) {
     uint32_t state = (uint32_t)row * 2654435761u;
     (void)context;

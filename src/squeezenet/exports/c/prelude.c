@@ -13,5 +13,5 @@
 #endif
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("fp-contract=off") /* -std=c99 does it too; for those who build without */
+#pragma GCC optimize("fp-contract=off") /* for builds without -std=c99, which implies it */
 #endif

@@ -1,10 +1,10 @@
 
 enum { @NAME@_IS_OPEN = 0x53515a31 };
 
-/* What lies at the start of the arena. */
+/* The state at the start of the arena. */
 typedef struct {
     uint32_t state;
-    sqz_model *model; /* these only where weights are decoded */
+    sqz_model *model; /* this and the next two only if weights are decoded */
     void *shared; /* the decoder's memory, then the activations */
     size_t shared_bytes;
 } own_state;

@@ -5,7 +5,7 @@ function draw(bitmap) {
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
   canvas.height = Math.max(1, Math.round(bitmap.height * scale));
   const context = canvas.getContext("2d");
-  context.fillStyle = "#fff"; // transparency lies over white, as for the network
+  context.fillStyle = "#fff"; // white behind transparent pixels, as for the network
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
@@ -72,7 +72,8 @@ function choose(rank) {
   drawHeat();
 }
 
-// Where the network sees the chosen class: its activation map, from clear to yellow, over the part that it saw.
+// Draws the activation map of the chosen class, from transparent to yellow, over the part of the photo that the network
+// reads.
 function drawHeat() {
   const map = last.maps[chosen];
   if (!map) return;

@@ -1,12 +1,12 @@
-// What every part of the page uses: words, numbers, messages, several workers.
+// Used by every part of the page: texts, numbers, messages, several workers, saving files.
 const $ = (id) => document.getElementById(id);
-const LABEL_SHOWN = 120; // characters of a name; files may bring names of any length
+const LABEL_SHOWN = 120; // characters of a name; names in files can have any length
 const MOST_WORKERS = 8;
 let facts, last, stream, chosen = 0, turn = 0, spoken = "", spokenAt = 0;
 
 const show = (element, isShown) => { element.hidden = !isShown; };
 const shorten = (text) => (text.length > LABEL_SHOWN ? `${Array.from(text).slice(0, LABEL_SHOWN).join("")}…` : text);
-// Never "0 %" or "100 %" of what is only nearly so.
+// Rounds, but never to "0 %" or "100 %".
 function percent(share) {
   if (share < 0.0005) return "< 0.1 %";
   if (share < 0.0995 || share >= 0.995) return `${Math.min(100 * share, 99.9).toFixed(1)} %`;
@@ -25,7 +25,7 @@ function complain(text) {
 }
 
 function say(text) {
-  // A live camera must not talk without end: the same answer once, and not two within two seconds.
+  // Screen readers read this text. With a live camera, limit it: no repetition, and at most one text in two seconds.
   const now = performance.now();
   if (text === spoken || (stream && now - spokenAt < 2000)) return;
   [spoken, spokenAt] = [text, now];
@@ -44,7 +44,7 @@ function button(text, name, onclick) {
 
 // ---- several photos, and files
 
-// Has photos classified by as many workers as there are cores; `onResult(result, index)` comes in any order.
+// Classifies photos with as many workers as there are cores; calls `onResult(result, index)` in any order.
 async function askAll(images, { workers = navigator.hardwareConcurrency || 2, onResult, isStopped, ...options } = {}) {
   const count = Math.max(1, Math.min(workers, MOST_WORKERS, images.length));
   while (helpers.length < count) helpers.push(new Helper());
@@ -61,7 +61,7 @@ async function askAll(images, { workers = navigator.hardwareConcurrency || 2, on
   return results;
 }
 
-// What a link would do that leads to bytes.
+// Saves bytes or text as a file, like a click on a download link.
 function save(data, name, type) {
   const url = URL.createObjectURL(new Blob([data], { type }));
   Object.assign(document.createElement("a"), { href: url, download: name }).click();

@@ -1,4 +1,4 @@
-// The camera: answers while it runs, and photos taken with it.
+// The camera: classifies its frames while it runs, and takes photos.
 function setCamera(isOn) {
   for (const id of ["video", "live", "shoot", "stop"]) show($(id), isOn);
   for (const id of ["choose", "camera"]) show($(id), !isOn);
@@ -17,13 +17,13 @@ function stopCamera() {
 async function startCamera() {
   complain("");
   if (!navigator.mediaDevices) {
-    complain("Browsers give pages the camera only over https or from a file.");
+    complain("Browsers allow the camera only on pages opened over https or from a file.");
     return;
   }
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1280 } } });
   } catch (error) {
-    complain(error.name === "NotFoundError" ? "No camera was found." : "The camera may not be used: allow it in the browser's settings.");
+    complain(error.name === "NotFoundError" ? "No camera was found." : "Access to the camera was denied: allow it in the browser's settings.");
     return;
   }
   const video = $("video");

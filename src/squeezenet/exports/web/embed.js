@@ -1,4 +1,4 @@
-// The last part of an exported script: opens the model, and classifies photos on the thread that loaded the script.
+// The last part of an exported script: opens the model and classifies photos on the thread that loaded the script.
 
 const ofText = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
 

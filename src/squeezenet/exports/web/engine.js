@@ -1,5 +1,5 @@
-// Loads the engine, for the page's workers and for Node. `kernels` may be "plain", or "pairs" or "dot" of relaxed.wasm;
-// with nothing it is what runs fastest here. The answers are the same bits.
+// Loads the engine, for the page's workers and for Node. `kernels` is "plain", or "pairs" or "dot" of relaxed.wasm; by
+// default the fastest that this device supports. All give bit-identical results.
 async function loadEngine(code, relaxed, kernels) {
   const instance = async (bytes, imports) => (await WebAssembly.instantiate(bytes, imports)).instance.exports;
   const engine = await instance(code, {});

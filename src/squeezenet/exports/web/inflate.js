@@ -1,4 +1,4 @@
-// No Blob: reading one asks another process.
+// Not from a Blob: reading one is a call to another process.
 async function inflate(bytes, limit = 1 << 20) {
   const source = new ReadableStream({ start(to) { to.enqueue(bytes); to.close(); } });
   const reader = source.pipeThrough(new DecompressionStream("deflate")).getReader();

@@ -1,4 +1,4 @@
-// The cards of the classes, what was judged, and the photos that look as if they were in the wrong place.
+// The cards of the classes, the accuracy, and the photos that may be in the wrong class.
 const MOST_DOUBTFUL = 8;
 
 function setMode(teaches) {
@@ -27,8 +27,8 @@ function card(one, index) {
   file.setAttribute("aria-label", `Photos of ${isOther ? "something else" : number}`);
   file.onchange = () => addPhotos(index, Array.from(file.files)).then(() => { file.value = ""; });
   const add = button("Add photos", "", () => file.click());
-  const film = button("Hold to film", "hold");
-  film.title = "Hold the button, or the space bar on it: the camera's pictures go into this class";
+  const film = button("Hold to record", "hold");
+  film.title = "Hold this button, or the space bar on it: the camera's pictures are added to this class";
   film.onpointerdown = (event) => {
     film.setPointerCapture?.(event.pointerId);
     hold(index);
@@ -45,14 +45,14 @@ function card(one, index) {
   remove.setAttribute("aria-label", `Remove ${number}`);
   const row = part("div", "row");
   row.append(add, film, file);
-  item.append(name, isOther ? part("p", "note", "Photos of none of the classes, to know them by.") : remove, part("p", "count"), strip, row);
+  item.append(name, isOther ? part("p", "note", "Photos that show none of the classes, so that the model can recognise such photos.") : remove, part("p", "count"), strip, row);
   item.ondragover = (event) => event.preventDefault();
   item.ondrop = async (event) => {
     event.preventDefault();
     event.stopPropagation();
     dropping(0);
     addPhotos(index, await filesOf(event.dataTransfer));
-    say(`Photos go to ${called()}`);
+    say(`Photos are added to ${called()}`);
   };
   return item;
 }
@@ -62,7 +62,7 @@ function drawLesson() {
   show($("keeping"), keepable);
   show(other, !kept());
   $("keep").nextSibling.data = ` Keep the model's ${keepable} classes`;
-  // A card that is there stays, so that the focus and a held button do.
+  // Existing cards are reused, so that focus and a held button stay.
   while (list.children.length >= Math.max(1, lesson.length)) list.lastElementChild.remove();
   lesson.forEach((one, index) => {
     const isOther = index === lesson.length - 1, place = isOther ? other : list;
@@ -87,19 +87,19 @@ function drawJudged() {
   list.replaceChildren();
   show($("suspects"), Boolean(judged?.doubtful.length));
   if (!judged) {
-    text.textContent = "Give two classes a name and a photo each, and the page learns them. Ten photos of each make a good start.";
+    text.textContent = "Name two classes and add a photo to each: the model then learns them. Ten photos per class are a good start.";
     return;
   }
   const { right, count, doubtful } = judged;
-  $("suspects").firstElementChild.textContent = doubtful.length === 1 ? "Is this photo in the right place?" :
-    `Are these ${Math.min(doubtful.length, MOST_DOUBTFUL)} photos in the right place?`;
+  $("suspects").firstElementChild.textContent = doubtful.length === 1 ? "Is this photo in the right class?" :
+    `Are these ${Math.min(doubtful.length, MOST_DOUBTFUL)} photos in the right class?`;
   if (!count) {
-    text.textContent = "Learnt. Give each class a second photo to learn how good that is.";
+    text.textContent = "Done. Add a second photo to each class to measure the accuracy.";
     return;
   }
   const [low, high] = interval(right, count);
-  text.textContent = `${right} of ${count} photos are recognised when each is left out: ${Math.round((100 * right) / count)} %` +
-    ` (of many more it would be ${low} to ${high} %).`;
+  text.textContent = `${right} of ${count} photos are classified correctly when each is left out of teaching: ${Math.round((100 * right) / count)} %` +
+    ` (95 % confidence interval: ${low} to ${high} %).`;
   say(text.textContent);
   for (const { photo, place, index, best } of doubtful.slice(0, MOST_DOUBTFUL)) {
     if (!lesson[best] || !lesson[index]?.photos.includes(photo)) continue; // changed since

@@ -1,6 +1,6 @@
-// The only script that the page holds as it is. A worker starts while the rest of the page is still read. Starting one
-// takes turns of this thread: until it answers, or for half a second, nothing is laid out. Then the program is unpacked
-// and started.
+// The only script that the page contains in plain text. It starts a worker while the rest of the page is still being
+// read. Starting a worker needs this thread several times, so nothing is laid out until the worker answers, or for half a
+// second. Then the rest of the program is unpacked and started.
 
 function block(id) {
   const element = document.getElementById(id);
@@ -19,8 +19,8 @@ function fail(text) {
   for (const button of document.querySelectorAll(".tools button")) button.disabled = true;
 }
 
-// A worker has an engine of its own, so that photos never wait for each other and nothing is shared. Of this script it
-// gets the text of what it uses as well.
+// Each worker has its own engine, so that photos never wait for each other and nothing is shared. The functions of this
+// script that a worker uses are passed to it as text.
 class Helper {
   #waiting = new Map();
   #last = 0;
@@ -36,7 +36,7 @@ class Helper {
       else reject(new Error(error));
     };
     this.started = this.ask("greet");
-    this.#worker.onerror = () => fail("The part of this page that runs the model did not start.");
+    this.#worker.onerror = () => fail("The worker that runs the model did not start.");
   }
 
   ask(verb, message, transfer = []) {
@@ -48,7 +48,7 @@ class Helper {
   }
 
   open(warm, model = parts.model) {
-    // page.html#plain and the like are for comparing kernels; see engine.js.
+    // page.html#plain and similar addresses select kernels for comparison; see engine.js.
     this.opened ||= this.ask("open", { ...parts, model, warm, kernels: location.hash.slice(1) });
     return this.opened;
   }
@@ -65,7 +65,7 @@ const ask = (...message) => helpers[0].ask(...message);
 async function startWorker() {
   const canRun = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
   if (!self.WebAssembly || !WebAssembly.validate(new Uint8Array(canRun))) {
-    throw new Error("This browser has no WebAssembly SIMD, which the model needs. Browsers from 2023 on have it: please update yours.");
+    throw new Error("This browser does not support WebAssembly SIMD, which the model needs: please update it to a version from 2023 or later.");
   }
   if (!self.DecompressionStream || !self.OffscreenCanvas) {
     throw new Error("This browser is too old for this page: please update it to a version from 2023 or later.");
@@ -79,13 +79,13 @@ async function startWorker() {
 }
 
 async function startPage() {
-  document.getElementById("blocked")?.remove(); // which appears after some seconds where no script runs
+  document.getElementById("blocked")?.remove(); // shown after some seconds if scripts are blocked
   await worker;
   if (document.getElementById("labels")) parts.labels = block("labels");
   parts.model = block("model");
-  helpers[0].open(6).catch(() => {}); // which `start` reports
+  helpers[0].open(6).catch(() => {}); // `start` reports it
   await helpers[0].started;
-  squeezenet.source = document.documentElement.outerHTML; // before anything is changed, for "Save page"
+  squeezenet.source = document.documentElement.outerHTML; // the unchanged page, for "Save page"
   const text = await inflateText(block("page"));
   const script = document.createElement("script");
   script.textContent = trusted ? trusted.createScript(text) : text;
@@ -94,8 +94,8 @@ async function startPage() {
 }
 
 const worker = startWorker();
-worker.catch(() => {}); // which `startPage` reports
-// For scripts and the console: `await squeezenet.classify(blob)` gives logits, names and times.
+worker.catch(() => {}); // `startPage` reports it
+// For scripts and the console: `await squeezenet.classify(blob)` returns logits, names and times.
 self.squeezenet = {
   classify: (image, options = {}) => worker.then(() => ask("classify", { image, map: false, ...options })),
 };

@@ -1,7 +1,7 @@
-// Several photos at once: a table, which can be saved, and the test that measures this device.
+// Several photos at once, in a table that can be saved as CSV; and the speed test of this device.
 let table = [], job = 0;
 
-// Files of what was dropped, those in folders too.
+// The files that were dropped, including those in folders.
 async function filesOf(transfer) {
   const entries = Array.from(transfer.items || [], (item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return Array.from(transfer.files);
@@ -58,13 +58,13 @@ async function lookAtMany(files) {
   });
   if (mine !== job) return;
   const seconds = (performance.now() - began) / 1000;
-  $("count").textContent = `${files.length} photos in ${seconds.toFixed(1)} s, ${(files.length / seconds).toFixed(0)} a second`;
+  $("count").textContent = `${files.length} photos in ${seconds.toFixed(1)} s, ${(files.length / seconds).toFixed(0)} per second`;
   say($("count").textContent);
   $("csv").disabled = false;
 }
 
 function saveTable() {
-  // Spreadsheets take a text that begins with one of these for a formula.
+  // Spreadsheets read a text that begins with one of these characters as a formula.
   const cell = (text) => `"${String(text).replace(/^(?=[=+\-@\t\r])/, "'").replace(/"/g, '""')}"`;
   const rows = table.flatMap(({ file, unreadable, unknown, top }) => (unreadable
     ? [[cell(file), "", "", "", "", ""]]
@@ -77,7 +77,7 @@ async function measure() {
   const output = $("measured");
   output.textContent = "Measuring…";
   const { ms, sum } = await squeezenet.measure();
-  const bits = facts.check === undefined ? "bits not compared" : sum === facts.check ? "bits right" : "bits WRONG";
+  const bits = facts.check === undefined ? "output not compared" : sum === facts.check ? "output bit-exact" : "output WRONG";
   const line = `squeezenet ${facts.name}: ${ms.toFixed(2)} ms per image, ${squeezenet.kernels} kernels, ${bits}, ` +
     `${navigator.hardwareConcurrency || "?"} cores, ${navigator.userAgent}`;
   output.textContent = line;

@@ -1,4 +1,4 @@
-// The last part of a worker of the page: does what messages ask for.
+// The last part of a worker of the page: handles messages.
 const greet = () => ({});
 self.onmessage = async ({ data: { id, verb, ...rest } }) => {
   try {

@@ -1,17 +1,17 @@
-// The page's beginning: what people press, and the model.
+// Connects buttons, dropping and pasting to the rest of the page, and starts the model.
 
 async function look(file) {
   stopCamera();
   const mine = ++turn;
   complain("");
   await squeezenet.ready.catch(() => {});
-  setState("Looking");
+  setState("Classifying");
   seen = file;
   try {
     const result = await ask("classify", { image: file, keep: true, taught: isTeaching });
     if (mine !== turn) return;
     if (result.unreadable) {
-      complain(`${file.name ? `“${shorten(file.name)}”` : "That"} is not an image that this browser can read. JPEG, PNG, WebP, GIF and BMP work.`);
+      complain(`${file.name ? `“${shorten(file.name)}”` : "This"} is not an image that this browser can read. JPEG, PNG, WebP, GIF and BMP work.`);
     } else {
       chosen = 0;
       draw(result.bitmap);
@@ -26,7 +26,7 @@ async function look(file) {
 function pick(list) {
   const files = Array.from(list || []);
   const images = files.filter(({ type }) => type.startsWith("image/"));
-  if (isTeaching && images.length > 1) complain("Drop several photos on the card of their class.");
+  if (isTeaching && images.length > 1) complain("To add several photos, drop them on the card of their class.");
   else if (images.length > 1) lookAtMany(images);
   else if (files.length) look(images[0] || files[0]);
   return files.length > 0;
@@ -53,9 +53,9 @@ $("save-page").onclick = savePage;
 $("slider").oninput = () => { $("heat").style.opacity = $("slider").value / 100; };
 addEventListener("paste", (event) => {
   if (event.target.matches?.("input[type=text]")) return;
-  if (!pick(event.clipboardData.files)) complain("The clipboard holds no image.");
+  if (!pick(event.clipboardData.files)) complain("The clipboard does not contain an image.");
 });
-let depth = 0; // dragenter and dragleave also come for every element inside
+let depth = 0; // dragenter and dragleave are also sent for every element inside
 const dropping = (change) => {
   depth = change ? Math.max(0, depth + change) : 0;
   document.body.classList.toggle("dropping", depth > 0);
@@ -66,7 +66,7 @@ addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", async (event) => {
   event.preventDefault();
   dropping(0);
-  if (!pick(await filesOf(event.dataTransfer))) complain("Drop image files: pages without a network cannot follow links to images.");
+  if (!pick(await filesOf(event.dataTransfer))) complain("Drop image files. Links to images do not work, because this page uses no network.");
 });
 addEventListener("keydown", ({ key }) => key === "Escape" && stream && endLive());
 document.head.append(part("style", "", lateStyle));

@@ -1,6 +1,6 @@
-// Photos in a worker: decoded by the browser, turned upright, handed to the engine, whose own code resizes them.
+// Photos in a worker: the browser decodes them, this file turns them upright, and the engine resizes them.
 
-// Hands a bitmap's rows to the engine in strips that `read(y, rows)` gives as RGBA.
+// Passes the rows of a bitmap to the engine in strips; `read(y, rows)` returns a strip as RGBA.
 function feed(bitmap, read) {
   const { width, height } = bitmap;
   const squash = geometry.resize_mode === "squash" ? 1 : 0;
@@ -15,7 +15,7 @@ function feed(bitmap, read) {
   check(engine.web_image_end(), "The photo");
 }
 
-// RGBA rows as an ImageData has them.
+// The same for RGBA rows in the layout of ImageData.
 function feedPixels({ width, height, data }) {
   feed({ width, height }, (y, rows) => data.subarray(4 * width * y, 4 * width * (y + rows)));
 }
@@ -30,7 +30,7 @@ function feedOpaque(bitmap) {
   });
 }
 
-// A 2D canvas multiplies colours by their alpha and rounds; a texture keeps them as they are in the file.
+// A 2D canvas multiplies colours by alpha and rounds the result; a texture keeps the colours of the file.
 function feedTransparent(bitmap) {
   const gl = new OffscreenCanvas(1, 1).getContext("webgl");
   if (!gl || Math.max(bitmap.width, bitmap.height) > gl.getParameter(gl.MAX_TEXTURE_SIZE)) return;
@@ -51,7 +51,7 @@ function feedTransparent(bitmap) {
   gl.getExtension("WEBGL_lose_context")?.loseContext();
 }
 
-// Browsers pass over the orientation that a WebP file may carry, or will learn to: it is taken out and applied here.
+// Some browsers ignore the orientation in a WebP file, others may not: it is removed from the file and applied here.
 async function orientWebp(blob) {
   const bytes = async (from, to) => new Uint8Array(await blob.slice(from, to).arrayBuffer());
   const text = (part) => String.fromCharCode(...part);
@@ -70,7 +70,7 @@ async function orientWebp(blob) {
 }
 
 function orientationOf(exif) {
-  // Some writers put "Exif" and two zeros first.
+  // Some programs write "Exif" and two zeros first.
   const start = exif[0] === 69 ? 6 : 0;
   const data = new DataView(exif.buffer, start);
   try {
@@ -81,7 +81,7 @@ function orientationOf(exif) {
       if (data.getUint16(at, little) === 274) return data.getUint16(at + 8, little);
     }
   } catch {
-    // An EXIF block that cannot be read changes nothing.
+    // An unreadable EXIF block is ignored.
   }
   return 1;
 }
@@ -104,7 +104,7 @@ function turn(bitmap, orientation) {
 
 const UNCHANGED = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
 
-// Colours as they are in the file, turned upright: that is the contract of docs/format.md.
+// Colours as in the file, turned upright, as docs/format.md specifies.
 async function decode(image) {
   const [blob, orientation] = await orientWebp(image);
   return turn(await createImageBitmap(blob, UNCHANGED), orientation);

@@ -1,5 +1,5 @@
-// node run_node.mjs KERNELS FILE.sqz RESIZE_SIZE SQUASH BICUBIC [FEATURES] < IMAGES > LOGITS: the page's engine without a
-// browser. KERNELS is "plain" or "relaxed"; images are width and height (uint32, little-endian) and RGBA rows; logits are
+// node run_node.mjs KERNELS FILE.sqz RESIZE_SIZE SQUASH BICUBIC [FEATURES] < IMAGES > LOGITS: runs the page's engine without
+// a browser. KERNELS is "plain" or "relaxed"; images are width and height (uint32, little-endian) and RGBA rows; logits are
 // doubles, followed, if FEATURES is 1, by the image's feature vector (int32).
 import { readFileSync, writeSync } from "node:fs";
 

@@ -1,4 +1,4 @@
-// What was taught as a file: an .sqz, or this page once more with the new model and the photos' codes in it.
+// Saves the taught model: as a .sqz file, or as a copy of this page with the new model and the codes of the photos.
 
 // Seven bits per character, see `pack` in exports/web_page.py.
 function pack(bytes) {
@@ -40,7 +40,7 @@ function putBlock(source, id, bytes) {
   return replaceElement(source, blockStart(id), block) ?? source.replace(blockStart("model"), () => `${block}\n${blockStart("model")}`);
 }
 
-// How many classes are kept, names and counts as JSON, a line end, the codes of all photos.
+// The number of kept classes, names and photo counts as JSON; a line end; the codes of all photos.
 async function lessonBytes() {
   const head = new TextEncoder().encode(`${JSON.stringify([kept(), lesson.map(({ name, photos }) => ({ name, photos: photos.length }))])}\n`);
   const codes = lesson.flatMap(({ photos }) => photos.map((photo) => photo.codes));
@@ -94,7 +94,7 @@ async function savePage() {
     };
     const encoder = new TextEncoder();
     let bytes = encoder.encode(put(0)).length;
-    bytes = encoder.encode(put(bytes)).length; // the number itself takes room
+    bytes = encoder.encode(put(bytes)).length; // now with the digits of this number
     save(put(bytes), "taught.html", "text/html");
   } catch (error) {
     complain(`${error.message}.`);

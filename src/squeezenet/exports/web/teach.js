@@ -1,6 +1,6 @@
-// Teaching: classes, their photos as feature codes, and the head that a worker makes of them. The photos themselves are
-// let go; what stays is a byte for each channel, and a thumbnail as long as the page is open.
-// The last entry holds photos of none of the classes.
+// Teaching: classes, the feature codes of their photos, and the head that a worker computes from them. Photos are not
+// kept: each leaves one byte per channel, and a thumbnail while the page is open.
+// The last entry of `lesson` has the photos that show none of the classes.
 let lesson = [], pasts = [], judged = null, holding = null, isTeaching = false, seen = null;
 let learning = null, mustLearnAgain = false, keepable;
 
@@ -17,7 +17,7 @@ function change(how) {
 }
 
 function changed() {
-  if (judged) judged.doubtful = []; // the places of classes that these name are old ones
+  if (judged) judged.doubtful = []; // they refer to the old positions of classes
   drawLesson();
   return learn();
 }
@@ -62,7 +62,7 @@ async function addPhotos(index, files) {
     for (const one of found.filter(Boolean)) isIn(target, one.codes) ? twice++ : target.photos.push(one);
     complaint = [
       unreadable && `${unreadable} of ${files.length} files are not images that this browser can read.`,
-      twice && `${twice} of ${files.length} photos are here already, and count once.`,
+      twice && `${twice} of ${files.length} photos are already in this class, and count only once.`,
     ].filter(Boolean).join(" ");
   } catch (error) {
     complaint = `${error.message}.`;
@@ -71,10 +71,10 @@ async function addPhotos(index, files) {
   complain("");
   drawLesson();
   await learn();
-  if (complaint) complain(complaint); // learning looks at a photo, which clears what was said before
+  if (complaint) complain(complaint); // after learning, which clears earlier messages
 }
 
-// The camera's frames go into a class for as long as its button is held; each has been looked at anyway.
+// Adds camera frames to a class while its button is held; every frame has been classified anyway.
 function frameCame(result) {
   const now = performance.now();
   if (!holding || now - holding.last < 120 || isIn(holding.target, result.codes)) return;
@@ -95,7 +95,7 @@ function release() {
   learn();
 }
 
-// One head at a time; what changes meanwhile asks for another.
+// Computes one head at a time; a change in the meantime causes another run.
 function learn() {
   if (learning) {
     mustLearnAgain = true;
@@ -137,7 +137,7 @@ async function learnOnce() {
   if (seen && !stream) await look(seen);
 }
 
-// Where the true share lies, nineteen times of twenty (Wilson).
+// The 95 % confidence interval of a share, in percent (Wilson).
 function interval(right, count) {
   const z = 1.96, share = right / count;
   const middle = share + (z * z) / (2 * count), half = z * Math.sqrt((share * (1 - share)) / count + (z * z) / (4 * count * count));

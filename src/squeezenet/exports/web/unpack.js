@@ -14,6 +14,6 @@ function unpack(text = "", bytes = 1) {
     bits += 7;
     if (bits >= 8) out[at++] = held >> (bits -= 8);
   }
-  if (at < bytes) throw new Error("This page is damaged: it was cut or changed on its way.");
+  if (at < bytes) throw new Error("This page is damaged: the file is incomplete or was changed.");
   return out.subarray(0, bytes);
 }

@@ -6,14 +6,14 @@ let taughtNames = null;
 const memory = (Type, at, count) => new Type(engine.memory.buffer, at, count);
 
 function check(status, what) {
-  const reasons = { 5: "is larger than this page takes", 8: "needs more memory than there is" };
+  const reasons = { 5: "is too large for this page", 8: "needs more memory than is available" };
   if (status) throw new Error(`${what} ${reasons[status] || `cannot be used (status ${status})`}`);
 }
 
-// A photo that comes before the model does is decoded meanwhile.
+// A photo that arrives before the model is open is decoded in the meantime.
 let whenOpen, isAsked = false;
 const opened = new Promise((resolve) => { whenOpen = resolve; });
-opened.catch(() => {}); // the page is told by `open`
+opened.catch(() => {}); // `open` reports it to the page
 
 function open(message) {
   const opening = start(message);
@@ -40,15 +40,15 @@ async function start({ engine: code, relaxed, kernels, model, labels, warm }) {
   return { size, classes, channels: engine.web_channels(), kernels: loaded.kernels };
 }
 
-// Engines compile in a hurry first and well once code has run for a while: that while is better over before a photo comes,
-// but none waits for it.
+// Browsers compile code quickly first, and optimise it once it has run for a while. These runs trigger that before the first
+// photo arrives; a photo does not wait for them.
 function warmUp(runs) {
   if (runs < 1 || isAsked) return;
   engine.web_run(1);
   setTimeout(warmUp, 0, runs - 1);
 }
 
-// Times the network on a made-up photo, and sums up its answer (Adler-32) to be compared with Python's.
+// Times the network on a synthetic photo, and returns a checksum (Adler-32) of its logits to compare with Python's.
 function measure({ runs }) {
   const size = engine.web_input_size();
   memory(Uint8Array, engine.web_pixels(), size * size * 3).forEach((_, i, all) => { all[i] = Math.imul(i, 2654435761) >>> 24; });
@@ -143,12 +143,12 @@ async function classify({ image, map = true, runs = 1, keep = false, codes = fal
   return result;
 }
 
-// A new head from photos' codes, class by class; see csrc/web/web_teach.c.
+// Computes a new head from the codes of photos, class by class; see csrc/web/web_teach.c.
 function teach({ codes, classes, names: given, kept = 0, foreign = new Uint8Array() }) {
   taughtNames = null;
   const own = names.slice(0, kept), taken = new Set(own.flatMap((name) => [name, ...name.split(",")]).map(keyOf));
   for (const name of given) {
-    if (taken.has(keyOf(name))) throw new Error(`Two classes are called ${name}: one needs another name`);
+    if (taken.has(keyOf(name))) throw new Error(`Two classes are called ${name}: rename one of them`);
     taken.add(keyOf(name));
   }
   const at = engine.web_teach_room(classes.length, given.length, kept);
@@ -169,7 +169,7 @@ function teach({ codes, classes, names: given, kept = 0, foreign = new Uint8Arra
   return { scores };
 }
 
-// Names that differ in this are names of different classes, as in Python.
+// Classes are the same if these keys of their names are equal, as in Python.
 const keyOf = (name) => name.normalize("NFKC").replace(/_/g, " ").toUpperCase().toLowerCase().split(/\s+/).filter(Boolean).join(" ");
 
 // Whether the last photo shows none of the classes that were taught.
@@ -189,7 +189,7 @@ function forget() {
   return {};
 }
 
-// The model with the new head: keys in order, as in Python.
+// The file of the model with the new head; keys are sorted, as in Python.
 function file() {
   const kept = meta.preprocessing ? { preprocessing: meta.preprocessing } : {};
   if (lesson.kept && "temperature" in meta) kept.temperature = temperature;
