@@ -7,11 +7,12 @@ from click.testing import CliRunner
 from networks import tiny_spec
 from squeezenet.cli import cli
 from squeezenet.compression.retrain import Retrainer
-from squeezenet.compression.sparse import GradualPruning, train_sparse
+from squeezenet.compression.sparse import train_sparse
 from squeezenet.data import open_data
 from squeezenet.models import SqueezeNet, save_safetensors
 from squeezenet.preprocess import Preprocessing
 from squeezenet.progress import SilentReporter
+from squeezenet.training.pruning import GradualPruning, PruningSchedule
 
 
 def small_model():
@@ -58,7 +59,10 @@ def steps(rule, model, n, step_of):
 
 
 def test_a_removed_weight_that_training_needs_comes_back_until_the_last_choice():
-    model, rule = small_model(), GradualPruning(300, 100)
+    model, rule = (
+        small_model(),
+        GradualPruning(300, 100, PruningSchedule(first=0.06, last=0.55, choices=80, estimate=1.25)),
+    )
     name = "fire2.squeeze"
     with torch.no_grad():
         model.convs[name].weight[0, 0] = 1e-6

@@ -140,10 +140,11 @@ def test_trivial_augment_changes_images_within_their_range():
     assert 2 <= int(is_same.sum()) <= 16
 
 
-def test_everything_at_once_trains_and_resumes_to_the_same_bytes(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("pruning", [{"sparse_epochs": (2, 2), "sparsity": 0.3}, {"prune_to": 8_000}])
+def test_everything_at_once_trains_and_resumes_to_the_same_bytes(data, tmp_path, monkeypatch, pruning):
     recipe = TINY.replace(
         mixup=0.2, cutmix=0.5, trivial_augment=True, accumulate=2, sampling="balanced", class_weights="balanced",
-        sparse_epochs=(2, 2), sparsity=0.3, epochs=3,
+        epochs=3, **pruning,
     )  # fmt: skip
     whole = train(data, tmp_path / "whole", recipe, checkpoint_every_s=0)
     real_step, calls = step_module.train_step, []
@@ -159,6 +160,33 @@ def test_everything_at_once_trains_and_resumes_to_the_same_bytes(data, tmp_path,
         with pytest.raises(KeyboardInterrupt):
             train(data, tmp_path / "run", recipe, checkpoint_every_s=0)
     assert digests(train(data, tmp_path / "run", None, resume=True)) == digests(whole)
+
+
+def kept_share(path):
+    weights = torch.cat([conv.weight.detach().flatten() for conv in load_model(path).convs.values()])
+    return float((weights != 0).float().mean())
+
+
+def test_run_prunes_for_a_file_and_only_pruned_networks_are_the_best(data, tmp_path):
+    recipe = TINY.replace(epochs=5, ema_decay=0.9, early_stop_epochs=1)
+    shares = {}
+    for size in (1_000_000, 30_000, 12_000):
+        result = train(data, tmp_path / f"{size}", recipe.replace(prune_to=size))
+        assert result.epochs_done >= 4  # the choice is final in the fourth epoch
+        shares[size] = kept_share(result.best)
+        assert shares[size] == pytest.approx(kept_share(result.last), abs=0.02)
+    assert 0.01 < shares[12_000] < 0.8 * shares[30_000] < 0.8 * shares[1_000_000]
+    assert shares[1_000_000] > 0.9
+
+
+def test_gradient_that_is_not_finite_leaves_pruning_as_it_was():
+    state = start(PLAIN.replace(prune_to=300))
+    state.begin_pruning(10)
+    train_step(state, batch(), steps_per_epoch=4, constraint=state.pruning)
+    broken = batch()._replace(pixels=torch.full((8, 8, 8, 3), math.nan))
+    assert train_step(state, broken, steps_per_epoch=4, constraint=state.pruning) is None
+    layers = state.pruning.state_dict()["layers"].values()
+    assert all(torch.isfinite(layer["rows"]).all() and (layer["rows"] > 0).any() for layer in layers)
 
 
 def test_smallest_weights_are_pruned_and_stay_zero():
@@ -239,6 +267,7 @@ def test_log_for_tensorboard_has_every_epoch(data, tmp_path):
     [
         ({"accumulate": 9}, "at most `batch_size`"),
         ({"sparse_epochs": (3, 2)}, "first and last"),
+        ({"sparse_epochs": (2, 3), "prune_to": 1000}, "either `sparse_epochs` or `prune_to`, got both"),
         ({"mixup": -1}, "mixup"),
     ],
 )

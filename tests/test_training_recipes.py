@@ -9,7 +9,8 @@ from squeezenet.training.recipe import RECIPE_NAMES, Recipe, load_recipe
 
 def test_recipes_of_the_package():
     assert RECIPE_NAMES == (
-        "cifar10", "cifar10-large", "digits", "dsd", "finetune", "imagenet", "paper-imagenet", "small-photos",
+        "cifar10", "cifar10-large", "cifar10-tiny", "digits", "dsd", "finetune", "imagenet", "paper-imagenet",
+        "small-photos",
     )  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def test_bad_recipe_is_refused_with_file_and_setting(tmp_path, text, message):
 
 def test_unknown_recipe_names_the_known_ones(tmp_path):
     with pytest.raises(
-        RecipeError, match="expected one of cifar10, cifar10-large, digits, .* or a .toml file, got 'imagnet'"
+        RecipeError, match="expected one of cifar10, cifar10-large, cifar10-tiny, digits, .* or a .toml file, got 'imagnet'"
     ):
         load_recipe("imagnet")
     with pytest.raises(RecipeError, match="cannot be read .No such file"):

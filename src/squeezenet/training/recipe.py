@@ -108,6 +108,9 @@ class Recipe:
     """First and last epoch, counted from 1, in which the smallest weights are kept at zero (dense-sparse-dense)."""
     sparsity: float = 0.5
     """Share of each convolution's weights that are kept at zero during `sparse_epochs`."""
+    prune_to: int | None = None
+    """Size in bytes of the compressed file that the network is for: weights are removed step by step during training,
+    by an estimate of what they cost there. Compress with the same number as `--max-bytes`."""
 
     input_size: int | None = None
     """Height and width of the input in pixels; by default those of the weights to start from, or 224."""
@@ -181,6 +184,8 @@ class Recipe:
             raise RecipeError(f"expected `accumulate` of at most `batch_size`, got {self.accumulate}")
         if self.sparse_epochs and self.sparse_epochs[0] > self.sparse_epochs[1]:
             raise RecipeError(f"expected `sparse_epochs` as first and last, got {self.sparse_epochs}")
+        if self.sparse_epochs and self.prune_to:
+            raise RecipeError("expected either `sparse_epochs` or `prune_to`, got both")
         if self.warmup_epochs >= self.epochs:
             raise RecipeError(f"expected `warmup_epochs` below `epochs` (={self.epochs}), got {self.warmup_epochs}")
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
@@ -257,7 +262,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "lr": (0, 100), "features_lr_scale": (0, 10), "momentum": (0, 0.9999), "weight_decay": (0, 10),
     "warmup_epochs": (0, 100_000), "clip_grad_norm": (0, 1e9), "label_smoothing": (0, 0.9), "distillation": (0, 1),
     "ema_decay": (0, 0.999999), "freeze_features_epochs": (0, 100_000), "early_stop_epochs": (0, 100_000),
-    "distill_temperature": (0.1, 100), "sparse_epochs": (1, 100_000), "sparsity": (0, 0.99), "input_size": (1, 1024),
+    "distill_temperature": (0.1, 100), "sparse_epochs": (1, 100_000), "sparsity": (0, 0.99), "prune_to": (1, 2**26),
+    "input_size": (1, 1024),
     "resize_size": (1, 4096), "crop_scale": (0.001, 1), "crop_ratio": (0.01, 100), "crop_pad": (0, 1024),
     "mixup": (0, 100), "cutmix": (0, 100), "dropout": (0, 0.99),
 }  # fmt: skip

@@ -56,6 +56,8 @@ class Run:
         """Derive the size of an epoch and the weights of classes."""
         recipe = self.state.recipe
         self.batch_size, self.steps_per_epoch = epoch_size(recipe, self.batches.n_images)
+        if recipe.prune_to:
+            self.state.begin_pruning(recipe.epochs * self.steps_per_epoch)
         self.class_weights = None
         if recipe.class_weights == "balanced":  # an average image weighs 1
             counts = torch.tensor(list(self.batches.images.class_counts().values()), dtype=torch.float32).clamp(min=1)
@@ -65,8 +67,13 @@ class Run:
     def is_finished(self) -> bool:
         """Whether all epochs are done, or the recipe's `early_stop_epochs` passed without a better one."""
         state, patience = self.state, self.state.recipe.early_stop_epochs
-        is_stuck = bool(patience) and state.epoch - state.best_epoch >= patience
+        is_stuck = bool(patience) and self._is_pruned and state.epoch - state.best_epoch >= patience
         return is_stuck or state.epoch >= state.recipe.epochs
+
+    @property
+    def _is_pruned(self) -> bool:
+        """Whether no more weights will be removed; networks before that are too large to be the best."""
+        return self.state.pruning is None or self.state.pruning.is_final
 
     def is_stopped(self, stop: StopSignals) -> bool:
         """Whether any process was asked to stop: one may have the signal before the others, but all stop together."""
@@ -79,7 +86,7 @@ class Run:
         if is_sparse and state.step == 0 and not is_sparse_epoch(recipe, state.epoch - 1):
             prune_smallest(state.model, recipe.sparsity)
         steps = epoch_steps(
-            state, self.batches, constraint=ZerosStay() if is_sparse else None, workers=self.workers,
+            state, self.batches, constraint=ZerosStay() if is_sparse else state.pruning, workers=self.workers,
             teacher=self.teacher, class_weights=self.class_weights,
         )  # fmt: skip
         clock = saved = time.monotonic()
@@ -119,6 +126,8 @@ class Run:
     def finish_epoch(self) -> None:
         """Validate, save what is new, write the log and begin the next epoch."""
         state = self.state
+        if state.pruning and state.average and self._is_pruned:
+            state.pruning.apply(state.average.model)  # which remembers removed weights for a while
         accuracy, val_loss = validate(state.usable_model, self.val_batches, self.workers)
         self.n_val_images = accuracy.n_images
         row = self._row(accuracy, val_loss)
@@ -132,7 +141,7 @@ class Run:
         state.history.append(row.to_dict())
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.images_seen, state.epoch_seconds = 0.0, 0, 0.0
-        is_best = row.top1 > state.best_top1
+        is_best = row.top1 > state.best_top1 and self._is_pruned
         if is_best:
             state.best_top1, state.best_epoch = row.top1, state.epoch
         if self.workers.is_first:

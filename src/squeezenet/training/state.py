@@ -26,6 +26,7 @@ from ..models import SqueezeNet, model_from_state
 from ..preprocess import Preprocessing
 from ..progress import Reporter
 from ..spec import ArchSpec
+from .pruning import GradualPruning
 from .recipe import Recipe
 from .run_folder import LOG_COLUMNS
 from .schedule import WeightAverage, build_optimizer
@@ -60,6 +61,10 @@ class TrainingState:
     """Fingerprint of the validation images."""
     teacher_id: str = ""
     """Fingerprint of the teacher; empty without one."""
+    pruning: GradualPruning | None = None
+    """Removed weights, if the recipe has `prune_to`; made when the number of steps is known."""
+    saved_pruning: Mapping[str, Any] | None = None
+    """State of `pruning` in the checkpoint that was read."""
 
     epoch: int = 0
     """Epochs finished."""
@@ -102,6 +107,17 @@ class TrainingState:
         reporter.say("compiling the network: the first step takes minutes")
         self.forward_features = torch.compile(self.model.forward_features, mode="reduce-overhead")
 
+    def begin_pruning(self, n_steps: int) -> None:
+        """Start or continue the recipe's pruning, in a run of `n_steps` steps.
+
+        Raises:
+            TrainingError: If the checkpoint's state is not that of this network.
+        """
+        assert self.recipe.prune_to
+        self.pruning = GradualPruning(self.recipe.prune_to, n_steps)
+        if self.saved_pruning is not None:
+            self.pruning.load_state_dict(self.saved_pruning, self.model)
+
     @property
     def device(self) -> torch.device:
         """Device of the network."""
@@ -127,6 +143,7 @@ class TrainingState:
             "labels": labels.to_dict(), "preprocessing": preprocessing.to_dict(), "provenance": self.model.provenance,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
             "average": self.average.model.state_dict() if self.average and (self.epoch or self.step) else None,
+            "pruning": self.pruning and self.pruning.state_dict(),
             **{name: getattr(self, name) for name in _PLAIN},
         }  # fmt: skip
         torch.save(data, buffer)
@@ -194,6 +211,9 @@ class TrainingState:
                 raise TrainingError("expected an optimiser of this network's shapes, got others")
         if state.average and (data["epoch"] or data["step"]):  # before the first step it is the network itself
             state.average.model.load_state_dict(data["average"])
+        state.saved_pruning = data.get("pruning")
+        if state.recipe.prune_to:  # a damaged checkpoint is found here, where an older one can take its place
+            state.begin_pruning(n_steps=1)
         for name, kind in _PLAIN.items():
             if name in data:  # a checkpoint of an earlier version has fewer
                 if not isinstance(data[name], (int, float) if kind is float else kind):
