@@ -73,7 +73,8 @@ def test_bad_recipe_is_refused_with_file_and_setting(tmp_path, text, message):
 
 def test_unknown_recipe_names_the_known_ones(tmp_path):
     with pytest.raises(
-        RecipeError, match="expected one of cifar10, cifar10-large, cifar10-tiny, digits, .* or a .toml file, got 'imagnet'"
+        RecipeError,
+        match="expected one of cifar10, cifar10-large, cifar10-tiny, digits, .* or a .toml file, got 'imagnet'",
     ):
         load_recipe("imagnet")
     with pytest.raises(RecipeError, match="cannot be read .No such file"):
