@@ -23,11 +23,10 @@ FLAGS = {
     "msvc": ["/O2", "/fp:precise"],
 }
 LINK_FLAGS = {"unix": ["-s", "-pthread"]}
-# Files that run once per file or per lesson; `kernels_small` is for chips and here only for its tests.
-COLD = {
-    "kernels_small", "sqz_abi", "sqz_encode", "sqz_hash", "sqz_model", "sqz_novelty", "sqz_parse", "sqz_plan",
-    "sqz_schedule", "sqz_teach",
-}  # fmt: skip
+# Files that run once per file or per lesson; and those of them that lose no time when optimised for size (encoding is as
+# fast). `kernels_small` is for chips and here only for its tests.
+LEVELS = dict.fromkeys(("sqz_hash", "sqz_model", "sqz_novelty", "sqz_teach"), "-O2")
+LEVELS |= dict.fromkeys(("kernels_small", "sqz_abi", "sqz_encode", "sqz_parse", "sqz_plan", "sqz_schedule"), "-Os")
 # What exported C is not made of.
 NOT_EXPORTED = {"sqz_abi", "sqz_batch", "sqz_encode", "sqz_novelty", "sqz_teach", "sqz_threads"}
 ROOT = Path(__file__).parent
@@ -45,11 +44,11 @@ class BuildLibrary(build_ext):
         super().build_extension(ext)
 
     def _optimise_cold_files_for_size(self):
-        """Optimise for size where a call takes no time that counts; it saves 30 kB of the wheel."""
+        """Optimise less, or for size, where a call takes no time that counts; it saves 30 kB of the wheel."""
         compile_one = self.compiler._compile
 
         def compile_with_flags(obj, src, ext, cc_args, extra_postargs, pp_opts):
-            flags = [f"-O{2 if Path(src).stem in COLD else 3}" if flag == "-O3" else flag for flag in extra_postargs]
+            flags = [LEVELS.get(Path(src).stem, flag) if flag == "-O3" else flag for flag in extra_postargs]
             compile_one(obj, src, ext, cc_args, flags, pp_opts)
 
         self.compiler._compile = compile_with_flags
