@@ -23,8 +23,8 @@ FLAGS = {
     "msvc": ["/O2", "/fp:precise"],
 }
 LINK_FLAGS = {"unix": ["-s", "-pthread"]}
-# Files that run once per file or per lesson; and those of them that lose no time when optimised for size (encoding is as
-# fast). `kernels_small` is for chips and here only for its tests.
+# Files that run once per file or per lesson; and those of them that are as fast when optimised for size, such as the
+# encoder. `kernels_small` is for chips and here only for its tests.
 LEVELS = dict.fromkeys(("sqz_hash", "sqz_model", "sqz_novelty", "sqz_teach"), "-O2")
 LEVELS |= dict.fromkeys(("kernels_small", "sqz_abi", "sqz_encode", "sqz_parse", "sqz_plan", "sqz_schedule"), "-Os")
 # What exported C is not made of.
