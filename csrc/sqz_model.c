@@ -158,28 +158,12 @@ void sqz_load_share(sqz_loading *loading, int share, void *scratch) {
     loading->late[share] = late;
 }
 
-/* Divides the streams at fresh ones: the shares have equal numbers of parts, or differ by one. */
-static void model_share_streams(sqz_loading *loading, int parts) {
-    sqz_stream stream;
-    size_t at = 0;
-    int part = 0, share = 0;
-    loading->starts[0] = 0;
-    for (size_t i = 0; i < loading->model->n_convs; i++) {
-        sqz_next_stream(loading->header, loading->data, &at, &stream);
-        if (!i || !stream.is_fresh) continue;
-        part++;
-        if (part * loading->shares / parts > share) loading->starts[++share] = i;
-    }
-    loading->starts[loading->shares] = loading->model->n_convs;
-}
-
 sqz_status sqz_begin_loading(sqz_loading *loading, sqz_model *model, const sqz_header *header, const void *data,
                              int threads) {
     sqz_model planned;
     sqz_sizes sizes;
     sqz_stream stream;
-    size_t at = 0, total = 0;
-    int parts = 1;
+    size_t at = 0, total = 0, second = 0;
     sqz_status status = sqz_plan(&header->spec, NULL, NULL, &planned, NULL, &sizes);
     if (status) return status;
     if (planned.shape_hash != model->shape_hash) return SQZ_BAD_ARGUMENT;
@@ -188,16 +172,18 @@ sqz_status sqz_begin_loading(sqz_loading *loading, sqz_model *model, const sqz_h
         status = sqz_next_stream(header, data, &at, &stream);
         if (status) return status;
         total = stream.bytes > SIZE_MAX - total ? SIZE_MAX : total + (size_t)stream.bytes;
-        if (i && stream.is_fresh) parts++;
+        if (stream.is_fresh && !second) second = i;
     }
     if (total != header->weights_bytes - at) return total > header->weights_bytes - at ? SQZ_TRUNCATED : SQZ_BAD_TABLE;
     loading->model = model;
     loading->header = header;
     loading->data = data;
     loading->streams = (const uint8_t *)data + header->weights_offset + at;
-    loading->shares = sqz_min(sqz_min(parts, SQZ_MAX_LOADERS), threads);
+    loading->shares = second && threads > 1 ? 2 : 1;
+    loading->starts[0] = 0;
+    loading->starts[1] = second;
+    loading->starts[loading->shares] = model->n_convs;
     for (int i = 0; i < SQZ_MAX_LOADERS; i++) loading->status[i] = loading->late[i] = SQZ_OK;
-    model_share_streams(loading, parts);
     return SQZ_OK;
 }
 

@@ -62,7 +62,7 @@ def test_train_writes_a_run_folder_and_can_be_resumed(tmp_path, run_cli):
     ("arguments", "message"),
     [
         (["missing"], "missing: no such file or folder"),
-        (["digits", "--recipe", "nonsense"], "expected one of cifar10, cifar10-large, digits"),
+        (["digits", "--recipe", "nonsense"], "expected one of cifar10, cifar10-large, cifar10-tiny, digits"),
         (["digits", "--init", "nonsense"], "there is no MODEL 'nonsense'"),
     ],
 )
