@@ -68,8 +68,8 @@ def _by_two_threads(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_
     work()
     if second.ident is not None:
         second.join()
-    for index in sorted(errors):
-        raise errors[index]
+    if errors:
+        raise errors[min(errors)]
     return [results[index] for index in range(len(items))]
 
 
